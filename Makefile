@@ -1,0 +1,48 @@
+# Every target works on a fresh machine with Python 3.11+ and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test integration check fix bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) -e '.[teacher,review,train,dev]'
+	@touch $@ $(VENV)/.core
+
+demo: $(VENV)/.core  ## the main job on a simulated shop, to a report; no network model, no key
+	$(BIN)/piar init demo --example shop --force
+	$(BIN)/piar evolve -C demo
+	$(BIN)/piar score -C demo --judge teacher --split test
+	$(BIN)/piar report -C demo
+
+check: $(VENV)/.dev  ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.dev  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: check  ## checks and the fast tests
+	$(BIN)/pytest -q
+
+integration: $(VENV)/.dev  ## real servers, real browser, long walks
+	$(BIN)/pytest -q -m integration
+
+bench: $(VENV)/.dev  ## figures of the README, as ratios in one run
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo walk .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Stages and shards: the store becomes training data."""

@@ -1,0 +1,1 @@
+"""Hard-sample mining: signals, difficulty, buckets, and the queue for people."""

@@ -1,0 +1,1 @@
+"""Test your labelling guideline like code, then ship a small model that grades in one token."""

@@ -1,0 +1,1 @@
+"""Model clients: one protocol, batch first, errors as values."""

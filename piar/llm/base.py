@@ -1,0 +1,64 @@
+"""The one protocol of every model: batch first, order kept, errors as values."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from store.types import Completion, Failure, FailureClass, Usage
+
+__all__ = ["Client", "Completion", "Failure", "FailureClass", "Message", "OnCompletion", "Request", "Role", "Usage"]
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        key: content hash of everything that shapes the answer; see `piar.label.request_key`.
+        messages: the rendered chat, the part shared by all requests first.
+        grades: symbols whose first-token probabilities are wanted; empty for free text.
+        schema: JSON schema of the answer, for endpoints with structured output.
+        max_tokens: limit of the answer, in tokens.
+        temperature: 0 for the most likely answer.
+        seed: for endpoints that sample reproducibly; differs by vote.
+    """
+
+    key: str
+    messages: tuple[Message, ...]
+    grades: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 400
+    temperature: float = 0.0
+    seed: int = 0
+
+
+OnCompletion = Callable[[Completion], None]
+
+
+@runtime_checkable
+class Client(Protocol):
+    """A model. Implementations: `rulebook`, `openai_api`, `vllm_engine`, `transformers_local`."""
+
+    @property
+    def model(self) -> str:
+        """Name as it appears in verdicts and in request keys, e.g. `rulebook` or `openai:gpt-x`."""
+        ...
+
+    def generate(self, requests: Sequence[Request], on_completion: OnCompletion | None = None) -> list[Completion]:
+        """Answer every request, in the order asked.
+
+        A failed request becomes a Completion with `failure`; it never raises and never spoils
+        the batch. `on_completion` is called once for each answer as it arrives, in any order,
+        from the caller's thread; the caller makes the answer durable there.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Types, task, the DuckDB sample store, metrics and statistics."""

@@ -1,0 +1,157 @@
+"""The task: which fields are judged, by which grades, with which trace steps and slices."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from store.errors import UsageError
+from store.ids import short_hash
+
+# Columns of `samples` that a task's field may not shadow.
+RESERVED = frozenset(
+    {
+        "sample_id",
+        "group_key",
+        "split",
+        "source",
+        "origin",
+        "parent_id",
+        "external_id",
+        "run_id",
+        "created_at",
+        "inclusion",
+        "grade",
+        "truth",
+        "judge",
+        "vote",
+    }
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Grade(_Strict):
+    """One grade: the symbol is the student's first token, the value orders grades."""
+
+    symbol: str = Field(min_length=1, max_length=12, pattern=r"^\S+$")
+    name: str = ""
+    value: float
+    meaning: str = ""
+
+
+class Step(_Strict):
+    """One structured sub-judgement of the trace; `choices` empty means free text on one line."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    asks: str = ""
+    choices: tuple[str, ...] = ()
+
+    @field_validator("name")
+    @classmethod
+    def _not_a_keyword(cls, name: str) -> str:
+        if name in {"evidence", "rules", "verdict"}:
+            raise ValueError(f"step name {name!r} is a field of every trace; choose another")
+        return name
+
+
+class Task(_Strict):
+    """What is judged. Read from `task.toml`; see `design` in the README for an example.
+
+    Attributes:
+        name: a short name, for headings and reports.
+        group_by: the field or column whose equal values belong together (search: the query).
+        fields: the text fields a judge reads, in order.
+        grades: in ascending order of value.
+        steps: structured sub-judgements of the trace.
+        slices: name -> SQL condition over the fields, for guards and reports.
+        ask: one sentence that says what is judged, shown to judges and annotators.
+    """
+
+    name: str
+    group_by: str
+    fields: tuple[str, ...] = Field(min_length=1)
+    grades: tuple[Grade, ...] = Field(min_length=2)
+    steps: tuple[Step, ...] = ()
+    slices: dict[str, str] = Field(default_factory=dict)
+    ask: str = ""
+
+    @field_validator("fields")
+    @classmethod
+    def _field_names(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+        for name in fields:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"field {name!r} must be letters, digits and underscores (at most 63)")
+            if name.lower() in RESERVED:
+                raise ValueError(f"field {name!r} is a reserved column; rename it with --map NEW={name}")
+        if len({f.lower() for f in fields}) != len(fields):
+            raise ValueError("field names must differ (ignoring case)")
+        return fields
+
+    @model_validator(mode="after")
+    def _grades_in_order(self) -> "Task":
+        symbols = [g.symbol for g in self.grades]
+        if len(set(symbols)) != len(symbols):
+            raise ValueError("grade symbols must differ")
+        object.__setattr__(self, "grades", tuple(sorted(self.grades, key=lambda g: g.value)))
+        return self
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Grade symbols in ascending order of value; probabilities are stored in this order."""
+        return tuple(g.symbol for g in self.grades)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Grade symbol -> value."""
+        return {g.symbol: g.value for g in self.grades}
+
+    def index(self, symbol: str) -> int:
+        """Position of a grade symbol.
+
+        Raises:
+            ValueError: the symbol is not a grade of this task.
+        """
+        return self.symbols.index(symbol)
+
+    @property
+    def hash(self) -> str:
+        """Identity of what is judged: changing it makes older runs incomparable."""
+        return short_hash(self.model_dump(mode="json"))
+
+
+def load_task(path: Path) -> Task:
+    """Read `task.toml`.
+
+    Raises:
+        UsageError: missing file, broken TOML, unknown key or invalid value; names the place.
+    """
+    try:
+        return Task.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist", "Make a project with `piar init DIR`, or pass -C DIR.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name} is not valid TOML: {error}", "Mend the line that it names.") from None
+    except ValidationError as error:
+        raise UsageError(f"{path.name}: {explain(error)}", "Mend the key that it names.") from None
+
+
+def dump_task(task: Task) -> str:
+    """The task as TOML; `load_task` reads it back equal."""
+    data = task.model_dump(mode="json")
+    return tomli_w.dumps({k: v for k, v in data.items() if v not in ("", [], {})}, multiline_strings=True)
+
+
+def explain(error: ValidationError) -> str:
+    """Pydantic's complaints as `place: what is wrong`, joined; never with the input's value."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        place = ".".join(str(part) for part in item["loc"]) or "top level"
+        text = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {text}")
+    return "; ".join(lines)

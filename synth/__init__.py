@@ -1,0 +1,1 @@
+"""Structured data synthesis: fill thin cells, screen what was made."""
