@@ -10,15 +10,17 @@ it is present, the export is complete.
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from store.errors import PiarError
 from store.settings import Settings
 from store.task import Task, explain
-from store.types import Bucket
+from store.types import BUCKETS, Bucket
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -29,10 +31,12 @@ COLUMNS: dict[str, str] = {
     "group": "string",
     "fields": "list<string>",  # the sample, in the task's field order
     "prompt": "list<struct<role: string, content: string>>",
-    "completion": "list<struct<role: string, content: string>>",  # one assistant message, answer first
+    # One assistant message, answer first; the grade alone where there is no reference trace.
+    "completion": "list<struct<role: string, content: string>>",
     "grade": "string",
     "grade_probs": "list<float>",  # soft teacher distribution in the task's grade order, or null
-    "evidence": "list<string>",  # reference trace: spans, steps (task's order; null where unknown), rules
+    # Reference trace: spans, steps (task's order; null where unknown), rules. All three null without one.
+    "evidence": "list<string>",
     "steps": "list<string>",
     "rules": "list<string>",
     "rules_holding": "list<string>",  # every rule whose condition holds, or null when nobody knows
@@ -65,19 +69,35 @@ class Stage(Settings):
     share: float
 
 
-class Schedule(Settings):
-    """How the trainers' sampler draws rows over time; progress t runs from 0 to 1.
+# Hard after mid after easy, never a stage without replay (our choice; see `mixture_at`).
+DEFAULT_STAGES = (
+    Stage(name="warm up", mixture={"easy": 0.2, "mid": 0.8}, share=0.3),
+    Stage(name="boundary", mixture={"mid": 0.5, "hard": 0.5}, share=0.3),
+    Stage(name="long tail", mixture={"easy": 0.1, "mid": 0.1, "hard": 0.7, "suspect": 0.1}, share=0.3),
+)
 
-    `stages`: one after the other, by `share`. `gaussian`: E2H's moving mixture over easy → suspect
-    (arXiv 2506.06632). `natural_tail`: the last part of training draws the natural mixture.
+
+class Schedule(Settings):
+    """How the trainers' sampler draws rows over time; progress t runs from 0 to 1, see `mixture_at`.
+
+    `stages`: one after the other, by `share` (relative to each other). `gaussian`: E2H's moving mixture over
+    easy → suspect (arXiv 2506.06632). `natural_tail`: the last part of training draws the natural mixture.
     """
 
     kind: Literal["stages", "gaussian", "natural", "shuffled"] = "stages"
-    stages: tuple[Stage, ...] = ()
-    sigma: float = 0.5
+    stages: tuple[Stage, ...] = DEFAULT_STAGES
+    sigma: float = Field(0.5, gt=0)
     floor: float | None = None
-    natural_tail: float = 0.1
-    anchor_share: float = 0.2
+    natural_tail: float = Field(0.1, ge=0, le=1)
+    anchor_share: float = Field(0.2, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _stages_named(self) -> "Schedule":
+        if self.kind == "stages" and not any(stage.share > 0 for stage in self.stages):
+            raise ValueError("a schedule of stages needs at least one stage with a share above 0")
+        if self.floor is not None and not 0 <= self.floor <= 1 / len(BUCKETS):
+            raise ValueError(f"floor must lie between 0 and {1 / len(BUCKETS)}")
+        return self
 
 
 class RuleRecord(Settings):
@@ -102,7 +122,52 @@ class Manifest(Settings):
     shards: tuple[Shard, ...]
     schedule: Schedule
     made_by: dict[str, Any]  # run, code version, SQL, configuration
+    copies: tuple[Shard, ...] = ()  # the same rows once more in another format (JSONL), for other tools
     simulated: bool = False
+
+
+def mixture_at(schedule: Schedule, t: float, rows: Mapping[str, int]) -> dict[str, float]:
+    """Probability of each bucket at progress `t` in [0, 1]; buckets without rows have none.
+
+    `natural` and `shuffled` draw by size, as every schedule does in its `natural_tail`. Stages
+    follow each other by `share`. The Gaussian is E2H's (arXiv 2506.06632): with n buckets,
+    μ = t^½ (n − 1), q_i ∝ exp(−(i − μ)² / 2σ²), mixed with a floor of 2 / (n (n + 1)) each.
+
+    Args:
+        rows: bucket -> training rows.
+    """
+    present = [bucket for bucket in BUCKETS if rows.get(bucket, 0) > 0]
+    natural = _normalised({bucket: float(rows[bucket]) for bucket in present})
+    body = 1.0 - schedule.natural_tail
+    if schedule.kind in ("natural", "shuffled") or t >= body or not present:
+        return natural
+    if schedule.kind == "gaussian":
+        return _gaussian(schedule, t / body, present)
+    wanted = _stage_at(schedule.stages, t / body).mixture
+    return _normalised({bucket: wanted.get(bucket, 0.0) for bucket in present}) or natural
+
+
+def _stage_at(stages: Sequence[Stage], progress: float) -> Stage:
+    total = sum(stage.share for stage in stages)
+    passed = 0.0
+    for stage in stages:
+        passed += stage.share
+        if progress * total < passed:
+            return stage
+    return stages[-1]
+
+
+def _gaussian(schedule: Schedule, progress: float, present: Sequence[str]) -> dict[str, float]:
+    n = len(present)
+    floor = 2 / (n * (n + 1)) if schedule.floor is None else schedule.floor
+    mean = progress**0.5 * (n - 1)
+    bell = [math.exp(-((i - mean) ** 2) / (2 * schedule.sigma**2)) for i in range(n)]
+    return {b: floor + (1 - n * floor) * q / sum(bell) for b, q in zip(present, bell, strict=True)}
+
+
+def _normalised(weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum(weights.values())
+    return {bucket: weight / total for bucket, weight in weights.items()} if total > 0 else {}
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
