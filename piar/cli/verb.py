@@ -1,0 +1,243 @@
+"""What all verbs share: -C, --set and --json, how an answer is shown, and how an error is.
+
+A verb is a function that returns an `Answer`; it never prints. Other packages plug theirs in with
+`@verb(app, "name", Panel.TRAIN)`, and reach the project by `open_project()`.
+"""
+
+import dataclasses
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+
+from store.errors import PiarError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from piar.project import Project
+
+P = ParamSpec("P")
+
+# Which extra brings a package that the core install leaves out.
+EXTRAS = {
+    "openai": "teacher",
+    "aiohttp": "teacher",
+    "label_studio_sdk": "review",
+    "torch": "train",
+    "transformers": "train",
+    "tokenizers": "train",
+    "safetensors": "train",
+    "peft": "train",
+    "vllm": "vllm",
+}
+
+
+class Panel(StrEnum):
+    """The groups that `piar --help` shows, in order."""
+
+    START = "start"
+    IMPROVE = "improve"
+    LABEL = "label"
+    PEOPLE = "people"
+    TRAIN = "train"
+    LOOK = "look"
+    DEVELOPER = "developer"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a verb found.
+
+    Attributes:
+        document: what `--json` prints; its keys are stable.
+        view: what a person sees: text, or a rich renderable. Text is never read as markup.
+        exit_code: 0, or 3 when a check found a regression.
+    """
+
+    document: Mapping[str, Any]
+    view: "RenderableType"
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options that every verb takes."""
+
+    folder: Path = Path()
+    overrides: tuple[str, ...] = ()
+    as_json: bool = False
+
+
+_asked: ContextVar[Asked] = ContextVar("asked")
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "-C", metavar="DIR", help="The project folder.", show_default="this one", rich_help_panel="everywhere"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of piar.toml, e.g. evolve.rounds=2.",
+        rich_help_panel="everywhere",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel="everywhere")
+]
+
+
+def asked() -> Asked:
+    """The shared options of the verb that is running."""
+    return _asked.get(Asked())
+
+
+def open_project() -> "Project":
+    """The project that -C names, with --set applied."""
+    from piar.project import Project
+
+    return Project.open(asked().folder, asked().overrides)
+
+
+def group(help: str) -> typer.Typer:
+    """An application, or a verb with verbs of its own (`piar review push`)."""
+    app = typer.Typer(
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_remember)
+    return app
+
+
+def verb(
+    app: typer.Typer, name: str, panel: Panel | None = None
+) -> Callable[[Callable[P, Answer]], Callable[P, Answer]]:
+    """Register a function as a verb; its docstring is the help, its `Answer` is what gets printed."""
+
+    def register(function: Callable[P, Answer]) -> Callable[P, Answer]:
+        app.command(name, rich_help_panel=panel)(_command(function))
+        return function
+
+    return register
+
+
+def _remember(
+    ctx: typer.Context, project_folder: Folder = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    before = ctx.obj or Asked()
+    ctx.obj = Asked(
+        project_folder or before.folder, before.overrides + tuple(overrides or ()), before.as_json or as_json
+    )
+
+
+def _command(function: Callable[..., Answer]) -> Callable[..., None]:
+    own = inspect.signature(function, eval_str=True).parameters
+    shared = inspect.signature(_remember, eval_str=True).parameters
+
+    def command(ctx: typer.Context, **arguments: Any) -> None:
+        _remember(ctx, **{name: arguments.pop(name) for name in shared if name != "ctx"})
+        raise typer.Exit(perform(partial(function, **arguments), ctx.obj))
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *shared.values())]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = inspect.getdoc(function)
+    return command
+
+
+def perform(action: Callable[[], Answer], options: Asked) -> int:
+    """Run a verb, print its answer on stdout and anything else on stderr; returns the exit code."""
+    token = _asked.set(options)
+    try:
+        with redirect_stdout(sys.stderr):  # a library that prints must not spoil the answer
+            answer = action()
+        show(answer, as_json=options.as_json)
+        return answer.exit_code
+    except PiarError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        messages().print(
+            "\nInterrupted. What had arrived is kept; the same command goes on from there.", style="yellow"
+        )
+        return 130
+    except BrokenPipeError:
+        raise
+    except ModuleNotFoundError as error:
+        return complain(_missing(error))
+    except OSError as error:
+        return complain(PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", "Check it."))
+    finally:
+        _asked.reset(token)
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    """Print an answer on stdout."""
+    if as_json:
+        print(json.dumps(plain(answer.document), ensure_ascii=False, indent=2))
+    elif answer.view != "":
+        console(sys.stdout).print(answer.view)
+    sys.stdout.flush()
+
+
+def complain(error: PiarError) -> int:
+    """Print what is wrong and how to mend it on stderr; returns the exit code."""
+    from rich.text import Text
+
+    out = messages()
+    out.print(Text.assemble(("error  ", "bold red"), error.message))
+    if error.fix:
+        out.print(Text.assemble(("  fix  ", "bold green"), error.fix))
+    return error.exit_code
+
+
+def messages() -> "Console":
+    """Where progress and messages go: stderr."""
+    return console(sys.stderr)
+
+
+def console(file: Any) -> "Console":
+    """A console that takes text from data as it is: no markup, no emoji codes, no highlighting."""
+    from rich.console import Console
+
+    return Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: dataclasses as objects, paths and dates as text, NaN as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, str | bool | int | None):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(item) for item in value]
+    return plain(value.model_dump(mode="json")) if hasattr(value, "model_dump") else str(value)
+
+
+def _missing(error: ModuleNotFoundError) -> PiarError:
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        raise error
+    return UsageError(f"This needs the package {package}, which is not installed.", f"pip install 'piar[{extra}]'")

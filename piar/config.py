@@ -1,0 +1,43 @@
+"""`piar.toml`: every package's settings, composed."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from store.errors import UsageError
+from store.settings import Settings, with_overrides
+from store.task import explain
+
+FILE = "piar.toml"
+
+
+class Config(Settings):
+    """The sections of `piar.toml`; each is owned by the package that reads it."""
+
+
+def load(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a project's configuration; precedence: defaults, file, overrides.
+
+    Args:
+        folder: the project folder.
+        overrides: `section.key=value`, as `--set` takes them.
+
+    Raises:
+        UsageError: no such project, broken TOML, an unknown key or an invalid value, with its place.
+    """
+    path = folder / FILE
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder.absolute()} is not a piar project: it has no {FILE}.",
+            "Make one with `piar init DIR`, or name it with -C DIR.",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{FILE} is not valid TOML: {error}", "Mend the line that it names.") from None
+    try:
+        return Config.model_validate(with_overrides(data, overrides))
+    except ValidationError as error:
+        raise UsageError(f"{FILE}: {explain(error)}", f"Mend that key in {FILE} or in --set.") from None

@@ -1,0 +1,45 @@
+"""Starting is light: neither `import piar` nor any `--help` loads a heavy package."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "torch",
+    "transformers",
+    "openai",
+    "aiohttp",
+    "duckdb",
+    "polars",
+    "pyarrow",
+    "sklearn",
+    "label_studio_sdk",
+    "vllm",
+}
+
+
+def loaded(code: str) -> set[str]:
+    """Top-level modules in `sys.modules` after running some code in a fresh interpreter."""
+    dump = "import json, sys; print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    run = subprocess.run([sys.executable, "-c", f"{code}\n{dump}"], capture_output=True, text=True, check=True)
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["init", "--help"], ["--json"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    modules = loaded(f"from piar.cli import main; main({arguments!r})")
+    assert "typer" in modules
+    assert not modules & HEAVY
+
+
+def test_importing_the_package_is_light() -> None:
+    modules = loaded("import piar; piar.PiarError; piar.Project")
+    assert "piar" in modules
+    assert not modules & (HEAVY | {"rich", "typer", "jinja2"})
+
+
+def test_opening_a_project_loads_no_model_library(tmp_path) -> None:
+    code = f"import piar; p = piar.Project.init({str(tmp_path / 'p')!r}); p.config"
+    assert not loaded(code) & {"torch", "transformers", "openai", "label_studio_sdk", "vllm"}
