@@ -8,7 +8,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -17,12 +17,14 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 
 from store.errors import PiarError
 from store.ids import short_hash
 from store.migrations import LATEST, migrate
+from store.rows import VERDICTS, table, verdict_row
 from store.task import Task
-from store.types import Example, Instruction, Rule, Sample, Split
+from store.types import Example, Instruction, Rule, Sample, Split, Verdict
 
 WAIT_SECONDS = 30.0
 _HOLDER = re.compile(r"PID (\d+)")
@@ -124,6 +126,20 @@ class Store:
                     con.execute("rollback")
                     raise
                 con.execute("commit")
+
+    @property
+    def held(self) -> bool:
+        """Whether a `read()` or `write()` of this object is open."""
+        return self._depth > 0
+
+    def insert(self, name: str, rows: pa.Table) -> None:
+        """Append rows to a table of the schema, matching columns by name; texts are cast to UUID."""
+        if not rows.num_rows:
+            return
+        with self.write() as con:
+            con.register("incoming", rows)
+            con.execute(f"insert into {quote(name)} by name select * from incoming")
+            con.unregister("incoming")
 
     @contextmanager
     def _connection(self, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -244,6 +260,26 @@ class Store:
             )
         parent, author, note, body = rows[0]
         return instruction_from_json(json.loads(body), parent=parent, author=author, note=note)
+
+    # -- verdicts ---------------------------------------------------------------------------
+
+    def record_verdicts(self, verdicts: Iterable[Verdict], run_id: str) -> int:
+        """Keep verdicts of judges that have no completions (baselines, students). Returns how many."""
+        steps, at = [step.name for step in self.task.steps], now()
+        rows = table((verdict_row(v, steps, run_id, at) for v in verdicts), VERDICTS)
+        self.insert("verdicts", rows)
+        return int(rows.num_rows)
+
+    def record_verdict_table(self, verdicts: pa.Table | pl.DataFrame, run_id: str) -> int:
+        """Keep verdicts that come as a frame: columns of `verdicts` by name, of which `sample_id`, `judge` and
+        `grade` must be there; `key`, `instruction`, `vote` default to "", "" and 0. Returns how many."""
+        rows = verdicts.to_arrow() if isinstance(verdicts, pl.DataFrame) else verdicts
+        defaults = {"key": "", "instruction": "", "vote": 0}
+        missing = {name: value for name, value in defaults.items() if name not in rows.column_names}
+        for name, value in {**missing, "run_id": run_id, "created_at": now()}.items():
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
+        self.insert("verdicts", rows)
+        return int(rows.num_rows)
 
     # -- samples ----------------------------------------------------------------------------
 
