@@ -1,0 +1,198 @@
+"""`instruction.md`, written and parsed in one place.
+
+    You judge how well a product answers a search query.
+
+    ## Grades
+    - **1** (relevant): it is what was asked for
+    - **0** (irrelevant): it is not
+
+    ## Rules
+    The first rule that fits decides.
+    - **R07** → 0: an accessory for the thing that was asked for
+    - **R08**: units are compared after conversion
+
+    ## Examples
+    - {"query": "camera", "title": "camera bag"} → 0 (R07)
+
+People edit this file by hand: rules may lack an id (the next free one is given), arrows may be `->`,
+bullets `*`, long rules may be wrapped. Text that Markdown lines cannot hold is written as a JSON string.
+Lineage (parent, author, note) lives in the store, not in the file.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from store.errors import UsageError
+from store.task import Task
+from store.types import Example, Instruction, Rule
+
+FILE = "instruction.md"
+_SECTION = re.compile(r"##[ \t]+(Grades|Rules|Examples)[ \t]*#*", re.I)
+_BULLET = re.compile(r"[-*+][ \t]+(.*)")
+_RULE = re.compile(r"\*\*([A-Za-z][A-Za-z0-9_-]*)\*\*[ \t]*(?:(?:→|->)[ \t]*(\S+?))?[ \t]*:[ \t]*(.*)")
+_BARE_RULE = re.compile(r"(?:→|->)[ \t]*(\S+?)[ \t]*:[ \t]*(.*)")
+_GRADE = re.compile(r"\*\*(\S+?)\*\*(?:[ \t]*\([^)]*\))?[ \t]*:?[ \t]*(.*)")
+_EXAMPLE_END = re.compile(r"[ \t]*(?:→|->)[ \t]*(\S+)(?:[ \t]*\(([A-Za-z][A-Za-z0-9_-]*)\))?[ \t]*")
+_ONE_LINE = re.compile(r'(?!["\s])[^\x00-\x1f\x7f\x85\u2028\u2029]+(?<!\s)')
+_ORDER = "The first rule that fits decides."
+
+
+def normal(instruction: Instruction, task: Task) -> Instruction:
+    """The instruction without meanings that only repeat the task's, and without lineage: what a file can say."""
+    own = {g.symbol: g.meaning for g in task.grades}
+    meanings = {s: m for s, m in instruction.meanings.items() if s in own and m != own[s]}
+    return replace(instruction, meanings=meanings, parent=None, author="seed", note="")
+
+
+def write(instruction: Instruction, task: Task) -> str:
+    """The instruction as Markdown; `parse` reads it back as `normal(instruction, task)`."""
+    lines = [_block(instruction.preamble), "", "## Grades"]
+    for grade in reversed(task.grades):
+        meaning = instruction.meanings.get(grade.symbol, grade.meaning)
+        name = f" ({grade.name})" if grade.name and ")" not in grade.name and "\n" not in grade.name else ""
+        lines.append(f"- **{grade.symbol}**{name}: {_line(meaning)}".rstrip())
+    if instruction.rules:
+        lines += ["", "## Rules", _ORDER]
+    for rule in instruction.rules:
+        arrow = f" → {rule.grade}" if rule.grade is not None else ""
+        lines.append(f"- **{rule.id}**{arrow}: {_line(rule.text)}".rstrip())
+    if instruction.examples:
+        lines += ["", "## Examples"]
+    for example in instruction.examples:
+        cited = f" ({example.rule})" if example.rule else ""
+        lines.append(f"- {json.dumps(dict(example.fields), ensure_ascii=False)} → {example.grade}{cited}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def parse(text: str, task: Task, name: str = FILE) -> Instruction:
+    """Read `instruction.md`.
+
+    Raises:
+        UsageError: names the line: an unknown grade, a repeated rule id, a broken example.
+    """
+    sections: dict[str, list[tuple[int, str]]] = {"preamble": [], "grades": [], "rules": [], "examples": []}
+    current = sections["preamble"]
+    for number, line in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), start=1):
+        if heading := _SECTION.fullmatch(line):
+            current = sections[heading[1].lower()]
+        else:
+            current.append((number, line))
+    reader = _Reader(task, name)
+    preamble = reader.unquote(*_trimmed(sections["preamble"]))
+    rules = reader.rules(sections["rules"])
+    return Instruction(
+        preamble=preamble,
+        rules=rules,
+        meanings=reader.meanings(sections["grades"]),
+        examples=tuple(reader.example(n, t) for n, t in _items(sections["examples"])),
+    )
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads the items of one file; every complaint names the line."""
+
+    task: Task
+    name: str
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def complain(self, number: int, problem: str, fix: str) -> UsageError:
+        return UsageError(f"{self.name} line {number}: {problem}", fix)
+
+    def unquote(self, number: int, text: str) -> str:
+        if not text.startswith('"'):
+            return text
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            problem = f"text that begins with a quote must be a whole JSON string: {text[:40]!r}"
+            raise self.complain(number, problem, "Drop the leading quote, or close it.") from None
+
+    def grade(self, number: int, symbol: str) -> str:
+        if symbol not in self.task.symbols:
+            problem = f"{symbol[:20]!r} is not one of the grades {', '.join(self.task.symbols)}"
+            raise self.complain(number, problem, "Use a grade symbol of task.toml.")
+        return symbol
+
+    def meanings(self, lines: list[tuple[int, str]]) -> dict[str, str]:
+        own, found = {g.symbol: g.meaning for g in self.task.grades}, {}
+        for number, text in _items(lines):
+            if not (match := _GRADE.fullmatch(text)):
+                raise self.complain(number, f"not a grade: {text[:40]!r}", "Write `- **SYMBOL**: meaning`.")
+            found[self.grade(number, match[1])] = self.unquote(number, match[2].strip())
+        return {symbol: meaning for symbol, meaning in found.items() if meaning != own[symbol]}
+
+    def rules(self, lines: list[tuple[int, str]]) -> tuple[Rule, ...]:
+        items = list(_items(lines))
+        taken = {m[1] for _, t in items if (m := _RULE.fullmatch(t))}
+        fresh = fresh_ids(taken)
+        return tuple(self._rule(number, text, fresh) for number, text in items)
+
+    def _rule(self, number: int, text: str, fresh: Iterator[str]) -> Rule:
+        if match := _RULE.fullmatch(text):
+            rule_id, symbol, words = match[1], match[2], match[3]
+        elif match := _BARE_RULE.fullmatch(text):
+            rule_id, symbol, words = next(fresh), match[1], match[2]
+        else:
+            rule_id, symbol, words = next(fresh), None, text
+        if rule_id in self.seen:
+            raise self.complain(
+                number, f"rule {rule_id} is already on line {self.seen[rule_id]}", "Give it another id."
+            )
+        self.seen[rule_id] = number
+        return Rule(rule_id, self.unquote(number, words.strip()), symbol and self.grade(number, symbol))
+
+    def example(self, number: int, text: str) -> Example:
+        fix = 'Write `- {"field": "text"} → GRADE (RULE)`.'
+        try:
+            fields, end = json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError):
+            raise self.complain(number, f"an example begins with a JSON object: {text[:40]!r}", fix) from None
+        match = _EXAMPLE_END.fullmatch(text[end:])
+        if not match or not isinstance(fields, dict):
+            raise self.complain(number, f"an example ends in `→ GRADE`: {text[end : end + 40]!r}", fix)
+        return Example({str(k): str(v) for k, v in fields.items()}, self.grade(number, match[1]), match[2])
+
+
+def fresh_ids(taken: set[str]) -> Iterator[str]:
+    """Rule ids that come after all of `taken`: R01, R02, …"""
+    highest = max((int(m[1]) for t in taken if (m := re.fullmatch(r"R(\d+)", t))), default=0)
+    while True:
+        highest += 1
+        yield f"R{highest:02d}"
+
+
+def _items(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Bullets with the line they begin on; indented lines after one continue it."""
+    open_item: tuple[int, str] | None = None
+    for number, line in lines:
+        if bullet := _BULLET.fullmatch(line.rstrip()):
+            if open_item:
+                yield open_item
+            open_item = (number, bullet[1])
+        elif open_item and line.strip() and line[0] in " \t":
+            open_item = (open_item[0], f"{open_item[1]} {line.strip()}")
+    if open_item:
+        yield open_item
+
+
+def _trimmed(lines: list[tuple[int, str]]) -> tuple[int, str]:
+    first = next((n for n, line in lines if line.strip()), 1)
+    return first, "\n".join(line for _, line in lines).strip()
+
+
+def _line(text: str) -> str:
+    return text if _ONE_LINE.fullmatch(text) else json.dumps(text) if text else ""
+
+
+def _block(text: str) -> str:
+    lines = text.split("\n")
+    odd = any(_SECTION.fullmatch(line) or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line) for line in lines)
+    return json.dumps(text) if odd or text != text.strip() or text.startswith(('"', "\ufeff")) else text
+
+
+def lines_of(instruction: Instruction) -> Mapping[str, str]:
+    """Rule id -> the rule as one line of text, for diffs and reports."""
+    return {r.id: f"{r.id} → {r.grade}: {r.text}" if r.grade else f"{r.id}: {r.text}" for r in instruction.rules}

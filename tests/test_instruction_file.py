@@ -1,0 +1,117 @@
+"""`instruction.md`: what is written is read back, hand edits are understood, mistakes are named by line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piar.instruction_file import normal, parse, write
+from store.errors import UsageError
+from store.task import Grade, Task
+from store.types import Example, Instruction, Rule
+
+TASK = Task(
+    name="search",
+    group_by="query",
+    fields=("query", "title"),
+    grades=(
+        Grade(symbol="0", name="poor", value=0, meaning="not it"),
+        Grade(symbol="1", name="fair", value=1),
+        Grade(symbol="2a", value=2, meaning="it"),
+    ),
+)
+SYMBOLS = st.sampled_from(TASK.symbols)
+RULE_ID = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,6}", fullmatch=True)
+TEXT = st.text(max_size=60) | st.sampled_from(
+    [
+        '"quoted"',
+        "## Rules",
+        "- **R1** → 0: x",
+        "a\nb",
+        "→ 0: x",
+        " lead",
+        "trail ",
+        "\\n",
+        "{{ x }}",
+        "<b>",
+        "**",
+        "x: y",
+    ]
+)
+
+
+@st.composite
+def instructions(draw):
+    ids = draw(st.lists(RULE_ID, unique=True, max_size=5))
+    rules = tuple(Rule(i, draw(TEXT), draw(SYMBOLS | st.none())) for i in ids)
+    cited = st.none() | (st.sampled_from(ids) if ids else st.none())
+    example = st.builds(Example, st.dictionaries(st.sampled_from(TASK.fields), TEXT), SYMBOLS, cited)
+    return Instruction(
+        preamble=draw(TEXT),
+        rules=rules,
+        meanings=draw(st.dictionaries(SYMBOLS, TEXT)),
+        examples=tuple(draw(st.lists(example, max_size=3))),
+    )
+
+
+@given(instructions())
+def test_what_is_written_is_read_back(instruction):
+    assert parse(write(instruction, TASK), TASK) == normal(instruction, TASK)
+
+
+@given(st.text(max_size=400) | st.lists(TEXT).map("\n".join))
+def test_any_text_is_read_or_refused_with_a_line(text):
+    instruction, complaint = attempt(text)
+    if instruction is None:
+        assert "line " in complaint
+    else:
+        assert parse(write(instruction, TASK), TASK) == normal(instruction, TASK)
+
+
+def attempt(text):
+    try:
+        return parse(text, TASK), ""
+    except UsageError as error:
+        return None, error.message
+
+
+def test_a_hand_edit_is_understood():
+    text = """Judge it.
+
+## Grades
+* **0**: way off
+
+## Rules
+Read them in order.
+- **R03** -> 0: an accessory
+  for the thing itself
+* -> 2a: the exact product
+- compare units after conversion
+## Examples
+- {"query": "a", "title": "b"} -> 1 (R03)
+"""
+    instruction = parse(text, TASK)
+    assert instruction.rules == (
+        Rule("R03", "an accessory for the thing itself", "0"),
+        Rule("R04", "the exact product", "2a"),
+        Rule("R05", "compare units after conversion"),
+    )
+    assert instruction.meanings == {"0": "way off"}
+    assert instruction.examples == (Example({"query": "a", "title": "b"}, "1", "R03"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("x\n## Rules\n- **R1** → 7: y", 3, "'7'"),
+        ("x\n## Rules\n- **R1**: y\n- **R1**: z", 4, "line 3"),
+        ("x\n## Grades\n- **9**: y", 3, "'9'"),
+        ("x\n## Grades\n- nine", 3, "not a grade"),
+        ("x\n## Examples\n- {broken → 0", 3, "JSON"),
+        ('x\n## Examples\n- {"query": "a"} 0', 3, "GRADE"),
+        ('x\n## Rules\n- **R1**: "open', 3, "quote"),
+    ],
+)
+def test_mistakes_are_named_by_line(text, line, word):
+    with pytest.raises(UsageError, match=f"line {line}: ") as caught:
+        parse(text, TASK)
+    assert word in caught.value.message
