@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from piar.llm.base import Client, Message, Request
 from piar.llm.cost import Budget, Price
@@ -24,6 +24,7 @@ from piar.prompting import judge_prefix, sample_text
 from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, short_hash
+from store.journal import Journal
 from store.settings import Settings
 from store.task import Task
 from store.trace import parse_trace
@@ -55,14 +56,6 @@ class LabelSettings(Settings):
     vote_temperature: float = 0.7
     max_tokens: int = 400
     chunk: int = 2000
-
-
-class Recorder(Protocol):
-    """The part of `store.journal.Journal` that labelling needs."""
-
-    def append(self, role: str, run_id: str, completion: Completion, verdict: Verdict | None) -> None: ...
-    def fold(self, store: Store) -> int: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +171,7 @@ class Labeller:
         self,
         store: Store,
         client: Client,
-        journal: Recorder,
+        journal: Journal,
         *,
         role: str = "teacher",
         run_id: str = "",
@@ -195,7 +188,7 @@ class Labeller:
         self._overrides, self._on_progress = prompts, on_progress
         self._prompts: dict[int, tuple[Instruction, _Prompt]] = {}
         self._unfolded: dict[str, Verdict] = {}
-        self._folded_at = self._shown_at = time.monotonic()
+        self._shown_at = time.monotonic()
         journal.fold(store)
         with store.read() as con:
             found = con.execute("select distinct instruction from verdicts where judge = ?", [self.judge_name])
@@ -218,7 +211,6 @@ class Labeller:
             self.journal.fold(self.store)
             self._stored.update(v.instruction for v in self._unfolded.values())
             self._unfolded.clear()
-        self._folded_at = time.monotonic()
 
     def judge(self, batches: Sequence[Batch], on_verdict: OnVerdict | None = None) -> LabelReport:
         """Judge every sample of every batch; known verdicts are not asked again.
@@ -240,7 +232,7 @@ class Labeller:
                     if on_verdict:
                         on_verdict(verdict)
                 self._show(report, total, force=True)
-                if interrupted() or self._fold_due():
+                if interrupted() or self.journal.due:
                     self.fold()
                 if interrupted():
                     raise KeyboardInterrupt
@@ -356,9 +348,6 @@ class Labeller:
 
     # -- pace -------------------------------------------------------------------------------
 
-    def _fold_due(self) -> bool:
-        return len(self._unfolded) >= 10_000 or time.monotonic() - self._folded_at > 5.0
-
     def _show(self, report: LabelReport, total: int | None, *, force: bool = False) -> None:
         moment = time.monotonic()
         if self._on_progress and (force or moment - self._shown_at > 0.2):
@@ -372,7 +361,7 @@ def judge(
     instruction: Instruction,
     samples: Iterable[Sample],
     *,
-    journal: Recorder,
+    journal: Journal,
     role: str = "teacher",
     votes: int = 1,
     budget: Budget | None = None,
