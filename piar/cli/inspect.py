@@ -1,0 +1,64 @@
+"""Verbs that look and change nothing: export, sql, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from piar.cli.verb import Answer, Panel, asked, open_project, verb
+from piar.export import What
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the application."""
+    verb(app, "export", Panel.LOOK)(export)
+    verb(app, "sql", Panel.LOOK)(sql)
+    verb(app, "doctor", Panel.LOOK)(doctor)
+
+
+def export(
+    what: Annotated[What, typer.Argument(help="Which rows.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .csv, .jsonl or .parquet.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> Answer:
+    """Write labels, verdicts, samples or instructions to a file.
+
+    In CSV a text cell that a spreadsheet would run (it begins with = + - @, tab or carriage return)
+    gets an apostrophe in front; JSONL and Parquet hold the text as it is.
+
+    Example: `piar export labels labels.csv`
+    """
+    rows = open_project().export(what, file, force=force)
+    return Answer({"rows": rows, "path": str(file)}, f"{rows:,} {what} written to {file}")
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(metavar="SQL", help="One statement; it can read the store and nothing else.")],
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+) -> Answer:
+    """Ask the store in SQL, read-only.
+
+    Tables and views: samples, labels, truth, majority, verdict, errors, confusion, leaderboard, flips, spend, runs.
+
+    Example: `piar sql "select truth, verdict, n from confusion where split = 'dev'"`
+    """
+    from piar.cli.views import table
+    from piar.export import spreadsheet_safe
+
+    frame = open_project().sql(statement)
+    if csv and not asked().as_json:
+        return Answer({}, spreadsheet_safe(frame).write_csv().rstrip("\n"))
+    document: dict[str, Any] = {"columns": frame.columns, "rows": frame.rows()}
+    return Answer(document, table(frame.columns, frame.head(100).rows(), more=frame.height - 100))
+
+
+def doctor() -> Answer:
+    """Check the environment, the project, its endpoints and keys (by name, never by value).
+
+    Example: `piar doctor -C demo`
+    """
+    from piar.cli.views import checks
+    from piar.project import diagnose
+
+    found = diagnose(asked().folder, asked().overrides)
+    return Answer({"checks": found}, checks(found), 0 if all(check.ok for check in found) else 1)
