@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from piar.label import LabelSettings
 from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.task import explain
@@ -15,6 +16,8 @@ FILE = "piar.toml"
 
 class Config(Settings):
     """The sections of `piar.toml`; each is owned by the package that reads it."""
+
+    label: LabelSettings = LabelSettings()
 
 
 def load(folder: Path, overrides: Sequence[str] = ()) -> Config:

@@ -4,19 +4,25 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.errors import PiarError
+
+if TYPE_CHECKING:
+    from store.db import Store
 
 PACKAGES = ("piar", "synth", "mining", "curriculum", "trainers", "store")
 CORE = ("duckdb", "polars", "pyarrow", "numpy", "scikit-learn", "jinja2", "pydantic", "rich", "typer", "tomli-w")
 EXTRAS = {
-    "teacher": ("openai", "for `[teacher] model = \"openai:NAME\"`"),
+    "teacher": ("openai", 'for `[teacher] model = "openai:NAME"`'),
     "review": ("label_studio_sdk", "for `piar review push` and `pull`"),
     "train": ("torch", "for `piar train`"),
-    "vllm": ("vllm", "for `[teacher] model = \"vllm:PATH\"`; needs an environment without the others"),
+    "vllm": ("vllm", 'for `[teacher] model = "vllm:PATH"`; needs an environment without the others'),
 }
 
 
@@ -29,9 +35,12 @@ class Check:
     detail: str
 
 
-def environment() -> list[Check]:
-    """Checks that need no project."""
-    return [_python(), _one_folder(), *_core(), *_extras()]
+def diagnose(folder: Path, overrides: Sequence[str] = ()) -> list[Check]:
+    """Everything that can be checked here; project checks only where `folder` is a project."""
+    checks = [_python(), _one_folder(), *_core(), *_extras()]
+    if (folder / "piar.toml").exists():
+        checks += [*_project(folder, overrides), _disk(folder)]
+    return checks
 
 
 def _python() -> Check:
@@ -39,14 +48,14 @@ def _python() -> Check:
 
 
 def _one_folder() -> Check:
-    """All six packages come from one installation: `store` or `trainers` of somebody else would break us."""
+    """All six packages come from one installation: somebody else's `store` or `trainers` would break us."""
     homes = {name: _home(name) for name in PACKAGES}
-    strangers = [f"{name} from {home or 'nowhere'}" for name, home in homes.items() if home != homes["piar"]]
+    home = homes["piar"]
+    strangers = [f"{name} comes from {found or 'nowhere'}" for name, found in homes.items() if found != home]
     if strangers:
-        return Check(
-            "packages", False, f"{'; '.join(strangers)}, but piar from {homes['piar']}: install piar in an environment of its own"
-        )
-    return Check("packages", True, f"all six in {homes['piar']}")
+        fix = "install piar in an environment of its own (uv tool install, pipx)"
+        return Check("packages", False, f"{'; '.join(strangers)}, piar from {home}: {fix}")
+    return Check("packages", True, f"all six in {home}")
 
 
 def _home(name: str) -> Path | None:
@@ -64,16 +73,37 @@ def _core() -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     for extra, (module, purpose) in EXTRAS.items():
-        there = find_spec(module) is not None
-        yield Check(f"extra {extra}", True, "installed" if there else f"not installed: pip install 'piar[{extra}]' {purpose}")
+        missing = f"not installed: pip install 'piar[{extra}]' {purpose}"
+        yield Check(f"extra {extra}", True, "installed" if find_spec(module) else missing)
 
 
-def folder(path: Path) -> list[Check]:
-    """Checks of one project folder: its files, its store, its journal, the disk it lies on."""
-    return [_disk(path), *_files(path)]
-
-
-def _disk(path: Path) -> Check:
-    free = shutil.disk_usage(path).free / 1e9
-    writable = os.access(path, os.W_OK)
+def _disk(folder: Path) -> Check:
+    free, writable = shutil.disk_usage(folder).free / 1e9, os.access(folder, os.W_OK)
     return Check("disk", writable and free > 0.5, f"{free:.1f} GB free" + ("" if writable else ", but not writable"))
+
+
+def _project(folder: Path, overrides: Sequence[str]) -> Iterator[Check]:
+    """Configuration, task, instruction and store, until the first that the next ones cannot do without."""
+    from piar.config import load
+    from piar.instruction_file import parse
+    from store.db import Store
+    from store.task import load_task
+
+    try:
+        load(folder, overrides)
+        yield Check("piar.toml", True, "every key is known")
+        task = load_task(folder / "task.toml")
+        yield Check("task.toml", True, f"{task.name}: {', '.join(task.fields)} → {', '.join(task.symbols)}")
+        instruction = parse((folder / "instruction.md").read_text(encoding="utf-8"), task)
+        yield Check("instruction.md", True, f"{len(instruction.rules)} rules, {instruction.id}")
+        yield Check("store", True, _contents(Store.open(folder / "piar.duckdb", task)))
+    except PiarError as error:
+        yield Check("project", False, f"{error.message} {error.fix}".strip())
+    except FileNotFoundError as error:
+        yield Check("project", False, f"{Path(error.filename).name} is missing: `piar import FILE` makes it")
+
+
+def _contents(store: "Store") -> str:
+    tables = ("samples", "labels", "verdicts", "completions", "instructions")
+    counts = store.frame(f"select {', '.join(f'(select count(*) from {name}) as {name}' for name in tables)}")
+    return ", ".join(f"{counts[name].item():,} {name}" for name in tables)

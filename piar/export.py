@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from store.db import Store
 
 What = Literal["labels", "verdicts", "samples", "instructions"]
-FORMATS = (".csv", ".jsonl", ".parquet")
+FORMATS = {".csv": "format csv, header", ".jsonl": "format json", ".parquet": "format parquet, compression zstd"}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(store: "Store", what: What, path: Path, *, force: bool = False) -> int:
@@ -45,7 +46,9 @@ def export(store: "Store", what: What, path: Path, *, force: bool = False) -> in
     with store.read() as con, replacing(path) as draft:
         rows = _query(store, what)
         target = "'" + str(draft).replace("'", "''") + "'"
-        con.execute(f"copy ({_safe(con, rows) if path.suffix == '.csv' else rows}) to {target} ({_options(path)})")
+        con.execute(
+            f"copy ({_safe(con, rows) if path.suffix == '.csv' else rows}) to {target} ({FORMATS[path.suffix]})"
+        )
         found = con.execute(f"select count(*) from ({rows})").fetchone()
     return int(found[0]) if found else 0
 
@@ -59,8 +62,8 @@ def _query(store: "Store", what: What) -> str:
         "samples": f"select s.sample_id, {joined}, s.source, s.origin, s.external_id, t.grade as truth, t.basis, "
         "m.grade as majority, m.votes from samples s left join truth t using (sample_id) "
         "left join majority m using (sample_id) order by s.sample_id",
-        "labels": f"select l.sample_id, {joined}, l.source, l.annotator, l.grade, l.ordinal, l.comment, l.flags, l.rule, "
-        "l.seconds, l.blind, l.batch, l.created_at from label l join samples s using (sample_id) "
+        "labels": f"select l.sample_id, {joined}, l.source, l.annotator, l.grade, l.ordinal, l.comment, l.flags, "
+        "l.rule, l.seconds, l.blind, l.batch, l.created_at from label l join samples s using (sample_id) "
         "order by l.sample_id, l.source, l.annotator, l.ordinal, l.batch",
         "verdicts": f"select v.sample_id, {joined}, v.judge, v.instruction, v.vote, v.grade, v.probs, v.evidence, "
         "v.steps, v.rules, v.trace_verdict, v.failure, t.grade as truth, v.created_at from verdict v "
@@ -86,9 +89,3 @@ def _safe(con: "DuckDBPyConnection", rows: str) -> str:
             cell = f"case when regexp_matches({cell}, '^[=+@\\t\\r-]') then '''' || {cell} else {cell} end"
         columns.append(f"{cell} as {quote(name)}")
     return f"select {', '.join(columns)} from ({rows})"
-
-
-def _options(path: Path) -> str:
-    return {".csv": "format csv, header", ".jsonl": "format json", ".parquet": "format parquet, compression zstd"}[
-        path.suffix
-    ]

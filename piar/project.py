@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from store.errors import UsageError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from piar.config import Config
+    from piar.doctor import Check
+    from piar.export import What
     from store.db import Store
     from store.task import Task
 
@@ -91,6 +95,24 @@ class Project:
         from store.db import Store
 
         return Store.open(self.folder / STORE, self.task)
+
+    def export(self, what: "What", path: str | Path, *, force: bool = False) -> int:
+        """Write labels, verdicts, samples or instructions to a file; see `piar.export.export`."""
+        from piar.export import export
+
+        return export(self.store, what, Path(path), force=force)
+
+    def sql(self, statement: str) -> "pl.DataFrame":
+        """The result of a read-only SQL statement; see `piar.sql.query`."""
+        from piar.sql import query
+
+        return query(self.store, statement)
+
+    def doctor(self) -> "list[Check]":
+        """What works here and what does not; see `piar.doctor.diagnose`."""
+        from piar.doctor import diagnose
+
+        return diagnose(self.folder)
 
 
 def _put(path: Path, text: str) -> None:

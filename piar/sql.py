@@ -1,7 +1,11 @@
 """Read-only SQL over the store: no writing, no files, no network, whatever the statement says."""
 
-from typing import TYPE_CHECKING
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
 
+from piar.export import FORMULA
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +43,21 @@ def query(store: "Store", statement: str) -> "pl.DataFrame":
     frame = pl.from_arrow(table.rename_columns(_distinct(table.column_names)))
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def as_csv(frame: "pl.DataFrame") -> str:
+    """A frame as CSV without the last line's end: lists as JSON, cells safe for spreadsheets (see `piar.export`)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows([_cell(value) for value in row] for row in frame.iter_rows())
+    return text.getvalue().removesuffix("\n")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from piar.cli import start
+from piar.cli import inspect, start
 from piar.cli.verb import group
 
 HELP = """Test your labelling guideline like code, then ship a small model that grades in one token.
@@ -18,7 +18,7 @@ Begin with `piar look FILE` on any file of labels: it needs no project and write
 def build() -> typer.Typer:
     """The application with all verbs."""
     app = group(HELP)
-    for part in (start,):
+    for part in (start, inspect):
         part.register(app)
     return app
 

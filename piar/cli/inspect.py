@@ -33,7 +33,9 @@ def export(
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(metavar="SQL", help="One statement; it can read the store and nothing else.")],
+    statement: Annotated[
+        str, typer.Argument(metavar="SQL", help="One statement; it can read the store and nothing else.")
+    ],
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> Answer:
     """Ask the store in SQL, read-only.
@@ -43,13 +45,11 @@ def sql(
     Example: `piar sql "select truth, verdict, n from confusion where split = 'dev'"`
     """
     from piar.cli.views import table
-    from piar.export import spreadsheet_safe
+    from piar.sql import as_csv
 
     frame = open_project().sql(statement)
-    if csv and not asked().as_json:
-        return Answer({}, spreadsheet_safe(frame).write_csv().rstrip("\n"))
     document: dict[str, Any] = {"columns": frame.columns, "rows": frame.rows()}
-    return Answer(document, table(frame.columns, frame.head(100).rows(), more=frame.height - 100))
+    return Answer(document, as_csv(frame) if csv else table(frame.columns, frame.head(100).rows(), frame.height - 100))
 
 
 def doctor() -> Answer:
@@ -58,7 +58,7 @@ def doctor() -> Answer:
     Example: `piar doctor -C demo`
     """
     from piar.cli.views import checks
-    from piar.project import diagnose
+    from piar.doctor import diagnose
 
     found = diagnose(asked().folder, asked().overrides)
     return Answer({"checks": found}, checks(found), 0 if all(check.ok for check in found) else 1)

@@ -192,7 +192,9 @@ def show(answer: Answer, *, as_json: bool) -> None:
     """Print an answer on stdout."""
     if as_json:
         print(json.dumps(plain(answer.document), ensure_ascii=False, indent=2))
-    elif answer.view != "":
+    elif isinstance(answer.view, str):
+        print(answer.view)  # as it is: a console would wrap it at 80 columns
+    else:
         console(sys.stdout).print(answer.view)
     sys.stdout.flush()
 
