@@ -1,0 +1,133 @@
+"""What a file's columns are, guessed from their names and values; each guess with its reason, to be shown."""
+
+import re
+from dataclasses import dataclass
+
+import polars as pl
+
+from store.errors import UsageError
+from store.importers import MISSING, ImportMapping
+from store.task import RESERVED, Grade, Task
+
+MAX_GRADES = 12
+_GOLD = ("gold", "grade", "label", "relevance", "rel", "judgment", "judgement", "rating", "score", "class", "category",
+         "esci_label", "target", "verdict", "priority")  # fmt: skip
+_RATER = re.compile(r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|assessor)s?[ _-]?\w+", re.IGNORECASE)
+_GROUP = ("query", "search_query", "search_term", "keyword", "question", "prompt", "topic", "customer", "user",
+          "session", "conversation", "group")  # fmt: skip
+_ID = re.compile(r"(?:.*[ _-])?(?:id|key|uuid|guid|index|no|sku|asin)|unnamed.*|column_1", re.IGNORECASE)
+_SPLITS = frozenset({"train", "dev", "val", "valid", "validation", "holdout", "test", "pool"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Columns by role. `reasons` says why, one sentence for each role."""
+
+    mapping: ImportMapping
+    columns: tuple[str, ...]
+    reasons: dict[str, str]
+
+
+def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
+    """Roles of the columns; what `mapping` names is taken as said.
+
+    Args:
+        frame: text columns, as `read_table` gives them.
+    """
+    said = mapping or ImportMapping()
+    reasons: dict[str, str] = {}
+    few = {name: values for name in frame.columns if (values := _values(frame[name])) is not None}
+    free = [name for name in frame.columns if name not in {*said.fields.values(), *said.raters, said.gold, said.group}]
+    split = said.split or next((n for n in free if few.get(n) and {v.lower() for v in few[n]} <= _SPLITS), None)
+    free = [name for name in free if name != split]
+    raters = said.raters or tuple(name for name in free if _RATER.fullmatch(name) and few.get(name))
+    if raters and not said.raters:
+        reasons["raters"] = f"{', '.join(raters)}: named like raters, {len(few[raters[0]])} distinct values"
+    gold = said.gold or _gold([n for n in free if n not in raters], few)
+    if gold and not said.gold:
+        reasons["gold"] = f"{gold}: {len(few[gold])} distinct values ({', '.join(sorted(few[gold])[:6])})"
+    free = [name for name in free if name not in raters and name != gold]
+    texts = tuple(said.fields.values()) or _texts(frame, [*free, *([said.group] if said.group else [])])
+    reasons["fields"] = f"{', '.join(texts)}: text"
+    group = said.group or _group(frame, texts)
+    if group and not said.group:
+        reasons["group"] = f"{group}: {frame[group].n_unique():,} distinct values on {len(frame):,} rows"
+    chosen = said.model_copy(update={"gold": gold, "raters": raters, "group": group, "split": split})
+    return Guess(chosen, texts, reasons)
+
+
+def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, name: str = "task") -> Task:
+    """A task for a file that has none; the columns are guessed where `mapping` does not say.
+
+    Raises:
+        UsageError: no text column, or no column with two to twelve grades.
+    """
+    found = guess(frame, mapping)
+    graded = [*found.mapping.raters, *([found.mapping.gold] if found.mapping.gold else [])]
+    symbols = sorted({v for column in graded for v in (_values(frame[column]) or ())})
+    if not found.columns or len(symbols) < 2:
+        raise UsageError(
+            f"No {'text' if not found.columns else 'grade'} column was recognised among {', '.join(frame.columns)}.",
+            "Name the columns: --gold COLUMN, --map field=column, --group COLUMN.",
+        )
+    said = {column: field for field, column in (mapping.fields if mapping else {}).items()}
+    fields = {column: said.get(column) or _field_name(column) for column in found.columns}
+    group = found.mapping.group or found.columns[0]
+    return Task(
+        name=_field_name(name).replace("_", "-"),
+        group_by=fields.get(group, group),
+        fields=tuple(fields.values()),
+        grades=_grades(symbols),
+    )
+
+
+def _values(column: pl.Series) -> frozenset[str] | None:
+    """The distinct values of a column that may hold grades, else None."""
+    if column.n_unique() > MAX_GRADES + len(MISSING):
+        return None
+    values = frozenset(v.strip() for v in column.unique().to_list() if v.strip().lower() not in MISSING)
+    short = all(len(value) <= 40 for value in values)
+    return values if short and len(values) <= MAX_GRADES else None
+
+
+def _gold(names: list[str], few: dict[str, frozenset[str]]) -> str | None:
+    graded = [name for name in names if len(few.get(name, ())) >= 2]
+    by_name = {name.lower(): name for name in graded}
+    return next((by_name[name] for name in _GOLD if name in by_name), graded[-1] if graded else None)
+
+
+def _texts(frame: pl.DataFrame, names: list[str]) -> tuple[str, ...]:
+    """Columns with words in them: not ids, not numbers, more than a handful of values."""
+    head = frame.head(2000)
+    return tuple(
+        name
+        for name in dict.fromkeys(names)
+        if not _ID.fullmatch(name)
+        and head[name].str.contains(r"\p{L}{2}").mean() > 0.5  # type: ignore[operator]
+        and head[name].n_unique() > min(MAX_GRADES, len(head) // 2)
+    )
+
+
+def _group(frame: pl.DataFrame, texts: tuple[str, ...]) -> str | None:
+    by_name = {name.lower(): name for name in frame.columns}
+    named = next((by_name[name] for name in _GROUP if name in by_name), None)
+    if named or not texts:
+        return named
+    return min(texts, key=lambda name: frame[name].n_unique())
+
+
+def _field_name(column: str) -> str:
+    name = re.sub(r"\W+", "_", column.strip(), flags=re.ASCII).strip("_") or "field"
+    if name[0].isdigit() or name.lower() in RESERVED:
+        name = f"item_{name}"
+    return name[:63]
+
+
+def _grades(symbols: list[str]) -> tuple[Grade, ...]:
+    """Numbers keep their value. Words are ordered by the alphabet: a person should put them in order."""
+    numbers = {symbol: float(symbol) for symbol in symbols if re.fullmatch(r"-?\d+(?:\.\d+)?", symbol)}
+    if len(numbers) == len(symbols):
+        by_value = {value: symbol.removesuffix(".0") for symbol, value in numbers.items()}
+        return tuple(Grade(symbol=by_value[value], value=value) for value in sorted(by_value))
+    single = all(len(symbol) <= 12 and symbol.split() == [symbol] for symbol in symbols)
+    return tuple(Grade(symbol=symbol if single else str(i), name=symbol, value=i) for i, symbol in enumerate(symbols))
