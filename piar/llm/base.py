@@ -1,7 +1,7 @@
 """The one protocol of every model: batch first, order kept, errors as values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from store.types import Completion, Failure, FailureClass, Usage
@@ -31,6 +31,8 @@ class Request:
         max_tokens: limit of the answer, in tokens.
         temperature: 0 for the most likely answer.
         seed: for endpoints that sample reproducibly; differs by vote.
+        check: says what is wrong with an answer's text, or None when it can be read. A client that can
+            ask again does so once, with these words. Not part of the request's identity.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Request:
     max_tokens: int = 400
     temperature: float = 0.0
     seed: int = 0
+    check: Callable[[str], str | None] | None = field(default=None, compare=False, repr=False)
 
 
 OnCompletion = Callable[[Completion], None]

@@ -1,0 +1,126 @@
+"""From a section of `piar.toml` to a model client. Nothing heavy is imported before a backend is asked for."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from piar.llm.base import Client
+from piar.llm.cost import Price
+from store.errors import PiarError, UsageError
+from store.settings import Settings
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"
+
+Notice = Callable[[str], None]
+
+
+class ModelSettings(Settings):
+    """A model, and how to ask it: `[teacher]`, `[reviser]`, `[student]` in `piar.toml`.
+
+    Attributes:
+        model: `rulebook`, `openai:NAME`, `vllm:PATH` or `hf:PATH`.
+        base_url: an OpenAI-compatible endpoint; the OpenAI API when empty.
+        api_key_env: the environment variable that holds the key. A key itself is never written here.
+        temperature: 0 for the most likely answer.
+        max_tokens: limit of an answer.
+        concurrency: most requests in flight; the pace adapts below it.
+        timeout: seconds for one attempt.
+        attempts: times a request is sent at most; being turned away by a rate limit does not count.
+        patience: seconds without any answer after which the rest of a batch fails.
+        transport: `openai` (the package), `lean` (aiohttp alone), or `auto`: lean for this machine's own endpoints.
+        extra: for `openai:`, further keys of every request body; for `rulebook`, `vllm:` and `hf:`, their options.
+        price: dollars per million tokens.
+    """
+
+    model: str = Field("rulebook", pattern=r"^(rulebook|(openai|vllm|hf):\S.*)$")
+    base_url: str = ""
+    api_key_env: str = Field("", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_tokens: int = Field(400, ge=1)
+    concurrency: int = Field(64, ge=1, le=4096)
+    timeout: float = Field(60.0, gt=0)
+    attempts: int = Field(6, ge=1)
+    patience: float = Field(180.0, gt=0)
+    transport: Literal["auto", "openai", "lean"] = "auto"
+    extra: dict[str, Any] = Field(default_factory=dict)
+    price: Price = Price()
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("must look like https://host/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no user, password or query; name the key's variable in api_key_env")
+        return url.rstrip("/")
+
+    @property
+    def backend(self) -> str:
+        """The part of `model` before the colon."""
+        return self.model.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """The part of `model` after the colon."""
+        return self.model.partition(":")[2]
+
+    @property
+    def host(self) -> str | None:
+        """Where samples are sent, or None when they stay on this machine's own process."""
+        return urlsplit(self.base_url or OPENAI_URL).hostname if self.backend == "openai" else None
+
+
+def connect(settings: ModelSettings, notice: Notice = warnings.warn) -> Client:
+    """The client of a model.
+
+    Args:
+        notice: told, once each, what an endpoint cannot do.
+
+    Raises:
+        PiarError: a package or a key is missing; names what to do.
+    """
+    return BACKENDS[settings.backend](settings, notice)
+
+
+def is_local(host: str | None) -> bool:
+    """Whether a host is this machine."""
+    return host is None or host == "localhost" or host == "::1" or bool(re.fullmatch(r"127(\.\d+){3}", host))
+
+
+def _rulebook(settings: ModelSettings, _: Notice) -> Client:
+    client: Client = import_module("piar.llm.rulebook").RulebookClient(**settings.extra)
+    return client
+
+
+def _openai(settings: ModelSettings, notice: Notice) -> Client:
+    from piar.llm.asking import Manners
+    from piar.llm.openai_api import OpenAIClient
+    from piar.llm.transports import Endpoint
+
+    local = is_local(settings.host)
+    transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
+    endpoint = Endpoint(settings.base_url or OPENAI_URL, _key(settings), settings.concurrency, settings.timeout)
+    manners = Manners(settings.attempts, settings.patience, settings.extra, transport)
+    return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
+
+
+BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {"rulebook": _rulebook, "openai": _openai}
+
+
+def _key(settings: ModelSettings) -> str:
+    """The key from the environment; may be missing only for an endpoint of one's own that names no variable."""
+    name = settings.api_key_env or ("" if settings.base_url else OPENAI_KEY)
+    key = os.environ.get(name, "").strip() if name else ""
+    if name and not key:
+        raise PiarError(f"The environment variable {name} is not set.", f"Run: export {name}=… and start again.")
+    if any(c.isspace() or not c.isprintable() for c in key):
+        raise UsageError(f"The key in {name} holds blanks or control characters.", "Copy the key again.")
+    return key

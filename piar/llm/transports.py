@@ -1,0 +1,148 @@
+"""Two ways to send one body to one endpoint, behaving alike: the `openai` package, and aiohttp without it.
+
+The lean one does less for each request (no models, no option merging), which shows only when the endpoint
+answers faster than the client can ask: a local server. One conformance suite holds for both.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from store.errors import PiarError
+
+PATH = "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply as it came: status, headers by lower-case name, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class LostConnection(Exception):
+    """No whole reply: refused, reset, cut off, or no such host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to ask. `key` is the secret itself, read from the environment and never stored or shown."""
+
+    base_url: str
+    key: str
+    concurrency: int
+    timeout: float
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.base_url!r})"
+
+
+class Transport(Protocol):
+    """Used as an async context manager within one event loop."""
+
+    async def __aenter__(self) -> "Transport": ...
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+    async def post(self, body: Mapping[str, Any]) -> Reply:
+        """Send one body and read the whole reply, whatever its status.
+
+        Raises:
+            LostConnection: no whole reply came.
+            TimeoutError: a read took too long.
+        """
+        ...
+
+
+class OpenAITransport:
+    """The `openai` package over its aiohttp transport. Retries are ours, so its own are off."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        try:
+            import httpx2
+            import openai
+        except ImportError:
+            raise missing_teacher("openai") from None
+        self._response, self._openai = httpx2.Response, openai
+        limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
+        self._client = openai.AsyncOpenAI(
+            api_key=endpoint.key or "none",
+            base_url=endpoint.base_url,
+            max_retries=0,
+            timeout=endpoint.timeout,
+            http_client=openai.DefaultAioHttpClient(limits=limits, timeout=endpoint.timeout),
+        )
+
+    async def __aenter__(self) -> Transport:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.close()
+
+    async def post(self, body: Mapping[str, Any]) -> Reply:
+        """See `Transport.post`."""
+        try:
+            response = await self._client.post(PATH, body=dict(body), cast_to=self._response)
+        except self._openai.APIStatusError as error:
+            response = error.response
+        except self._openai.APIConnectionError as error:
+            # A reset is reported as a timeout, too: what aiohttp raised at the bottom tells them apart.
+            cause = _root(error)
+            raise (TimeoutError() if isinstance(cause, TimeoutError) else LostConnection(str(cause))) from None
+        return Reply(response.status_code, response.headers, response.content)
+
+
+class LeanTransport:
+    """aiohttp and nothing else."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        try:
+            import aiohttp
+        except ImportError:
+            raise missing_teacher("aiohttp") from None
+        self._aiohttp, self._endpoint = aiohttp, endpoint
+        self._url = endpoint.base_url.rstrip("/") + PATH
+        self._headers = {"Content-Type": "application/json"}
+        if endpoint.key:
+            self._headers["Authorization"] = f"Bearer {endpoint.key}"
+
+    async def __aenter__(self) -> Transport:
+        self._session = self._aiohttp.ClientSession(
+            connector=self._aiohttp.TCPConnector(limit=self._endpoint.concurrency),
+            timeout=self._aiohttp.ClientTimeout(total=None, sock_read=self._endpoint.timeout),
+            headers=self._headers,
+        )
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._session.close()
+
+    async def post(self, body: Mapping[str, Any]) -> Reply:
+        """See `Transport.post`."""
+        data = json.dumps(body, ensure_ascii=False).encode()
+        try:
+            async with self._session.post(self._url, data=data) as response:
+                return Reply(response.status, response.headers, await response.read())
+        except TimeoutError:
+            raise
+        except (self._aiohttp.ClientError, OSError) as error:
+            raise LostConnection(str(error)) from None
+
+
+TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {"openai": OpenAITransport, "lean": LeanTransport}
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def missing_teacher(package: str) -> PiarError:
+    """The error for a teacher without its extra."""
+    return PiarError(
+        f"Teachers over HTTP need the package {package!r}.", "Install it with pip install 'piar[teacher]'."
+    )
