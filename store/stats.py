@@ -1,0 +1,350 @@
+"""Statistics by group: rows of one query rise and fall together, so a group is what is drawn, flipped and counted.
+
+Light: numpy, and scipy's special functions when a power figure is asked.
+
+Stated by others: BCa intervals (Efron 1987); widening a bootstrap's level for few units
+(Hesterberg, "What Teachers Should Know About the Bootstrap", 2015); sign-flip permutation
+tests; the design effect 1 + (m - 1)·icc (Kish 1965); Holm (1979). Chosen by us: groups as
+the unit everywhere, BCa *and* widening together (coverage by simulation is in LOG.md), and
+the geometric spending of alpha.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Statistic = Callable[[Floats], Floats]
+
+REPLICATES = 1_000
+MAX_BLOCKS = 2_000
+EXACT_RANGE = 1_000_000  # widest range of sums counted exactly
+EXACT_GROUPS = 20  # most groups enumerated exactly when differences are not whole numbers
+_NORMAL = NormalDist()
+
+
+class Result(BaseModel):
+    """A frozen figure that dumps to JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(Result):
+    """A figure with its 95 % interval by group; None where it is not defined (no pair, one group)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Gain(Result):
+    """Mean gain per row with its interval by group, and the one-sided p-value of the sign-flip test."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p_value: float
+
+
+def group_codes(groups: Any) -> tuple[Ints, int]:
+    """Groups as codes 0 … G-1, and G. Accepts anything numpy can make an array of."""
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    return codes.astype(np.int64).reshape(-1), len(names)
+
+
+def group_sums(rows: ArrayLike, codes: Ints, n_groups: int) -> Floats:
+    """Sum rows (N,) or (N, S) within groups: (G, S)."""
+    columns = np.asarray(rows, dtype=np.float64)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    sums = [np.bincount(codes, weights=column, minlength=n_groups) for column in columns.T]
+    return np.stack(sums, axis=1) if sums else np.zeros((n_groups, 0))
+
+
+class GroupBootstrap:
+    """One set of resampled groups, shared by every figure of a table, so that figures can be compared.
+
+    More than 2,000 groups are pooled at random into 2,000 blocks: sums of blocks are still
+    independent, and time and memory no longer grow with the data.
+
+    Args:
+        n_groups: number of groups.
+        replicates: how often to resample.
+        seed: of the resampling.
+        level: coverage of the interval.
+    """
+
+    def __init__(self, n_groups: int, *, replicates: int = REPLICATES, seed: int = 0, level: float = 0.95) -> None:
+        rng = np.random.default_rng(seed)
+        self.blocks = min(n_groups, MAX_BLOCKS)
+        self._block_of: Ints = rng.permutation(n_groups) % max(self.blocks, 1)
+        self._level = level
+        self._weights: Floats = np.zeros((0, 0))
+        if self.blocks > 1:
+            shares = np.full(self.blocks, 1 / self.blocks)
+            self._weights = rng.multinomial(self.blocks, shares, size=replicates).astype(np.float64)
+
+    def interval(self, sums: Floats, statistic: Statistic) -> Interval:
+        """The statistic of all groups, with its interval.
+
+        Args:
+            sums: (G, S) additive quantities of each group.
+            statistic: maps summed quantities (…, S) to the figure (…,); NaN where undefined.
+        """
+        value = float(statistic(sums.sum(axis=0)))
+        if math.isnan(value):
+            return Interval(value=None)
+        if self.blocks < 2:
+            return Interval(value=value)
+        pooled = group_sums(sums, self._block_of, self.blocks)
+        replicates = statistic(self._weights @ pooled)
+        low, high = _bca(value, replicates, statistic(pooled.sum(axis=0) - pooled), 1 - self._level)
+        return Interval(value=value, low=low, high=high)
+
+
+def _bca(value: float, replicates: Floats, jackknife: Floats, alpha: float) -> tuple[float | None, float | None]:
+    """Bias-corrected accelerated interval at a level widened for the number of groups."""
+    replicates = replicates[~np.isnan(replicates)]
+    jackknife = jackknife[~np.isnan(jackknife)]
+    n = len(jackknife)
+    if len(replicates) < 20 or n < 2:
+        return None, None
+    below = float(np.mean(replicates < value) + 0.5 * np.mean(replicates == value))
+    bias = _NORMAL.inv_cdf(min(max(below, 1e-4), 1 - 1e-4))
+    spread = jackknife.mean() - jackknife
+    power = float((spread**2).sum()) ** 1.5
+    skew = float((spread**3).sum()) / (6 * power) if power > 0 else 0.0
+    z = math.sqrt(n / (n - 1)) * t_quantile(1 - alpha / 2, n - 1)
+
+    def position(side: float) -> float:
+        shifted = bias + side * z
+        return _NORMAL.cdf(bias + shifted / max(1 - skew * shifted, 1e-3))
+
+    low, high = np.quantile(replicates, [position(-1.0), position(1.0)])
+    return float(low), float(high)
+
+
+def bootstrap_by_group(
+    rows: ArrayLike,
+    groups: Any,
+    statistic: Statistic | None = None,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Interval by group of a figure that depends on rows through sums; without `statistic`, of the mean.
+
+    Args:
+        rows: (N,) or (N, S) additive quantities.
+        groups: (N,) group of each row.
+        statistic: as in `GroupBootstrap.interval`.
+    """
+    codes, n_groups = group_codes(groups)
+    bootstrap = GroupBootstrap(n_groups, replicates=replicates, seed=seed, level=level)
+    if statistic is not None:
+        return bootstrap.interval(group_sums(rows, codes, n_groups), statistic)
+    values = np.asarray(rows, dtype=np.float64)
+    return bootstrap.interval(group_sums(np.stack([values, np.ones(len(values))], axis=1), codes, n_groups), ratio)
+
+
+def ratio(sums: Floats) -> Floats:
+    """First summed quantity over the second; NaN over nothing."""
+    below = sums[..., 1]
+    out: Floats = np.where(below > 0, sums[..., 0] / np.where(below > 0, below, 1), np.nan)
+    return out
+
+
+# -- tests ------------------------------------------------------------------------------------
+
+
+def sign_flip_test(differences: ArrayLike, *, seed: int = 0, draws: int = 100_000) -> float:
+    """One-sided p-value that the summed differences of groups are this large when each could as well be negative.
+
+    Valid when the sign of a whole group's difference is exchangeable, however its rows hang
+    together. Exact for whole numbers (counts of rows fixed minus broken) and for up to 20
+    groups; otherwise seeded Monte Carlo, with the observed value counted as one draw.
+
+    Args:
+        differences: (G,) sum over the group's rows of after - before.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    d = d[d != 0]
+    if len(d) == 0:
+        return 1.0
+    size = np.abs(d)
+    if np.all(size == np.round(size)) and size.sum() <= EXACT_RANGE:
+        return _flip_by_counting(size.astype(np.int64), int(d.sum()))
+    tolerance = 1e-9 * float(size.sum())
+    if len(d) <= EXACT_GROUPS:
+        sums = np.zeros(1)
+        for step in size:
+            sums = np.concatenate([sums - step, sums + step])
+        return float(np.mean(sums >= d.sum() - tolerance))
+    rng = np.random.default_rng(seed)
+    hits, done = 0, 0
+    while done < draws:
+        block = min(10_000, draws - done)
+        hits += int(np.sum((rng.integers(0, 2, (block, len(d))) * 2.0 - 1) @ size >= d.sum() - tolerance))
+        done += block
+    return (hits + 1) / (draws + 1)
+
+
+def _flip_by_counting(sizes: Ints, observed: int) -> float:
+    """Exact: the distribution of the sum of signed whole numbers, built one group at a time."""
+    reach = int(sizes.sum())
+    chance = np.zeros(reach + 1)  # chance[k]: the positive groups sum to k
+    chance[0] = 1.0
+    top = 0
+    for size in sizes:
+        shifted = chance[: top + 1].copy()
+        chance[: top + 1] *= 0.5
+        top += int(size)
+        chance[size : top + 1] += 0.5 * shifted
+    return float(min(1.0, chance[(reach + observed + 1) // 2 :].sum()))
+
+
+def mcnemar(before: ArrayLike, after: ArrayLike) -> float:
+    """One-sided exact McNemar test over rows.
+
+    Only to compare with: on rows that share a group it promotes falsely in a quarter of cases.
+    """
+    b, a = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    fixed, broke = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    n = fixed + broke
+    return float(sum(math.comb(n, k) for k in range(fixed, n + 1)) / 2**n)
+
+
+def paired_gain(
+    before: ArrayLike,
+    after: ArrayLike,
+    groups: Any,
+    *,
+    margin: float = 0.0,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Gain:
+    """What `after` gains over `before` on the same rows, by group.
+
+    Args:
+        before: (N,) score of each row (correct = 1) of the one that is to be beaten.
+        after: (N,) the same for the other.
+        groups: (N,) group of each row.
+        margin: the p-value is for gain > -margin: 0 asks for superiority, .02 whether it is
+            not worse by two points or more.
+    """
+    difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    codes, n_groups = group_codes(groups)
+    sums = group_sums(np.stack([difference, np.ones(len(difference))], axis=1), codes, n_groups)
+    found = GroupBootstrap(n_groups, replicates=replicates, seed=seed).interval(sums, ratio)
+    p_value = sign_flip_test(sums[:, 0] + margin * sums[:, 1], seed=seed)
+    return Gain(mean=found.value or 0.0, low=found.low, high=found.high, p_value=p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for testing them all, in the given order."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def spend(spent: Sequence[float], *, total: float = 0.05, share: float = 0.6) -> float:
+    """The level of the next test on the same data: a share of what earlier tests left of `total`.
+
+    By the union bound the chance of any false promotion stays within `total`, however many follow.
+    """
+    return max(0.0, share * (total - sum(spent)))
+
+
+# -- power ------------------------------------------------------------------------------------
+
+
+class PairedVariance(Result):
+    """How differences between two judges vary: over rows, and how alike rows of one group are.
+
+    Attributes:
+        row: variance of a single row's difference (after - before, correctness 0 or 1).
+        icc: intra-class correlation of rows in a group, 0 … 1.
+    """
+
+    row: float
+    icc: float
+
+
+def paired_variance(before: ArrayLike, after: ArrayLike, groups: Any) -> PairedVariance:
+    """Variance and intra-class correlation of after - before (one-way random effects, unequal sizes).
+
+    Raises:
+        ValueError: fewer than two groups, or one row in every group (nothing to compare within).
+    """
+    d = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    codes, n_groups = group_codes(groups)
+    n = len(d)
+    if n_groups < 2 or n <= n_groups:
+        raise ValueError("variance by group needs two groups or more, and more rows than groups")
+    sizes, sums = np.bincount(codes), np.bincount(codes, weights=d)
+    means = sums / sizes
+    between = float((sizes * (means - d.mean()) ** 2).sum()) / (n_groups - 1)
+    within = float(((d - means[codes]) ** 2).sum()) / (n - n_groups)
+    typical = (n - float((sizes**2).sum()) / n) / (n_groups - 1)
+    shared = max(0.0, (between - within) / typical)
+    row = shared + within
+    return PairedVariance(row=row, icc=shared / row if row > 0 else 0.0)
+
+
+def design_effect(sizes: ArrayLike, icc: float) -> float:
+    """How many times the rows would have to be repeated to make up for their being alike within groups."""
+    n = np.asarray(sizes, dtype=np.float64)
+    return float(1 + ((n**2).sum() / n.sum() - 1) * icc)
+
+
+def detectable_effect(
+    variance: PairedVariance, sizes: ArrayLike, *, alpha: float = 0.05, power: float = 0.8
+) -> float | None:
+    """Smallest true gain that a one-sided test over groups finds with this power; None for one group.
+
+    Args:
+        variance: from `paired_variance` of two judges, or assumed.
+        sizes: (G,) rows in each group of the set on which the test is made.
+    """
+    n = np.asarray(sizes, dtype=np.float64)
+    if len(n) < 2:
+        return None
+    error = math.sqrt(variance.row * design_effect(n, variance.icc) / float(n.sum()))
+    return (t_quantile(1 - alpha, len(n) - 1) + t_quantile(power, len(n) - 1)) * error
+
+
+def groups_for(
+    variance: PairedVariance, effect: float, rows_per_group: int, *, alpha: float = 0.05, power: float = 0.8
+) -> int:
+    """Fewest groups of this many rows in which `effect` is detectable: the labelling to ask for."""
+
+    def enough(groups: int) -> bool:
+        found = detectable_effect(variance, np.full(groups, rows_per_group), alpha=alpha, power=power)
+        return found is not None and found <= effect
+
+    if effect <= 0:
+        raise ValueError("effect must be positive")
+    high = 2
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))
