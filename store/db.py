@@ -25,6 +25,7 @@ from store.migrations import LATEST, migrate
 from store.rows import VERDICTS, table, verdict_row
 from store.task import Task
 from store.types import Example, Instruction, Rule, Sample, Split, Verdict
+from store.version import version
 
 WAIT_SECONDS = 30.0
 _HOLDER = re.compile(r"PID (\d+)")
@@ -201,17 +202,12 @@ class Store:
 
     def start_run(self, verb: str, config: dict[str, Any], seed: int = 0) -> str:
         """Record that a command began, with its resolved configuration; returns the run's id."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            code = version("piar")
-        except PackageNotFoundError:
-            code = "source"
         started = now()
         run_id = f"{verb}-{started:%Y%m%d-%H%M%S}-{short_hash([verb, config, seed, str(started)], 4)}"
         with self.write() as con:
             con.execute(
-                "insert into runs values (?, ?, ?, ?, ?, ?)", [run_id, verb, json.dumps(config), code, seed, started]
+                "insert into runs values (?, ?, ?, ?, ?, ?)",
+                [run_id, verb, json.dumps(config), version(), seed, started],
             )
         return run_id
 

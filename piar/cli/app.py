@@ -1,13 +1,13 @@
 """`piar`: every verb, in the order in which a person meets them."""
 
-import os
-import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from piar.cli import inspect, start
-from piar.cli.verb import group
+from piar.cli.verb import AsJson, Folder, Overrides, group, remember
+from store.version import version as piar_version
 
 HELP = """Test your labelling guideline like code, then ship a small model that grades in one token.
 
@@ -18,6 +18,7 @@ Begin with `piar look FILE` on any file of labels: it needs no project and write
 def build() -> typer.Typer:
     """The application with all verbs."""
     app = group(HELP)
+    app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
     for part in (start, inspect):
         part.register(app)
     return app
@@ -29,6 +30,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         build()(args=None if arguments is None else list(arguments), prog_name="piar")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 1
-    except BrokenPipeError:  # the reader (`head`) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    project_folder: Folder = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    remember(ctx, project_folder, overrides, as_json)
+    if version:
+        typer.echo(f"piar {piar_version()}")
+    elif ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())

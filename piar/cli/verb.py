@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -123,7 +124,7 @@ def group(help: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_remember)
+    app.callback()(remember)
     return app
 
 
@@ -139,9 +140,10 @@ def verb(
     return register
 
 
-def _remember(
+def remember(
     ctx: typer.Context, project_folder: Folder = None, overrides: Overrides = None, as_json: AsJson = False
 ) -> None:
+    """Keep the shared options of one level; those after the verb are stronger than those before it."""
     before = ctx.obj or Asked()
     ctx.obj = Asked(
         project_folder or before.folder, before.overrides + tuple(overrides or ()), before.as_json or as_json
@@ -150,10 +152,10 @@ def _remember(
 
 def _command(function: Callable[..., Answer]) -> Callable[..., None]:
     own = inspect.signature(function, eval_str=True).parameters
-    shared = inspect.signature(_remember, eval_str=True).parameters
+    shared = inspect.signature(remember, eval_str=True).parameters
 
     def command(ctx: typer.Context, **arguments: Any) -> None:
-        _remember(ctx, **{name: arguments.pop(name) for name in shared if name != "ctx"})
+        remember(ctx, **{name: arguments.pop(name) for name in shared if name != "ctx"})
         raise typer.Exit(perform(partial(function, **arguments), ctx.obj))
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *shared.values())]
@@ -178,8 +180,9 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
             "\nInterrupted. What had arrived is kept; the same command goes on from there.", style="yellow"
         )
         return 130
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError:  # the reader (`head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ModuleNotFoundError as error:
         return complain(_missing(error))
     except OSError as error:
