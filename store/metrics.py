@@ -295,11 +295,12 @@ def calibration_counts(codes: Ints, n_groups: int, gold: Ints, probs: Floats) ->
     known = ~np.isnan(probs).any(axis=1)
     top = np.where(known[:, None], probs, 0.0)
     confidence = top.max(axis=1)
-    hit: NDArray[np.bool_] = np.equal(top.argmax(axis=1), gold)
+    hit = (top.argmax(axis=1) == gold).astype(np.float64)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     cell = codes[known] * CALIBRATION_BINS + bins[known]
     size = n_groups * CALIBRATION_BINS
-    parts = [np.bincount(cell, weights=w[known], minlength=size) for w in (np.ones(len(gold)), hit, confidence)]
+    columns: list[Floats] = [np.ones(len(gold)), hit, confidence]
+    parts = [np.bincount(cell, weights=column[known], minlength=size) for column in columns]
     return np.concatenate([part.reshape(n_groups, CALIBRATION_BINS) for part in parts], axis=1)
 
 
