@@ -1,0 +1,53 @@
+"""Asking a model something that is not a verdict: revisions, diagnoses, syntheses. Nothing is asked twice."""
+
+from collections.abc import Sequence
+
+from piar.llm.base import Client, Request
+from piar.llm.cost import Budget
+from store.db import Store
+from store.journal import Journal
+from store.types import Completion, Failure, Usage
+
+
+def ask_once(
+    store: Store,
+    client: Client,
+    journal: Journal,
+    requests: Sequence[Request],
+    *,
+    role: str,
+    run_id: str,
+    budget: Budget,
+) -> list[Completion]:
+    """Answers in the order asked; those that the store holds are taken from there.
+
+    An answer that this run has paid for before is charged to its budget again, so that a resumed run
+    has the budget of an uninterrupted one. Requests beyond the budget fail with class `budget`.
+    """
+    journal.fold(store)
+    known = _stored(store, [r.key for r in requests])
+    for completion, paid_by in known.values():
+        if paid_by == run_id:
+            budget.reserve(completion.cost_usd)
+            budget.settle(completion.cost_usd, completion.cost_usd)
+    wanted = [r for r in requests if r.key not in known]
+    granted = [r for r in wanted if budget.reserve()]
+    fresh = client.generate(granted, lambda c: journal.append(role, run_id, c, None))
+    for completion in fresh:
+        budget.settle(0.0, completion.cost_usd)
+    answers = {c.key: c for c, _ in known.values()} | {c.key: c for c in fresh}
+    spent = Failure("budget", "The budget is spent.")
+    return [answers.get(r.key) or Completion(r.key, client.model, failure=spent) for r in requests]
+
+
+def _stored(store: Store, keys: Sequence[str]) -> dict[str, tuple[Completion, str]]:
+    with store.read() as con:
+        rows = con.execute(
+            "select key, model, text, tokens_in, tokens_cached, tokens_out, cost_usd, seconds, attempts, run_id "
+            "from completions where failure is null and key in (select unnest(?::varchar[])) order by created_at desc",
+            [list(keys)],
+        ).fetchall()
+    return {
+        key: (Completion(key, model, text, None, None, Usage(tin, cached, out), usd, seconds, attempts), run)
+        for key, model, text, tin, cached, out, usd, seconds, attempts, run in rows
+    }

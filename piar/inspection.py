@@ -1,0 +1,296 @@
+"""Looking at errors: which they are, why they happen, what they share, and what to show a reviser.
+
+Only recurring knowledge errors can be mended by editing the instruction. A rule that exists but was not
+applied, a misreading and a suspect label are counted apart (as SEEK, Kuaishou 2026, sorts them). An error
+is shown with its nearest correct neighbour (Contrastive Reflection, arXiv 2606.30840). The rules by which
+causes are told apart here are ours.
+"""
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from piar.llm.revision_schema import EvidenceItem
+from piar.truth import Truth
+from store.types import Instruction, Sample, Verdict
+
+Cause = Literal["knowledge", "not_applied", "misread", "suspect"]
+Cell = tuple[str, str]  # truth, verdict
+FAILED = "(failed)"
+MIN_CLUSTER = 3
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A sample with its truth and what the judge said."""
+
+    sample: Sample
+    truth: Truth
+    verdict: Verdict
+
+    @property
+    def right(self) -> bool:
+        """Whether the verdict is the grade held true."""
+        return self.verdict.grade == self.truth.grade
+
+    @property
+    def cell(self) -> Cell:
+        """Truth and verdict."""
+        return self.truth.grade, self.verdict.grade or FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Knowledge errors of one confusion cell that share a word in a field; `lift` is how much more often
+    the word stands in these errors than elsewhere."""
+
+    cell: Cell
+    field: str
+    term: str
+    errors: tuple[Judged, ...]
+    groups: int
+    lift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found on one judged batch."""
+
+    judged: tuple[Judged, ...]
+    confusion: Mapping[Cell, int]
+    causes: Mapping[str, Cause]  # sample id -> cause, of errors only
+    clusters: tuple[Cluster, ...]
+    slices: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # slice -> (rows, errors)
+
+    @property
+    def errors(self) -> list[Judged]:
+        """What the judge got wrong."""
+        return [j for j in self.judged if not j.right]
+
+    def counts(self) -> dict[str, int]:
+        """Errors by cause."""
+        return dict(Counter(self.causes.values()))
+
+
+def inspect(
+    judged: Sequence[Judged], instruction: Instruction, slices: Mapping[str, frozenset[str]] | None = None
+) -> Inspection:
+    """Confusion, causes, clusters and slices of a judged batch.
+
+    Args:
+        judged: samples with truth and verdict.
+        instruction: what the judge read.
+        slices: slice name -> ids of its samples.
+    """
+    terms = {j.sample.id: _terms(j.sample) for j in judged}
+    served = _rules_serving(judged, instruction, terms)
+    causes = {j.sample.id: cause_of(j, instruction, served, terms[j.sample.id]) for j in judged if not j.right}
+    wrong = {i for i, cause in causes.items() if cause == "knowledge"}
+    return Inspection(
+        judged=tuple(judged),
+        confusion=Counter(j.cell for j in judged),
+        causes=causes,
+        clusters=_clusters(judged, wrong, terms),
+        slices={name: _in_slice(judged, ids) for name, ids in (slices or {}).items()},
+    )
+
+
+def cause_of(
+    judged: Judged,
+    instruction: Instruction,
+    served: Mapping[tuple[str, str, str], str],
+    terms: Iterable[tuple[str, str]],
+) -> Cause:
+    """Why a verdict is wrong, as far as can be told without asking anybody.
+
+    Args:
+        served: (truth, field, term) -> the rule that right verdicts on such samples cite.
+    """
+    votes, verdict = judged.truth.votes, judged.verdict
+    if votes and (judged.truth.contested or judged.truth.grade not in votes):
+        return "suspect"
+    if verdict.grade is None:
+        return "misread"
+    cited = [rule for r in (verdict.trace.rules if verdict.trace else ()) if (rule := instruction.rule(r))]
+    if cited and not any(rule.admits(verdict.grade) for rule in cited):
+        return "misread"
+    missed = {served.get((judged.truth.grade, *term)) for term in terms} - {None, *(r.id for r in cited)}
+    return "not_applied" if missed else "knowledge"
+
+
+def suspects(judged: Iterable[Judged]) -> list[Judged]:
+    """Samples whose label contradicts every person who rated them: for people to look at, not for a reviser."""
+    return [j for j in judged if j.truth.votes and j.truth.grade not in j.truth.votes]
+
+
+def untouched_rules(instruction: Instruction, verdicts: Iterable[Verdict]) -> list[str]:
+    """Rules that no verdict cites."""
+    cited = {r for v in verdicts if v.trace for r in v.trace.rules}
+    return [rule.id for rule in instruction.rules if rule.id not in cited]
+
+
+# -- evidence -----------------------------------------------------------------------------------
+
+
+def whole_evidence(judged: Sequence[Judged], limit: int, seed: int) -> tuple[EvidenceItem, ...]:
+    """Whole groups at random up to about `limit` rows, errors and rights in their natural proportion.
+
+    For a reviser that counts: what an edit breaks weighs as much as what it fixes.
+    """
+    by_group: dict[str, list[Judged]] = defaultdict(list)
+    for item in judged:
+        by_group[item.sample.group].append(item)
+    groups = sorted(by_group)
+    random.Random(seed).shuffle(groups)
+    chosen: list[Judged] = []
+    for group in groups:
+        if len(chosen) + len(by_group[group]) <= limit or not chosen:
+            chosen += by_group[group]
+    return _items([(j, "right" if j.right else "error") for j in chosen])
+
+
+def contrast_evidence(
+    inspection: Inspection, limit: int, seed: int, focus: Cluster | None = None
+) -> tuple[EvidenceItem, ...]:
+    """Errors, each followed by its nearest correct neighbour, with a cap on each confusion cell.
+
+    Args:
+        limit: most items, neighbours included.
+        focus: a cluster whose errors come first.
+    """
+    errors = [j for j in inspection.errors if inspection.causes[j.sample.id] in ("knowledge", "not_applied")]
+    random.Random(seed).shuffle(errors)
+    first = {j.sample.id for j in focus.errors} if focus else set()
+    errors.sort(key=lambda j: j.sample.id not in first)
+    cells = len({j.cell for j in errors}) or 1
+    cap = max(MIN_CLUSTER, limit // 2 // cells)
+    taken: Counter[Cell] = Counter()
+    shown: list[Judged] = []
+    for error in errors:
+        if len(shown) < limit // 2 and (error.sample.id in first or taken[error.cell] < cap):
+            taken[error.cell] += 1
+            shown.append(error)
+    rights = [j for j in inspection.judged if j.right]
+    pairs: list[tuple[Judged, str]] = []
+    for error, right in zip(shown, nearest(shown, rights), strict=True):
+        pairs += [(error, "error")] + ([(right, "neighbour")] if right else [])
+    return _items(pairs)
+
+
+def nearest(errors: Sequence[Judged], rights: Sequence[Judged]) -> list[Judged | None]:
+    """For each error the correct sample that is worded most like it (TF-IDF cosine)."""
+    if not errors or not rights:
+        return [None] * len(errors)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    def texts(items: Sequence[Judged]) -> list[str]:
+        return [" ".join(j.sample.fields.values()) for j in items]
+
+    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\w+")
+    try:
+        known = vectorizer.fit_transform(texts(rights))
+    except ValueError:  # no words at all
+        return [None] * len(errors)
+    best = (vectorizer.transform(texts(errors)) @ known.T).toarray().argmax(axis=1)
+    return [rights[i] for i in best]
+
+
+def hints(inspection: Inspection, limit: int = 12) -> tuple[str, ...]:
+    """What the errors have in common, in words, the largest clusters first."""
+    said = [
+        f"{len(c.errors)} errors in {c.groups} groups judged {c.cell[1]} where {c.cell[0]} is right share "
+        f"{c.term!r} in {c.field} ({c.lift:.1f} times as often as elsewhere)"
+        for c in inspection.clusters[:limit]
+    ]
+    weak = [f"slice {name!r}: {errors} of {rows} wrong" for name, (rows, errors) in inspection.slices.items() if errors]
+    return tuple(said + weak)
+
+
+def _items(chosen: Sequence[tuple[Judged, str]]) -> tuple[EvidenceItem, ...]:
+    labels: dict[str, str] = {}
+    for item, _ in chosen:
+        labels.setdefault(item.sample.group, f"g{len(labels) + 1}")
+    return tuple(
+        EvidenceItem(
+            fields=dict(j.sample.fields),
+            truth=j.truth.grade,
+            verdict=j.verdict.grade,
+            rules=j.verdict.trace.rules if j.verdict.trace else (),
+            group=labels[j.sample.group],
+            votes=dict(j.truth.votes),
+            kind=kind,  # type: ignore[arg-type]
+        )
+        for j, kind in chosen
+    )
+
+
+# -- clusters -----------------------------------------------------------------------------------
+
+Term = tuple[str, str]  # field, word
+
+
+def _terms(sample: Sample) -> frozenset[Term]:
+    return frozenset((name, word) for name, text in sample.fields.items() for word in _WORD.findall(text.lower()))
+
+
+def _rules_serving(
+    judged: Sequence[Judged], instruction: Instruction, terms: Mapping[str, frozenset[Term]]
+) -> dict[tuple[str, str, str], str]:
+    """(truth, field, term) -> a rule that at least three right verdicts cite, where nearly all of them do."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    cited: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for item in judged:
+        if not item.right:
+            continue
+        rules = [r for r in (item.verdict.trace.rules if item.verdict.trace else ()) if instruction.rule(r)]
+        for term in terms[item.sample.id]:
+            key = (item.truth.grade, *term)
+            seen[key] += 1
+            cited[key].update(rules)
+    served = {}
+    for key, counts in cited.items():
+        if counts and (best := counts.most_common(1)[0])[1] >= max(MIN_CLUSTER, 0.8 * seen[key]):
+            served[key] = best[0]
+    return served
+
+
+def _clusters(judged: Sequence[Judged], wrong: set[str], terms: Mapping[str, frozenset[Term]]) -> tuple[Cluster, ...]:
+    everywhere = Counter(term for found in terms.values() for term in found)
+    cells: dict[Cell, list[Judged]] = defaultdict(list)
+    for item in judged:
+        if item.sample.id in wrong:
+            cells[item.cell].append(item)
+    clusters = [c for cell, items in cells.items() for c in _cell_clusters(cell, items, terms, everywhere, len(judged))]
+    return tuple(sorted(clusters, key=lambda c: (-len(c.errors) * c.lift, c.cell, c.field, c.term)))
+
+
+def _cell_clusters(
+    cell: Cell,
+    items: list[Judged],
+    terms: Mapping[str, frozenset[Term]],
+    everywhere: Mapping[Term, int],
+    total: int,
+) -> list[Cluster]:
+    """Greedy: the word that marks the most errors best takes them; what is left goes on."""
+    left, found = list(items), []
+    while len(left) >= MIN_CLUSTER:
+        counts = Counter(term for j in left for term in terms[j.sample.id])
+        lifts = {t: (n / len(left)) / (everywhere[t] / total) for t, n in counts.items() if n >= MIN_CLUSTER}
+        marking = {t: counts[t] * lift for t, lift in lifts.items() if lift > 1.5}
+        if not marking:
+            break
+        best = max(sorted(marking), key=lambda t: marking[t])
+        mine = [j for j in left if best in terms[j.sample.id]]
+        groups = len({j.sample.group for j in mine})
+        found.append(Cluster(cell, *best, tuple(mine), groups, lifts[best]))
+        left = [j for j in left if best not in terms[j.sample.id]]
+    return found
+
+
+def _in_slice(judged: Sequence[Judged], ids: frozenset[str]) -> tuple[int, int]:
+    inside = [j for j in judged if j.sample.id in ids]
+    return len(inside), sum(not j.right for j in inside)

@@ -1,0 +1,361 @@
+"""Revising an instruction: operations on single rules, gates before anything is spent, one way to ask a reviser.
+
+A language model and the offline inducer answer the same prompt with the same JSON object. Full rewrites drop
+rules and memorise the text they were shown (gepa issue 261); operations on rules cannot lose the rest, and an
+n-gram gate refuses copied text.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from piar.instruction_file import fresh_ids
+from piar.llm.base import Client, Message, Request
+from piar.llm.revision_schema import (
+    EvidenceItem,
+    GradeShown,
+    RevisionAnswer,
+    RevisionBudget,
+    RevisionCandidate,
+    RevisionRequest,
+    RuleOperation,
+    RuleShown,
+    answer_schema,
+)
+from piar.prompting import render
+from store.ids import content_id
+from store.settings import Settings
+from store.task import Task
+from store.types import Completion, Instruction, Rule
+
+COPIED_WORDS = 5
+_WORD = re.compile(r"\w+")
+_MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
+
+
+class RevisionSettings(Settings):
+    """`[reviser]`'s part that shapes revisions.
+
+    Attributes:
+        candidates: proposals asked for in each round.
+        evidence: most samples shown in one request; None: 3,000 for the offline inducer, which counts,
+            40 for a language model, which reads.
+        max_rules: longest rulebook that a proposal may grow to.
+        max_operations: most edits in one proposal.
+        max_words: longest rule.
+    """
+
+    candidates: int = 4
+    evidence: int | None = None
+    max_rules: int = 40
+    max_operations: int = 8
+    max_words: int = 60
+    max_tokens: int = 4000
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate that passed the gates."""
+
+    instruction: Instruction
+    operations: tuple[RuleOperation, ...]
+
+
+@dataclass(slots=True)
+class Revision:
+    """What a round of asking brought: proposals, and why the others were refused (reason -> count)."""
+
+    proposals: list[Proposal] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class Refused(ValueError):
+    """A proposal that cannot or may not be applied; the message is the reason."""
+
+
+# -- operations -----------------------------------------------------------------------------------
+
+
+def apply(
+    instruction: Instruction, operations: Sequence[RuleOperation], task: Task, taken: Iterable[str] = ()
+) -> Instruction:
+    """The instruction after the operations, in order. Rules that are not named keep id, text and place.
+
+    Args:
+        taken: ids that were in use before and are not given again.
+
+    Raises:
+        Refused: an operation names an unknown rule or grade, or lacks its text.
+    """
+    rules = list(instruction.rules)
+    ids = fresh_ids({r.id for r in rules} | set(taken))
+    for operation in operations:
+        rules = _OPERATIONS[operation.op](rules, operation, task, ids)
+    return replace(instruction, rules=tuple(rules))
+
+
+def _add(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.before) if op.before else len(rules)
+    return [*rules[:at], Rule(next(ids), _text(op.text), _grade(op.grade, task)), *rules[at:]]
+
+
+def _edit(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    grade = rules[at].grade if op.grade is None else _grade(op.grade, task)
+    return [*rules[:at], Rule(rules[at].id, _text(op.text), grade), *rules[at + 1 :]]
+
+
+def _merge(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    gone = {rules[_place(rules, name)].id for name in op.with_rules} - {op.rule}
+    if not gone:
+        raise Refused("a merge names no other rule")
+    return [r for r in _edit(rules, op, task, ids) if r.id not in gone]
+
+
+def _split(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    second_grade = rules[at].grade if op.second_grade is None else op.second_grade
+    second = Rule(next(ids), _text(op.second_text), _grade(second_grade, task))
+    edited = _edit(rules, op, task, ids)
+    return [*edited[: at + 1], second, *edited[at + 1 :]]
+
+
+def _drop(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    return [*rules[:at], *rules[at + 1 :]]
+
+
+def _reorder(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    moved = rules[_place(rules, op.rule)]
+    rest = [r for r in rules if r is not moved]
+    at = _place(rest, op.before) if op.before else len(rest)
+    return [*rest[:at], moved, *rest[at:]]
+
+
+_OPERATIONS: dict[str, Callable[[list[Rule], RuleOperation, Task, Iterator[str]], list[Rule]]] = {
+    "add": _add,
+    "edit": _edit,
+    "merge": _merge,
+    "split": _split,
+    "drop": _drop,
+    "reorder": _reorder,
+}
+
+
+def _place(rules: Sequence[Rule], rule_id: str | None) -> int:
+    for at, rule in enumerate(rules):
+        if rule.id == rule_id:
+            return at
+    raise Refused("names a rule that is not there")
+
+
+def _text(text: str) -> str:
+    if not (cleaned := text.strip()):
+        raise Refused("a rule without words")
+    if _MARKUP.search(cleaned):
+        raise Refused("markup or control characters in a rule")
+    return cleaned
+
+
+def _grade(grade: str | None, task: Task) -> str | None:
+    if grade is not None and grade not in task.symbols:
+        raise Refused("a grade that the task does not have")
+    return grade
+
+
+# -- gates ----------------------------------------------------------------------------------------
+
+
+def gate(
+    instruction: Instruction,
+    parent: Instruction,
+    copied: frozenset[str],
+    seen: Iterable[str],
+    settings: RevisionSettings,
+) -> str | None:
+    """Why a candidate is not worth asking anybody about, or None.
+
+    Args:
+        copied: runs of five words of the samples that the reviser was shown.
+        seen: ids of instructions that were tried.
+    """
+    new = [r for r in instruction.rules if parent.rule(r.id) != r]
+    words = {r.id: _WORD.findall(r.text.lower()) for r in instruction.rules}
+    if instruction.id in seen:
+        return "tried before"
+    if len(instruction.rules) > settings.max_rules:
+        return f"more than {settings.max_rules} rules"
+    if any(len(words[r.id]) > settings.max_words for r in new):
+        return f"a rule of more than {settings.max_words} words"
+    if any(run in copied for r in new for run in _runs(words[r.id])):
+        return "copies text from a sample"
+    if contradiction(instruction):
+        return "contradicts itself"
+    return None
+
+
+def contradiction(instruction: Instruction) -> tuple[Rule, Rule] | None:
+    """Two rules that say the same and decide differently, if there are any."""
+    said: dict[str, Rule] = {}
+    for rule in instruction.rules:
+        first = said.setdefault(" ".join(_WORD.findall(rule.text.lower())), rule)
+        if first.grade != rule.grade:
+            return first, rule
+    return None
+
+
+def runs_of(evidence: Iterable[EvidenceItem]) -> frozenset[str]:
+    """All runs of five words in the samples' fields, lower case."""
+    return frozenset(run for e in evidence for text in e.fields.values() for run in _runs(_WORD.findall(text.lower())))
+
+
+def _runs(words: Sequence[str]) -> Iterator[str]:
+    return (" ".join(words[i : i + COPIED_WORDS]) for i in range(len(words) - COPIED_WORDS + 1))
+
+
+# -- asking ---------------------------------------------------------------------------------------
+
+
+def evidence_limit(client: Client, settings: RevisionSettings) -> int:
+    """How many samples one request shows."""
+    return settings.evidence or (3000 if counts_evidence(client) else 40)
+
+
+def counts_evidence(client: Client) -> bool:
+    """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some."""
+    return client.model.startswith("rulebook")
+
+
+def request(
+    client: Client,
+    parent: Instruction,
+    evidence: Sequence[EvidenceItem],
+    hints: Sequence[str],
+    task: Task,
+    settings: RevisionSettings,
+    *,
+    candidates: int,
+    seed: int,
+    prompts: Path | None = None,
+) -> Request:
+    """The question to a reviser."""
+    shown = RevisionRequest(
+        grades=tuple(
+            GradeShown(symbol=g.symbol, name=g.name, value=g.value, meaning=parent.meanings.get(g.symbol, g.meaning))
+            for g in task.grades
+        ),
+        rules=tuple(RuleShown(id=r.id, text=r.text, grade=r.grade) for r in parent.rules),
+        evidence=tuple(evidence),
+        budget=RevisionBudget(
+            max_rules=settings.max_rules, max_operations=settings.max_operations, max_words=settings.max_words
+        ),
+        candidates=candidates,
+        hints=tuple(hints),
+        seed=seed,
+    )
+    system = render("revise", {"task": task, "instruction": parent, "settings": settings}, prompts)
+    user = shown.model_dump_json()
+    key = content_id("revise", client.model, system, user, str(settings.max_tokens), str(settings.temperature))
+    return Request(
+        key,
+        (Message("system", system), Message("user", user)),
+        schema=answer_schema(),
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        seed=seed,
+    )
+
+
+def read_answer(completion: Completion) -> tuple[list[RevisionCandidate], Counter[str]]:
+    """The candidates in an answer, and why the rest is none; never raises."""
+    refused: Counter[str] = Counter()
+    if completion.failure:
+        return [], Counter({f"no answer ({completion.failure.kind})": 1})
+    data = _json_object(completion.text or "")
+    offered = data.get("candidates") if isinstance(data, dict) else None
+    if not isinstance(offered, list):
+        return [], Counter({"an answer that is not the JSON asked for": 1})
+    if not offered:
+        return [], Counter({"an answer without candidates": 1})
+    candidates: list[RevisionCandidate] = []
+    for item in offered:
+        try:
+            candidates += RevisionAnswer.model_validate({"candidates": [item]}).candidates
+        except ValidationError:
+            refused["a candidate without valid operations"] += 1
+    return candidates, refused
+
+
+def revise(
+    completions: Sequence[Completion],
+    parent: Instruction,
+    evidence: Sequence[Sequence[EvidenceItem]],
+    task: Task,
+    settings: RevisionSettings,
+    *,
+    author: str,
+    seen: Iterable[str],
+    taken: Iterable[str] = (),
+) -> Revision:
+    """Proposals from the reviser's answers, each through the gates.
+
+    Args:
+        completions: answers, one for each request.
+        evidence: what each request showed.
+        author: who is named as the author of the proposals.
+        seen: ids of instructions that were tried.
+        taken: rule ids that are not given again.
+    """
+    revision, tried, given = Revision(), set(seen), list(taken)
+    for completion, shown in zip(completions, evidence, strict=True):
+        candidates, refused = read_answer(completion)
+        revision.refused += refused
+        copied = runs_of(shown)
+        for candidate in candidates:
+            try:
+                proposed = propose(parent, candidate, task, settings, author=author, taken=given)
+                reason = gate(proposed.instruction, parent, copied, tried, settings)
+            except Refused as refusal:
+                reason = str(refusal)
+            if reason is None:
+                tried.add(proposed.instruction.id)
+                revision.proposals.append(proposed)
+            else:
+                revision.refused[reason] += 1
+    return revision
+
+
+def propose(
+    parent: Instruction,
+    candidate: RevisionCandidate,
+    task: Task,
+    settings: RevisionSettings,
+    *,
+    author: str,
+    taken: Iterable[str] = (),
+) -> Proposal:
+    """Apply one candidate.
+
+    Raises:
+        Refused: too many operations, or one that cannot be applied.
+    """
+    if len(candidate.operations) > settings.max_operations:
+        raise Refused(f"more than {settings.max_operations} operations")
+    changed = apply(parent, candidate.operations, task, taken)
+    note = " ".join(candidate.note.split())[:300]
+    return Proposal(replace(changed, parent=parent.id, author=author, note=note), candidate.operations)
+
+
+def _json_object(text: str) -> object:
+    body = re.sub(r"<think>.*?</think>", "", text, flags=re.S)
+    start = body.find("{")
+    try:
+        return json.JSONDecoder().raw_decode(body[start:])[0] if start >= 0 else None
+    except (ValueError, RecursionError):
+        return None

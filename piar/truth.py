@@ -1,0 +1,71 @@
+"""What is held true of each sample, and how sure people were of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from store.db import Store
+from store.errors import PiarError
+
+TruthMode = Literal["gold", "majority", "votes"]
+# `votes` scores by the share of people who agree; its grade is the majority's.
+_VIEW: dict[TruthMode, str] = {"gold": "truth", "majority": "majority", "votes": "majority"}
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The grade held true of one sample.
+
+    Attributes:
+        votes: grade symbol -> number of people who chose it; empty when no raters are known.
+        soft: score a grade by the share of people who chose it.
+    """
+
+    grade: str
+    votes: Mapping[str, int] = field(default_factory=dict)
+    soft: bool = False
+
+    def score(self, grade: str | None) -> float:
+        """1 for the right grade, 0 for a wrong one or none; with `soft`, the share of people who agree."""
+        if self.soft:
+            return self.votes.get(grade or "", 0) / max(1, sum(self.votes.values()))
+        return float(grade == self.grade)
+
+    @property
+    def contested(self) -> bool:
+        """Whether people chose different grades."""
+        return len(self.votes) > 1
+
+
+def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
+    """Sample id -> truth, for all samples that have one.
+
+    Args:
+        mode: `gold` (gold labels, else the raters' majority), `majority` (of people, whatever gold
+            says) or `votes` (as majority, scored by the share of people who agree).
+
+    Raises:
+        PiarError: nothing is labelled that way.
+    """
+    with store.read() as con:
+        grades = con.execute(f"select sample_id::varchar, grade from {_VIEW[mode]}").fetchall()
+        votes = con.execute(
+            "select sample_id::varchar, grade, count(*) from label where source = 'human' and grade is not null "
+            "group by sample_id, grade order by grade"
+        ).fetchall()
+    if not grades:
+        wanted = "gold labels or raters" if mode == "gold" else "several raters' grades"
+        raise PiarError(
+            f"No sample has {wanted}, so nothing can be measured.",
+            "Import labels with `piar import FILE --gold COLUMN --raters A,B,C`.",
+        )
+    people: dict[str, dict[str, int]] = {}
+    for sample_id, grade, count in votes:
+        people.setdefault(sample_id, {})[grade] = count
+    return {sample_id: Truth(grade, people.get(sample_id, {}), mode == "votes") for sample_id, grade in grades}
+
+
+def ceiling(truths: Iterable[Truth]) -> float | None:
+    """How often one person agrees with the truth: what a judge can hope for; None without raters."""
+    shares = [t.votes.get(t.grade, 0) / sum(t.votes.values()) for t in truths if t.votes]
+    return sum(shares) / len(shares) if shares else None
