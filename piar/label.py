@@ -19,7 +19,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from piar.llm.base import Client, Message, Request
-from piar.llm.cost import Budget, Price
+from piar.llm.connect import ModelSettings
+from piar.llm.cost import Budget
 from piar.prompting import judge_prefix, sample_text
 from store.db import Store
 from store.errors import PiarError
@@ -28,7 +29,7 @@ from store.journal import Journal
 from store.settings import Settings
 from store.task import Task
 from store.trace import parse_trace
-from store.types import Completion, Instruction, Sample, Trace, Verdict
+from store.types import Completion, Instruction, Sample, Trace, Usage, Verdict
 
 # An answer came, though not a usable one: the same run does not ask again.
 ANSWERED = frozenset({"malformed", "refused", "truncated"})
@@ -46,15 +47,12 @@ class LabelSettings(Settings):
 
     Attributes:
         votes: opinions asked of each sample.
-        temperature: of the first vote; further votes need some spread and use `vote_temperature`.
-        max_tokens: limit of one answer.
+        vote_temperature: of the second vote on, which need some spread; the first has the model's own.
         chunk: requests handed to the client at a time; an interrupt waits for the chunk in flight.
     """
 
     votes: int = 1
-    temperature: float = 0.0
     vote_temperature: float = 0.7
-    max_tokens: int = 400
     chunk: int = 2000
 
 
@@ -163,7 +161,7 @@ class Labeller:
         role: `teacher` or `student`; with the model's name it is the judge's name.
         journal: makes answers durable at once; the caller closes it.
         budget: hard cap, reserved before asking.
-        price: turns tokens into dollars for that reservation.
+        model: temperature, token limit and price of the client.
         prompts: the project's folder of template overrides.
     """
 
@@ -176,14 +174,14 @@ class Labeller:
         role: str = "teacher",
         run_id: str = "",
         budget: Budget | None = None,
-        price: Price | None = None,
+        model: ModelSettings | None = None,
         prompts: Path | None = None,
         settings: LabelSettings | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.store, self.client, self.journal = store, client, journal
         self.role, self.run_id, self.judge_name = role, run_id, f"{role}:{client.model}"
-        self.budget, self.price = budget or Budget(), price or Price()
+        self.budget, self.model = budget or Budget(), model or ModelSettings()
         self.settings = settings or LabelSettings()
         self._overrides, self._on_progress = prompts, on_progress
         self._prompts: dict[int, tuple[Instruction, _Prompt]] = {}
@@ -303,10 +301,10 @@ class Labeller:
 
     def _ceiling(self, request: Request) -> float:
         """Dollars that a request may cost at most: a token holds at least one byte of the prompt."""
-        if not (self.price.input or self.price.output):
+        price = self.model.price
+        if not (price.input or price.output):
             return 0.0
-        prompt = sum(len(m.content.encode()) for m in request.messages)
-        return (prompt * self.price.input + request.max_tokens * self.price.output) / 1e6
+        return price.cost(Usage(sum(len(m.content.encode()) for m in request.messages), 0, request.max_tokens))
 
     def _unasked(self, ask: _Ask) -> Verdict:
         return Verdict(
@@ -316,7 +314,7 @@ class Labeller:
     # -- rendering --------------------------------------------------------------------------
 
     def _asks(self, batches: Sequence[Batch]) -> Iterator[_Ask]:
-        settings, grades = self.settings, self.store.task.symbols
+        settings, model, grades = self.settings, self.model, self.store.task.symbols
         for batch in batches:
             prompt = self._prompt(batch.instruction)
             for sample in batch.samples:
@@ -327,8 +325,8 @@ class Labeller:
                         request_key(prompt.digest, sample, text, vote),
                         messages,
                         grades,
-                        max_tokens=settings.max_tokens,
-                        temperature=settings.vote_temperature if vote else settings.temperature,
+                        max_tokens=model.max_tokens,
+                        temperature=settings.vote_temperature if vote else model.temperature,
                         seed=vote,
                     )
                     yield _Ask(request, sample.id, prompt.instruction, vote)
@@ -336,13 +334,10 @@ class Labeller:
     def _prompt(self, instruction: Instruction) -> _Prompt:
         if found := self._prompts.get(id(instruction)):
             return found[1]
-        prefix, name, settings = (
-            judge_prefix(self.store.task, instruction, self._overrides),
-            instruction.id,
-            self.settings,
-        )
-        shared = [name, prefix, self.client.model, settings.temperature, settings.vote_temperature, settings.max_tokens]
-        prompt = _Prompt(name, Message("system", prefix), short_hash([*shared, None], 32))
+        prefix, name = judge_prefix(self.store.task, instruction, self._overrides), instruction.id
+        asked = [self.model.temperature, self.settings.vote_temperature, self.model.max_tokens]
+        digest = short_hash([name, prefix, self.client.model, *asked, None], 32)
+        prompt = _Prompt(name, Message("system", prefix), digest)
         self._prompts[id(instruction)] = (instruction, prompt)  # the reference keeps the address from being reused
         return prompt
 
@@ -365,7 +360,7 @@ def judge(
     role: str = "teacher",
     votes: int = 1,
     budget: Budget | None = None,
-    price: Price | None = None,
+    model: ModelSettings | None = None,
     run_id: str = "",
     prompts: Path | None = None,
     settings: LabelSettings | None = None,
@@ -374,7 +369,7 @@ def judge(
 ) -> LabelReport:
     """Judge samples under one instruction; see `Labeller` for the arguments."""
     with Labeller(
-        store, client, journal, role=role, run_id=run_id, budget=budget, price=price, prompts=prompts,
+        store, client, journal, role=role, run_id=run_id, budget=budget, model=model, prompts=prompts,
         settings=settings, on_progress=on_progress,
     ) as labeller:  # fmt: skip
         return labeller.judge([Batch(instruction, samples, votes)], on_verdict)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from piar.instruction_file import fresh_ids
 from piar.llm.base import Client, Message, Request
+from piar.llm.connect import ModelSettings
 from piar.llm.revision_schema import (
     EvidenceItem,
     GradeShown,
@@ -39,7 +40,7 @@ _MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
 
 
 class RevisionSettings(Settings):
-    """`[reviser]`'s part that shapes revisions.
+    """`[evolve.revision]`: how revisions are asked for, and what they may grow to.
 
     Attributes:
         candidates: proposals asked for in each round.
@@ -55,8 +56,6 @@ class RevisionSettings(Settings):
     max_rules: int = 40
     max_operations: int = 8
     max_words: int = 60
-    max_tokens: int = 4000
-    temperature: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +238,7 @@ def request(
     hints: Sequence[str],
     task: Task,
     settings: RevisionSettings,
+    model: ModelSettings,
     *,
     candidates: int,
     seed: int,
@@ -261,13 +261,13 @@ def request(
     )
     system = render("revise", {"task": task, "instruction": parent, "settings": settings}, prompts)
     user = shown.model_dump_json()
-    key = content_id("revise", client.model, system, user, str(settings.max_tokens), str(settings.temperature))
+    key = content_id("revise", client.model, system, user, str(model.max_tokens), str(model.temperature))
     return Request(
         key,
         (Message("system", system), Message("user", user)),
         schema=answer_schema(),
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
+        max_tokens=model.max_tokens,
+        temperature=model.temperature,
         seed=seed,
     )
 

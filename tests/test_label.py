@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piar.label import Batch, Labeller, LabelSettings, judge
+from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget, Price
 from store.db import Store
 from store.errors import PiarError
@@ -143,7 +144,9 @@ def test_dollars_never_pass_the_cap_and_are_used_up(place):
     client = Scripted(cost=0.01)
     price = Price(input=1.0, output=60.0)  # at most 0.024 dollars for 400 tokens, and a little for the prompt
     budget = Budget(max_usd=0.1)
-    report = judge(store, client, INSTRUCTION, samples(30), journal=journal, budget=budget, price=price)
+    report = judge(
+        store, client, INSTRUCTION, samples(30), journal=journal, budget=budget, model=ModelSettings(price=price)
+    )
     assert budget.usd <= 0.1
     assert report.asked == 8  # after eight, what is left (0.02) does not hold another at its highest cost
     assert report.cost_usd == pytest.approx(0.08)

@@ -39,15 +39,15 @@ class ModelSettings(Settings):
         price: dollars per million tokens.
     """
 
-    model: str = Field("rulebook", pattern=r"^(rulebook|(openai|vllm|hf):\S.*)$")
+    model: str = Field(default="rulebook", pattern=r"^(rulebook|(openai|vllm|hf):\S.*)$")
     base_url: str = ""
-    api_key_env: str = Field("", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
-    temperature: float = Field(0.0, ge=0, le=2)
-    max_tokens: int = Field(400, ge=1)
-    concurrency: int = Field(64, ge=1, le=4096)
-    timeout: float = Field(60.0, gt=0)
-    attempts: int = Field(6, ge=1)
-    patience: float = Field(180.0, gt=0)
+    api_key_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=400, ge=1)
+    concurrency: int = Field(default=64, ge=1, le=4096)
+    timeout: float = Field(default=60.0, gt=0)
+    attempts: int = Field(default=6, ge=1)
+    patience: float = Field(default=180.0, gt=0)
     transport: Literal["auto", "openai", "lean"] = "auto"
     extra: dict[str, Any] = Field(default_factory=dict)
     price: Price = Price()
