@@ -292,7 +292,7 @@ def calibration_counts(codes: Ints, n_groups: int, gold: Ints, probs: Floats) ->
 
     Rows without probabilities (failed answers) claim no confidence and are left out here only.
     """
-    known = ~np.isnan(probs).any(axis=1)
+    known = ~np.isnan(probs.sum(axis=1))
     top = np.where(known[:, None], probs, 0.0)
     confidence = top.max(axis=1)
     hit = (top.argmax(axis=1) == gold).astype(np.float64)

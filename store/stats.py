@@ -77,12 +77,16 @@ class GroupBootstrap:
         replicates: how often to resample.
         seed: of the resampling.
         level: coverage of the interval.
+
+    Attributes:
+        blocks: number of blocks that are resampled, the groups themselves when they are few.
+        block_of: (G,) block of each group.
     """
 
     def __init__(self, n_groups: int, *, replicates: int = REPLICATES, seed: int = 0, level: float = 0.95) -> None:
         rng = np.random.default_rng(seed)
         self.blocks = min(n_groups, MAX_BLOCKS)
-        self._block_of: Ints = rng.permutation(n_groups) % max(self.blocks, 1)
+        self.block_of: Ints = rng.permutation(n_groups) % max(self.blocks, 1)
         self._level = level
         self._weights: Floats = np.zeros((0, 0))
         if self.blocks > 1:
@@ -96,12 +100,15 @@ class GroupBootstrap:
             sums: (G, S) additive quantities of each group.
             statistic: maps summed quantities (…, S) to the figure (…,); NaN where undefined.
         """
-        value = float(statistic(sums.sum(axis=0)))
+        return self.interval_of_blocks(group_sums(sums, self.block_of, self.blocks), statistic)
+
+    def interval_of_blocks(self, pooled: Floats, statistic: Statistic) -> Interval:
+        """The same from sums (blocks, S) that were made with `block_of`, for callers with very many groups."""
+        value = float(statistic(pooled.sum(axis=0)))
         if math.isnan(value):
             return Interval(value=None)
         if self.blocks < 2:
             return Interval(value=value)
-        pooled = group_sums(sums, self._block_of, self.blocks)
         replicates = statistic(self._weights @ pooled)
         low, high = _bca(value, replicates, statistic(pooled.sum(axis=0) - pooled), 1 - self._level)
         return Interval(value=value, low=low, high=high)
