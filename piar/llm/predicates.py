@@ -24,10 +24,14 @@ _QUOTED_WORDS = 8  # as much of a field as is quoted when a rule speaks of the w
 
 @dataclass(frozen=True)
 class Part:
-    """A field, or a part of it: its first or last word, or what stands before or after a term."""
+    """A field, what stands in it before or after a term, or the first or last word of either.
+
+    Without the term, all of the field stands before it and nothing after it.
+    """
 
     field: str
-    cut: Literal["", "first", "last", "before", "after"] = ""
+    pick: Literal["", "first", "last"] = ""
+    side: Literal["", "before", "after"] = ""
     terms: tuple[str, ...] = ()
 
     @cached_property
@@ -37,18 +41,24 @@ class Part:
     def of(self, view: View) -> Text:
         """This part of a sample; no words when there is no such part."""
         text = view[self.field]
-        if not self.cut:
+        if not self.pick and not self.side:
             return text
+        start, stop = self._bounds(text)
+        if self.pick == "first":
+            stop = min(start + 1, stop)
+        elif self.pick == "last":
+            start = max(stop - 1, start)
+        return text.cut(start, stop)
+
+    def _bounds(self, text: Text) -> tuple[int, int]:
         size = len(text.words)
-        if self.cut == "first":
-            return text.cut(0, min(1, size))
-        if self.cut == "last":
-            return text.cut(max(0, size - 1), size)
+        if not self.side:
+            return 0, size
         found = [(at, len(term)) for term in self._terms if (at := text.find(term)) >= 0]
         if not found:
-            return text.cut(0, 0)
+            return (0, size) if self.side == "before" else (size, size)
         at, length = min(found)
-        return text.cut(0, at) if self.cut == "before" else text.cut(at + length, size)
+        return (0, at) if self.side == "before" else (at + length, size)
 
 
 class Predicate:

@@ -50,9 +50,9 @@ def sentence(predicate: Predicate) -> str:
 def part_text(part: Part) -> str:
     """`the query`, `the last word of the query`, `the part of the title after "for"`."""
     name = f"the {part.field.replace('_', ' ')}"
-    if part.cut in ("first", "last"):
-        return f"the {part.cut} word of {name}"
-    return f"the part of {name} {part.cut} {_listed(part.terms, 'or')}" if part.cut else name
+    if part.side:
+        name = f"the part of {name} {part.side} {_listed(part.terms, 'or')}"
+    return f"the {part.pick} word of {name}" if part.pick else name
 
 
 def _listed(terms: Sequence[str], joiner: str) -> str:
@@ -89,7 +89,7 @@ def _with_article(noun: str) -> str:
 
 def _words_text(p: Words) -> str:
     a, b = part_text(p.a), part_text(p.b)
-    if p.a.cut in ("first", "last") and (p.measure, p.compare, p.n) == ("present", ">=", 1):
+    if p.a.pick in ("first", "last") and (p.measure, p.compare, p.n) == ("present", ">=", 1):
         return f"{a} appears in {b}"
     if (p.compare, p.n) == ("=", 0) and p.measure != "percent":
         return f"{'no' if p.measure == 'present' else 'every'} word of {a} appears in {b}"
@@ -183,10 +183,9 @@ class Reading:
         """An operand of the controlled English."""
         found = _PART_GROUPS.fullmatch(text)
         assert found is not None
-        index, side, mark = found[2], found[3], found[4]
-        cut: Any = side or found[1] or ""
-        name = self.fields[int(index)]
-        return Part(name, cut, self.terms(mark) if side else ())
+        pick: Any = found[1] or ""
+        side: Any = found[3] or ""
+        return Part(self.fields[int(found[2])], pick, side, self.terms(found[4]) if side else ())
 
     def kind(self, name: str) -> Kind:
         """A kind by its name, singular or plural."""
@@ -309,7 +308,7 @@ def _plain(text: str, reading: Reading) -> str:
         text = synonym.sub(new, text)
     text = re.sub(r"@(\d) word\b(?! of)", r"word of @\1", text)
     text = re.sub(r"\bword (?:in|from|that @(\d) contains|which appears in|that appears in) (?=@)", "word of ", text)
-    text = re.sub(r"\b(?:part of|word of|what comes in|portion of) (@\d) (before|after)\b", r"\1 \2", text)
+    text = re.sub(r"\b(?:part of|what comes in|portion of) (@\d) (before|after)\b", r"\1 \2", text)
     text = re.sub(r"\b(every|some|no) of\b", r"\1", text)
     text = re.sub(r"(?<=%) (?:of )?", " ", text)
     return " ".join(text.split())
@@ -324,7 +323,7 @@ def _merge(listing: str, reading: Reading) -> str:
 
 _P = r"((?:(?:first|last) word of )?@\d(?: (?:before|after) §\d+)?)"
 _PART_GROUPS = re.compile(r"(?:(first|last) word of )?@(\d)(?: (before|after) (§\d+))?")
-_SINGLE = r"((?:first|last) word of @\d)"
+_SINGLE = r"((?:first|last) word of @\d(?: (?:before|after) §\d+)?)"
 _N = r"(?:(>=|<=|=|>|<) )?(\d+(?:\.\d+)?)"
 _T = r"(?:some of |some |1 of |every of |every )?(§\d+)"
 
