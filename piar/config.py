@@ -7,8 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from piar.label import LabelSettings
+from piar.llm.connect import ModelSettings
 from store.errors import UsageError
 from store.settings import Settings, with_overrides
+from store.splits import SplitSettings
 from store.task import explain
 
 FILE = "piar.toml"
@@ -17,6 +19,9 @@ FILE = "piar.toml"
 class Config(Settings):
     """The sections of `piar.toml`; each is owned by the package that reads it."""
 
+    teacher: ModelSettings = ModelSettings()
+    reviser: ModelSettings = ModelSettings()
+    split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
 
 

@@ -1,9 +1,14 @@
 """The Python front door: one project is one folder, and its verbs are methods."""
 
-from collections.abc import Sequence
+import getpass
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from store.errors import UsageError
 
@@ -13,8 +18,11 @@ if TYPE_CHECKING:
     from piar.config import Config
     from piar.doctor import Check
     from piar.export import What
+    from piar.llm.base import Client
     from store.db import Store
+    from store.importers import ImportMapping, ImportReport
     from store.task import Task
+    from store.types import Instruction
 
 CONFIG = "piar.toml"
 TASK = "task.toml"
@@ -31,6 +39,38 @@ report.html
 *.bak
 """
 
+_TASK_HEAD = """\
+# What is judged. Give each grade a name and a meaning: judges, annotators and models read them.
+# Fields and grade symbols stay as they are once rows are imported; everything else may be edited.
+# Slices are conditions over the fields that reports and guards look at, e.g. [slices] short = "length(query) < 12"
+
+"""
+# Known instructions, oldest first, and which of them a person put in force.
+_CURRENT = """
+select i.instruction_id, i.author not like 'reviser:%' or d.instruction is not null as in_force
+from instructions i
+left join (select instruction, max(created_at) as at_time from decisions where outcome = 'accepted' group by all) d
+    on d.instruction = i.instruction_id
+order by greatest(i.created_at, coalesce(d.at_time, i.created_at))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What `import` did.
+
+    Attributes:
+        report: counts, rejected rows with their line and reason, splits.
+        mapping: which column was taken for what, of the last file.
+        reasons: why, for the columns that were guessed.
+        proposed: the task was proposed from the file.
+    """
+
+    report: "ImportReport"
+    mapping: "ImportMapping"
+    reasons: dict[str, str]
+    proposed: bool
+
 
 class Project:
     """A folder with `piar.toml`, `task.toml`, `instruction.md` and the store.
@@ -38,11 +78,17 @@ class Project:
     Args:
         folder: the project folder.
         config: its resolved configuration.
+
+    Attributes:
+        imported: what `init` imported, if anything.
     """
 
     def __init__(self, folder: Path, config: "Config") -> None:
         self.folder = folder
         self.config = config
+        self.imported: Imported | None = None
+
+    # -- making and opening -----------------------------------------------------------------
 
     @classmethod
     def open(cls, folder: str | Path = ".", overrides: Sequence[str] = ()) -> "Project":
@@ -60,18 +106,28 @@ class Project:
         return cls(Path(folder), load(Path(folder), overrides))
 
     @classmethod
-    def init(cls, folder: str | Path, *, force: bool = False) -> "Project":
+    def init(
+        cls,
+        folder: str | Path,
+        *,
+        from_: str | Path | None = None,
+        mapping: "ImportMapping | None" = None,
+        seed: int = 0,
+        force: bool = False,
+    ) -> "Project":
         """Make a project folder.
 
         Args:
             folder: where; it must be empty or not there.
-            force: write into a folder that holds other files; a file that differs is kept as `NAME.bak`.
+            from_: a file of samples and labels: proposes the task from it and imports it.
+            mapping: which column of that file holds what; the rest is guessed.
+            seed: of the splits.
+            force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
+                and a store is never replaced: what is imported is added to it.
 
         Raises:
-            UsageError: the folder is not empty.
+            UsageError: the folder is not empty, or the file cannot be understood.
         """
-        from importlib.resources import files
-
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
             raise UsageError(
@@ -80,7 +136,52 @@ class Project:
         template = files("piar").joinpath("templates", CONFIG).read_text(encoding="utf-8")
         _put(folder / CONFIG, template)
         _put(folder / ".gitignore", _GITIGNORE)
-        return cls.open(folder)
+        project = cls.open(folder)
+        if from_ is not None:
+            project.imported = project.import_([from_], mapping, seed=seed)
+        return project
+
+    def import_(
+        self, paths: Sequence[str | Path], mapping: "ImportMapping | None" = None, *, seed: int = 0
+    ) -> Imported:
+        """Bring files into the store; without a `task.toml`, propose one from the first file.
+
+        Args:
+            paths: CSV, TSV, JSON lines, Parquet, a Hugging Face folder or a Label Studio export.
+            mapping: which column holds what; the rest is guessed, and the guess is in the answer.
+            seed: of the splits; groups that have a split keep it.
+
+        Raises:
+            UsageError: a named column is missing, or no task can be recognised.
+        """
+        from store.importers import ImportMapping, ImportReport, import_files, read_table
+        from store.propose import complete, propose_task
+
+        sources = [Path(path) for path in paths]
+        proposed = not (self.folder / TASK).exists()
+        if proposed:
+            self._adopt(propose_task(read_table(sources[0]), mapping, name=sources[0].stem))
+        report, found = ImportReport(), None
+        with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
+            for path in sources:
+                found = complete(read_table(path), self.task, mapping)
+                import_files(self.store, [path], found.mapping, run_id, seed, self.config.split, report)
+        return Imported(report, found.mapping if found else ImportMapping(), found.reasons if found else {}, proposed)
+
+    def _adopt(self, task: "Task") -> None:
+        """Write a task's files: `task.toml`, an instruction to begin with, and the store."""
+        from piar.instruction_file import write
+        from store.db import Store
+        from store.task import dump_task
+
+        if (self.folder / STORE).exists():
+            Store.open(self.folder / STORE, task)  # refuses another task's store
+        _put(self.folder / TASK, _TASK_HEAD + dump_task(task))
+        if not (self.folder / INSTRUCTION).exists():
+            _put(self.folder / INSTRUCTION, write(first_instruction(task), task))
+        Store.create(self.folder / STORE, task)
+
+    # -- what it holds ----------------------------------------------------------------------
 
     @cached_property
     def task(self) -> "Task":
@@ -95,6 +196,49 @@ class Project:
         from store.db import Store
 
         return Store.open(self.folder / STORE, self.task)
+
+    def instruction(self) -> "Instruction":
+        """What `instruction.md` says now; a text that the store does not know is kept as a new version.
+
+        Its author is the person who asks, except for the first one, which is the seed.
+        """
+        from piar.instruction_file import parse
+
+        path = self.folder / INSTRUCTION
+        try:
+            written = parse(path.read_text(encoding="utf-8"), self.task)
+        except FileNotFoundError:
+            raise UsageError(f"{path} is missing.", "`piar show instruction` lists older versions.") from None
+        known = self.store.frame(_CURRENT).rows(named=True)
+        if any(row["instruction_id"] == written.id for row in known):
+            return self.store.instruction(written.id)
+        in_force = [row["instruction_id"] for row in known if row["in_force"]]
+        author, parent = (whoami(self.folder), in_force[-1]) if in_force else ("seed", None)
+        with self.run("edit", {"author": author}) as run_id:
+            self.store.put_instruction(replace(written, author=author, parent=parent), run_id)
+        return self.store.instruction(written.id)
+
+    def client(self, role: Literal["teacher", "reviser"]) -> "Client":
+        """The model of a role, as `piar.toml` names it."""
+        from piar.llm.connect import connect
+
+        return connect(getattr(self.config, role))
+
+    @contextmanager
+    def run(self, verb: str, config: dict[str, Any], seed: int = 0) -> Iterator[str]:
+        """One command's life in the store: begun, then done, failed or interrupted."""
+        run_id = self.store.start_run(verb, config, seed)
+        try:
+            yield run_id
+        except KeyboardInterrupt:
+            self.store.finish_run(run_id, "interrupted")
+            raise
+        except BaseException:
+            self.store.finish_run(run_id, "failed")
+            raise
+        self.store.finish_run(run_id, "done")
+
+    # -- looking ----------------------------------------------------------------------------
 
     def export(self, what: "What", path: str | Path, *, force: bool = False) -> int:
         """Write labels, verdicts, samples or instructions to a file; see `piar.export.export`."""
@@ -113,6 +257,28 @@ class Project:
         from piar.doctor import diagnose
 
         return diagnose(self.folder)
+
+
+def first_instruction(task: "Task") -> "Instruction":
+    """Where a project without a guideline begins: what is judged and what the grades mean, and no rule yet."""
+    from store.types import Instruction
+
+    others = [name for name in task.fields if name != task.group_by]
+    about = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]])) if others else task.group_by
+    target = (
+        f" fit{'' if len(others) > 1 else 's'} the {task.group_by}" if others and task.group_by in task.fields else ""
+    )
+    ask = task.ask or (f"Judge how well the {about}{target}." if target else f"Judge the {about}.")
+    return Instruction(preamble=f"{ask}\nGive one grade to each sample, from what the sample says.")
+
+
+def whoami(folder: Path) -> str:
+    """The person at work: git's user name, else the login name."""
+    with suppress(OSError):
+        git = subprocess.run(["git", "config", "user.name"], cwd=folder, capture_output=True, text=True)
+        if name := git.stdout.strip():
+            return name
+    return getpass.getuser()
 
 
 def _put(path: Path, text: str) -> None:

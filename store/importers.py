@@ -64,14 +64,18 @@ def import_files(
     run_id: str,
     seed: int = 0,
     splits: SplitSettings | None = None,
+    report: ImportReport | None = None,
 ) -> ImportReport:
     """Read files into the store; importing the same rows again adds nothing.
+
+    Args:
+        report: counts of earlier files, to go on from.
 
     Raises:
         UsageError: a column that the mapping or the task names is missing.
         PiarError: a file cannot be read at all.
     """
-    report = ImportReport()
+    report = report or ImportReport()
     for path in paths:
         _import_table(store, read(path), mapping, path.stem, run_id, seed, splits or SplitSettings(), report)
     return report

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import polars as pl
 
@@ -79,6 +80,39 @@ def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, n
         fields=tuple(fields.values()),
         grades=_grades(symbols),
     )
+
+
+def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = None) -> Guess:
+    """Roles of a file's columns for a task that is known: what `mapping` leaves open is guessed.
+
+    A rater may be a pattern (`rater_*`). A guessed column counts only when all its values are grades of the task.
+    """
+    said = mapping or ImportMapping()
+    fields = {name: column for name in task.fields if (column := _column_of(name, frame.columns))} | said.fields
+    raters = tuple(dict.fromkeys(name for pattern in said.raters for name in _matching(pattern, frame.columns)))
+    found = guess(frame, said.model_copy(update={"fields": fields, "raters": raters}))
+    known = {text.lower() for grade in task.grades for text in (grade.symbol, grade.name, f"{grade.value:g}") if text}
+    holds = {name for name in (*found.mapping.raters, found.mapping.gold) if name and _holds(frame[name], known)}
+    group = said.group or _column_of(task.group_by, frame.columns)
+    chosen = {
+        "raters": raters or tuple(name for name in found.mapping.raters if name in holds),
+        "gold": said.gold or (found.mapping.gold if found.mapping.gold in holds else None),
+        "group": group or found.mapping.group,
+    }
+    return Guess(found.mapping.model_copy(update=chosen), tuple(fields.values()), found.reasons)
+
+
+def _column_of(field: str, columns: list[str]) -> str | None:
+    return next((column for column in columns if column == field or _field_name(column) == field), None)
+
+
+def _matching(pattern: str, columns: list[str]) -> list[str]:
+    return [column for column in columns if fnmatchcase(column, pattern)] or [pattern]
+
+
+def _holds(column: pl.Series, known: set[str]) -> bool:
+    values = {value.strip().lower() for value in column.unique().to_list()} - MISSING
+    return bool(values) and values <= known
 
 
 def _values(column: pl.Series) -> frozenset[str] | None:

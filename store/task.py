@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -143,8 +144,13 @@ def load_task(path: Path) -> Task:
 
 def dump_task(task: Task) -> str:
     """The task as TOML; `load_task` reads it back equal."""
-    data = task.model_dump(mode="json")
-    return tomli_w.dumps({k: v for k, v in data.items() if v not in ("", [], {})}, multiline_strings=True)
+    return tomli_w.dumps(_without_empty(task.model_dump(mode="json")), multiline_strings=True)
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_empty(item) for key, item in value.items() if item not in ("", [], {})}
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value
 
 
 def explain(error: ValidationError) -> str:

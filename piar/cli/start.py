@@ -1,28 +1,97 @@
-"""Verbs of the first minute: look, init, import."""
+"""Verbs of the first minute: init, import."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from piar.cli.verb import Answer, Panel, verb
+from piar.cli.options import Fields, Gold, GroupColumn, IdColumn, Raters, Seed, Source, SplitColumn, mapping
+from piar.cli.verb import Answer, Panel, open_project, verb
+
+if TYPE_CHECKING:
+    from piar.project import Imported
 
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
     verb(app, "init", Panel.START)(init)
+    verb(app, "import", Panel.START)(import_)
 
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the files that init writes.")] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Propose the task from a file and import it.")
+    ] = None,
+    gold: Gold = None,
+    raters: Raters = None,
+    group: GroupColumn = None,
+    fields: Fields = None,
+    split: SplitColumn = None,
+    id: IdColumn = None,
+    source: Source = None,
+    seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that is not empty; what differs is kept as NAME.bak.")
+    ] = False,
 ) -> Answer:
     """Make a project folder: piar.toml, task.toml, instruction.md and the store.
 
-    Example: piar init demo
+    Columns that you do not name are guessed, and the guess is shown.
+
+    Example: `piar init shoes --from ratings.csv --gold grade --group query`
     """
+    from piar.cli.views import imported
     from piar.project import Project
 
-    project = Project.init(folder, force=force)
-    written = sorted(path.name for path in project.folder.iterdir())
-    return Answer({"project": str(project.folder), "files": written}, f"{project.folder}: {', '.join(written)}")
+    columns = mapping(gold, raters, group, fields, split, id, source)
+    project = Project.init(folder, from_=from_, mapping=columns, seed=seed, force=force)
+    files = sorted(path.name for path in folder.iterdir())
+    document: dict[str, Any] = {"project": str(folder), "files": files}
+    if project.imported is None:
+        return Answer(document, f"{folder}: {', '.join(files)}\nnext: piar import FILE -C {folder}")
+    document["import"] = _document(project.imported)
+    return Answer(document, imported(project.imported, folder))
+
+
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", help="CSV, TSV, JSONL, Parquet, a Hugging Face folder, a Label Studio export."),
+    ],
+    gold: Gold = None,
+    raters: Raters = None,
+    group: GroupColumn = None,
+    fields: Fields = None,
+    split: SplitColumn = None,
+    id: IdColumn = None,
+    source: Source = None,
+    seed: Seed = 0,
+) -> Answer:
+    """Bring samples and labels into the store. Importing the same rows again adds nothing.
+
+    A row that repeats an earlier (group, fields) is one sample with more votes. A bad row is left out and
+    counted with its line and reason. Without a task.toml, one is proposed from the first file.
+
+    Example: `piar import week2.parquet --gold grade --map title=product_name`
+    """
+    from piar.cli.views import imported
+
+    project = open_project()
+    found = project.import_(files, mapping(gold, raters, group, fields, split, id, source), seed=seed)
+    return Answer(_document(found), imported(found, project.folder))
+
+
+def _document(found: "Imported") -> dict[str, Any]:
+    report = found.report
+    return {
+        "read": report.read,
+        "added": report.added,
+        "known": report.known,
+        "repeats": report.repeats,
+        "labels": report.labels,
+        "rejected": report.rejected,
+        "splits": report.splits,
+        "columns": found.mapping,
+        "guessed": found.reasons,
+    }

@@ -1,0 +1,82 @@
+"""Options that several verbs share, and what they mean together."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from store.importers import ImportMapping
+
+_COLUMNS = "columns"
+
+Gold = Annotated[
+    str | None, typer.Option("--gold", metavar="COLUMN", help="The final grade.", rich_help_panel=_COLUMNS)
+]
+Raters = Annotated[
+    str | None,
+    typer.Option(
+        "--raters", metavar="A,B,C", help="Several people's grades; patterns too: 'rater_*'.", rich_help_panel=_COLUMNS
+    ),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option("--group", metavar="COLUMN", help="What belongs together: the query.", rich_help_panel=_COLUMNS),
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="FIELD=COLUMN", help="A field and its column; repeat it.", rich_help_panel=_COLUMNS),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option("--split", metavar="COLUMN", help="Splits that you made yourself.", rich_help_panel=_COLUMNS),
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="Your own ids, kept beside ours.", rich_help_panel=_COLUMNS)
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="NAME",
+        help="Where the rows come from.",
+        show_default="the file's name",
+        rich_help_panel=_COLUMNS,
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+File = Annotated[Path, typer.Argument(metavar="FILE")]
+
+
+def mapping(
+    gold: str | None = None,
+    raters: str | None = None,
+    group: str | None = None,
+    fields: list[str] | None = None,
+    split: str | None = None,
+    id: str | None = None,
+    source: str | None = None,
+) -> "ImportMapping":
+    """The columns as a mapping; what is not named will be guessed.
+
+    Raises:
+        UsageError: a `--map` that is no FIELD=COLUMN.
+    """
+    from store.importers import ImportMapping
+
+    pairs = [pair.partition("=") for pair in fields or ()]
+    bad = next((name for name, equals, column in pairs if not (name and equals and column)), None)
+    if bad is not None:
+        raise UsageError(f"--map {bad!r} names no column.", "Write --map field=column.")
+    return ImportMapping(
+        fields={name.strip(): column.strip() for name, _, column in pairs},
+        gold=gold,
+        raters=tuple(name.strip() for name in (raters or "").split(",") if name.strip()),
+        group=group,
+        split=split,
+        id=id,
+        source=source,
+    )
