@@ -9,9 +9,8 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,16 @@ import pyarrow as pa
 
 from store.errors import PiarError
 from store.ids import short_hash
-from store.migrations import LATEST, migrate
-from store.rows import VERDICTS, table, verdict_row
+from store.migrations import create_tables, latest, migrate
+from store.rows import LABELS, VERDICTS, label_row, table, verdict_row
 from store.task import Task
-from store.types import Example, Instruction, Rule, Sample, Split, Verdict
+from store.types import Example, Instruction, Label, Rule, Sample, Split, Verdict
 from store.version import version
 
 WAIT_SECONDS = 30.0
 _HOLDER = re.compile(r"PID (\d+)")
+# What a full disk, a damaged file or too little memory look like.
+_FAILURES = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.SerializationException)
 
 
 def now() -> datetime:
@@ -39,6 +40,24 @@ def now() -> datetime:
 def quote(name: str) -> str:
     """A column name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _meta(con: duckdb.DuckDBPyConnection, key: str) -> str | None:
+    # Asked of the catalog first: a failed query would abort the transaction around it.
+    if not con.execute("select 1 from information_schema.tables where table_name = 'meta'").fetchall():
+        return None
+    rows = con.execute("select value from meta where key = ?", [key]).fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+def _is_busy(error: duckdb.Error) -> bool:
+    """Another process holds the file's lock, or another Store of this process has it open in the other mode."""
+    text = str(error).lower()
+    return "could not set lock" in text or "different configuration" in text
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0]
 
 
 class Store:
@@ -64,16 +83,17 @@ class Store:
         """Make the file with its schema; opening an existing one is not an error."""
         store = cls(path, task)
         with store.write() as con:
-            if store._meta(con, "schema") is not None:
-                store._check_task(con)
-                return store
-            con.execute(files("store").joinpath("schema.sql").read_text(encoding="utf-8"))
-            for field in task.fields:
-                con.execute(f"alter table samples add column {quote(field)} varchar")
-            con.executemany(
-                "insert into meta values (?, ?)",
-                [("schema", str(LATEST)), ("task", task.model_dump_json()), ("task_hash", task.hash)],
-            )
+            if _meta(con, "schema") is None:
+                create_tables(con)
+                for field in task.fields:
+                    con.execute(f"alter table samples add column {quote(field)} varchar")
+                con.executemany("insert into grades values (?, ?)", [(g, i) for i, g in enumerate(task.symbols)])
+                con.executemany(
+                    "insert into meta values (?, ?)",
+                    [("schema", "1"), ("task", task.model_dump_json()), ("task_hash", task.hash)],
+                )
+                migrate(con, 1)
+        store._bring_up_to_date()
         return store
 
     @classmethod
@@ -86,20 +106,27 @@ class Store:
         if not path.exists():
             raise PiarError(f"There is no store at {path.name}.", "Make a project with `piar init DIR`.")
         store = cls(path, task)
-        with store.read() as con:
-            version = store._meta(con, "schema")
-        if version is None:
-            raise PiarError(f"{path.name} is not a piar store.", "Point -C at a project folder made by `piar init`.")
-        if int(version) < LATEST:
-            with store.write() as con:
-                migrate(con, int(version))
-        elif int(version) > LATEST:
-            raise PiarError(
-                f"{path.name} was made by a newer piar (schema {version}, this one knows {LATEST}).", "Upgrade piar."
-            )
-        with store.read() as con:
-            store._check_task(con)
+        store._bring_up_to_date()
         return store
+
+    def _bring_up_to_date(self) -> None:
+        with self.read() as con:
+            version = int(_meta(con, "schema") or 0)
+            if version == latest():
+                self._check_task(con)
+                return
+        if not version:
+            raise PiarError(
+                f"{self.path.name} is not a piar store.", "Point -C at a project folder made by `piar init`."
+            )
+        if version > latest():
+            raise PiarError(
+                f"{self.path.name} was made by a newer piar (schema {version}, this one knows {latest()}).",
+                "Upgrade piar.",
+            )
+        with self.write() as con:
+            self._check_task(con)
+            migrate(con, int(_meta(con, "schema") or 0))
 
     # -- connections ------------------------------------------------------------------------
 
@@ -107,7 +134,12 @@ class Store:
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection for queries; inside `write()` it is the same connection."""
         with self._lock, self._connection(writable=False) as con:
-            yield con
+            try:
+                yield con
+            except _FAILURES as error:
+                if str(self.path) in str(error):
+                    raise self._unusable(error) from error
+                raise
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -123,10 +155,16 @@ class Store:
                 con.execute("begin")
                 try:
                     yield con
-                except BaseException:
-                    con.execute("rollback")
+                    con.execute("commit")
+                except BaseException as error:
+                    with suppress(duckdb.Error):  # after some failures nothing is left to roll back
+                        con.execute("rollback")
+                    if isinstance(error, _FAILURES) or "Failed to commit" in str(error):
+                        raise PiarError(
+                            f"{self.path.name} could not be written: {_first_line(error)}",
+                            "Free some space or memory, then run the same command again: nothing was changed.",
+                        ) from error
                     raise
-                con.execute("commit")
 
     @property
     def held(self) -> bool:
@@ -163,34 +201,36 @@ class Store:
                 con = duckdb.connect(str(self.path), read_only=not writable)
                 con.execute("set autoinstall_known_extensions = false; set autoload_known_extensions = false")
                 return con
-            except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
-                    raise PiarError(
-                        f"{self.path.name} cannot be opened: {error}",
-                        "Check the disk and the file's permissions; restore it from a copy if it is damaged.",
-                    ) from None
+            except duckdb.Error as error:
+                if not _is_busy(error):
+                    raise self._unusable(error) from None
                 if time.monotonic() > deadline:
                     found = _HOLDER.search(str(error))
-                    holder = f"process {found[1]}" if found else "another process"
+                    holder = f"process {found[1]}" if found else "another part of this process"
                     raise PiarError(
                         f"{self.path.name} is held by {holder}; waited {self.wait:.0f} s.",
                         "Let it finish or stop it, then run the same command again.",
                     ) from None
-                time.sleep(delay)
-                delay = min(delay * 1.5, 0.25)
+            time.sleep(delay)
+            delay = min(delay * 1.5, 0.25)
+
+    def _unusable(self, error: duckdb.Error) -> PiarError:
+        text = str(error)
+        if "not a valid DuckDB database" in text or "enough bytes" in text or not isinstance(error, duckdb.IOException):
+            return PiarError(
+                f"{self.path.name} is damaged, or no DuckDB file.",
+                "Put a copy back in its place; or move it away, run `piar init --force` and import again: "
+                "answers still in `journal/` are folded into the new store.",
+            )
+        return PiarError(
+            f"{self.path.name} cannot be opened: {_first_line(error)}",
+            "Check that the folder exists, that you may write to it, and that the disk has space.",
+        )
 
     # -- identity ---------------------------------------------------------------------------
 
-    @staticmethod
-    def _meta(con: duckdb.DuckDBPyConnection, key: str) -> str | None:
-        # Asked of the catalog first: a failed query would abort the transaction around it.
-        if con.execute("select 1 from information_schema.tables where table_name = 'meta'").fetchone() is None:
-            return None
-        row = con.execute("select value from meta where key = ?", [key]).fetchone()
-        return None if row is None else str(row[0])
-
     def _check_task(self, con: duckdb.DuckDBPyConnection) -> None:
-        known = Task.model_validate_json(self._meta(con, "task") or "{}")
+        known = Task.model_validate_json(_meta(con, "task") or "{}")
         if known.fields != self.task.fields or known.symbols != self.task.symbols:
             raise PiarError(
                 "task.toml names other fields or grades than the store was made with "
@@ -276,6 +316,25 @@ class Store:
             rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
         self.insert("verdicts", rows)
         return int(rows.num_rows)
+
+    # -- labels -----------------------------------------------------------------------------
+
+    def add_labels(self, labels: Iterable[Label], run_id: str) -> int:
+        """Keep labels; one that says what its annotator's current label says already is left out. Returns how many.
+
+        Nothing is overwritten: a changed label is a new row, and the view `label` shows the latest. A label is dated
+        by its own `at`, else by now.
+        """
+        at = now()
+        rows = table((label_row(label, run_id, at) for label in dict.fromkeys(labels)), LABELS)
+        with self.write() as con:
+            con.register("incoming", rows)
+            added = con.execute(
+                """insert into labels by name select * from incoming
+                where label_id::uuid not in (select label_id from label)"""
+            ).fetchall()[0][0]
+            con.unregister("incoming")
+        return int(added)
 
     # -- samples ----------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from store.db import Store
 from store.errors import PiarError
-from store.rows import COMPLETIONS, VERDICTS, table
+from store.rows import COMPLETIONS, VERDICTS, completion_row, table
 from store.types import Completion, Verdict
 
 FOLD_ROWS = 10_000
@@ -227,22 +227,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _encode(role: str, run_id: str, completion: Completion, verdict: Verdict | None) -> bytes:
-    failure, usage = completion.failure, completion.usage
-    answer = [
-        completion.key,
-        role,
-        run_id,
-        completion.model,
-        completion.text,
-        failure.kind if failure else None,
-        failure.message if failure else None,
-        completion.attempts,
-        usage.prompt,
-        usage.cached,
-        usage.completion,
-        completion.cost_usd,
-        completion.seconds,
-    ]
+    answer = completion_row(completion, role, run_id)
     record = {"at": time.time_ns() // 1000, "answer": answer, "verdict": verdict and _verdict_json(verdict)}
     return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 

@@ -1,6 +1,7 @@
 """Ordered schema changes, each one function and one transaction. Append only."""
 
 from collections.abc import Callable
+from importlib.resources import files
 
 import duckdb
 
@@ -8,11 +9,26 @@ Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 # MIGRATIONS[n] takes a store from schema n + 1 to n + 2; schema 1 is `schema.sql` as first released.
 MIGRATIONS: tuple[Migration, ...] = ()
-LATEST = 1 + len(MIGRATIONS)
+
+
+def latest() -> int:
+    """The schema version that this code writes."""
+    return 1 + len(MIGRATIONS)
 
 
 def migrate(con: duckdb.DuckDBPyConnection, version: int) -> None:
-    """Apply what is missing, inside the caller's transaction."""
+    """Apply what is missing and make the views again, inside the caller's transaction."""
     for step in MIGRATIONS[version - 1 :]:
         step(con)
-    con.execute("update meta set value = ? where key = 'schema'", [str(LATEST)])
+    create_views(con)
+    con.execute("update meta set value = ? where key = 'schema'", [str(latest())])
+
+
+def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """The tables of schema 1; `migrate(con, 1)` brings them up to date."""
+    con.execute(files("store").joinpath("schema.sql").read_text(encoding="utf-8"))
+
+
+def create_views(con: duckdb.DuckDBPyConnection) -> None:
+    """The views over the tables, replacing those that are there."""
+    con.execute(files("store").joinpath("views.sql").read_text(encoding="utf-8"))

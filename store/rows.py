@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from store.types import Completion, Verdict
+from store.ids import content_id
+from store.types import Completion, Label, Verdict
 
 _TEXTS = pa.list_(pa.string())
 _TIME = pa.timestamp("us")
@@ -47,10 +48,29 @@ VERDICTS = pa.schema(
         ("created_at", _TIME),
     ]
 )
+LABELS = pa.schema(
+    [
+        ("label_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("annotator", pa.string()),
+        ("grade", pa.string()),
+        ("ordinal", pa.int32()),
+        ("comment", pa.string()),
+        ("flags", _TEXTS),
+        ("rule", pa.string()),
+        ("seconds", pa.float64()),
+        ("blind", pa.bool_()),
+        ("batch", pa.string()),
+        ("origin", pa.string()),
+        ("run_id", pa.string()),
+        ("created_at", _TIME),
+    ]
+)
 
 
-def completion_row(completion: Completion, role: str, run_id: str, at: datetime) -> tuple[Any, ...]:
-    """One row of `completions`, in the order of `COMPLETIONS`."""
+def completion_row(completion: Completion, role: str, run_id: str) -> tuple[Any, ...]:
+    """One row of `completions` without its date, in the order of `COMPLETIONS`."""
     failure, usage = completion.failure, completion.usage
     return (
         completion.key,
@@ -66,7 +86,6 @@ def completion_row(completion: Completion, role: str, run_id: str, at: datetime)
         usage.completion,
         completion.cost_usd,
         completion.seconds,
-        at,
     )
 
 
@@ -89,6 +108,33 @@ def verdict_row(verdict: Verdict, steps: Sequence[str], run_id: str, at: datetim
         run_id,
         at,
     )
+
+
+def label_row(label: Label, run_id: str, at: datetime) -> tuple[Any, ...]:
+    """One row of `labels`, in the order of `LABELS`; dated `at` where the label has no date of its own."""
+    return (
+        label_id(label),
+        label.sample_id,
+        label.source,
+        label.annotator,
+        label.grade,
+        label.ordinal,
+        label.comment,
+        label.flags,
+        label.rule,
+        label.seconds,
+        label.blind,
+        label.batch,
+        label.origin,
+        run_id,
+        label.at or at,
+    )
+
+
+def label_id(label: Label) -> str:
+    """Content hash of what a label says and who says it; not of when, how fast or from which file."""
+    who = (label.sample_id, label.source, label.annotator, str(label.ordinal), label.batch)
+    return content_id("label", *who, label.grade or "", label.comment, ",".join(label.flags), label.rule or "")
 
 
 def table(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:

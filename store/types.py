@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from store.ids import short_hash
@@ -190,6 +191,7 @@ class Label:
     Attributes:
         blind: False when the annotator saw a suggestion before answering, None when unknown.
         ordinal: distinguishes repeated votes of one annotator on one sample (0, 1, …).
+        at: when it was given, UTC without a zone; None: when it was recorded.
     """
 
     sample_id: str
@@ -204,3 +206,4 @@ class Label:
     blind: bool | None = None
     batch: str = ""
     origin: str = ""
+    at: datetime | None = None

@@ -1,0 +1,104 @@
+-- What people query. Made when a store is made, and made again by every migration.
+
+-- Latest opinion of each judge; an answered vote wins over a failed one.
+create or replace view verdict as
+    select * from verdicts
+    qualify row_number() over (
+        partition by sample_id, judge, instruction, vote
+        order by (grade is not null) desc, created_at desc, key) = 1;
+
+-- Latest version of each label. Rows of one instant are told apart by their content.
+create or replace view label as
+    select * from labels
+    qualify row_number() over (
+        partition by sample_id, source, annotator, ordinal, batch
+        order by created_at desc, label_id) = 1;
+
+-- Labels that count as votes: with a grade, neither draft nor skipped.
+create or replace view vote as
+    select l.sample_id, l.source, l.annotator, l.grade, g.position
+    from label l join grades g on g.symbol = l.grade
+    where not list_has_any(l.flags, ['draft', 'skipped']);
+
+-- The winning grade of each sample and source: most votes. A tie goes to the tied grade nearest the median
+-- of all its votes (0, 1, 3 give 1), and if two are equally near to the lower one (0, 3 give 0).
+create or replace view winner as
+    with counted as (
+        select sample_id, source, grade, position, count(*) as n
+        from vote group by sample_id, source, grade, position
+    ), middle as (
+        select sample_id, source, count(*) as votes, median(position) as median
+        from vote group by sample_id, source
+    )
+    select sample_id, source, grade, n, votes
+    from counted join middle using (sample_id, source)
+    qualify row_number() over (
+        partition by sample_id, source
+        order by n desc, abs(position - median), position) = 1;
+
+-- What people say: the winning grade of the human votes, with its count and all votes.
+create or replace view majority as
+    select sample_id, grade, n, votes from winner where source = 'human';
+
+-- What is held true: gold where there is gold, else the people's majority. Never a judge's own answer.
+create or replace view truth as
+    select coalesce(g.sample_id, m.sample_id) as sample_id,
+           coalesce(g.grade, m.grade) as grade,
+           case when g.sample_id is null then 'majority' else 'gold' end as basis
+    from (from winner where source = 'gold') g
+    full join majority m using (sample_id);
+
+-- What all judges together say: a consensus model's label where there is one, else the people's majority.
+create or replace view consensus as
+    select coalesce(c.sample_id, m.sample_id) as sample_id,
+           coalesce(c.grade, m.grade) as grade,
+           case when c.sample_id is null then 'majority' else 'consensus' end as basis
+    from (from winner where source = 'consensus') c
+    full join majority m using (sample_id);
+
+-- First votes beside the truth; a failed answer is wrong.
+create or replace view graded as
+    select v.sample_id, v.judge, v.instruction, s.split, s.group_key,
+           t.grade as truth, v.grade as verdict, v.rules, v.failure,
+           coalesce(v.grade = t.grade, false) as correct
+    from verdict v join truth t using (sample_id) join samples s using (sample_id)
+    where v.vote = 0;
+
+create or replace view errors as
+    select s.*, g.truth, g.judge, g.instruction, g.verdict, g.rules, g.failure
+    from graded g join samples s using (sample_id)
+    where not g.correct;
+
+create or replace view confusion as
+    select judge, instruction, split, truth, coalesce(verdict, '(failed)') as verdict, count(*) as n
+    from graded group by all;
+
+create or replace view leaderboard as
+    select judge, instruction, split, count(*) as n, avg(correct::integer) as accuracy
+    from graded group by all;
+
+create or replace view disagreements as
+    select sample_id, group_key, split, truth, judge, instruction, verdict
+    from graded where verdict <> truth;
+
+-- What people should look at next, best first: the queue of the latest run that made one.
+create or replace view label_queue as
+    select q.rank, q.reason, q.score, q.inclusion, s.* exclude (inclusion)
+    from queue q join samples s using (sample_id)
+    where q.run_id = (
+        select queue.run_id from queue left join runs using (run_id)
+        order by started desc nulls last, queue.run_id desc limit 1)
+    order by q.rank;
+
+-- Answers that an instruction changed, for the same judge and sample.
+create or replace view flips as
+    select a.sample_id, a.judge, a.instruction as before, b.instruction as after,
+           a.grade as grade_before, b.grade as grade_after
+    from verdict a join verdict b using (sample_id, judge)
+    where a.vote = 0 and b.vote = 0 and a.instruction <> b.instruction and a.grade <> b.grade;
+
+create or replace view spend as
+    select role, model, run_id, count(*) as calls,
+           sum(tokens_in) as tokens_in, sum(tokens_cached) as tokens_cached, sum(tokens_out) as tokens_out,
+           sum(cost_usd) as cost_usd, count(failure) as failures
+    from completions group by all;
