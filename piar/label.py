@@ -6,21 +6,19 @@ is paid for twice: adding a sample asks one request, changing the instruction as
 Each answer is in the journal before it counts; folding into the store can wait.
 """
 
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from piar.llm.base import Client, Message, Request
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
+from piar.llm.interrupts import patient
 from piar.prompting import judge_prefix, sample_text
 from store.db import Store
 from store.errors import PiarError
@@ -48,7 +46,7 @@ class LabelSettings(Settings):
     Attributes:
         votes: opinions asked of each sample.
         vote_temperature: of the second vote on, which need some spread; the first has the model's own.
-        chunk: requests handed to the client at a time; an interrupt waits for the chunk in flight.
+        chunk: requests handed to the client at a time.
     """
 
     votes: int = 1
@@ -223,7 +221,7 @@ class Labeller:
         """
         report, started = LabelReport(), time.monotonic()
         total = _total(batches)
-        with _patient_interrupt() as interrupted:
+        with patient() as interrupted:
             for asks in _chunks(self._asks(batches), self.settings.chunk):
                 for verdict in self._judge_chunk(asks, report, total):
                     _count(report, verdict)
@@ -419,28 +417,3 @@ def _stop_if_hopeless(completions: Sequence[Completion]) -> None:
     kinds = {c.failure.kind if c.failure else "" for c in completions}
     if len(kinds) == 1 and (kind := kinds.pop()) in _HOPELESS and (failure := completions[0].failure):
         raise PiarError(f"All {len(completions)} requests failed ({kind}): {failure.message}", _HOPELESS[kind])
-
-
-@contextmanager
-def _patient_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C lets what is in flight arrive; the second stops at once.
-
-    Yields a function that says whether the first has come. Outside the main thread, where Python
-    delivers no signals, it never has.
-    """
-    pressed = False
-
-    def press(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

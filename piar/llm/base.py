@@ -63,5 +63,9 @@ class Client(Protocol):
         A failed request becomes a Completion with `failure`; it never raises and never spoils
         the batch. `on_completion` is called once for each answer as it arrives, in any order,
         from the caller's thread; the caller makes the answer durable there.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed. A client that asks several at a time first lets what
+                is in flight arrive and passes it to `on_completion`; the rest is not asked.
         """
         ...

@@ -2,21 +2,20 @@
 
 import asyncio
 import queue
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import suppress
 
 from piar.llm.asking import Asker, Manners, Notice
 from piar.llm.base import Completion, Failure, OnCompletion, Request
 from piar.llm.cost import Price
 from piar.llm.gate import Gate
+from piar.llm.interrupts import patient
 from piar.llm.transports import Endpoint
 from store.ids import short_hash
 
-_DROPPED = Failure("cancelled", "interrupted before it was asked")
+INTERRUPT_SECONDS = 0.2  # how soon an interrupt is noticed while nothing arrives
 
 
 class OpenAIClient:
@@ -53,52 +52,53 @@ class OpenAIClient:
         return self._model
 
     def generate(self, requests: Sequence[Request], on_completion: OnCompletion | None = None) -> list[Completion]:
-        """See `Client.generate`. One batch at a time; a second caller waits.
-
-        Raises:
-            KeyboardInterrupt: after Ctrl-C, when all that was in flight has come back and been passed to
-                `on_completion`. Requests not yet asked are dropped. A second Ctrl-C raises at once.
-        """
+        """See `Client.generate`. One batch at a time; a second caller waits."""
         answers: dict[int, Completion] = {}
-        interrupts: list[int] = []
-        with self._one_batch, _Batch(self._asker, requests) as batch, _on_interrupt(batch.inbox, interrupts):
-            while (item := batch.inbox.get()) is not None:
-                match item:
-                    case str():
-                        self._notice(item)
-                    case int():
-                        batch.halt(_DROPPED)
-                        self._notice("Finishing what is in flight; Ctrl-C again to stop at once.")
-                    case BaseException():
-                        raise item
-                    case position, completion:
-                        answers[position] = completion
-                        if on_completion is not None and completion.failure is not _DROPPED:
-                            on_completion(completion)
-        if interrupts:
+        with self._one_batch, patient() as interrupted, _Batch(self._asker, requests) as batch:
+            for item in batch.items(interrupted):
+                if isinstance(item, str):
+                    self._notice(item)
+                    continue
+                position, completion = item
+                answers[position] = completion
+                if on_completion is not None and not _is_dropped(completion):
+                    on_completion(completion)
+        if any(map(_is_dropped, answers.values())):
             raise KeyboardInterrupt
         return [answers[position] for position in range(len(requests))]
 
 
-# What the asking thread (and the signal handler) tell the caller's thread: an answer with its position, a notice,
-# a signal, a bug to raise, or None at the end.
-_Item = tuple[int, Completion] | str | int | BaseException | None
+# What the asking thread tells the caller's thread: an answer with its position, or a notice.
+_Item = tuple[int, Completion] | str
 
 
 class _Batch:
     """One batch being asked in a thread of its own; leaving with an exception abandons what is in flight."""
 
     def __init__(self, asker: Asker, requests: Sequence[Request]) -> None:
-        self.inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Item | BaseException | None] = queue.SimpleQueue()
         self._asker, self._requests = asker, requests
         self._gate = Gate(asker.pacer)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="piar-asking", daemon=True)
 
-    def halt(self, failure: Failure) -> None:
-        """Ask nothing more; what is in flight still comes back."""
-        with suppress(RuntimeError):  # the loop has ended by itself
-            self._loop.call_soon_threadsafe(self._gate.halt, failure)
+    def items(self, interrupted: Callable[[], bool]) -> Iterator[_Item]:
+        """What arrives until the last answer; from an interrupt on, nothing more is asked."""
+        halted = False
+        while True:
+            if interrupted() and not halted:
+                halted = True
+                yield "Finishing what is in flight; Ctrl-C again to stop at once."
+                self._tell(self._gate.halt, Failure("cancelled", "interrupted before it was asked"))
+            try:
+                item = self._inbox.get(timeout=INTERRUPT_SECONDS)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
 
     def __enter__(self) -> "_Batch":
         self._thread.start()
@@ -106,9 +106,12 @@ class _Batch:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            with suppress(RuntimeError):  # the loop has ended by itself
-                self._loop.call_soon_threadsafe(self._abandon)
+            self._tell(self._abandon)
         self._thread.join()
+
+    def _tell(self, callback: Callable[..., object], *values: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(callback, *values)
 
     def _abandon(self) -> None:
         for task in asyncio.all_tasks(self._loop):
@@ -121,30 +124,13 @@ class _Batch:
         except asyncio.CancelledError:
             pass
         except BaseException as error:
-            self.inbox.put(error)
-        self.inbox.put(None)
+            self._inbox.put(error)
+        self._inbox.put(None)
 
     async def _ask(self) -> None:
-        put = self.inbox.put
+        put = self._inbox.put
         await self._asker.run(self._requests, self._gate, lambda at, completion: put((at, completion)), put)
 
 
-@contextmanager
-def _on_interrupt(inbox: "queue.SimpleQueue[_Item]", seen: list[int]) -> Iterator[None]:
-    """Let the first Ctrl-C tell the inbox and the second raise; only in the main thread, where Python allows it."""
-    handler: Callable[[int, FrameType | None], object] | int | None = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or handler is not signal.default_int_handler:
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-        inbox.put(number)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+def _is_dropped(completion: Completion) -> bool:
+    return completion.failure is not None and completion.failure.kind == "cancelled"
