@@ -26,7 +26,7 @@ from store.ids import content_id, short_hash
 from store.journal import Journal
 from store.settings import Settings
 from store.task import Task
-from store.trace import parse_trace
+from store.trace import parse_trace, trace_schema
 from store.types import Completion, Instruction, Sample, Trace, Usage, Verdict
 
 # An answer came, though not a usable one: the same run does not ask again.
@@ -103,6 +103,7 @@ class _Prompt:
 
     instruction: str
     system: Message
+    schema: Mapping[str, Any]
     digest: str
 
 
@@ -323,9 +324,11 @@ class Labeller:
                         request_key(prompt.digest, sample, text, vote),
                         messages,
                         grades,
+                        prompt.schema,
                         max_tokens=model.max_tokens,
                         temperature=settings.vote_temperature if vote else model.temperature,
                         seed=vote,
+                        check=self._unreadable,
                     )
                     yield _Ask(request, sample.id, prompt.instruction, vote)
 
@@ -333,11 +336,15 @@ class Labeller:
         if found := self._prompts.get(id(instruction)):
             return found[1]
         prefix, name = judge_prefix(self.store.task, instruction, self._overrides), instruction.id
+        schema = trace_schema(self.store.task, tuple(rule.id for rule in instruction.rules))
         asked = [self.model.temperature, self.settings.vote_temperature, self.model.max_tokens]
-        digest = short_hash([name, prefix, self.client.model, *asked, None], 32)
-        prompt = _Prompt(name, Message("system", prefix), digest)
+        digest = short_hash([name, prefix, self.client.model, *asked, schema], 32)
+        prompt = _Prompt(name, Message("system", prefix), schema, digest)
         self._prompts[id(instruction)] = (instruction, prompt)  # the reference keeps the address from being reused
         return prompt
+
+    def _unreadable(self, text: str) -> str | None:
+        return parse_trace(text, self.store.task).reason
 
     # -- pace -------------------------------------------------------------------------------
 

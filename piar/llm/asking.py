@@ -35,12 +35,14 @@ class Manners:
     Attributes:
         attempts: times a request is sent at most; a 429 does not count.
         patience: seconds without any answer after which everything still open fails.
+        structured: send JSON schemas, where requests have one.
         extra: further keys of every body, sent as they are.
         transport: a name of `TRANSPORTS`.
     """
 
     attempts: int = 6
     patience: float = 180.0
+    structured: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
     transport: str = "openai"
 
@@ -95,7 +97,7 @@ class Asker:
         self.name, self.model, self.endpoint, self.manners, self.price = name, model, endpoint, manners, price
         self.pacer = Pacer(most=endpoint.concurrency)
         self._noticed: set[str] = set()
-        self._without: set[str] = set()
+        self._without: set[str] = set() if manners.structured else {"response_format"}
         self._fatal = 0
         self._random = random.Random()
 

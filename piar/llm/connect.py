@@ -4,7 +4,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -34,6 +33,7 @@ class ModelSettings(Settings):
         timeout: seconds for one attempt.
         attempts: times a request is sent at most; being turned away by a rate limit does not count.
         patience: seconds without any answer after which the rest of a batch fails.
+        structured: ask for JSON by schema where the endpoint knows how; else for the trace's text format.
         transport: `openai` (the package), `lean` (aiohttp alone), or `auto`: lean for this machine's own endpoints.
         extra: for `openai:`, further keys of every request body; for `rulebook`, `vllm:` and `hf:`, their options.
         price: dollars per million tokens.
@@ -48,6 +48,7 @@ class ModelSettings(Settings):
     timeout: float = Field(default=60.0, gt=0)
     attempts: int = Field(default=6, ge=1)
     patience: float = Field(default=180.0, gt=0)
+    structured: bool = True
     transport: Literal["auto", "openai", "lean"] = "auto"
     extra: dict[str, Any] = Field(default_factory=dict)
     price: Price = Price()
@@ -96,8 +97,9 @@ def is_local(host: str | None) -> bool:
 
 
 def _rulebook(settings: ModelSettings, _: Notice) -> Client:
-    client: Client = import_module("piar.llm.rulebook").RulebookClient(**settings.extra)
-    return client
+    from piar.llm.rulebook import RulebookClient
+
+    return RulebookClient(**settings.extra)
 
 
 def _openai(settings: ModelSettings, notice: Notice) -> Client:
@@ -108,7 +110,7 @@ def _openai(settings: ModelSettings, notice: Notice) -> Client:
     local = is_local(settings.host)
     transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
     endpoint = Endpoint(settings.base_url or OPENAI_URL, _key(settings), settings.concurrency, settings.timeout)
-    manners = Manners(settings.attempts, settings.patience, settings.extra, transport)
+    manners = Manners(settings.attempts, settings.patience, settings.structured, settings.extra, transport)
     return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
 
 

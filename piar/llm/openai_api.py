@@ -40,8 +40,9 @@ class OpenAIClient:
     ) -> None:
         manners = manners or Manners()
         self.price = price or Price()
-        # Extra parameters shape answers, so they are part of the name that enters request keys.
-        self._model = f"openai:{name}" + (f"#{short_hash(dict(manners.extra), 6)}" if manners.extra else "")
+        # What shapes answers is part of the name, because the name enters request keys.
+        shape = {**manners.extra, **({} if manners.structured else {"structured": False})}
+        self._model = f"openai:{name}" + (f"#{short_hash(shape, 6)}" if shape else "")
         self._notice = notice
         self._asker = Asker(name, self._model, endpoint, manners, self.price)
         self._one_batch = threading.Lock()

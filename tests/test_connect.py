@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from piar.llm.connect import ModelSettings, connect, is_local
+from piar.llm.openai_api import OpenAIClient
+from store.errors import PiarError
+
+
+def test_connecting_loads_nothing_heavy_before_a_backend_is_asked_for():
+    code = "import sys, piar.llm.connect as c; c.ModelSettings(); print([m for m in ('openai', 'torch', 'aiohttp', 'vllm', 'transformers') if m in sys.modules])"  # noqa: E501
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_missing_key_names_the_variable(monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(PiarError) as caught:
+        connect(ModelSettings(model="openai:m", api_key_env="NO_SUCH_KEY"))
+    assert "NO_SUCH_KEY" in caught.value.message
+
+
+def test_an_endpoint_of_ones_own_needs_no_key():
+    client = connect(ModelSettings(model="openai:m", base_url="http://127.0.0.1:1/v1"))
+    assert isinstance(client, OpenAIClient)
+    assert client.model == "openai:m"
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    client = connect(ModelSettings(model="openai:m", base_url="http://127.0.0.1:1/v1", transport="openai"))
+    with pytest.raises(PiarError, match=r"piar\[teacher\]"):
+        client.generate([])
+
+
+def test_what_shapes_answers_is_part_of_the_name():
+    def name(**more):
+        return connect(ModelSettings(model="openai:m", base_url="http://127.0.0.1:1/v1", **more)).model
+
+    names = [name(), name(extra={"top_p": 0.5}), name(extra={"top_p": 0.6}), name(structured=False)]
+    assert len(set(names)) == 4
+    assert all(n.startswith("openai:m") for n in names)
+    assert name(concurrency=3) == name()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "gpt"},
+        {"model": "openai:"},
+        {"base_url": "ftp://x"},
+        {"base_url": "https://user:pass@host/v1"},
+        {"base_url": "https://host/v1?key=abc"},
+        {"api_key_env": "sk-123"},
+        {"concurrency": 0},
+        {"unknown": 1},
+    ],
+)
+def test_settings_that_do_not_hold_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        ModelSettings(**wrong)
+
+
+def test_where_samples_go():
+    assert ModelSettings(model="rulebook").host is None
+    assert ModelSettings(model="openai:m").host == "api.openai.com"
+    assert ModelSettings(model="openai:m", base_url="http://127.0.0.1:1/v1").host == "127.0.0.1"
+    assert is_local("127.0.0.1")
+    assert is_local("localhost")
+    assert not is_local("127.0.0.1.evil.com")
+    assert not is_local("api.openai.com")
