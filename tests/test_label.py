@@ -198,7 +198,8 @@ def test_a_killed_process_loses_nothing_that_arrived(place):
 
         judge(store, Scripted(slow), INSTRUCTION, samples(200), journal=Journal(journal.folder), run_id="a")
         os._exit(1)
-    time.sleep(0.3)
+    while sum(file.stat().st_size for file in journal.folder.glob("*")) < 1000:
+        time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     report = judge(store, Scripted(), INSTRUCTION, samples(200), journal=journal, run_id="a")
