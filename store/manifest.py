@@ -86,10 +86,10 @@ class Schedule(Settings):
 
     kind: Literal["stages", "gaussian", "natural", "shuffled"] = "stages"
     stages: tuple[Stage, ...] = DEFAULT_STAGES
-    sigma: float = Field(0.5, gt=0)
+    sigma: float = Field(default=0.5, gt=0)
     floor: float | None = None
-    natural_tail: float = Field(0.1, ge=0, le=1)
-    anchor_share: float = Field(0.2, ge=0, le=1)
+    natural_tail: float = Field(default=0.1, ge=0, le=1)
+    anchor_share: float = Field(default=0.2, ge=0, le=1)
 
     @model_validator(mode="after")
     def _stages_named(self) -> "Schedule":

@@ -46,6 +46,26 @@ def write_trace(trace: Trace, task: Task) -> str:
     return "\n".join(line.rstrip(" ") if line.endswith(": ") else line for line in lines)
 
 
+def trace_sql(task: Task, *, grade: str, evidence: str, steps: str, rules: str) -> str:
+    """`write_trace` as one SQL expression, for exports of many rows; the verdict is the grade.
+
+    Equal to `write_trace` but for control characters, whose escapes have capital hex digits.
+
+    Args:
+        grade, evidence, steps, rules: SQL expressions: varchar, varchar[], varchar[] in the task's
+            step order (null entries for unknown), varchar[].
+    """
+    gap = "[\\s\\x{1c}-\\x{1f}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}]"
+    unsafe = f'^"|^{gap}|{gap}$|[\\x00-\\x1f\\x7f\\x{{85}}\\x{{2028}}\\x{{2029}}]'
+    lines = [("evidence", f"array_to_string(list_transform({evidence}, lambda span: to_json(span)::varchar), ', ')")]
+    for i, step in enumerate(task.steps, 1):
+        text = f"coalesce({steps}[{i}], '')"
+        lines.append((step.name, f"if(regexp_matches({text}, '{unsafe}'), to_json({text})::varchar, {text})"))
+    lines += [("rules", f"array_to_string({rules}, ', ')"), ("verdict", grade)]
+    body = " || ".join(f"rtrim(chr(10) || '{name}: ' || {value}, ' ')" for name, value in lines)
+    return f"{grade} || {body}"
+
+
 def parse_trace(text: str, task: Task, *, strict: bool = False) -> Parsed:
     """Read an answer.
 

@@ -1,0 +1,45 @@
+"""Training rows that repeat a closed sample: the same words, or all but one.
+
+Two texts that differ by one word added, dropped or replaced share a bag of words after at most one
+deletion on each side. So every text is indexed by its bag and by its bag without each word (deletion
+neighbourhoods, as spelling correction uses them), bags being sums of word hashes: one hash join finds
+every such pair, at a cost linear in the words. Case, punctuation and word order do not count.
+"""
+
+import duckdb
+
+from store.db import Store
+from store.fragments import sample_words
+
+# One row for each bag of a text: `size` words in the text, `common` of them in the bag.
+_BAGS = """
+select id, len(hashes) as size, unnest([{{'bag': total, 'common': len(hashes)}}] || list_transform(hashes,
+       lambda h: {{'bag': total - h, 'common': len(hashes) - 1}}), recursive := true)
+from (select id, hashes, list_sum(hashes)::hugeint as total
+      from (select sample_id as id, list_transform(string_split_regex({words}, '\\s+'), lambda w: hash(w)::hugeint)
+            as hashes from samples where {where}))
+"""
+
+
+def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, slices: list[tuple[str, str]]) -> None:
+    """Fill the temporary table `leak` (sample_id, similarity): train and pool samples close to a closed one.
+
+    Args:
+        threshold: shared words over all words of the pair, from which a pair is near; short texts, where
+            one word is much, stay below it.
+        slices: ranges of sample ids to work through one after the other; they bound the memory.
+    """
+    words = sample_words(store.task)
+    closed = _BAGS.format(words=words, where="split in ('dev', 'holdout', 'test')")
+    con.execute("create or replace temp table leak (sample_id uuid, similarity double)")
+    con.execute(
+        f"create or replace temp table closed_bag as select bag, min(size) as size from ({closed}) group by bag"
+    )
+    for low, high in slices:
+        inside = f"split in ('train', 'pool') and sample_id >= '{low}'::uuid and sample_id < '{high}'::uuid"
+        con.execute(
+            "insert into leak select id, max(o.common / (o.size + c.size - o.common)) as similarity "
+            f"from ({_BAGS.format(words=words, where=inside)}) o join closed_bag c using (bag) "
+            "group by id having similarity >= ?",
+            [threshold],
+        )
