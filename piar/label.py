@@ -19,13 +19,13 @@ from piar.llm.base import Client, Message, Request
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
 from piar.llm.interrupts import patient
-from piar.prompting import judge_prefix, sample_text
+from piar.prompting import judge_prefix
 from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, short_hash
 from store.journal import Journal
 from store.settings import Settings
-from store.task import Task
+from store.task import Task, sample_text
 from store.trace import parse_trace, trace_schema
 from store.types import Completion, Instruction, Sample, Trace, Usage, Verdict
 

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from piar.llm.base import Message
 from store.errors import UsageError
-from store.task import Task
+from store.task import Task, sample_text
 from store.types import Instruction
 
 
@@ -54,11 +54,6 @@ def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = 
     """The part of the judging prompt that all samples share: task, grades, rulebook, answer format."""
     meanings = {g.symbol: instruction.meanings.get(g.symbol, g.meaning) for g in task.grades}
     return render("judge", {"task": task, "instruction": instruction, "meanings": meanings}, overrides)
-
-
-def sample_text(fields: Mapping[str, str]) -> str:
-    """A sample as one JSON object on one line."""
-    return json.dumps(dict(fields), ensure_ascii=False)
 
 
 def judge_messages(prefix: str, fields: Mapping[str, str]) -> tuple[Message, ...]:

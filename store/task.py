@@ -1,7 +1,9 @@
 """The task: which fields are judged, by which grades, with which trace steps and slices."""
 
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,11 @@ def _without_empty(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_empty(item) for key, item in value.items() if item not in ("", [], {})}
     return [_without_empty(item) for item in value] if isinstance(value, list) else value
+
+
+def sample_text(fields: Mapping[str, str]) -> str:
+    """A sample as every judge reads it: one JSON object on one line."""
+    return json.dumps(dict(fields), ensure_ascii=False)
 
 
 def explain(error: ValidationError) -> str:

@@ -1,0 +1,135 @@
+"""First-token scoring through shared prefixes, grade symbols, checkpoints as plain folders."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from store.errors import PiarError, UsageError
+from store.task import Grade, Task, sample_text
+from tests.shards_fixture import RULES, TASK
+from trainers.checkpoint import CARD, MARKER, StudentCard, save
+from trainers.model import completion_ids, grade_ids, load_policy, prompt_ids, tiny_model, tiny_tokenizer
+from trainers.scoring import Student, messages, score_samples
+
+TEXTS = [
+    sample_text({"query": f"{c} lamp", "title": f"{c} chair number {i}"}) for i, c in enumerate(["red", "blue"] * 20)
+]
+RUBRIC = "Grade how well the title fits the query. R01: another kind of thing is bad."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    tokenizer = tiny_tokenizer([*TEXTS, RUBRIC], TASK.symbols, 400)
+    card = StudentCard(task=TASK, prompt="rulebook", rubric=RUBRIC, rules=RULES)
+    lm = tiny_model(len(tokenizer), hidden=64, layers=2)
+    return save(tmp_path_factory.mktemp("student") / "final", lm, tokenizer, card)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=30)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["red lamp", "red chair", ""]), words), min_size=1, max_size=12))
+@settings(max_examples=10, deadline=None)
+def test_scores_are_those_of_a_plain_forward_in_the_order_given(folder, pairs):
+    student = Student.load(folder)
+    samples = [{"query": q, "title": t} for q, t in pairs]
+    lm, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for fields, scored in zip(samples, student.score(samples), strict=True):
+        ids = prompt_ids(tokenizer, messages(student.card, fields))
+        logits = lm(input_ids=torch.tensor([ids])).logits[0, -1]
+        naive = logits[grade_ids(tokenizer, TASK)].softmax(-1)
+        assert scored.probs == pytest.approx(naive.tolist(), abs=1e-5)
+        assert sum(scored.probs) == pytest.approx(1)
+        assert scored.expected == pytest.approx(naive[1].item() + 2 * naive[2].item(), abs=1e-5)
+
+
+def test_batches_are_cut_and_joined(folder, monkeypatch):
+    samples = [{"query": f"red lamp {i % 5}", "title": f"chair {i}"} for i in range(30)]
+    whole = score_samples(folder, samples)
+    monkeypatch.setattr("trainers.scoring.BATCH_TOKENS", 100)
+    done = []
+    parts = score_samples(folder, samples, on_progress=done.append)
+    assert len(done) > 3
+    assert sum(done) == 30
+    assert [s.probs for s in parts] == [pytest.approx(s.probs, abs=1e-5) for s in whole]
+
+
+def test_a_trace_follows_the_grade_and_does_not_change_it(folder):
+    samples = [{"query": "red lamp", "title": f"blue chair {i}"} for i in range(3)]
+    plain, traced = score_samples(folder, samples), score_samples(folder, samples, trace=True)
+    assert [s.grade for s in plain] == [s.grade for s in traced]
+    assert all(s.text.startswith(s.grade) for s in traced)
+    assert all(s.trace is not None for s in traced)
+
+
+def test_a_missing_field_and_a_folder_without_student_are_explained(folder, tmp_path):
+    with pytest.raises(PiarError, match="lacks the field 'title'"):
+        score_samples(folder, [{"query": "x"}])
+    with pytest.raises(PiarError, match=r"no student\.json"):
+        Student.load(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "remove"])
+def test_a_harmed_checkpoint_is_refused(folder, tmp_path, harm):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    path = copy / "model.safetensors"
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(PiarError, match=r"model\.safetensors is missing, truncated"):
+        Student.load(copy)
+    (copy / CARD).write_text("{}")
+    with pytest.raises(PiarError, match="task: Field required"):
+        Student.load(copy)
+
+
+def test_the_folder_is_a_plain_hugging_face_folder(folder):
+    assert {"config.json", "model.safetensors", "tokenizer.json", CARD, MARKER} <= {p.name for p in folder.iterdir()}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert chat == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def task(*symbols):
+    return Task(
+        name="t", group_by="a", fields=("a",), grades=tuple(Grade(symbol=s, value=i) for i, s in enumerate(symbols))
+    )
+
+
+def test_words_can_be_grades_of_a_model_made_from_nothing():
+    symbols = ("irrelevant", "exact", "部分")
+    tokenizer = tiny_tokenizer(TEXTS, symbols, 400)
+    ids = grade_ids(tokenizer, task(*symbols))
+    assert [tokenizer.decode([i]) for i in ids] == list(symbols)
+    assert completion_ids(tokenizer, "exact\nevidence: ")[0] == ids[1]
+
+
+def test_a_symbol_of_two_tokens_is_refused():
+    tokenizer = tiny_tokenizer(TEXTS, ("0", "1"), 400)
+    with pytest.raises(UsageError, match=r"'10' is 2 tokens for this model \('1' \+ '0'\)"):
+        grade_ids(tokenizer, task("1", "10"))
+
+
+def test_a_symbol_that_the_vocabulary_lacks_is_refused():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"[UNK]": 0, "1": 1, "2": 2, "evidence": 3}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")
+    assert grade_ids(tokenizer, task("1", "2")) == [1, 2]
+    with pytest.raises(UsageError, match="'3' is not in this model's vocabulary"):
+        grade_ids(tokenizer, task("1", "3"))
+
+
+def test_a_name_that_is_no_model_is_explained(tmp_path):
+    with pytest.raises(PiarError, match="Cannot load"):
+        load_policy(str(tmp_path))

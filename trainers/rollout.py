@@ -1,0 +1,185 @@
+"""Decoding with shared prefixes: each prompt is prefilled once, its rubric is kept once for all.
+
+A batch of rollouts is one row of tokens for the model; `Memory` is the attention of that row. Keys
+and values of the root (the rubric) are stored once, those of a prompt's own tokens beside each of
+its rollouts, in a static buffer that compacts as rollouts end. Left out: speculative decoding, paged
+caches, CUDA graphs (for large models use vLLM on the exported checkpoint).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from trainers.layout import Item, Pack, Tokens, pack, tree_attention
+from trainers.model import Policy
+
+
+class Prefill:
+    """Runs a pack and keeps every layer's keys and values."""
+
+    def __init__(self, one: Pack) -> None:
+        self.pack = one
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Keep keys and values, and attend as the pack does."""
+        self.layers[layer] = (key, value)
+        return tree_attention(module, query, key, value, None, tree=self.pack, scaling=scaling)[0]
+
+
+class Memory:
+    """Keys and values of B running rollouts.
+
+    Args:
+        prefill: a pack of N prompts that was run, one completion each.
+        copies: rollouts per prompt; B = N * copies.
+        room: tokens that a rollout may add.
+    """
+
+    def __init__(self, prefill: Prefill, copies: int, room: int) -> None:
+        one, root = prefill.pack, prefill.pack.nodes[0]
+        own = [_path(one, int(row), root.stop) for row in one.rows]
+        self.width, self.step = max(map(len, own)), 0
+        device = one.tokens.device
+        index = torch.zeros(len(own), self.width, dtype=torch.long, device=device)
+        self.hidden = torch.full((len(own) * copies, self.width), -torch.inf, device=device)
+        for i, path in enumerate(own):
+            index[i, : len(path)] = path
+            self.hidden[i * copies : (i + 1) * copies, : len(path)] = 0
+        self.shared = {n: (k[0, :, : root.stop], v[0, :, : root.stop]) for n, (k, v) in prefill.layers.items()}
+        self.own = {n: tuple(_spread(t[0], index, copies, room) for t in kv) for n, kv in prefill.layers.items()}
+
+    def attend(self, layer: int, _: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """One new token per rollout: query [1, H, B, D], key and value [1, Hkv, B, D] -> [1, B, H, D]."""
+        _, heads, batch, dim = query.shape
+        groups = key.shape[1]
+        at, keys, values = self.width + self.step, *self.own[layer]
+        keys[:, :, at], values[:, :, at] = key[0].transpose(0, 1), value[0].transpose(0, 1)
+        shared_keys, shared_values = self.shared[layer]
+        by_rollout = query[0].view(groups, heads // groups, batch, dim).permute(2, 0, 1, 3) * scaling  # [B, Hkv, g, D]
+        by_head = by_rollout.permute(1, 0, 2, 3).reshape(groups, -1, dim)  # [Hkv, B * g, D]
+        above = (by_head @ shared_keys.transpose(1, 2)).view(groups, batch, heads // groups, -1).transpose(0, 1)
+        own = by_rollout @ keys[:, :, : at + 1].transpose(2, 3)
+        own[..., : self.width] += self.hidden[:, None, None].to(own.dtype)
+        weights = torch.cat([above, own], -1).softmax(-1)
+        split = shared_keys.shape[1]
+        from_own = weights[..., split:] @ values[:, :, : at + 1]
+        from_shared = weights[..., :split].transpose(0, 1).reshape(groups, -1, split) @ shared_values
+        out = from_own + from_shared.view(groups, batch, heads // groups, dim).transpose(0, 1)
+        return out.reshape(1, batch, heads, dim)
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rollouts but these."""
+        self.hidden = self.hidden[rows]
+        self.own = {layer: tuple(t[rows] for t in kv) for layer, kv in self.own.items()}
+
+
+def _path(one: Pack, leaf: int, root: int) -> Tensor:
+    seen = torch.arange(root, leaf + 1, device=one.sub_end.device)
+    return seen[one.sub_end[root : leaf + 1] > leaf]
+
+
+def _spread(states: Tensor, index: Tensor, copies: int, room: int) -> Tensor:
+    """[Hkv, T, D] -> [N * copies, Hkv, width + room, D], each prompt's own tokens first."""
+    own = states[:, index].transpose(0, 1).repeat_interleave(copies, 0)
+    buffer = own.new_empty(own.shape[0], own.shape[1], own.shape[2] + room, own.shape[3])
+    buffer[:, :, : own.shape[2]] = own
+    return buffer
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy,
+    prompts: Sequence[Tokens],
+    *,
+    end: int,
+    limit: int,
+    copies: int = 1,
+    starts: Sequence[int] | None = None,
+    choices: Sequence[int] | None = None,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> list[list[list[int]]]:
+    """Complete each prompt `copies` times.
+
+    Args:
+        end: token that ends a completion (and is part of it).
+        limit: most tokens of a completion; one that reaches it has no `end`.
+        starts: a first token for each prompt, given instead of drawn.
+        choices: tokens that the first may be drawn from (the grades); all when None.
+        temperature: 0 for the most likely token.
+
+    Returns:
+        completions[prompt][copy] as token ids.
+    """
+    if not policy.shares:
+        return _plainly(policy, prompts, end, limit, copies, starts, choices, temperature, generator)
+    prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
+    logits = _run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
+    token = _first(logits.repeat_interleave(copies, 0), starts, copies, choices, temperature, generator)
+    memory = Memory(prefill, copies, limit)
+    done: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
+    alive = torch.arange(len(done), device=policy.device)
+    depth = torch.tensor([len(p) for p in prompts], device=policy.device).repeat_interleave(copies)
+    for step in range(limit):
+        for row, value in zip(alive.tolist(), token.tolist(), strict=True):
+            done[row].append(value)
+        open_rows = (token != end).nonzero()[:, 0]
+        if step == limit - 1 or not len(open_rows):
+            break
+        if len(open_rows) < len(token):
+            memory.keep(open_rows)
+            alive, token, depth = alive[open_rows], token[open_rows], depth[open_rows]
+        memory.step = step
+        token = _draw(_run(policy, token, depth + step, memory, slice(None)), temperature, generator)
+    return [done[i : i + copies] for i in range(0, len(done), copies)]
+
+
+def _run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any) -> Tensor:
+    out = policy.lm.get_decoder()(input_ids=tokens[None], position_ids=positions[None], use_cache=False, tree=tree)
+    return linear(out.last_hidden_state[0, rows], policy.lm.get_output_embeddings().weight).float()
+
+
+def _first(
+    logits: Tensor, starts: Sequence[int] | None, copies: int, choices: Sequence[int] | None,
+    temperature: float, generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    if starts is not None:
+        return torch.tensor(starts, device=logits.device).repeat_interleave(copies)
+    if choices is None:
+        return _draw(logits, temperature, generator)
+    allowed = torch.tensor(choices, device=logits.device)
+    return allowed[_draw(logits[:, allowed], temperature, generator)]
+
+
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+
+def _plainly(
+    policy: Policy, prompts: Sequence[Tokens], end: int, limit: int, copies: int, starts: Sequence[int] | None,
+    choices: Sequence[int] | None, temperature: float, generator: torch.Generator | None,
+) -> list[list[list[int]]]:  # fmt: skip
+    """One sequence at a time with the model's own cache, for models that cannot share."""
+    done = []
+    for i, prompt in enumerate(prompts):
+        rollouts = []
+        for _ in range(copies):
+            ids, cache, found = torch.tensor([list(prompt)], device=policy.device), None, list[int]()
+            while len(found) < limit and found[-1:] != [end]:
+                out = policy.lm(input_ids=ids, past_key_values=cache, use_cache=True)
+                logits, cache = out.logits[:, -1].float(), out.past_key_values
+                if found:
+                    token = _draw(logits, temperature, generator)
+                else:
+                    token = _first(logits, None if starts is None else [starts[i]], 1, choices, temperature, generator)
+                found.append(int(token))
+                ids = token[None]
+            rollouts.append(found)
+        done.append(rollouts)
+    return done

@@ -1,0 +1,160 @@
+"""Scoring: the grade of every sample in one prefill, shared prefixes computed once, the trace on demand.
+
+The distribution is over the grade symbols alone: K rows of the head are multiplied, at the last
+prompt token. Left out: batching across processes (`piar score --pool` splits by file).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from store.errors import PiarError
+from store.task import Task, sample_text
+from store.trace import Parsed, parse_trace
+from trainers.checkpoint import MARKER, StudentCard, check, read_card
+from trainers.head import read_grades
+from trainers.layout import Item, Tokens
+from trainers.model import Policy, end_id, grade_ids, load_policy, prompt_ids
+from trainers.rollout import generate
+
+BATCH_TOKENS = 8192
+TRACE_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A student's opinion of one sample.
+
+    Attributes:
+        grade: the most likely symbol.
+        probs: over the task's grades in ascending order of value; sums to 1.
+        expected: the expected value of the grade.
+        text: the whole answer, when a trace was asked for.
+        trace: the answer, parsed.
+    """
+
+    grade: str
+    probs: tuple[float, ...]
+    expected: float
+    text: str | None = None
+    trace: Parsed | None = None
+
+
+class Student:
+    """A trained student, ready to judge samples of its task."""
+
+    def __init__(self, policy: Policy, tokenizer: Any, card: StudentCard) -> None:
+        self.policy, self.tokenizer, self.card = policy.eval(), tokenizer, card
+        self.grade_ids = grade_ids(tokenizer, card.task)
+
+    @property
+    def task(self) -> Task:
+        """What it judges."""
+        return self.card.task
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> "Student":
+        """A student from a checkpoint folder.
+
+        Raises:
+            PiarError: no student there, or a checkpoint that is not whole.
+        """
+        folder = Path(path)
+        card = read_card(folder)
+        if (folder / MARKER).exists():
+            check(folder)
+        policy, tokenizer = load_policy(str(folder), device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(policy, tokenizer, card)
+
+    def prompt(self, fields: Mapping[str, str]) -> list[int]:
+        """Tokens of the prompt that asks about a sample."""
+        missing = [name for name in self.task.fields if name not in fields]
+        if missing:
+            raise PiarError(f"The sample lacks the field {missing[0]!r} that this student reads.",
+                            f"It was taught on: {', '.join(self.task.fields)}.")  # fmt: skip
+        return prompt_ids(self.tokenizer, messages(self.card, {f: fields[f] for f in self.task.fields}))
+
+    @torch.no_grad()
+    def score(
+        self,
+        samples: Sequence[Mapping[str, str]],
+        *,
+        trace: bool = False,
+        on_progress: Callable[[int], None] = lambda n: None,
+    ) -> list[Scored]:
+        """Judge samples, in the order given.
+
+        Args:
+            samples: field -> text, each with all of the task's fields.
+            trace: also write the answer that follows the grade (one decoding; the grade does not change).
+            on_progress: called with the number of samples done since the last call.
+        """
+        prompts = [self.prompt(fields) for fields in samples]
+        scored: list[Scored] = [Scored("", (), 0.0)] * len(prompts)
+        for batch in _batches(prompts):
+            chosen = [prompts[i] for i in batch]
+            for i, probs in zip(batch, self._probs(chosen), strict=True):
+                scored[i] = self._scored(probs)
+            if trace:
+                texts = self._texts(chosen, [self.task.index(scored[i].grade) for i in batch])
+                for i, text in zip(batch, texts, strict=True):
+                    parsed = parse_trace(text, self.task)
+                    scored[i] = Scored(scored[i].grade, scored[i].probs, scored[i].expected, text, parsed)
+            on_progress(len(batch))
+        return scored
+
+    def _probs(self, prompts: Sequence[Tokens]) -> list[list[float]]:
+        ids = torch.tensor(self.grade_ids, device=self.policy.device)
+        packs = self.policy.pack([Item(p, [[0]]) for p in prompts])
+        probs: list[list[float]] = self.policy(packs, lambda h, w: read_grades(h, w, ids)).tolist()
+        return probs
+
+    def _scored(self, probs: list[float]) -> Scored:
+        values = [g.value for g in self.task.grades]
+        best = max(range(len(probs)), key=probs.__getitem__)
+        expected = sum(v * p for v, p in zip(values, probs, strict=True))
+        return Scored(self.task.symbols[best], tuple(probs), expected)
+
+    def _texts(self, prompts: Sequence[Tokens], grades: Sequence[int]) -> list[str]:
+        end = end_id(self.tokenizer)
+        starts = [self.grade_ids[g] for g in grades]
+        found = generate(self.policy, prompts, end=end, limit=TRACE_TOKENS, starts=starts, temperature=0)
+        return [self.tokenizer.decode([t for t in only if t != end]) for [only] in found]
+
+
+def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str]]:
+    """The chat that a student was taught to answer: the rubric, if it reads one, then the sample as JSON."""
+    sample = {"role": "user", "content": sample_text(fields)}
+    return [{"role": "system", "content": card.rubric}, sample] if card.prompt == "rulebook" else [sample]
+
+
+def score_samples(
+    path: str | Path,
+    samples: Sequence[Mapping[str, str]],
+    *,
+    trace: bool = False,
+    on_progress: Callable[[int], None] = lambda n: None,
+) -> list[Scored]:
+    """Judge samples with the student in a folder; see `Student.score`."""
+    return Student.load(path).score(samples, trace=trace, on_progress=on_progress)
+
+
+def _batches(prompts: Sequence[Tokens]) -> Iterator[list[int]]:
+    """Indices in an order that puts common prefixes side by side, cut by the tokens that are not shared."""
+    batch: list[int] = []
+    size = 0
+    previous: Tokens = ()
+    for i in sorted(range(len(prompts)), key=lambda j: list(prompts[j])):
+        common = next((n for n, (a, b) in enumerate(zip(previous, prompts[i], strict=False)) if a != b), len(previous))
+        new = len(prompts[i]) - common
+        if batch and size + new > BATCH_TOKENS:
+            yield batch
+            batch, size, new = [], 0, len(prompts[i])
+        batch.append(i)
+        size += new
+        previous = prompts[i]
+    if batch:
+        yield batch
