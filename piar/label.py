@@ -236,6 +236,12 @@ class Labeller:
         report.seconds = time.monotonic() - started
         return report
 
+    def pending(self, batches: Sequence[Batch]) -> Iterator[Request]:
+        """The requests that `judge` would send, in order. Nothing is asked and nothing is charged."""
+        for asks in _chunks(self._asks(batches), self.settings.chunk):
+            known = self._known(asks)
+            yield from {a.request.key: a.request for a in asks if a.request.key not in known}.values()
+
     # -- one chunk --------------------------------------------------------------------------
 
     def _judge_chunk(self, asks: Sequence[_Ask], report: LabelReport, total: int | None) -> list[Verdict]:

@@ -2,6 +2,7 @@
 
 import getpass
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
     from piar.config import Config
     from piar.doctor import Check
     from piar.export import What
+    from piar.forecast import Forecast, Receipt
+    from piar.label import Batch, Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
+    from piar.llm.cost import Budget
+    from piar.score import Scored
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
+    from store.journal import Journal
     from store.task import Task
-    from store.types import Instruction
+    from store.types import Instruction, Split
 
 CONFIG = "piar.toml"
 TASK = "task.toml"
@@ -39,6 +45,13 @@ report.html
 *.bak
 """
 
+_SIMULATED = """\
+# Everything here is simulated
+
+`piar init --example shop --pairs {pairs} --seed {seed}` made `shop.csv`: a made-up shop's queries and products, graded
+by a hidden rulebook, with three simulated raters and some gold that is wrong on purpose. `answers.parquet` holds the
+true grades and the rules behind them. Nothing but measuring may read it.
+"""
 _TASK_HEAD = """\
 # What is judged. Give each grade a name and a meaning: judges, annotators and models read them.
 # Fields and grade symbols stay as they are once rows are imported; everything else may be edited.
@@ -111,6 +124,8 @@ class Project:
         folder: str | Path,
         *,
         from_: str | Path | None = None,
+        example: Literal["shop"] | None = None,
+        pairs: int = 3000,
         mapping: "ImportMapping | None" = None,
         seed: int = 0,
         force: bool = False,
@@ -120,8 +135,9 @@ class Project:
         Args:
             folder: where; it must be empty or not there.
             from_: a file of samples and labels: proposes the task from it and imports it.
+            example: `shop` simulates a product-search world of `pairs` pairs and imports it.
             mapping: which column of that file holds what; the rest is guessed.
-            seed: of the splits.
+            seed: of the simulation and of the splits.
             force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
                 and a store is never replaced: what is imported is added to it.
 
@@ -137,6 +153,8 @@ class Project:
         _put(folder / CONFIG, template)
         _put(folder / ".gitignore", _GITIGNORE)
         project = cls.open(folder)
+        if example is not None:
+            project.imported = project._open_shop(pairs, seed)
         if from_ is not None:
             project.imported = project.import_([from_], mapping, seed=seed)
         return project
@@ -168,7 +186,24 @@ class Project:
                 import_files(self.store, [path], found.mapping, run_id, seed, self.config.split, report)
         return Imported(report, found.mapping if found else ImportMapping(), found.reasons if found else {}, proposed)
 
-    def _adopt(self, task: "Task") -> None:
+    def _open_shop(self, pairs: int, seed: int) -> Imported:
+        """Simulate a shop in this folder: `shop.csv` to work with, `answers.parquet` to measure by."""
+        from piar.shop import make_shop
+        from store.files import replacing
+        from store.importers import ImportMapping
+
+        world = make_shop(pairs, seed)
+        with replacing(self.folder / "shop.csv") as draft:
+            world.pairs.write_csv(draft)
+        with replacing(self.folder / "answers.parquet") as draft:
+            world.answers.write_parquet(draft)
+        _put(self.folder / "SIMULATED.md", _SIMULATED.format(pairs=pairs, seed=seed))
+        self._adopt(world.task, world.seed)
+        raters = tuple(name for name in world.pairs.columns if name.startswith("rater_"))
+        columns = ImportMapping(gold="grade", raters=raters, group="query", id="pair", source="shop (simulated)")
+        return self.import_([self.folder / "shop.csv"], columns, seed=seed)
+
+    def _adopt(self, task: "Task", instruction: "Instruction | None" = None) -> None:
         """Write a task's files: `task.toml`, an instruction to begin with, and the store."""
         from piar.instruction_file import write
         from store.db import Store
@@ -177,8 +212,8 @@ class Project:
         if (self.folder / STORE).exists():
             Store.open(self.folder / STORE, task)  # refuses another task's store
         _put(self.folder / TASK, _TASK_HEAD + dump_task(task))
-        if not (self.folder / INSTRUCTION).exists():
-            _put(self.folder / INSTRUCTION, write(first_instruction(task), task))
+        if instruction is not None or not (self.folder / INSTRUCTION).exists():
+            _put(self.folder / INSTRUCTION, write(instruction or first_instruction(task), task))
         Store.create(self.folder / STORE, task)
 
     # -- what it holds ----------------------------------------------------------------------
@@ -226,17 +261,135 @@ class Project:
 
     @contextmanager
     def run(self, verb: str, config: dict[str, Any], seed: int = 0) -> Iterator[str]:
-        """One command's life in the store: begun, then done, failed or interrupted."""
-        run_id = self.store.start_run(verb, config, seed)
+        """One command's life in the store: begun, then done, failed or interrupted, with what it cost."""
+        from piar.forecast import receipt
+
+        run_id, status = self.store.start_run(verb, config, seed), "failed"
         try:
             yield run_id
+            status = "done"
         except KeyboardInterrupt:
-            self.store.finish_run(run_id, "interrupted")
+            status = "interrupted"
             raise
-        except BaseException:
-            self.store.finish_run(run_id, "failed")
-            raise
-        self.store.finish_run(run_id, "done")
+        finally:
+            self.store.finish_run(run_id, status, receipt(self.store, run_id).cost_usd)
+
+    @contextmanager
+    def journal(self) -> "Iterator[Journal]":
+        """The journal, open for appending; folded into the store when it closes."""
+        from store.journal import Journal
+
+        journal = Journal(self.folder / JOURNAL)
+        try:
+            yield journal
+        finally:
+            journal.fold(self.store)
+            journal.close()
+
+    # -- judging ----------------------------------------------------------------------------
+
+    def label(
+        self,
+        where: str = "split in ('train', 'pool')",
+        *,
+        instruction: str | None = None,
+        votes: int | None = None,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+    ) -> "tuple[LabelReport, Receipt]":
+        """Let the teacher judge samples of the store; what is known is not asked again.
+
+        Args:
+            where: SQL condition over the columns of `samples`.
+            instruction: id of a known instruction; what `instruction.md` says when None.
+            votes: opinions of each sample; `[label] votes` when None.
+            budget: hard cap on calls and dollars.
+
+        Raises:
+            PiarError: the teacher cannot be asked at all.
+        """
+        from piar.forecast import receipt
+
+        config = {"where": where, "teacher": self.config.teacher.model, "label": self.config.label.model_dump()}
+        with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress) as labeller:
+            report = labeller.judge([self._batch(where, instruction, votes)])
+        return report, receipt(self.store, run_id, report.cached, report.seconds)
+
+    def forecast_label(
+        self, where: str = "split in ('train', 'pool')", *, instruction: str | None = None, votes: int | None = None
+    ) -> "Forecast":
+        """What `label` with the same arguments would ask, and what that would cost; nothing is asked."""
+        from piar.forecast import forecast
+
+        with self._labeller("") as labeller:
+            return forecast(self.store, self.config.teacher, labeller.pending([self._batch(where, instruction, votes)]))
+
+    def score(
+        self,
+        judge: str = "teacher",
+        split: "Split" = "test",
+        *,
+        instruction: str | None = None,
+        against: str | None = None,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+    ) -> "tuple[Scored, Receipt]":
+        """Measure a judge against truth, asking first what it has not said yet.
+
+        Args:
+            judge: `teacher`, `baseline:NAME` or `student:PATH`.
+            split: which rows.
+            instruction: what the teacher reads; `instruction.md` when None.
+            against: an older instruction's id, or another judge: adds what is gained over it.
+
+        Raises:
+            UsageError: an unknown judge or split.
+            PiarError: nothing is labelled there.
+        """
+        from piar.forecast import receipt
+        from piar.score import Judge, score
+
+        config = {"judge": judge, "split": split, "against": against, "teacher": self.config.teacher.model}
+        cached = 0
+
+        def teach(instruction_id: str | None) -> Judge:
+            nonlocal cached
+            with self._labeller(run_id, budget, on_progress) as labeller:
+                batch = self._batch(f"split = '{split}'", instruction_id, votes=1)
+                cached += labeller.judge([batch]).cached
+            return Judge(labeller.judge_name, batch.instruction.id)
+
+        with self.run("score", config) as run_id:
+            began = time.monotonic()
+            scored = score(self.store, judge, split, teach, instruction=instruction, against=against)
+        return scored, receipt(self.store, run_id, cached, time.monotonic() - began)
+
+    @contextmanager
+    def _labeller(
+        self, run_id: str, budget: "Budget | None" = None, on_progress: "OnProgress | None" = None
+    ) -> "Iterator[Labeller]":
+        from piar.label import Labeller
+
+        with self.journal() as journal, Labeller(
+            self.store, self.client("teacher"), journal, run_id=run_id, budget=budget, model=self.config.teacher,
+            prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress,
+        ) as labeller:  # fmt: skip
+            yield labeller
+
+    def _batch(self, where: str, instruction: str | None, votes: int | None = None) -> "Batch":
+        import duckdb
+
+        from piar.label import Batch
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        try:
+            samples = self.store.samples(where=where)
+        except duckdb.Error as error:
+            raise UsageError(
+                f"--where {where!r} fails: {str(error).splitlines()[0]}",
+                f"Write a condition over {', '.join(self.task.fields)}, split, source, group_key.",
+            ) from None
+        return Batch(read, samples, votes or self.config.label.votes)
 
     # -- looking ----------------------------------------------------------------------------
 

@@ -99,7 +99,8 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
         "gold": said.gold or (found.mapping.gold if found.mapping.gold in holds else None),
         "group": group or found.mapping.group,
     }
-    return Guess(found.mapping.model_copy(update=chosen), tuple(fields.values()), found.reasons)
+    reasons = {role: reason for role, reason in found.reasons.items() if role != "fields" and chosen.get(role)}
+    return Guess(found.mapping.model_copy(update=chosen), tuple(fields.values()), reasons)
 
 
 def _column_of(field: str, columns: list[str]) -> str | None:

@@ -1,6 +1,5 @@
 """Options that several verbs share, and what they mean together."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from store.errors import UsageError
 
 if TYPE_CHECKING:
+    from piar.llm.cost import Budget
     from store.importers import ImportMapping
 
 _COLUMNS = "columns"
@@ -47,8 +47,19 @@ Source = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-File = Annotated[Path, typer.Argument(metavar="FILE")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and at what cost; ask nothing.")]
+MaxUsd = Annotated[
+    float | None,
+    typer.Option("--max-usd", min=0, help="Hard cap on dollars, reserved before asking.", show_default="none"),
+]
+MaxCalls = Annotated[int | None, typer.Option("--max-calls", min=0, help="Hard cap on requests.", show_default="none")]
+
+
+def budget(max_usd: float | None, max_calls: int | None) -> "Budget":
+    """The hard caps of a paying verb."""
+    from piar.llm.cost import Budget
+
+    return Budget(max_calls, max_usd)
 
 
 def mapping(

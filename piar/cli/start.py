@@ -1,7 +1,7 @@
 """Verbs of the first minute: init, import."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ def init(
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Propose the task from a file and import it.")
     ] = None,
+    example: Annotated[
+        Literal["shop"] | None, typer.Option("--example", help="Simulate a product-search world and import it.")
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=100, help="Size of the simulated world.")] = 3000,
     gold: Gold = None,
     raters: Raters = None,
     group: GroupColumn = None,
@@ -45,7 +49,7 @@ def init(
     from piar.project import Project
 
     columns = mapping(gold, raters, group, fields, split, id, source)
-    project = Project.init(folder, from_=from_, mapping=columns, seed=seed, force=force)
+    project = Project.init(folder, from_=from_, example=example, pairs=pairs, mapping=columns, seed=seed, force=force)
     files = sorted(path.name for path in folder.iterdir())
     document: dict[str, Any] = {"project": str(folder), "files": files}
     if project.imported is None:

@@ -13,7 +13,10 @@ from rich.text import Text
 from piar.doctor import Check
 
 if TYPE_CHECKING:
+    from piar.forecast import Forecast, Receipt
     from piar.project import Imported
+    from piar.score import Measured, Scored
+    from store.stats import Gain, Interval
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -81,3 +84,85 @@ def imported(found: "Imported", folder: Path) -> RenderableType:
         pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades names and meanings"))
     pairs.append(("next", f"piar evolve -C {folder}"))
     return facts(pairs)
+
+
+def forecast_view(found: "Forecast") -> RenderableType:
+    """What would be asked, and what would leave the machine."""
+    goes = f"to {found.host}" if found.host else "nowhere: the model runs here"
+    return facts(
+        [
+            ("would ask", f"{found.asked:,} requests of {found.model}"),
+            ("fields", f"{', '.join(found.fields)} go {goes}"),
+            ("tokens", f"about {found.tokens_in:,} in, {found.tokens_out:,} out ({found.basis})"),
+            ("cost", f"about ${found.cost_usd:,.4f}" if found.cost_usd else "$0"),
+        ]
+    )
+
+
+def receipt_lines(found: "Receipt") -> list[tuple[str, RenderableType]]:
+    """What was asked and what it cost."""
+    failed = ", ".join(f"{n:,} {kind}" for kind, n in found.failed.items())
+    calls = f"{found.calls:,} calls · {found.cached:,} cached · {failed or '0'} failed"
+    tokens = f"{found.tokens_in:,} tokens in ({found.tokens_cached:,} cached), {found.tokens_out:,} out"
+    return [("receipt", f"{calls} · {tokens} · ${found.cost_usd:,.4f} · {found.seconds:,.1f} s")]
+
+
+def percent(interval: "Interval") -> str:
+    """A share with its interval, in per cent."""
+    if interval.value is None:
+        return "–"
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.value:.1f}"
+    return f"{100 * interval.value:.1f}  ({100 * interval.low:.1f} – {100 * interval.high:.1f})"
+
+
+def gain_line(gain: "Gain") -> str:
+    """A gain in points with its interval, and whether it is one."""
+    if gain.low is None or gain.high is None:
+        return f"{100 * gain.mean:+.1f} points; too few groups for an interval"
+    words = "" if gain.low > 0 or gain.high < 0 else ": not distinguishable from none"
+    return f"{100 * gain.mean:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}){words}"
+
+
+def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
+    """Headlines against gold and majority side by side, then baselines, grades, slices and the gain."""
+    measured = scored.measured
+    scores, majority = measured.scores, measured.majority
+    read = f" under {measured.judge.instruction}" if measured.judge.instruction else ""
+    title = f"{measured.judge.name}{read} on {measured.split}: {scores.n:,} rows, {scores.groups:,} groups"
+    names = {"accuracy": "accuracy", "macro_f1": "macro F1", "pair_accuracy": "pair accuracy",
+             "quadratic_kappa": "quadratic kappa", "ndcg": "nDCG", "ece": "calibration error"}  # fmt: skip
+    columns = ["%", "against truth", *(["against the majority"] if majority else [])]
+    rows = [
+        [name, percent(getattr(scores, key)), *([percent(getattr(majority, key))] if majority else [])]
+        for key, name in names.items()
+    ]
+    rows += [
+        [f"{other.judge.name} accuracy", percent(other.scores.accuracy), *_majority(other)]
+        for other in scored.baselines
+    ]
+    grades = [
+        [symbol, f"{grade.support:,}", percent(grade.precision), percent(grade.recall), percent(grade.f1)]
+        for symbol, grade in scores.per_grade.items()
+    ]
+    parts: list[RenderableType] = [
+        Text(title, style="bold"), table(columns, rows), "",
+        table(["grade", "rows", "precision", "recall", "F1"], grades), "",
+    ]  # fmt: skip
+    if scores.per_slice:
+        slices = [[n, f"{s.n:,}", percent(s.accuracy), percent(s.macro_f1)] for n, s in scores.per_slice.items()]
+        parts += [table(["slice", "rows", "accuracy", "macro F1"], slices), ""]
+    return Group(*parts, facts([*_gain(scored), *receipt_lines(receipt)]))
+
+
+def _majority(measured: "Measured") -> list[str]:
+    return [percent(measured.majority.accuracy)] if measured.majority else []
+
+
+def _gain(scored: "Scored") -> list[tuple[str, RenderableType]]:
+    gained = scored.gained
+    if gained is None:
+        return []
+    over = gained.against.instruction or gained.against.name
+    lines: list[tuple[str, RenderableType]] = [("gain", f"over {over}: {gain_line(gained.gain)}")]
+    return lines + ([("", f"against the majority: {gain_line(gained.majority)}")] if gained.majority else [])

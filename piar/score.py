@@ -1,0 +1,177 @@
+"""A judge's verdicts on a split measured against truth: gold first, and the raters' majority beside it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from store.errors import PiarError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from store.db import Store
+    from store.metrics import Scores
+    from store.stats import Gain
+    from store.types import Split
+
+JUDGES = ("teacher",)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Whose verdicts: a judge's name, and the instruction it read ("" for one that reads none)."""
+
+    name: str
+    instruction: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How good a judge is.
+
+    Attributes:
+        scores: against truth (gold, else the majority).
+        majority: against the raters' majority, on the rows that have one.
+        unjudged: rows without a verdict; they count as failed.
+    """
+
+    judge: Judge
+    split: str
+    scores: "Scores"
+    majority: "Scores | None"
+    unjudged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """What one judge gains over another on the same rows, against truth and against the majority."""
+
+    against: Judge
+    gain: "Gain"
+    majority: "Gain | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What `piar score` found. `baselines` are measured on the same rows as the judge."""
+
+    measured: Measured
+    gained: Gained | None
+    baselines: tuple[Measured, ...] = ()
+
+
+Teach = Callable[[str | None], Judge]
+
+
+def score(
+    store: "Store",
+    judge: str,
+    split: "Split",
+    teach: Teach,
+    *,
+    instruction: str | None = None,
+    against: str | None = None,
+    seed: int = 0,
+) -> Scored:
+    """Measure a judge; see `piar.project.Project.score`.
+
+    Args:
+        teach: makes sure that the teacher has judged the split under an instruction (None: the one in force).
+        against: the id of an instruction, or a judge.
+
+    Raises:
+        UsageError: an unknown split or judge.
+        PiarError: nothing is labelled there.
+    """
+    from store.types import SPLITS
+
+    if split not in SPLITS:
+        raise UsageError(f"There is no split {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
+    measured = measure(store, _ready(judge, instruction, teach), split, seed=seed)
+    if against is None:
+        return Scored(measured, None)
+    other = _ready(against, None, teach) if _is_judge(against) else teach(against)
+    return Scored(measured, compare(store, measured.judge, other, split, seed=seed))
+
+
+def _is_judge(text: str) -> bool:
+    return text.partition(":")[0] in JUDGES
+
+
+def _ready(judge: str, instruction: str | None, teach: Teach) -> Judge:
+    """The judge with all its verdicts in the store."""
+    if judge == "teacher":
+        return teach(instruction)
+    raise UsageError(f"There is no judge {judge!r}.", f"Choose one of {', '.join(JUDGES)}.")
+
+
+def measure(store: "Store", judge: Judge, split: "Split", *, seed: int = 0) -> Measured:
+    """Measure one judge on the labelled rows of a split; its first vote counts.
+
+    Raises:
+        PiarError: the split has no labelled rows, or the judge has no verdict there.
+        UsageError: a slice of task.toml is not a condition over the fields.
+    """
+    from store.metrics import evaluate
+
+    frame = rows(store, judge, split)
+    slices = list(store.task.slices)
+    voted = frame.filter(frame["majority"].is_not_null())
+    against_majority = voted.drop("gold").rename({"majority": "gold"}) if voted.height else None
+    return Measured(
+        judge,
+        split,
+        evaluate(frame, store.task, slices=slices, seed=seed),
+        None if against_majority is None else evaluate(against_majority, store.task, seed=seed),
+        int(frame["unjudged"].sum()),
+    )
+
+
+def compare(store: "Store", judge: Judge, against: Judge, split: "Split", *, seed: int = 0) -> Gained:
+    """What `judge` gains over `against` on the same rows, with its interval by group."""
+    from store.stats import paired_gain
+
+    after, before = rows(store, judge, split), rows(store, against, split)
+    gain = paired_gain(_right(before, "gold"), _right(after, "gold"), after["group"].to_numpy(), seed=seed)
+    voted = after["majority"].is_not_null()
+    a, b = after.filter(voted), before.filter(voted)
+    majority = (
+        paired_gain(_right(b, "majority"), _right(a, "majority"), a["group"].to_numpy(), seed=seed) if len(a) else None
+    )
+    return Gained(against, gain, majority)
+
+
+def rows(store: "Store", judge: Judge, split: "Split") -> "pl.DataFrame":
+    """Labelled rows of a split with a judge's first vote: sample_id, group, gold, majority, predicted, probs,
+    unjudged, and one boolean column for each slice.
+
+    Raises:
+        PiarError: nothing is labelled there, or the judge said nothing there.
+        UsageError: a slice of task.toml is not a condition over the fields.
+    """
+    import duckdb
+
+    from store.db import quote
+
+    slices = "".join(f", coalesce(({sql})::boolean, false) as {quote(name)}" for name, sql in store.task.slices.items())
+    query = f"""
+        with sample as (select *{slices} from samples where split = ?)
+        select s.sample_id, s.group_key as "group", t.grade as gold, m.grade as majority, v.grade as predicted, v.probs,
+               v.key is null as unjudged{"".join(f", s.{quote(name)}" for name in store.task.slices)}
+        from sample s join truth t using (sample_id) left join majority m using (sample_id)
+        left join (select * from verdict where judge = ? and instruction = ? and vote = 0) v using (sample_id)
+        order by s.sample_id"""
+    try:
+        frame = store.frame(query, [split, judge.name, judge.instruction])
+    except duckdb.Error as error:
+        problem = str(error).splitlines()[0]
+        raise UsageError(f"A slice of task.toml fails: {problem}", "Mend the condition under [slices].") from None
+    if frame.is_empty():
+        raise PiarError(f"No row of split {split} has a label, so nothing can be measured.", "Import labelled rows.")
+    if frame["unjudged"].all():
+        raise PiarError(f"{judge.name} has no verdict on split {split}.", "Run `piar score` without --max-calls.")
+    return frame
+
+
+def _right(frame: "pl.DataFrame", truth: str) -> list[int]:
+    return [int(said == held) for said, held in frame.select("predicted", truth).iter_rows()]

@@ -1,0 +1,29 @@
+from piar.forecast import forecast, receipt
+from piar.llm.base import Message, Request
+from piar.llm.connect import ModelSettings
+from piar.llm.cost import Price
+from store.journal import Journal
+from store.types import Completion, Failure, Usage
+from tests.small_project import small_project
+
+SETTINGS = ModelSettings(model="openai:m", base_url="https://api.example.org/v1", price=Price(input=1.0, output=2.0))
+
+
+def ask(number: int) -> Request:
+    return Request(str(number), (Message("user", "x" * 400),), max_tokens=100)
+
+
+def test_without_earlier_answers_the_limit_counts_and_with_them_their_length(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    found = forecast(project.store, SETTINGS, [ask(i) for i in range(10)])
+    assert (found.asked, found.tokens_in, found.tokens_out, found.host) == (10, 1000, 1000, "api.example.org")
+    assert found.cost_usd == (1000 * 1.0 + 1000 * 2.0) / 1e6
+    journal = Journal(tmp_path / "toys" / "journal")
+    for i in range(30):
+        journal.append("teacher", "r", Completion(str(i), "openai:m", "1", usage=Usage(100, 0, 7), cost_usd=0.5), None)
+    journal.append("teacher", "r", Completion("bad", "openai:m", failure=Failure("timeout", "late")), None)
+    journal.fold(project.store)
+    journal.close()
+    assert forecast(project.store, SETTINGS, [ask(i) for i in range(10)]).tokens_out == 70
+    paid = receipt(project.store, "r", cached=4)
+    assert (paid.calls, paid.cached, paid.failed, paid.tokens_out, paid.cost_usd) == (31, 4, {"timeout": 1}, 210, 15.0)

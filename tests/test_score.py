@@ -1,0 +1,103 @@
+import pytest
+
+from piar.llm.cost import Budget
+from piar.project import Project
+from piar.score import Judge, compare, measure
+from store.errors import PiarError, UsageError
+from store.types import Verdict
+from tests.small_project import small_project
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Project:
+    return Project.init(tmp_path_factory.mktemp("score") / "shop", example="shop", pairs=300)
+
+
+def say(project: Project, judge: str, grades: dict[str, str | None]) -> None:
+    """Verdicts of a judge by title."""
+    ids = dict(project.sql("select title, sample_id from samples").rows())
+    verdicts = [Verdict("", ids[title], judge, "", 0, grade) for title, grade in grades.items()]
+    project.store.record_verdicts(verdicts, "r")
+
+
+def test_a_judge_is_measured_against_gold_and_against_the_majority(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    doll = "[red]doll[/red] <b>\x1b[31m"
+    say(project, "baseline:good", {doll: "1", "-5 degrees": "1"})
+    measured = measure(project.store, Judge("baseline:good"), "test")
+    assert measured.scores.accuracy.value == 0.5  # gold: 1, 0
+    assert measured.majority.accuracy.value == 1.0  # majority: 1, 1
+    assert (measured.scores.n, measured.scores.groups, measured.unjudged) == (2, 1, 0)
+    say(project, "baseline:gold", {doll: "1", "-5 degrees": "0"})
+    gained = compare(project.store, Judge("baseline:gold"), Judge("baseline:good"), "test")
+    assert (gained.gain.mean, gained.majority.mean) == (0.5, -0.5)
+
+
+def test_a_row_without_a_verdict_counts_as_failed(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    say(project, "baseline:half", {"-5 degrees": "0"})
+    measured = measure(project.store, Judge("baseline:half"), "test")
+    assert (measured.scores.accuracy.value, measured.scores.failed, measured.unjudged) == (0.5, 1, 1)
+
+
+def test_nothing_to_measure_is_said_plainly(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    with pytest.raises(PiarError, match="split pool has a label"):
+        measure(project.store, Judge("baseline:x"), "pool")
+    with pytest.raises(PiarError, match="no verdict on split test"):
+        measure(project.store, Judge("baseline:x"), "test")
+    with pytest.raises(UsageError, match="no judge"):
+        project.score("gpt")
+    with pytest.raises(UsageError, match="no split"):
+        project.score(split="tset")
+
+
+def test_a_broken_slice_is_named(tmp_path) -> None:
+    small_project(tmp_path / "toys")
+    path = tmp_path / "toys" / "task.toml"
+    path.write_text(path.read_text() + '\n[slices]\nshort = "length(titel) < 9"\n')
+    with pytest.raises(UsageError, match="titel"):
+        measure(Project.open(tmp_path / "toys").store, Judge("baseline:x"), "test")
+
+
+def test_what_the_teacher_said_is_not_asked_again(shop) -> None:
+    first, receipt = shop.score(split="test")
+    again, second = shop.score(split="test")
+    assert receipt.calls == first.measured.scores.n
+    assert (second.calls, second.cached) == (0, receipt.calls)
+    assert again == first
+    assert set(first.measured.scores.per_slice) == set(shop.task.slices)
+
+
+def test_the_gain_over_an_older_instruction(shop) -> None:
+    old = shop.instruction().id
+    path = shop.folder / "instruction.md"
+    before = path.read_text()
+    path.write_text(before.split("## Rules")[0])
+    try:
+        scored, _ = shop.score(split="dev", against=old)
+    finally:
+        path.write_text(before)
+    assert scored.gained.against.instruction == old
+    assert scored.measured.judge.instruction != old
+    assert scored.gained.gain.low <= scored.gained.gain.mean <= scored.gained.gain.high
+
+
+def test_labelling_keeps_to_its_budget_and_its_forecast(shop) -> None:
+    forecast = shop.forecast_label()
+    report, receipt = shop.label(budget=Budget(max_calls=50))
+    assert (report.asked, receipt.calls, report.failed["budget"]) == (50, 50, forecast.asked - 50)
+    assert shop.forecast_label().asked == forecast.asked - 50
+    assert (forecast.host, forecast.fields, forecast.cost_usd) == (None, ("query", "title"), 0)
+    report, _ = shop.label()
+    assert (report.cached, report.asked) == (50, forecast.asked - 50)
+    assert shop.forecast_label().asked == 0
+    runs = shop.sql(
+        "select status, count(*) as n from runs join run_events using (run_id) where verb = 'label' group by 1"
+    )
+    assert runs.rows() == [("done", 2)]
+
+
+def test_a_wrong_condition_is_a_usage_error(shop) -> None:
+    with pytest.raises(UsageError, match="prize"):
+        shop.label("prize > 3")
