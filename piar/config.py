@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
+from piar.review.settings import ReviewSettings
 from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
@@ -23,6 +24,7 @@ class Config(Settings):
     reviser: ModelSettings = ModelSettings()
     split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
+    review: ReviewSettings = ReviewSettings()
 
 
 def load(folder: Path, overrides: Sequence[str] = ()) -> Config:

@@ -172,7 +172,7 @@ class Project:
         Raises:
             UsageError: a named column is missing, or no task can be recognised.
         """
-        from store.importers import ImportMapping, ImportReport, import_files, read_table
+        from store.importers import ImportMapping, ImportReport, import_table, read, read_table
         from store.propose import complete, propose_task
 
         sources = [Path(path) for path in paths]
@@ -182,8 +182,9 @@ class Project:
         report, found = ImportReport(), None
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
             for path in sources:
-                found = complete(read_table(path), self.task, mapping)
-                import_files(self.store, [path], found.mapping, run_id, seed, self.config.split, report)
+                table = read(path)
+                found = complete(table.frame, self.task, mapping)
+                import_table(self.store, table, found.mapping, path.stem, run_id, seed, self.config.split, report)
         return Imported(report, found.mapping if found else ImportMapping(), found.reasons if found else {}, proposed)
 
     def _open_shop(self, pairs: int, seed: int) -> Imported:

@@ -230,15 +230,14 @@ def _insert(
         [source, run_id, at],
     )
     for column, kind, annotator in [("gold", "gold", "gold"), *((c, "human", name) for c, name in raters.items())]:
-        added = con.execute(
+        con.execute(
             f"""insert into labels
                 (label_id, sample_id, source, annotator, grade, ordinal, batch, origin, run_id, created_at)
             select sha256(concat_ws(chr(31), 'label', sample_id, ?, ?, {column}, ordinal, ?))[:32]::uuid as id,
                    sample_id, ?, ?, {column}, ordinal, ?, ?, ?, ?
             from staged where {column} is not null and id not in (select label_id from labels)""",
             [kind, annotator, source, kind, annotator, source, source, run_id, at],
-        ).fetchall()
-        report.labels += added[0][0]
+        )
     counts = con.execute(
         "select count(*) filter (ordinal = 0 and not known), count(*) filter (ordinal = 0 and known), "
         "count(*) filter (ordinal > 0) from staged"

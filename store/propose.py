@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import polars as pl
 
 from store.errors import UsageError
-from store.importers import MISSING, ImportMapping
+from store.prepare import MISSING, SPLIT_NAMES, ImportMapping
 from store.task import RESERVED, Grade, Task
 
 MAX_GRADES = 12
@@ -17,7 +17,6 @@ _RATER = re.compile(r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|a
 _GROUP = ("query", "search_query", "search_term", "keyword", "question", "prompt", "topic", "customer", "user",
           "session", "conversation", "group")  # fmt: skip
 _ID = re.compile(r"(?:.*[ _-])?(?:id|key|uuid|guid|index|no|sku|asin)|unnamed.*|column_1", re.IGNORECASE)
-_SPLITS = frozenset({"train", "dev", "val", "valid", "validation", "holdout", "test", "pool"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,17 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     reasons: dict[str, str] = {}
     few = {name: values for name in frame.columns if (values := _values(frame[name])) is not None}
     free = [name for name in frame.columns if name not in {*said.fields.values(), *said.raters, said.gold, said.group}]
-    split = said.split or next((n for n in free if few.get(n) and {v.lower() for v in few[n]} <= _SPLITS), None)
+    split = said.split or next(
+        (n for n in free if few.get(n) and {v.lower() for v in few[n]} <= set(SPLIT_NAMES)), None
+    )
     free = [name for name in free if name != split]
     raters = said.raters or tuple(name for name in free if _RATER.fullmatch(name) and few.get(name))
     if raters and not said.raters:
         reasons["raters"] = f"{', '.join(raters)}: named like raters, {len(few[raters[0]])} distinct values"
-    gold = said.gold or _gold([n for n in free if n not in raters], few)
+    rated = frozenset().union(*(few.get(name) or () for name in raters))
+    gold = said.gold or _gold(
+        [n for n in free if n not in raters and (not rated or few.get(n, rated | {""}) <= rated)], few
+    )
     if gold and not said.gold:
         reasons["gold"] = f"{gold}: {len(few[gold])} distinct values ({', '.join(sorted(few[gold])[:6])})"
     free = [name for name in free if name not in raters and name != gold]
@@ -53,6 +57,8 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     group = said.group or _group(frame, texts)
     if group and not said.group:
         reasons["group"] = f"{group}: {frame[group].n_unique():,} distinct values on {len(frame):,} rows"
+    if split and not said.split and not _whole_groups(frame, group, split):
+        split, reasons["split"] = None, f"{split}: not used, it cuts through groups"
     chosen = said.model_copy(update={"gold": gold, "raters": raters, "group": group, "split": split})
     return Guess(chosen, texts, reasons)
 
@@ -149,6 +155,15 @@ def _group(frame: pl.DataFrame, texts: tuple[str, ...]) -> str | None:
     if named or not texts:
         return named
     return min(texts, key=lambda name: frame[name].n_unique())
+
+
+def _whole_groups(frame: pl.DataFrame, group: str | None, split: str) -> bool:
+    """Whether each group lies in one split: only then can a column be taken for a split without being named."""
+    return (
+        group is not None
+        and group in frame.columns
+        and not (frame.group_by(group).agg(pl.col(split).n_unique() > 1)[split].any())
+    )
 
 
 def _field_name(column: str) -> str:

@@ -137,5 +137,31 @@ create table queue (
     run_id    varchar not null
 );
 
+-- Review batches: what was given to whom, frozen when composed. Answers come back as rows of `labels`.
+create table review_batches (
+    batch      varchar not null,
+    config     json not null,
+    run_id     varchar not null,
+    created_at timestamp not null
+);
+
+create table review_tasks (
+    batch     varchar not null,
+    sample_id uuid not null,
+    annotator varchar not null,
+    role      varchar not null,                  -- queue, random, check, relabel
+    reason    varchar not null,                  -- why the queue chose it; '' otherwise
+    inclusion double,                            -- probability with which it was chosen
+    position  integer not null                   -- order in the annotator's project
+);
+
+create table review_projects (
+    batch      varchar not null,
+    annotator  varchar not null,
+    url        varchar not null,
+    project_id bigint not null,
+    created_at timestamp not null
+);
+
 -- How far each journal segment is folded; written in the transaction that holds its rows.
 create table journal_offsets (segment varchar not null, bytes bigint not null);

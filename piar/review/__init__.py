@@ -1,0 +1,1 @@
+"""Annotators in Label Studio: disagreements out in frozen batches, trusted labels back."""

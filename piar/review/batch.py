@@ -1,0 +1,196 @@
+"""A batch: rows chosen once, given to people, frozen.
+
+Chosen by us: a batch is sized in hours; its random rows alone enter agreement figures; rows seen by
+two people are taken from the random rows first; gold checks are rows whose label nobody doubts. Why
+blind, and why queue rows may not enter closed splits: arXiv 2507.15821 and the measurements in LOG.md.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from piar.review.settings import ReviewSettings
+from store.db import Store, now
+from store.errors import PiarError, UsageError
+from store.ids import seed_of
+from store.types import Split
+
+Role = Literal["queue", "random", "check", "relabel", "adjudicate"]
+DEFAULT_SECONDS = 20.0  # per row, until people's own pace is known
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One row for one person."""
+
+    sample_id: str
+    annotator: str
+    role: Role
+    reason: str = ""
+    inclusion: float | None = None
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was given to whom. `fresh` is False when the batch was composed before."""
+
+    name: str
+    assignments: tuple[Assignment, ...]
+    fresh: bool
+
+    def of(self, annotator: str) -> list[Assignment]:
+        """One person's rows in the order in which they are shown."""
+        return sorted((a for a in self.assignments if a.annotator == annotator), key=lambda a: a.position)
+
+    @property
+    def annotators(self) -> list[str]:
+        """Everyone with rows in the batch, by name."""
+        return sorted({a.annotator for a in self.assignments})
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    sample_id: str
+    role: Role
+    reason: str = ""
+    inclusion: float | None = None
+
+
+def compose(store: Store, name: str, settings: ReviewSettings, run_id: str, *, relabel: Split | None = None) -> Batch:
+    """Choose the rows of a batch and record them; a batch composed before is returned as it was.
+
+    Args:
+        store: the project's store; the queue comes from `piar mine`.
+        name: the batch's name, e.g. `w47`.
+        settings: size, shares and people.
+        run_id: recorded with the batch.
+        relabel: a whole split to be judged again, blind, instead of queue and random rows.
+
+    Raises:
+        UsageError: no annotators, or a name that is not a plain word.
+        PiarError: nothing to review.
+    """
+    if known := load(store, name):
+        return known
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise UsageError(f"{name!r} is no batch name", "Use letters, digits, '-', '_' and '.', e.g. --batch w47.")
+    if not settings.annotators:
+        raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
+    answers = max(1, round(settings.hours * 3600 / seconds_per_row(store)))
+    wanted = round(answers * settings.checks)
+    picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)
+    if not picks:
+        raise PiarError(
+            "There is nothing to review: the queue is empty and no row is left to draw.",
+            "Run `piar label`, then `piar mine`, then push again.",
+        )
+    checks = _checks(store, wanted, {p.sample_id for p in picks}, seed_of(settings.seed, name, "checks"))
+    assignments = _assign(picks, checks, settings, name)
+    _record(store, name, assignments, settings, run_id)
+    return Batch(name, tuple(assignments), fresh=True)
+
+
+def load(store: Store, name: str) -> Batch | None:
+    """A batch composed before, or None."""
+    rows = store.frame("select * from review_tasks where batch = ? order by annotator, position", [name]).rows(
+        named=True
+    )
+    assignments = (
+        Assignment(r["sample_id"], r["annotator"], r["role"], r["reason"], r["inclusion"], r["position"]) for r in rows
+    )
+    return Batch(name, tuple(assignments), fresh=False) if rows else None
+
+
+def seconds_per_row(store: Store) -> float:
+    """Median seconds a person took, over the labels that know it."""
+    row = store.frame(
+        "select median(seconds) as m, count(seconds) as n from label where source = 'human' and seconds > 0"
+    ).row(0)
+    return float(row[0]) if row[1] >= 20 else DEFAULT_SECONDS
+
+
+_FREE = """s.split not in ('dev', 'holdout', 'test') and s.origin = 'import'
+  and not exists (select 1 from review_tasks t where t.sample_id = s.sample_id)"""
+
+
+def _rows(store: Store, answers: int, settings: ReviewSettings, name: str) -> list[_Pick]:
+    """Random rows first (they are the honest part), then the queue by rank. Closed splits are never queued."""
+    unique = max(1, round(answers / (1 + settings.overlap)))
+    free = store.frame(f"select s.sample_id from samples s where {_FREE} order by s.sample_id")["sample_id"].to_list()
+    wanted = min(len(free), round(unique * settings.random))
+    drawn = random.Random(seed_of(settings.seed, name, "random")).sample(free, wanted)
+    chance = wanted / len(free) if free else None
+    picks = [_Pick(i, "random", "", chance) for i in drawn]
+    queue = store.frame(f"select s.sample_id, s.reason, s.inclusion from label_queue s where {_FREE} order by s.rank")
+    taken = set(drawn)
+    queued = [_Pick(i, "queue", reason, p) for i, reason, p in queue.rows() if i not in taken]
+    return picks + queued[: unique - len(picks)]
+
+
+def _relabel(store: Store, split: Split) -> list[_Pick]:
+    ids = store.frame("select sample_id from samples where split = ? order by sample_id", [split])[
+        "sample_id"
+    ].to_list()
+    return [_Pick(i, "relabel", split, 1.0) for i in ids]
+
+
+def _checks(store: Store, n: int, taken: set[str], seed: int) -> list[_Pick]:
+    """Rows whose gold nobody doubts: at least two people said the same as gold, none another grade."""
+    sql = """select l.sample_id from label l join samples s using (sample_id)
+             where l.grade is not null and l.source in ('gold', 'human') and s.split = 'train' group by l.sample_id
+             having count(distinct l.grade) = 1 and count(*) >= 3 and bool_or(l.source = 'gold') order by l.sample_id"""
+    ids = [i for i in store.frame(sql)["sample_id"].to_list() if i not in taken]
+    return [_Pick(i, "check") for i in random.Random(seed).sample(ids, min(n, len(ids)))]
+
+
+def _assign(picks: Sequence[_Pick], checks: Sequence[_Pick], settings: ReviewSettings, name: str) -> list[Assignment]:
+    """Deal rows round robin, doubled rows to two different people, then shuffle each person's pile."""
+    people = sorted(settings.annotators)
+    rng = random.Random(seed_of(settings.seed, name, "deal"))
+    dealt = rng.sample(list(picks), len(picks))
+    doubled = 0 if len(people) < 2 else round(len(picks) * settings.overlap)
+    twice = {p.sample_id for p in sorted(dealt, key=lambda p: p.role == "queue")[:doubled]}
+    piles: dict[str, list[_Pick]] = {person: [] for person in people}
+    for turn, pick in enumerate(dealt):
+        piles[people[turn % len(people)]].append(pick)
+        if pick.sample_id in twice:
+            piles[people[(turn + 1) % len(people)]].append(pick)
+    for turn, pick in enumerate(checks):
+        piles[people[turn % len(people)]].append(pick)
+    result = []
+    for person, pile in piles.items():
+        rng.shuffle(pile)
+        result += [Assignment(p.sample_id, person, p.role, p.reason, p.inclusion, i) for i, p in enumerate(pile)]
+    return result
+
+
+def _record(store: Store, name: str, assignments: Sequence[Assignment], settings: ReviewSettings, run_id: str) -> None:
+    rows = pl.DataFrame(
+        [(a.sample_id, a.annotator, a.role, a.reason, a.inclusion, a.position) for a in assignments],
+        orient="row",
+        schema={
+            "sample_id": pl.String,
+            "annotator": pl.String,
+            "role": pl.String,
+            "reason": pl.String,
+            "inclusion": pl.Float64,
+            "position": pl.Int32,
+        },
+    )
+    with store.write() as con:
+        con.execute(
+            "insert into review_batches values (?, ?, ?, ?)",
+            [name, json.dumps(settings.model_dump(mode="json")), run_id, now()],
+        )
+        con.register("composed", rows.to_arrow())
+        con.execute(
+            "insert into review_tasks "
+            "select ?, sample_id::uuid, annotator, role, reason, inclusion, position from composed",
+            [name],
+        )
+        con.unregister("composed")

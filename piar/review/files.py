@@ -1,0 +1,142 @@
+"""The round trip by files: Label Studio JSON for people without server access, CSV for people without Label Studio."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from piar.review.batch import Batch
+from piar.review.page import DOUBTS, field_key, page
+from piar.review.push_pull import Pulled, PullReport, keep, read_tasks, to_tasks
+from store.db import Store, now
+from store.errors import PiarError, UsageError
+from store.task import Task
+from store.types import Instruction, Label
+
+ANSWER_COLUMNS = ("grade", "rule", "doubts", "comment")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path) -> list[Path]:
+    """Write one file per annotator beside each other, named after `out`.
+
+    `out` ending in `.json` gives Label Studio task files and the page's configuration as `.xml`;
+    ending in `.csv` gives sheets with empty answer columns.
+
+    Raises:
+        UsageError: another ending.
+    """
+    writers = {".json": _write_json, ".csv": _write_csv}
+    if out.suffix not in writers:
+        raise UsageError(
+            f"{out.name} is neither .json nor .csv", "Name a .json file (Label Studio) or a .csv file (a sheet)."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for person in batch.annotators:
+        path = out.with_name(f"{out.stem}-{_plain(person)}{out.suffix}")
+        writers[out.suffix](path, to_tasks(store, batch.of(person)), store.task, person)
+        paths.append(path)
+    if out.suffix == ".json":
+        config = out.with_suffix(".xml")
+        config.write_text(page(store.task, instruction), encoding="utf-8")
+        paths.append(config)
+    return paths
+
+
+def _plain(person: str) -> str:
+    """An annotator's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in person.split("@")[0])[:40] or "annotator"
+
+
+def _write_json(path: Path, tasks: list[dict[str, Any]], task: Task, person: str) -> None:
+    path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _write_csv(path: Path, tasks: list[dict[str, Any]], task: Task, person: str) -> None:
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        sheet = csv.writer(file)
+        sheet.writerow(["sample_key", "annotator", *task.fields, *ANSWER_COLUMNS])
+        for item in tasks:
+            data = item["data"]
+            sheet.writerow([data["sample_key"], person, *(_safe(data[field_key(f)]) for f in task.fields), *[""] * 4])
+
+
+def _safe(text: str) -> str:
+    """A spreadsheet would run a cell that begins like a formula; an apostrophe in front makes it text."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id: str) -> PullReport:
+    """Read a filled-in file: a Label Studio JSON export, or a sheet that `export_batch` wrote.
+
+    Args:
+        annotator: who answered, where the file does not say it.
+
+    Raises:
+        PiarError: the file cannot be read as either.
+    """
+    pulled = Pulled()
+    assigned = {a.sample_id for a in batch.assignments if not annotator or a.annotator == annotator}
+    try:
+        if path.suffix == ".csv":
+            _read_csv(path, store.task, batch, annotator, pulled)
+        else:
+            tasks = json.loads(path.read_text(encoding="utf-8-sig"))
+            if not isinstance(tasks, list):
+                raise ValueError("it is not a list of tasks")
+            tasks = [t for t in tasks if isinstance(t, dict)]
+            present = {str(t.get("data", {}).get("sample_key")) for t in tasks if isinstance(t.get("data"), dict)}
+            read_tasks(
+                tasks,
+                store.task,
+                pulled,
+                owner=annotator or "unknown",
+                users=_users(tasks),
+                batch=batch.name,
+                assigned=assigned & present,
+            )
+    except FileNotFoundError:
+        raise PiarError(f"{path} does not exist.", "Name the file that the annotator sent back.") from None
+    except (ValueError, csv.Error) as error:
+        raise PiarError(
+            f"{path.name} cannot be read: {error}",
+            "Export it from Label Studio as JSON, or save the sheet as CSV in UTF-8.",
+        ) from None
+    return keep(store, pulled, batch.name, run_id)
+
+
+def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
+    """E-mails that the export itself knows; ids without one stay `user-N`."""
+    people = (a.get("completed_by") for t in tasks for a in t.get("annotations") or [] if isinstance(a, dict))
+    return {int(p["id"]): str(p["email"]) for p in people if isinstance(p, dict) and "id" in p and "email" in p}
+
+
+def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:
+    assigned = {a.sample_id for a in batch.assignments}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        sheet = csv.DictReader(file)
+        if not {"sample_key", "grade"} <= set(sheet.fieldnames or ()):
+            raise ValueError("it has no columns sample_key and grade")
+        for row in sheet:
+            grade, doubts = (row.get("grade") or "").strip(), (row.get("doubts") or "").replace(",", " ").split()
+            if row["sample_key"] not in assigned:
+                into.count("row without a known sample_key")
+            elif grade and grade not in task.symbols:
+                into.count(f"unknown grade {grade[:20]!r}")
+            elif grade or doubts or row.get("comment"):
+                into.labels.append(
+                    Label(
+                        sample_id=row["sample_key"],
+                        source="human",
+                        annotator=annotator or row.get("annotator") or "unknown",
+                        grade=grade or None,
+                        comment=(row.get("comment") or "").strip(),
+                        rule=(row.get("rule") or "").strip() or None,
+                        flags=tuple(d for d in doubts if d in DOUBTS),
+                        blind=True,
+                        batch=batch.name,
+                        origin=path.name,
+                        at=now(),
+                    )
+                )

@@ -1,0 +1,181 @@
+"""The labelling page, made from the task: one Label Studio configuration, and what an answer on it means.
+
+Fields come first, large and side by side with the grades; each grade has a hotkey; rules, evidence,
+doubts and a comment follow. Every text from the task or the instruction is an XML attribute written
+by a library, so nothing in it can become markup; every text from data arrives by reference (`$f_NAME`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from store.task import Grade, Task
+from store.types import Instruction
+
+# Flag -> what the annotator reads. The keys are what `labels.flags` holds.
+DOUBTS = {
+    "gold_is_wrong": "the existing label is wrong",
+    "rule_unclear": "a rule is unclear",
+    "ambiguous": "truly ambiguous",
+}
+_KEYS = "1234567890qwertyuiop"
+# Descendant selectors only: Label Studio escapes `>` in styles.
+_STYLE = """
+.piar{max-width:1100px;margin:0 auto}
+.piar-fields{display:grid;gap:10px;margin:4px 0 14px}
+.piar-field{border-left:3px solid #c8d3dc;padding:2px 0 2px 12px;font-size:17px;line-height:1.45}
+.piar-field h4,.piar-more h4{margin:0!important;font-size:12px!important;line-height:1.4!important;opacity:.65}
+.piar-more h4{margin-top:10px!important}
+"""
+
+
+def field_key(name: str) -> str:
+    """Key of a task's field in a Label Studio task; the prefix keeps it apart from ours."""
+    return f"f_{name}"
+
+
+def hotkeys(task: Task) -> dict[str, str]:
+    """Grade symbol -> key: the symbol itself where it is one character, else the next free key."""
+    taken = {s.lower() for s in task.symbols if len(s) == 1 and s.isalnum()}
+    free = iter(k for k in _KEYS if k not in taken)
+    return {s: s.lower() if len(s) == 1 and s.isalnum() else next(free) for s in task.symbols}
+
+
+def page(task: Task, instruction: Instruction, *, suggestions: bool = False) -> str:
+    """The labelling configuration.
+
+    Args:
+        task: fields, grades and the question.
+        instruction: its grade meanings and rules stand at hand.
+        suggestions: an adjudication page, which also shows what others and the models said.
+    """
+    root = ET.Element("View", className="piar")
+    ET.SubElement(root, "Style").text = _STYLE
+    if task.ask:
+        ET.SubElement(root, "Header", value=_text(task.ask), size="4")
+    fields = ET.SubElement(root, "View", className="piar-fields")
+    for name in task.fields:
+        box = ET.SubElement(fields, "View", className="piar-field")
+        ET.SubElement(box, "Header", value=_text(name.replace("_", " ")), size="5")
+        ET.SubElement(box, "Text", name=field_key(name), value=f"${field_key(name)}", granularity="word")
+    if suggestions:
+        ET.SubElement(root, "Text", name="said", value="$said")
+    _grades(root, task, instruction)
+    more = ET.SubElement(root, "View", className="piar-more")
+    _evidence(more, task)
+    _rules(more, task, instruction)
+    _doubts(more, task)
+    comment = {
+        "name": "comment",
+        "toName": _anchor(task),
+        "rows": "1",
+        "maxSubmissions": "1",
+        "editable": "true",
+        "placeholder": "comment: what would make this clear?",
+        "showSubmitButton": "false",
+    }
+    ET.SubElement(more, "TextArea", comment)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _grades(root: ET.Element, task: Task, instruction: Instruction) -> None:
+    keys = hotkeys(task)
+    choices = ET.SubElement(
+        root,
+        "Choices",
+        name="grade",
+        toName=_anchor(task),
+        choice="single-radio",
+        required="true",
+        showInline="false",
+        requiredMessage="Choose a grade.",
+    )
+    for grade in reversed(task.grades):
+        ET.SubElement(
+            choices, "Choice", value=_caption(grade, instruction), alias=grade.symbol, hotkey=keys[grade.symbol]
+        )
+
+
+def _caption(grade: Grade, instruction: Instruction) -> str:
+    meaning = instruction.meanings.get(grade.symbol, grade.meaning)
+    head = f"{grade.symbol} {grade.name}".strip()
+    return _text(f"{head}: {meaning}" if meaning else head)
+
+
+def _evidence(parent: ET.Element, task: Task) -> None:
+    labels = ET.SubElement(
+        parent, "Labels", name="evidence", toName=",".join(field_key(f) for f in task.fields), showInline="true"
+    )
+    ET.SubElement(labels, "Label", value="evidence", hotkey="e", background="#f2c94c")
+
+
+def _rules(parent: ET.Element, task: Task, instruction: Instruction) -> None:
+    if not instruction.rules:
+        return
+    ET.SubElement(parent, "Header", value="rule that decided (optional)", size="5")
+    rules = ET.SubElement(parent, "Choices", name="rule", toName=_anchor(task), choice="single", layout="select")
+    for rule in instruction.rules:
+        arrow = "" if rule.grade is None else f" → {rule.grade}"
+        ET.SubElement(rules, "Choice", value=_text(f"{rule.id}{arrow}: {rule.text}"), alias=rule.id)
+
+
+def _doubts(parent: ET.Element, task: Task) -> None:
+    doubts = ET.SubElement(parent, "Choices", name="doubt", toName=_anchor(task), choice="multiple", showInline="true")
+    for alias, words in DOUBTS.items():
+        ET.SubElement(doubts, "Choice", value=words, alias=alias)
+
+
+def _anchor(task: Task) -> str:
+    return field_key(task.fields[0])
+
+
+def _text(text: str) -> str:
+    """A fixed text on one line: a `$` with a word after it would be read as a reference to data."""
+    return " ".join(text.split()).replace("$", "$\u200b")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one annotation says."""
+
+    grade: str | None
+    rule: str | None = None
+    evidence: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+
+
+def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
+    """The result list of an annotation as an answer; unknown controls (an edited page) are ignored."""
+    choices: dict[str, list[str]] = {}
+    spans: list[str] = []
+    comment: list[str] = []
+    for item in result:
+        value = item.get("value")
+        if not isinstance(value, Mapping):
+            continue
+        name = str(item.get("from_name", ""))
+        if "choices" in value:
+            choices.setdefault(name, []).extend(str(c) for c in value["choices"])
+        elif name == "evidence" and isinstance(value.get("text"), str):
+            spans.append(value["text"])
+        elif name == "comment":
+            comment.extend(str(t) for t in _listed(value.get("text")))
+    grade = next((_alias(c, task.symbols) for c in choices.get("grade", [])), None)
+    rule = next((c.split(" ")[0].rstrip(":") for c in choices.get("rule", [])), None)
+    known = {words: alias for alias, words in DOUBTS.items()}
+    flags = tuple(known.get(c, c) for c in choices.get("doubt", []) if c in DOUBTS or c in known)
+    return Answer(grade, rule, tuple(spans), flags, "\n".join(comment).strip())
+
+
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _alias(choice: str, symbols: Sequence[str]) -> str | None:
+    """Label Studio stores the alias, but an older page or a hand-made export may hold the caption."""
+    if choice in symbols:
+        return choice
+    return next((s for s in symbols if choice.startswith((f"{s} ", f"{s}:"))), None)

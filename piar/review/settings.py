@@ -1,0 +1,28 @@
+"""`[review]` of `piar.toml`."""
+
+from pydantic import Field
+
+from store.settings import Settings
+
+
+class ReviewSettings(Settings):
+    """`[review]` of `piar.toml`: where Label Studio is, who annotates, how batches are made.
+
+    Attributes:
+        url: address of the Label Studio server.
+        token_env: name of the environment variable with a personal or legacy token.
+        annotators: e-mail addresses, one project each.
+        hours: size of a batch, all annotators together.
+        overlap: share of the rows that two people judge.
+        random: share of the rows drawn at random instead of from the queue.
+        checks: share of the answers that go to rows with undoubted gold.
+    """
+
+    url: str = "http://127.0.0.1:8080"
+    token_env: str = "LABEL_STUDIO_API_KEY"
+    annotators: tuple[str, ...] = ()
+    hours: float = Field(default=4.0, gt=0)
+    overlap: float = Field(default=0.12, ge=0, le=1)
+    random: float = Field(default=0.2, ge=0, le=1)
+    checks: float = Field(default=0.05, ge=0, le=0.5)
+    seed: int = 0

@@ -1,0 +1,260 @@
+"""How a batch stands: progress, agreement, each person's reliability, and what to talk about.
+
+Agreement is measured on random rows alone: rows chosen because judges disagree say nothing about how
+often people do.
+"""
+
+import csv
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from piar.review.batch import Batch, seconds_per_row
+from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, vote_counts
+from store.db import Store
+from store.stats import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One annotator's work in a batch. `reliability` is Dawid and Skene's, None below 20 answers."""
+
+    annotator: str
+    assigned: int
+    answered: int
+    skipped: int
+    seconds: float | None
+    hours_left: float
+    checks: int
+    checks_passed: int
+    reliability: float | None
+    foreign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far people agree on the random rows that two or more of them judged."""
+
+    items: int
+    alpha: Interval | None
+    fleiss: Interval | None
+    cohen: dict[str, float | None]
+    confusion: dict[str, list[list[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """`piar review status`.
+
+    Attributes:
+        overturned: gold rows that a majority of at least two blind people contradicts.
+        teacher_right: rows where adjudication sided with the teacher against a blind answer.
+    """
+
+    batch: str
+    annotators: list[Person]
+    agreement: Agreement
+    overturned: int
+    teacher_right: int
+    teacher_reliability: float | None
+
+
+_ANSWERS = """
+select t.sample_id, t.annotator as owner, t.role, l.annotator, l.grade, l.seconds, l.flags, g.grade as gold
+from review_tasks t
+left join label l on l.sample_id = t.sample_id and l.batch = t.batch and l.source = 'human'
+                     and (l.annotator = t.annotator or list_contains(l.flags, 'foreign_project'))
+left join (select sample_id, max(grade) as grade from label where source = 'gold' group by sample_id
+           having count(distinct grade) = 1) g on g.sample_id = t.sample_id
+where t.batch = ?"""
+
+
+def status(store: Store, batch: Batch) -> BatchStatus:
+    """Everything known about a batch that was pulled."""
+    answers = store.frame(_ANSWERS, [batch.name])
+    given = answers.filter(pl.col("grade").is_not_null())
+    reliability, teacher = _reliability(store, given)
+    pace = seconds_per_row(store)
+    people = [_person(answers, p, pace, reliability) for p in batch.annotators]
+    return BatchStatus(
+        batch.name, people, _agreement(store, given), _overturned(given), _teacher_right(store, batch.name), teacher
+    )
+
+
+def _person(answers: pl.DataFrame, person: str, pace: float, reliability: dict[str, float]) -> Person:
+    mine = answers.filter(
+        (pl.col("owner") == person) & ((pl.col("annotator") == person) | pl.col("annotator").is_null())
+    )
+    done = mine.filter(pl.col("annotator").is_not_null())
+    skipped = done.filter(pl.col("flags").list.contains("skipped")).height
+    checks = done.filter((pl.col("role") == "check") & pl.col("grade").is_not_null())
+    median = done["seconds"].median()
+    seconds = float(median) if isinstance(median, int | float) else None
+    left = mine.height - done.height
+    foreign = answers.filter(
+        (pl.col("annotator") == person) & (pl.col("owner") != person) & pl.col("flags").list.contains("foreign_project")
+    ).height
+    return Person(
+        person,
+        mine.height,
+        done.height,
+        skipped,
+        seconds,
+        left * (seconds or pace) / 3600,
+        checks.height,
+        checks.filter(pl.col("grade") == pl.col("gold")).height,
+        reliability.get(person),
+        foreign,
+    )
+
+
+def _agreement(store: Store, given: pl.DataFrame) -> Agreement:
+    task = store.task
+    rows = given.filter(pl.col("role") == "random").unique(["sample_id", "annotator"])
+    shared = rows.filter(pl.len().over("sample_id") > 1).sort("sample_id", "annotator")
+    if shared.is_empty():
+        return Agreement(0, None, None, {}, {})
+    items = shared["sample_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
+    grades = np.array([task.index(g) for g in shared["grade"]])
+    n, k = int(items.max()) + 1, len(task.symbols)
+    counts = vote_counts(items, grades, n, k)
+    values = [g.value for g in task.grades]
+    cohen, confusion = {}, {}
+    for a, b in itertools.combinations(sorted(set(shared["annotator"])), 2):
+        both = _both(shared, a, b)
+        if both.height:
+            first, second = ([task.index(g) for g in both[name]] for name in ("first", "second"))
+            cohen[f"{a} / {b}"] = cohen_kappa(first, second, k).value
+            confusion[f"{a} / {b}"] = vote_counts(np.array(first), np.array(second), k, k).tolist()
+    alpha = krippendorff_alpha(counts, level="ordinal", values=values)
+    return Agreement(n, alpha, fleiss_kappa(counts), cohen, confusion)
+
+
+def _both(rows: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
+    first = rows.filter(pl.col("annotator") == a).select("sample_id", first="grade")
+    return first.join(rows.filter(pl.col("annotator") == b).select("sample_id", second="grade"), on="sample_id")
+
+
+def _reliability(store: Store, given: pl.DataFrame) -> tuple[dict[str, float], float | None]:
+    """Dawid–Skene over the teacher and everyone who ever judged the batch's rows: two alone cannot be told apart."""
+    if given.height < 20:
+        return {}, None
+    rows = given.select("sample_id").unique()
+    votes = store.frame(
+        """select sample_id, annotator, grade from label where source = 'human' and grade is not null
+           qualify row_number() over (partition by sample_id, annotator order by created_at desc) = 1"""
+    ).join(rows, on="sample_id")
+    teacher = store.frame(
+        """select sample_id, 'teacher' as annotator, grade from verdict
+           where starts_with(judge, 'teacher:') and vote = 0 and grade is not null
+           qualify row_number() over (partition by sample_id order by created_at desc) = 1"""
+    ).join(rows, on="sample_id")
+    both = pl.concat([votes, teacher]).sort("sample_id", "annotator")
+    names = sorted(set(both["annotator"]))
+    items = both["sample_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
+    raters = np.array([names.index(a) for a in both["annotator"]])
+    grades = np.array([store.task.index(g) for g in both["grade"]])
+    found = dawid_skene(
+        items, raters, grades, n_items=int(items.max()) + 1, n_raters=len(names), k=len(store.task.symbols)
+    )
+    result = {name: float(r) for name, r in zip(names, found.reliability, strict=True)}
+    return {n: r for n, r in result.items() if n != "teacher"}, result.get("teacher")
+
+
+def _overturned(given: pl.DataFrame) -> int:
+    """Gold that at least two people, all of one mind, contradict."""
+    doubted = (
+        given.filter(pl.col("gold").is_not_null())
+        .unique(["sample_id", "annotator"])
+        .group_by("sample_id")
+        .agg(people=pl.len(), minds=pl.col("grade").n_unique(), against=(pl.col("grade") != pl.col("gold")).all())
+    )
+    return doubted.filter((pl.col("people") > 1) & (pl.col("minds") == 1) & pl.col("against")).height
+
+
+def _teacher_right(store: Store, batch: str) -> int:
+    sql = """select count(distinct b.sample_id) from label b
+             join label j on j.sample_id = b.sample_id and j.blind = false and j.grade is not null
+             join verdict v on v.sample_id = b.sample_id and v.vote = 0 and starts_with(v.judge, 'teacher:')
+             where b.batch = ? and b.blind and b.grade <> j.grade and v.grade = j.grade"""
+    return int(store.frame(sql, [batch]).item())
+
+
+def agenda(store: Store, batch: Batch, instruction_rules: Sequence[tuple[str, str]]) -> str:
+    """Comments on unclear rules and open disagreements, grouped by rule, as Markdown for a meeting."""
+    fields = ", ".join(f's."{f}"' for f in store.task.fields)
+    rows = store.frame(
+        f"""select coalesce(l.rule, '') as rule, l.sample_id, l.annotator, l.grade, l.comment, l.flags, {fields}
+            from label l join samples s using (sample_id) where l.batch = ? and l.source = 'human'
+            order by rule, l.sample_id, l.annotator""",
+        [batch.name],
+    )
+    disputed = set(
+        rows.filter(pl.col("grade").is_not_null())
+        .group_by("sample_id")
+        .agg(pl.col("grade").n_unique().alias("n"))
+        .filter(pl.col("n") > 1)["sample_id"]
+    )
+    open_rows = [
+        r
+        for r in rows.iter_rows(named=True)
+        if r["sample_id"] in disputed
+        or r["comment"]
+        or set(r["flags"]) & {"rule_unclear", "ambiguous", "gold_is_wrong"}
+    ]
+    texts = dict(instruction_rules)
+    lines = [f"# Agenda of batch {batch.name}", "", f"{len({r['sample_id'] for r in open_rows})} open rows.", ""]
+    by_sample: dict[str, list[dict[str, object]]] = {}
+    for row in open_rows:
+        by_sample.setdefault(str(row["sample_id"]), []).append(row)
+    for rule, samples in _by_rule(by_sample):
+        lines += [f"## {rule or 'No rule named'}", "", *([_md(texts[rule]), ""] if rule in texts else [])]
+        for said in samples:
+            lines.append("- " + "; ".join(f"{f}: {_md(str(said[0][f] or ''))}" for f in store.task.fields))
+            lines += [f"    - {_md(str(s['annotator']))}: {s['grade'] or 'no grade'}{_aside(s)}" for s in said]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _by_rule(samples: dict[str, list[dict[str, object]]]) -> list[tuple[str, list[list[dict[str, object]]]]]:
+    grouped: dict[str, list[list[dict[str, object]]]] = {}
+    for said in samples.values():
+        rule = next((str(s["rule"]) for s in said if s["rule"]), "")
+        grouped.setdefault(rule, []).append(said)
+    return sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0]))
+
+
+def _aside(said: dict[str, object]) -> str:
+    flags = said["flags"]
+    words = [str(f).replace("_", " ") for f in flags] if isinstance(flags, list) else []
+    parts = [*words, *([f"“{_md(str(said['comment']))}”"] if said["comment"] else [])]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _md(text: str) -> str:
+    """Text from data as Markdown text: markup in it stays visible."""
+    flat = " ".join(text.split())[:300]
+    return "".join(f"\\{c}" if c in "\\`*_[]<>#|" else c for c in flat)
+
+
+def hours(store: Store, out: Path) -> int:
+    """CSV of seconds spent per person, batch and day; returns its number of rows."""
+    rows = store.frame(
+        """select annotator, batch, created_at::date as day, count(*) as rows, round(sum(seconds) / 3600, 3) as hours
+           from label where source = 'human' and seconds is not null group by all order by annotator, day, batch"""
+    )
+    with out.open("w", encoding="utf-8", newline="") as file:
+        sheet = csv.writer(file)
+        sheet.writerow(rows.columns)
+        sheet.writerows(rows.rows())
+    return rows.height
+
+
+def latest_batch(store: Store) -> str | None:
+    """Name of the batch composed last."""
+    row = store.frame("select batch from review_batches order by created_at desc limit 1")
+    return None if row.is_empty() else str(row.item())

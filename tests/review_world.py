@@ -1,0 +1,153 @@
+"""A store with a queue to review, annotators with known error rates, and a desk that stands in for a server."""
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from piar.review.batch import Assignment, Batch
+from store.db import Store, now
+from store.ids import content_id, sample_id
+from store.task import Grade, Step, Task
+
+ANNOTATORS = ("ann@example.com", "bob@example.com")
+HOSTILE = [
+    "<script>alert(1)</script> & <b>bold</b>",
+    "{{ 7 * 7 }} {% raw %} $f_query",
+    "&lt;already&gt; &#x41; <!ENTITY x 'y'>",
+    "مرحبا שלום \u202eright to left",
+    "🎧🎧 emoji and \u200b zero width",
+    "line one\nline two\ttab",
+    "=1+1",
+    "x" * 100_000,
+]
+TASK = Task(
+    name="shop",
+    group_by="query",
+    fields=("query", "title"),
+    ask="How well does this product answer the query?",
+    grades=tuple(Grade(symbol=str(i), name=n, value=i, meaning=m) for i, (n, m) in enumerate(
+        [("poor", "No use."), ("fair", "An <b>accessory</b>."), ("good", "$would do"), ("perfect", "Exactly it.")]
+    )),
+    steps=(Step(name="reason"),),
+)  # fmt: skip
+
+
+def review_store(
+    folder: Path, rows: int = 200, queued: int = 60, texts: Iterable[str] = ()
+) -> tuple[Store, dict[str, str]]:
+    """A store with `rows` train samples and their true grades (known to the test alone), and a queue."""
+    rng = random.Random(7)
+    store = Store.create(folder / "piar.duckdb", TASK)
+    titles = list(texts)
+    titles += [f"product {i}" for i in range(rows - len(titles))]
+    frame = []
+    for i, title in enumerate(titles):
+        query = f"query {i % 20}"
+        split = "test" if i % 20 >= 18 else "train"
+        frame.append((sample_id(query, (query, title)), query, split, query, title, rng.choice("0123")))
+    truth = {row[0]: row[5] for row in frame}
+    columns = ["key", "group", "split", "query", "title", "grade"]
+    samples = pl.DataFrame(frame, orient="row", schema=dict.fromkeys(columns, pl.String))
+    labels = samples.join(
+        pl.DataFrame({"source": ["gold", "human", "human"], "who": ["gold", "rater_1", "rater_2"]}), how="cross"
+    )
+    labels = labels.with_columns(
+        id=pl.Series([content_id(k, w) for k, w in labels.select("key", "who").rows()], dtype=pl.String)
+    )
+    queue = samples.filter(pl.col("split") == "train").head(queued).with_row_index("rank")
+    at = now()
+    with store.write() as con:
+        for name, table in (("samples_in", samples), ("labels_in", labels), ("queue_in", queue)):
+            con.register(name, table.to_arrow())
+        con.execute(
+            "insert into samples (sample_id, group_key, split, source, run_id, created_at, query, title) "
+            "select key, \"group\", split, 'test', 'r', ?, query, title from samples_in",
+            [at],
+        )
+        con.execute(
+            "insert into labels (label_id, sample_id, source, annotator, grade, run_id, created_at) "
+            "select id, key, source, who, grade, 'r', ? from labels_in",
+            [at],
+        )
+        con.execute("insert into queue select key, 'teacher_gold', 1.0, null, rank, 'mine-1' from queue_in")
+    return store, truth
+
+
+def answer(truth: str, accuracy: float, rng: random.Random) -> str:
+    """One simulated annotator's grade: right with this probability, else another at random."""
+    return truth if rng.random() < accuracy else rng.choice([g for g in "0123" if g != truth])
+
+
+def result(grade: str, **more: Any) -> list[dict[str, Any]]:
+    """An annotation's result as Label Studio writes it."""
+    items = [{"from_name": "grade", "to_name": "f_query", "type": "choices", "value": {"choices": [grade]}}]
+    if "rule" in more:
+        items.append(
+            {"from_name": "rule", "to_name": "f_query", "type": "choices", "value": {"choices": [more["rule"]]}}
+        )
+    if "doubts" in more:
+        items.append(
+            {"from_name": "doubt", "to_name": "f_query", "type": "choices", "value": {"choices": more["doubts"]}}
+        )
+    if "comment" in more:
+        items.append(
+            {"from_name": "comment", "to_name": "f_query", "type": "textarea", "value": {"text": [more["comment"]]}}
+        )
+    return items
+
+
+class Desk:
+    """The verbs of `piar.review.server.Server` over a dict; `fail_after` breaks the n-th chunk."""
+
+    url = "http://desk"
+
+    def __init__(self, chunk: int = 10) -> None:
+        self.chunk = chunk
+        self.projects: dict[str, list[dict[str, Any]]] = {}
+        self.people = dict(enumerate(ANNOTATORS, start=1))
+        self.fail_after: int | None = None
+
+    def users(self) -> dict[int, str]:
+        return dict(self.people)
+
+    def project(self, title: str, config: str, description: str) -> int:
+        self.projects.setdefault(title, [])
+        return list(self.projects).index(title)
+
+    def _of(self, project: int) -> list[dict[str, Any]]:
+        return list(self.projects.values())[project]
+
+    def keys(self, project: int) -> set[str]:
+        return {t["data"]["sample_key"] for t in self._of(project)}
+
+    def add(self, project: int, tasks: list[dict[str, Any]], progress: Any = None) -> None:
+        for start in range(0, len(tasks), self.chunk):
+            if self.fail_after is not None:
+                self.fail_after -= 1
+                if self.fail_after < 0:
+                    raise ConnectionError("the network went away")
+            self._of(project).extend({**t, "annotations": []} for t in tasks[start : start + self.chunk])
+
+    def tasks(self, project: int) -> list[dict[str, Any]]:
+        return self._of(project)
+
+    def annotate(self, batch: Batch, truth: dict[str, str], accuracy: dict[str, float], seed: int = 0) -> None:
+        """Everyone answers their own project."""
+        ids = {name: i for i, name in self.people.items()}
+        for title, tasks in self.projects.items():
+            person = next(p for p in batch.annotators if title.endswith(p))
+            rng = random.Random(f"{seed}{person}")
+            for n, task in enumerate(tasks):
+                grade = answer(truth[task["data"]["sample_key"]], accuracy[person], rng)
+                task["annotations"] = [{"id": n, "completed_by": ids[person], "result": result(grade),
+                                        "lead_time": 12.5,
+                                        "was_cancelled": False, "updated_at": "2026-11-20T10:00:00Z"}]  # fmt: skip
+
+
+def frame(assignments: Iterable[Assignment]) -> pl.DataFrame:
+    """Assignments as a frame, for counting."""
+    return pl.DataFrame([(a.sample_id, a.annotator, a.role) for a in assignments], orient="row",
+                        schema=["sample_id", "annotator", "role"])  # fmt: skip
