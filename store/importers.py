@@ -1,4 +1,4 @@
-"""Rows of a file into samples and labels: checked, cleaned, given ids and splits, each counted."""
+"""Rows of files into samples and labels: given ids and splits, each row counted, nothing entered twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,32 +6,24 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-from pydantic import Field
 
 from store.db import Store, now, quote
-from store.errors import UsageError
-from store.readers import Rejection, Table, read, read_table
-from store.settings import Settings
-from store.splits import SplitSettings, assign
-from store.task import Task
+from store.prepare import MISSING, ImportMapping, Rows, prepare
+from store.readers import read, read_table
+from store.splits import SplitSettings, assign, near_duplicates, normal_form
+from store.tables import Rejection, Table
+from store.types import SPLITS
 
-__all__ = ["ImportMapping", "ImportReport", "Rejection", "import_files", "read_table"]
-
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
-
-
-class ImportMapping(Settings):
-    """Which column holds what. `fields` names only those whose column is called otherwise."""
-
-    fields: dict[str, str] = Field(default_factory=dict)
-    gold: str | None = None
-    raters: tuple[str, ...] = ()
-    group: str | None = None
-    split: str | None = None
-    id: str | None = None
-    inclusion: str | None = None
-    source: str | None = None
+__all__ = [
+    "MISSING",
+    "ImportMapping",
+    "ImportReport",
+    "Rejection",
+    "import_files",
+    "import_table",
+    "read",
+    "read_table",
+]
 
 
 @dataclass(slots=True)
@@ -43,9 +35,12 @@ class ImportReport:
         added: samples that are new.
         known: samples that the store had already.
         repeats: rows that repeat the (group, fields) of an earlier row: more votes on one sample.
-        labels: labels that are new.
+        labels: labels that are new; `changed` of them differ from what the same file said before.
+        cleaned: cells from which control characters were removed.
         rejected: rows left out, each with its line and reason.
         splits: samples of these rows by split.
+        same_ids: ids of the owner that stand for more than one content.
+        near_duplicates: pairs of groups in different splits that differ in spelling only.
     """
 
     read: int = 0
@@ -53,8 +48,12 @@ class ImportReport:
     known: int = 0
     repeats: int = 0
     labels: int = 0
+    changed: int = 0
+    cleaned: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
+    same_ids: list[str] = field(default_factory=list)
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
 
 
 def import_files(
@@ -77,176 +76,251 @@ def import_files(
     """
     report = report or ImportReport()
     for path in paths:
-        _import_table(store, read(path), mapping, path.stem, run_id, seed, splits or SplitSettings(), report)
+        import_table(store, read(path), mapping, path.stem, run_id, seed, splits, report)
     return report
 
 
-def _import_table(
+def import_table(
     store: Store,
     table: Table,
     mapping: ImportMapping,
-    stem: str,
+    name: str,
     run_id: str,
-    seed: int,
-    splits: SplitSettings,
-    report: ImportReport,
-) -> None:
+    seed: int = 0,
+    splits: SplitSettings | None = None,
+    report: ImportReport | None = None,
+) -> ImportReport:
+    """As `import_files`, for a file that has been read; `name` is its source unless the mapping names one."""
+    report = report or ImportReport()
     rows = prepare(table, store.task, mapping)
-    report.read += len(table.frame)
-    report.rejected += [*table.rejected, *rows.rejected]
     with store.write() as con:
-        con.register("incoming", rows.frame.to_arrow())
-        _stage(con, store.task)
-        _deal(con, store, seed, splits)
-        _insert(con, store.task, mapping.source or stem, run_id, rows.raters, report)
-        con.unregister("incoming")
+        load = _Load(con, store, rows, mapping.source or name, run_id)
+        load.stage()
+        load.deal(splits or SplitSettings(), seed)
+        rejected = load.reject_misplaced()
+        load.insert_samples()
+        labels, changed = load.insert_labels()
+        load.move_from_pool()
+        load.count(report)
+    report.read += len(table.frame)
+    report.labels += labels
+    report.changed += changed
+    report.cleaned += rows.cleaned
+    report.rejected += sorted([*table.rejected, *rows.rejected, *rejected], key=lambda r: r.line)
+    return report
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Checked rows: `line`, `group`, the task's fields, `external`, `gold` and one column for each rater."""
+class _Load:
+    """One table on its way into the store, inside one transaction; works on temporary tables."""
 
-    frame: pl.DataFrame
-    raters: dict[str, str]
-    rejected: list[Rejection]
+    def __init__(self, con: duckdb.DuckDBPyConnection, store: Store, rows: Rows, source: str, run_id: str) -> None:
+        self.con = con
+        self.task = store.task
+        self.rows = rows
+        self.source = source
+        self.run_id = run_id
+        self.at = now()
 
-
-def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
-    """Columns chosen by the mapping, texts cleaned, grades as the task's symbols; rows that fail are rejected."""
-    frame = table.frame
-    columns = {name: mapping.fields.get(name, name) for name in task.fields}
-    group = mapping.group or columns.get(task.group_by, task.group_by)
-    raters = {f"rater{i}": name for i, name in enumerate(mapping.raters)}
-    named = [*columns.values(), group, *mapping.raters, *(c for c in (mapping.gold, mapping.id) if c)]
-    missing = [name for name in dict.fromkeys(named) if name not in frame.columns]
-    if missing:
-        raise UsageError(
-            f"No column {', '.join(map(repr, missing))}; the file has {', '.join(frame.columns)}.",
-            "Name the columns with --map field=column, --gold, --raters, --group, --id.",
+    def stage(self) -> None:
+        """`staged`: the rows with `sample_id`, `ordinal` (0 for the first row of a sample) and `known`."""
+        fields = ", ".join(f"f{i}" for i in range(len(self.task.fields)))
+        self._table(
+            "hashed",
+            f"""select *, sha256(concat_ws(chr(31), 'sample', "group", {fields}))[:32]::uuid as sample_id
+            from incoming""",
+            incoming=self.rows.frame,
         )
-    texts = {f"f{i}": columns[name] for i, name in enumerate(task.fields)} | {"group": group}
-    grades = ({"gold": mapping.gold} if mapping.gold else {}) | raters
-    symbols = {name: _symbols(frame[column], task) for name, column in grades.items()}
-    clean = frame.select(
-        table.lines.alias("line"),
-        *(pl.col(c).str.replace_all(_CONTROL, " ").str.strip_chars().alias(name) for name, c in texts.items()),
-        (pl.col(mapping.id) if mapping.id else pl.lit(None, pl.String)).alias("external"),
-        *(
-            pl.col(c).replace_strict(symbols[name], default="?", return_dtype=pl.String).alias(name)
-            for name, c in grades.items()
-        ),
-        *([] if mapping.gold else [pl.lit(None, pl.String).alias("gold")]),
-    )
-    reasons = _reasons(clean, len(task.fields), grades)
-    bad = clean.with_columns(reason=reasons).filter(pl.col("reason") != "")
-    rejected = [Rejection(line, reason) for line, reason in bad.select("line", "reason").rows()]
-    return Rows(clean.filter(reasons == ""), raters, rejected)
-
-
-def _reasons(frame: pl.DataFrame, fields: int, grades: dict[str, str]) -> pl.Series:
-    empty = pl.all_horizontal(pl.col(f"f{i}") == "" for i in range(fields))
-    reason = pl.when(pl.col("group") == "").then(pl.lit("no group")).when(empty).then(pl.lit("every field is empty"))
-    for name, column in grades.items():
-        reason = reason.when(pl.col(name) == "?").then(pl.lit(f"unknown grade in column {column!r}"))
-    return frame.select(reason.otherwise(pl.lit(""))).to_series()
-
-
-def _symbols(column: pl.Series, task: Task) -> dict[str, str | None]:
-    """Cell -> grade symbol (by symbol, name or numeric value), None where missing; unknown cells are absent."""
-    known: dict[str, str | None] = {}
-    for cell in column.unique().to_list():
-        text = cell.strip()
-        if text in task.symbols:
-            known[cell] = text
-        elif text.lower() in MISSING:
-            known[cell] = None
-        elif (symbol := _by_name_or_value(text, task)) is not None:
-            known[cell] = symbol
-    return known
-
-
-def _by_name_or_value(text: str, task: Task) -> str | None:
-    for grade in task.grades:
-        if text.lower() in (grade.name.lower(), grade.symbol.lower()):
-            return grade.symbol
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return next((g.symbol for g in task.grades if _number(g.symbol) == value), None)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-# -- the store's side -----------------------------------------------------------------------
-
-
-def _stage(con: duckdb.DuckDBPyConnection, task: Task) -> None:
-    fields = ", ".join(f"f{i}" for i in range(len(task.fields)))
-    con.execute(
-        f"""create or replace temp table staged as
-        with hashed as (
-            select *, sha256(concat_ws(chr(31), 'sample', "group", {fields}))[:32]::uuid as sample_id from incoming)
-        select *, row_number() over (partition by sample_id order by line) - 1 as ordinal,
-               exists (select 1 from samples s where s.sample_id = hashed.sample_id) as known
-        from hashed"""
-    )
-
-
-def _deal(con: duckdb.DuckDBPyConnection, store: Store, seed: int, splits: SplitSettings) -> None:
-    """Temp table `dealt`: the split of each group in `staged`."""
-    values = ", ".join(f"({i}, ?)" for i in range(len(store.task.grades)))
-    con.execute(f"create or replace temp table grade_value as select * from (values {values}) g(value, symbol)",
-                list(store.task.symbols))  # fmt: skip
-    groups = con.sql(
-        """select "group", avg(value)::double as value, count(*) as rows
-        from staged join grade_value on symbol = gold
-        where "group" not in (select group_key from samples) group by "group" """
-    ).pl()
-    con.register("fresh", assign(groups, splits, seed).to_arrow())
-    con.execute(
-        """create or replace temp table dealt as
-        select "group", split from fresh
-        union all select group_key, any_value(split) from samples group by group_key"""
-    )
-    con.unregister("fresh")
-
-
-def _insert(
-    con: duckdb.DuckDBPyConnection, task: Task, source: str, run_id: str, raters: dict[str, str], report: ImportReport
-) -> None:
-    names = "".join(f", {quote(name)}" for name in task.fields)
-    fields = "".join(f", f{i}" for i in range(len(task.fields)))
-    at = now()
-    con.execute(
-        f"""insert into samples (sample_id, group_key, split, source, external_id, run_id, created_at{names})
-        select sample_id, "group", coalesce(split, 'pool'), ?, external, ?, ?{fields}
-        from staged left join dealt using ("group") where ordinal = 0 and not known""",
-        [source, run_id, at],
-    )
-    for column, kind, annotator in [("gold", "gold", "gold"), *((c, "human", name) for c, name in raters.items())]:
-        con.execute(
-            f"""insert into labels
-                (label_id, sample_id, source, annotator, grade, ordinal, batch, origin, run_id, created_at)
-            select sha256(concat_ws(chr(31), 'label', sample_id, ?, ?, {column}, ordinal, ?))[:32]::uuid as id,
-                   sample_id, ?, ?, {column}, ordinal, ?, ?, ?, ?
-            from staged where {column} is not null and id not in (select label_id from labels)""",
-            [kind, annotator, source, kind, annotator, source, source, run_id, at],
+        self._table(
+            "repeated",
+            """select "row", row_number() over (partition by sample_id order by "row") - 1 as ordinal
+            from hashed
+            where sample_id in (select sample_id from hashed group by sample_id having count(*) > 1)""",
         )
-    counts = con.execute(
-        "select count(*) filter (ordinal = 0 and not known), count(*) filter (ordinal = 0 and known), "
-        "count(*) filter (ordinal > 0) from staged"
-    ).fetchall()[0]
-    report.added += counts[0]
-    report.known += counts[1]
-    report.repeats += counts[2]
-    for split, n in con.execute(
-        "select coalesce(split, 'pool'), count(*) from staged left join dealt using (\"group\") "
-        "where ordinal = 0 group by 1 order by 1"
-    ).fetchall():
-        report.splits[split] = report.splits.get(split, 0) + n
+        self._table(
+            "staged",
+            """select h.*, coalesce(r.ordinal, 0) as ordinal, s.sample_id is not null as known
+            from hashed h
+            left join (from repeated where ordinal > 0) r using ("row")
+            left join (select distinct sample_id from samples) s on s.sample_id = h.sample_id""",
+        )
+
+    def deal(self, settings: SplitSettings, seed: int) -> None:
+        """`dealt`: the split of each group that has one: held already, said by the file, or dealt now."""
+        held = self.con.sql(
+            """select group_key as "group", max(split) as split from samples
+            where split <> 'pool' group by group_key"""
+        ).pl()
+        fresh = self.con.sql(
+            """select "group", avg(value) as value, count(value) as rows, count(inclusion) > 0 as chosen
+            from staged where "group" not in (select group_key from samples where split <> 'pool')
+            group by "group" """
+        ).pl()
+        known = pl.concat([held, self._said(fresh)])
+        fresh = fresh.filter(pl.col("rows") > 0).join(known, on="group", how="anti")
+        chosen = fresh.filter("chosen").select("group", split=pl.lit("train"))
+        fresh = fresh.filter(~pl.col("chosen"))
+        alike = _alike(fresh, known)
+        dealt = assign(fresh.join(alike, on="group", how="anti"), settings, seed)
+        self._table("dealt", "from every", every=pl.concat([known, chosen, alike, dealt]))
+
+    def _said(self, fresh: pl.DataFrame) -> pl.DataFrame:
+        """The split that the file says for each new group: the one of most of its rows."""
+        order = {split: i for i, split in enumerate(SPLITS)}
+        return (
+            self.rows.frame.filter(pl.col("split").is_not_null() & (pl.col("split") != "pool"))
+            .join(fresh, on="group", how="semi")
+            .group_by("group", "split")
+            .len()
+            .sort(pl.col("len"), -pl.col("split").replace_strict(order, return_dtype=pl.Int64), descending=True)
+            .unique("group", keep="first", maintain_order=True)
+            .select("group", "split")
+        )
+
+    def reject_misplaced(self) -> list[Rejection]:
+        """Take out rows whose place would let a split leak into another."""
+        self._table(
+            "misplaced",
+            """select "row", line, case
+                when inclusion is not null and d.split in ('holdout', 'test')
+                    then 'chosen by a queue, but its group ' || left("group", 60) || ' is in ' || d.split
+                else 'said to be in ' || s.split || ', but its group ' || left("group", 60) || ' is in ' || d.split
+                end as reason
+            from staged s join dealt d using ("group")
+            where (inclusion is not null and d.split in ('holdout', 'test'))
+               or (s.split <> d.split and not (s.split = 'pool' and d.split = 'train'))
+            order by "row" """,
+        )
+        self.con.execute('delete from staged where "row" in (select "row" from misplaced)')
+        found = self.con.execute("select line, reason from misplaced").fetchall()
+        return [Rejection(line, f"{reason}: a group is never in two splits") for line, reason in found]
+
+    def insert_samples(self) -> None:
+        """New samples. Unlabelled rows of a train group stay in the pool; those of a closed group stay with it."""
+        names = "".join(f", {quote(name)}" for name in self.task.fields)
+        fields = "".join(f", f{i}" for i in range(len(self.task.fields)))
+        self.con.execute(
+            f"""insert into samples
+                (sample_id, group_key, split, source, external_id, inclusion, run_id, created_at{names})
+            select sample_id, "group", {_ROW_SPLIT}, ?, nullif(external, ''), inclusion, ?, ?{fields}
+            from staged s left join dealt d using ("group")
+            where ordinal = 0 and not known order by "row" """,
+            [self.source, self.run_id, self.at],
+        )
+
+    def insert_labels(self) -> tuple[int, int]:
+        """New labels of gold, raters and annotators: (how many, how many of them changed)."""
+        self._table("held", "from label where sample_id in (select sample_id from staged where known)")
+        columns = [("gold", "gold", "gold"), *((column, "human", name) for column, name in self.rows.raters.items())]
+        counts = [self._insert_column(*column) for column in columns]
+        counts.append(self._insert_votes())
+        return sum(added for added, _ in counts), sum(changed for _, changed in counts)
+
+    def _insert_column(self, column: str, kind: str, annotator: str) -> tuple[int, int]:
+        self._table(
+            "entering",
+            f"""select s.sample_id, {column} as grade, ordinal, '' as comment, []::varchar[] as flags,
+                       null::double as seconds, ?::timestamp as created_at, ? as source, ? as annotator, ? as batch
+            from staged s where {column} is not null""",
+            [self.at, kind, annotator, self.source],
+        )
+        return self._enter()
+
+    def _insert_votes(self) -> tuple[int, int]:
+        if self.rows.votes.is_empty():
+            return 0, 0
+        votes = self.rows.votes.with_row_index("nth")
+        self._table(
+            "entering",
+            """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", ?::timestamp) as created_at,
+                      'human' as source, v.annotator, ? as batch,
+                      row_number() over (partition by s.sample_id, v.annotator order by nth) - 1 as ordinal
+            from votes v join staged s using ("row")""",
+            [self.at, self.source],
+            votes=votes,
+        )
+        return self._enter()
+
+    def _enter(self) -> tuple[int, int]:
+        """Rows of `entering` that say something new. A vote that another file gave already is not counted twice."""
+        same = (
+            "h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator and h.ordinal = e.ordinal"
+        )
+        self.con.execute(
+            f"""delete from entering e using held h
+            where {same} and h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags"""
+        )
+        changed = self._one(f"select count(*) from entering e join held h on {same} and h.batch = e.batch")
+        added = self._one(
+            """insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
+                                   batch, origin, run_id, created_at)
+            select sha256(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, batch,
+                                    coalesce(grade, ''), comment, array_to_string(flags, ','), ''))[:32]::uuid,
+                   sample_id, source, annotator, grade, ordinal, comment, flags, seconds, batch, batch, ?, created_at
+            from entering""",
+            [self.run_id],
+        )
+        return added, changed
+
+    def move_from_pool(self) -> None:
+        """Samples that waited unlabelled follow their group once it has a split: see `insert_samples`."""
+        self.con.execute(
+            """update samples set split = d.split from dealt d
+            where samples.split = 'pool' and samples.group_key = d."group" and (
+                d.split <> 'train'
+                or samples.sample_id in (select sample_id from staged where known and value is not null))"""
+        )
+
+    def count(self, report: ImportReport) -> None:
+        """Add what this table did to the report."""
+        added, known, repeats = self.con.execute(
+            """select count(*) filter (ordinal = 0 and not known), count(*) filter (ordinal = 0 and known),
+                      count(*) filter (ordinal > 0) from staged"""
+        ).fetchall()[0]
+        report.added += added
+        report.known += known
+        report.repeats += repeats
+        for split, n in self.con.execute(
+            f"""select {_ROW_SPLIT}, count(*) from staged s left join dealt d using ("group")
+            where ordinal = 0 group by 1 order by 1"""
+        ).fetchall():
+            report.splits[split] = report.splits.get(split, 0) + n
+        report.same_ids += self._same_ids()
+        report.near_duplicates += self._near_duplicates()
+
+    def _same_ids(self) -> list[str]:
+        if self.rows.frame["external"].null_count() == len(self.rows.frame):
+            return []
+        found = self.con.execute(
+            """with every as (
+                select external as id, sample_id from staged where external <> ''
+                union select external_id, sample_id from samples where external_id in (select external from staged))
+            select id from every group by id having count(*) > 1 order by id"""
+        ).fetchall()
+        return [str(row[0]) for row in found]
+
+    def _near_duplicates(self) -> list[tuple[str, str]]:
+        groups = self.con.sql('select "group", split, "group" as text from dealt').pl()
+        return [(group, other) for group, other in near_duplicates(groups).select("group", "other").rows()]
+
+    def _table(self, name: str, query: str, params: Sequence[object] = (), **frames: pl.DataFrame) -> None:
+        for frame_name, frame in frames.items():
+            self.con.register(frame_name, frame.to_arrow())
+        self.con.execute(f"create or replace temp table {name} as {query}", list(params))
+        for frame_name in frames:
+            self.con.unregister(frame_name)
+
+    def _one(self, query: str, params: Sequence[object] = ()) -> int:
+        return int(self.con.execute(query, list(params)).fetchall()[0][0])
+
+
+# The split of a row: its group's, but rows without a grade are not for learning from or measuring on.
+_ROW_SPLIT = """case
+    when d.split is null then 'pool'
+    when d.split = 'train' and value is null and coalesce(s.split, 'pool') = 'pool' then 'pool'
+    else d.split end"""
+
+
+def _alike(fresh: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """New groups that differ in spelling only from one that has a split: they go where it is."""
+    forms = known.select("split", form=normal_form(known["group"])).unique("form", keep="first", maintain_order=True)
+    return fresh.select("group", form=normal_form(fresh["group"])).join(forms, on="form").select("group", "split")

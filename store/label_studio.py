@@ -1,0 +1,107 @@
+"""A Label Studio JSON export as a table: one row for each task, one vote for each annotation.
+
+Annotations are people's opinions and never gold by themselves; "ground truth" becomes a flag.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from store.tables import VOTES, Rejection, Table, from_records, text
+
+
+def is_export(records: Sequence[Any]) -> bool:
+    """Whether JSON objects look like tasks of a Label Studio export."""
+    first = next((r for r in records if isinstance(r, dict)), {})
+    return isinstance(first.get("data"), dict) and ("annotations" in first or "completions" in first)
+
+
+def read_export(tasks: Sequence[Any]) -> Table:
+    """Tasks as rows (their `data`), annotations and drafts as `votes`; a task without data is rejected."""
+    rows: list[Mapping[str, Any]] = []
+    lines: list[int] = []
+    rejected: list[Rejection] = []
+    votes: list[tuple[Any, ...]] = []
+    for number, task in enumerate(tasks, 1):
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            rejected.append(Rejection(number, "a task without data"))
+            continue
+        votes += _votes(task, len(rows))
+        rows.append(task["data"])
+        lines.append(number)
+    table = from_records(rows, lines, rejected)
+    frame = pl.DataFrame(votes, schema=VOTES, orient="row")
+    return _with_columns(table, frame)
+
+
+def _with_columns(table: Table, votes: pl.DataFrame) -> Table:
+    """Show the votes as columns `annotator_1`…, one for each annotator, beside the fields."""
+    people = votes.filter(~pl.col("flags").list.contains("draft"))
+    columns = []
+    for number, annotator in enumerate(people["annotator"].unique(maintain_order=True), 1):
+        said = people.filter(pl.col("annotator") == annotator).drop_nulls("grade").unique("row", keep="first")
+        grades = dict(said.select("row", "grade").rows())
+        cells = [grades.get(row, "") for row in range(len(table.frame))]
+        columns.append(pl.Series(f"annotator_{number}", cells, dtype=pl.String))
+    columns = [column for column in columns if column.name not in table.frame.columns]
+    names = tuple(column.name for column in columns)
+    return Table(table.frame.with_columns(columns), table.lines, table.rejected, votes, names)
+
+
+def _votes(task: Mapping[str, Any], row: int) -> Iterable[tuple[Any, ...]]:
+    for draft, key in ((False, "annotations"), (False, "completions"), (True, "drafts")):
+        for annotation in _dicts(task.get(key)):
+            yield _vote(annotation, row, draft=draft)
+
+
+def _vote(annotation: Mapping[str, Any], row: int, *, draft: bool) -> tuple[Any, ...]:
+    results = _dicts(annotation.get("result"))
+    skipped = bool(annotation.get("was_cancelled"))
+    named = {"draft": draft, "skipped": skipped, "ground_truth": bool(annotation.get("ground_truth"))}
+    seconds = annotation.get("lead_time")
+    return (
+        row,
+        _annotator(annotation.get("completed_by", annotation.get("user"))),
+        None if skipped else _grade(results),
+        float(seconds) if isinstance(seconds, (int, float)) else None,
+        " ".join(_values(results, "textarea", "text")),
+        [flag for flag, holds in named.items() if holds],
+        _when(annotation.get("updated_at") or annotation.get("created_at")),
+    )
+
+
+def _dicts(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _annotator(user: object) -> str:
+    """The annotator's e-mail where the export has it, else the number that Label Studio gave them."""
+    if isinstance(user, dict):
+        return text(user.get("email") or user.get("id")) or "unknown"
+    return text(user) or "unknown"
+
+
+def _grade(results: Sequence[Mapping[str, Any]]) -> str | None:
+    """What was chosen: by the control named `grade`, else by the first control of choices or of stars."""
+    named = [r for r in results if r.get("from_name") == "grade"]
+    for result in [*named, *results]:
+        for kind in ("choices", "rating"):
+            if found := _values([result], kind, kind):
+                return found[0]
+    return None
+
+
+def _values(results: Sequence[Mapping[str, Any]], kind: str, key: str) -> list[str]:
+    values = [r["value"].get(key) for r in results if r.get("type") == kind and isinstance(r.get("value"), dict)]
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return [text(item) for item in flat if item is not None]
+
+
+def _when(value: object) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at

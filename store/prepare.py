@@ -1,0 +1,237 @@
+"""Rows of a file checked and cleaned: texts without control characters, grades as the task's symbols."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+from pydantic import Field
+
+from store.errors import UsageError
+from store.settings import Settings
+from store.tables import VOTES, Rejection, Table
+from store.task import Task
+
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
+    "holdout": "holdout", "test": "test", "testing": "test", "pool": "pool", "unlabelled": "pool", "unlabeled": "pool",
+}  # fmt: skip
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+_UNKNOWN = "\x00"  # stands for a value that is not one of those allowed; no cleaned text can hold it
+
+
+class ImportMapping(Settings):
+    """Which column holds what. `fields` names only those whose column is called otherwise.
+
+    Attributes:
+        fields: task field -> column.
+        gold: column of the final grade.
+        raters: one column for each rater.
+        group: column of the group; else the task's `group_by`.
+        split: column that says the split; else groups are dealt.
+        id: column of the owner's own id.
+        inclusion: column of the probability with which a queue chose the row; such rows are not for holdout and test.
+        source: name for where the rows come from; else the file's name.
+    """
+
+    fields: dict[str, str] = Field(default_factory=dict)
+    gold: str | None = None
+    raters: tuple[str, ...] = ()
+    group: str | None = None
+    split: str | None = None
+    id: str | None = None
+    inclusion: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that may enter the store.
+
+    Attributes:
+        frame: `row`, `line`, `group`, `f0`… (the task's fields), `external`, `split`, `inclusion`, `gold`,
+            `rater0`…, `value` (mean position of the row's grades, gold before people; null: unlabelled).
+        raters: column of `frame` -> annotator.
+        votes: as `store.tables.VOTES`, grades as symbols.
+        rejected: what was left out, and why.
+        cleaned: cells from which control characters were removed.
+    """
+
+    frame: pl.DataFrame
+    raters: dict[str, str]
+    votes: pl.DataFrame
+    rejected: list[Rejection]
+    cleaned: int
+
+
+def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
+    """Choose the columns that the mapping names, clean the texts and check every row.
+
+    Raises:
+        UsageError: a named column is missing.
+    """
+    raters = [name for name in mapping.raters if name not in table.vote_columns]
+    texts = _text_columns(table.frame, task, mapping)
+    grades = ({"gold": mapping.gold} if mapping.gold else {}) | {f"rater{i}": name for i, name in enumerate(raters)}
+    _require(table.frame, [*texts.values(), *grades.values(), mapping.split, mapping.inclusion])
+    source = table.frame
+    columns = [
+        pl.Series("row", range(len(source)), dtype=pl.Int64),
+        table.lines.alias("line"),
+        *(_clean(source[column]).alias(name) for name, column in texts.items()),
+        *([] if mapping.id else [pl.Series("external", [None] * len(source), dtype=pl.String)]),
+        _said_split(source, mapping.split),
+        _inclusion(source, mapping.inclusion),
+        *(_graded(source[column], task).alias(name) for name, column in grades.items()),
+        *([] if mapping.gold else [pl.Series("gold", [None] * len(source), dtype=pl.String)]),
+    ]
+    frame = pl.DataFrame(columns)
+    votes, bad_votes = _votes(table, task)
+    reasons = _reasons(frame, table, task, grades, mapping)
+    for row, reason in bad_votes.items():
+        reasons[row] = reasons[row] or reason
+    kept = frame.filter(reasons == "")
+    rejected = [Rejection(int(frame["line"][i]), reasons[i]) for i in (reasons != "").arg_true().to_list()]
+    cleaned = sum(int(source[column].str.contains(_CONTROL).sum()) for column in dict.fromkeys(texts.values()))
+    return Rows(_with_value(kept, grades, votes, task), {n: c for n, c in grades.items() if n != "gold"},
+                votes, rejected, cleaned)  # fmt: skip
+
+
+def _text_columns(frame: pl.DataFrame, task: Task, mapping: ImportMapping) -> dict[str, str]:
+    """Name in `Rows.frame` -> column of the file, for the texts."""
+    columns = {name: mapping.fields.get(name, name) for name in task.fields}
+    unknown = sorted(set(mapping.fields) - set(columns))
+    if unknown:
+        raise UsageError(
+            f"--map names {', '.join(map(repr, unknown))}, but the task's fields are {', '.join(task.fields)}.",
+            "Write --map field=column with a field of task.toml.",
+        )
+    group = mapping.group or columns.get(task.group_by, task.group_by)
+    named = {f"f{i}": columns[name] for i, name in enumerate(task.fields)} | {"group": group}
+    return named | ({"external": mapping.id} if mapping.id else {})
+
+
+def _require(frame: pl.DataFrame, columns: Iterable[str | None]) -> None:
+    missing = [name for name in dict.fromkeys(columns) if name and name not in frame.columns]
+    if missing:
+        raise UsageError(
+            f"No column {', '.join(map(repr, missing))}; the file has {', '.join(map(repr, frame.columns))}.",
+            "Name the columns with --map field=column, --gold, --raters, --group, --id. "
+            "If the file looks like one column, its delimiter is none of comma, tab, semicolon and bar.",
+        )
+
+
+def _clean(column: pl.Series) -> pl.Series:
+    dirty = column.str.contains(_CONTROL).any()
+    return (column.str.replace_all(_CONTROL, " ") if dirty else column).str.strip_chars()
+
+
+def _said_split(frame: pl.DataFrame, column: str | None) -> pl.Series:
+    if column is None:
+        return pl.Series("split", [None] * len(frame), dtype=pl.String)
+    return _translated(
+        frame[column], {value: SPLIT_NAMES.get(value.lower()) for value in _distinct(frame[column])}
+    ).alias("split")
+
+
+def _inclusion(frame: pl.DataFrame, column: str | None) -> pl.Series:
+    """Probabilities; null where the file says nothing, NaN where it says something else."""
+    if column is None:
+        return pl.Series("inclusion", [None] * len(frame), dtype=pl.Float64)
+    text = frame[column].str.strip_chars()
+    number = text.cast(pl.Float64, strict=False).fill_null(math.nan)
+    valid = (number > 0) & (number <= 1)
+    return (
+        pl.select(
+            pl.when(text.str.to_lowercase().is_in(list(MISSING)))
+            .then(None)
+            .when(valid)
+            .then(number)
+            .otherwise(math.nan)
+        )
+        .to_series()
+        .alias("inclusion")
+    )
+
+
+# -- grades ---------------------------------------------------------------------------------
+
+
+def _graded(column: pl.Series, task: Task) -> pl.Series:
+    return _translated(column, {value: grade_symbol(value, task) for value in _distinct(column)})
+
+
+def _distinct(column: pl.Series) -> list[str]:
+    return [str(value).strip() for value in column.unique().to_list() if value is not None]
+
+
+def _translated(column: pl.Series, known: dict[str, str | None]) -> pl.Series:
+    """Each value as what it is known by; null where missing, `_UNKNOWN` where it is not known."""
+    table = {
+        value: None if value.lower() in MISSING and name is None else name or _UNKNOWN for value, name in known.items()
+    }
+    return column.str.strip_chars().replace_strict(table, default=None, return_dtype=pl.String)
+
+
+def grade_symbol(text: str, task: Task) -> str | None:
+    """The grade that a cell names: by symbol, by name, or as the same number ("2.0" for "2"); else None."""
+    if text in task.symbols:
+        return text
+    lowered = text.lower()
+    for grade in task.grades:
+        if lowered == grade.symbol.lower() or (lowered and lowered == grade.name.lower()):
+            return grade.symbol
+    number = _number(text)
+    return next((g.symbol for g in task.grades if number is not None and _number(g.symbol) == number), None)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _votes(table: Table, task: Task) -> tuple[pl.DataFrame, dict[int, str]]:
+    """The table's own votes with grades as symbols, and the rows that hold an unknown one."""
+    if table.votes is None:
+        return pl.DataFrame(schema=VOTES), {}
+    votes = table.votes.with_columns(_graded(table.votes["grade"], task).alias("grade"))
+    unknown = votes.filter(pl.col("grade") == _UNKNOWN)["row"].unique().to_list()
+    return votes, dict.fromkeys(unknown, "an annotation with an unknown grade")
+
+
+def _with_value(frame: pl.DataFrame, grades: dict[str, str], votes: pl.DataFrame, task: Task) -> pl.DataFrame:
+    position = {symbol: float(i) for i, symbol in enumerate(task.symbols)}
+
+    def number(column: str) -> pl.Expr:
+        return pl.col(column).replace_strict(position, default=None, return_dtype=pl.Float64)
+
+    said = votes.group_by("row").agg(number("grade").mean().alias("said"))
+    people = [number(name) for name in grades if name != "gold"]
+    value = pl.coalesce(number("gold"), pl.mean_horizontal(people) if people else pl.lit(None, pl.Float64), "said")
+    return frame.join(said, on="row", how="left", maintain_order="left").with_columns(value=value).drop("said")
+
+
+# -- reasons --------------------------------------------------------------------------------
+
+
+def _reasons(
+    frame: pl.DataFrame, table: Table, task: Task, grades: dict[str, str], mapping: ImportMapping
+) -> pl.Series:
+    """Why each row is left out; "" for a row that may enter."""
+    empty = pl.all_horizontal(pl.col(f"f{i}") == "" for i in range(len(task.fields)))
+    checks = [
+        (pl.col("group") == "", pl.lit("no group: the column is empty")),
+        (empty, pl.lit("every field is empty")),
+        (pl.col("inclusion").is_nan(), pl.lit("inclusion is no probability above 0")),
+    ]
+    for name, column in (grades | ({"split": mapping.split} if mapping.split else {})).items():
+        kind = "split" if name == "split" else "grade"
+        shown = table.frame[column].str.slice(0, 40)
+        text = pl.concat_str(pl.lit(f"unknown {kind} '"), shown, pl.lit(f"' in column {column!r}"))
+        checks.append((pl.col(name) == _UNKNOWN, text))
+    return frame.select(
+        pl.coalesce([*(pl.when(failed).then(reason) for failed, reason in checks), pl.lit("")])
+    ).to_series()

@@ -1,0 +1,78 @@
+"""A file as text columns, and the rows of it that were left out."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+# Labels that come with records of their own (Label Studio), as rows of `Table.votes`.
+VOTES: dict[str, Any] = {
+    "row": pl.Int64,  # position of the sample in `Table.frame`
+    "annotator": pl.String,
+    "grade": pl.String,  # as the file has it; null where skipped
+    "seconds": pl.Float64,
+    "comment": pl.String,
+    "flags": pl.List(pl.String),
+    "at": pl.Datetime("us"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that was left out. `line` counts from 1 in a text file; elsewhere it is the row, from 1."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file as text columns.
+
+    Attributes:
+        frame: text columns, "" where missing.
+        lines: line in the file of each row.
+        rejected: rows that could not be read.
+        votes: labels with records of their own, see `VOTES`; None for plain tables.
+        vote_columns: columns that show the votes again, one for each annotator, for readers of `frame` alone.
+    """
+
+    frame: pl.DataFrame
+    lines: pl.Series
+    rejected: tuple[Rejection, ...] = ()
+    votes: pl.DataFrame | None = None
+    vote_columns: tuple[str, ...] = ()
+
+
+def numbered(frame: pl.DataFrame) -> Table:
+    """A typed frame as a table of text whose lines are its rows."""
+    columns = [_texts(frame[name]) for name in frame.columns]
+    return Table(pl.DataFrame(columns), pl.Series(range(1, len(frame) + 1), dtype=pl.Int64))
+
+
+def from_records(
+    records: Sequence[Mapping[str, Any]], lines: Iterable[int], rejected: Iterable[Rejection] = ()
+) -> Table:
+    """JSON objects as a table; keys that an object lacks are ""."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    data = {name: [text(record.get(name)) for record in records] for name in names}
+    return Table(
+        pl.DataFrame(data, dict.fromkeys(names, pl.String)), pl.Series(list(lines), dtype=pl.Int64), tuple(rejected)
+    )
+
+
+def text(value: object) -> str:
+    """A JSON value as text: "" for null, texts as they are, anything else as JSON."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()  # no lone surrogates
+
+
+def _texts(column: pl.Series) -> pl.Series:
+    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
+        return pl.Series(column.name, [text(value) for value in column.to_list()], dtype=pl.String)
+    return column.cast(pl.String).fill_null("")
