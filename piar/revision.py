@@ -168,6 +168,19 @@ def _grade(grade: str | None, task: Task) -> str | None:
     return grade
 
 
+def merge(first: Instruction, second: Instruction, taken: Iterable[str] = ()) -> Instruction:
+    """`first` with the rules that only `second` has, each in front of the common rule that follows it there."""
+    rules, texts = list(first.rules), {r.text for r in first.rules}
+    ids = fresh_ids({r.id for r in (*first.rules, *second.rules)} | set(taken))
+    for at, rule in enumerate(second.rules):
+        if rule.text not in texts:
+            following = {r.text for r in second.rules[at + 1 :]}
+            place = next((i for i, r in enumerate(rules) if r.text in following), len(rules))
+            rules.insert(place, Rule(next(ids), rule.text, rule.grade))
+    note = f"merges {first.id} and {second.id}"
+    return replace(first, rules=tuple(rules), parent=first.id, author="merge", note=note)
+
+
 # -- gates ----------------------------------------------------------------------------------------
 
 

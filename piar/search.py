@@ -1,0 +1,193 @@
+"""Searching among candidates: one table of judgements, racing in blocks, Pareto parents, complementary pairs.
+
+Decisions fall at block barriers only, on results in a fixed order, so that the order in which answers arrive
+changes nothing.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from piar.label import Batch, Labeller
+from piar.truth import Truth
+from store.stats import Floats, group_codes, group_sums
+from store.types import Instruction, Sample, Verdict
+
+_UNKNOWN, _FAILED = -2, -1
+_BEATEN_BY = 1.64  # standard errors by group: one-sided 5 %
+_MIN_GROUPS = 5  # fewer say nothing about a standard error
+
+
+class BudgetSpent(Exception):
+    """The search's share of the budget is used up."""
+
+
+class Scoreboard:
+    """Every grade this run has seen, by instruction and sample; asks for what is missing.
+
+    Args:
+        labeller: judges what is not known.
+        samples: all samples that may be judged, of every split.
+        truths: sample id -> truth.
+    """
+
+    def __init__(self, labeller: Labeller, samples: Sequence[Sample], truths: Mapping[str, Truth]) -> None:
+        self.labeller = labeller
+        self.symbols = labeller.store.task.symbols
+        self._row = {s.id: i for i, s in enumerate(samples)}
+        self._codes = {symbol: i for i, symbol in enumerate(self.symbols)}
+        self._grades: dict[str, NDArray[np.int8]] = {}
+        soft = [[truths[s.id].score(g) for g in (*self.symbols, None)] for s in samples]
+        self._scores = np.array(soft).reshape(len(samples), len(self.symbols) + 1)
+        self._truth = np.array([self._codes[truths[s.id].grade] for s in samples], dtype=np.int64)
+
+    def verdicts(self, instruction: Instruction, samples: Sequence[Sample]) -> list[Verdict]:
+        """Full verdicts, with traces, in the order asked.
+
+        Raises:
+            BudgetSpent: not all could be asked.
+        """
+        return self._ask([Batch(instruction, samples)])
+
+    def judge(self, instructions: Sequence[Instruction], samples: Sequence[Sample]) -> None:
+        """Make sure that all grades are known; what is missing is asked in one go.
+
+        Raises:
+            BudgetSpent: not all could be asked.
+        """
+        batches = []
+        for instruction in instructions:
+            known = self._grades_of(instruction.id)
+            missing = [s for s in samples if known[self._row[s.id]] == _UNKNOWN]
+            if missing:
+                batches.append(Batch(instruction, missing))
+        if batches:
+            self._ask(batches)
+
+    def grades(self, instruction: Instruction, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(N,) grade positions, -1 where the answer failed."""
+        found = self._grades_of(instruction.id)[self.rows(samples)]
+        if np.any(found == _UNKNOWN):
+            raise KeyError("not all of these samples have been judged")
+        return found.astype(np.int64)
+
+    def scores(self, instruction: Instruction, samples: Sequence[Sample]) -> Floats:
+        """(N,) score of each verdict: 1 where right, or the share of people who agree."""
+        found: Floats = self._scores[self.rows(samples), self.grades(instruction, samples)]
+        return found
+
+    def truth(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(N,) positions of the true grades."""
+        return self._truth[self.rows(samples)]
+
+    def rows(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(N,) row of each sample in the board."""
+        return np.fromiter((self._row[s.id] for s in samples), dtype=np.int64, count=len(samples))
+
+    def _ask(self, batches: Sequence[Batch]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        self.labeller.judge(batches, verdicts.append)
+        for v in verdicts:
+            if v.failure != "budget":
+                self._grades_of(v.instruction)[self._row[v.sample_id]] = self._codes.get(v.grade or "", _FAILED)
+        if any(v.failure == "budget" for v in verdicts):
+            raise BudgetSpent
+        return verdicts
+
+    def _grades_of(self, instruction_id: str) -> NDArray[np.int8]:
+        return self._grades.setdefault(instruction_id, np.full(len(self._row), _UNKNOWN, dtype=np.int8))
+
+
+# -- racing ---------------------------------------------------------------------------------------
+
+
+def blocks(
+    board: Scoreboard, champion: Instruction, samples: Sequence[Sample], size: int, seed: int
+) -> list[list[Sample]]:
+    """Samples in blocks: where the champion is wrong and as many rights first, then the rest."""
+    order = sorted(samples, key=lambda s: s.id)
+    random.Random(seed).shuffle(order)
+    wrong = board.grades(champion, order) != board.truth(order)
+    errors = [s for s, w in zip(order, wrong, strict=True) if w]
+    rights = [s for s, w in zip(order, wrong, strict=True) if not w]
+    pairs = [s for pair in zip(errors, rights, strict=False) for s in pair]
+    matched = len(pairs) // 2
+    ordered = pairs + errors[matched:] + rights[matched:]
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def race(
+    board: Scoreboard, champion: Instruction, candidates: Sequence[Instruction], blocks: Sequence[Sequence[Sample]]
+) -> tuple[list[Instruction], dict[str, str]]:
+    """Judge the candidates block by block, dropping the beaten at each barrier.
+
+    The survivors have been judged on every block, so their final figure is the plain mean over all of
+    them: the order in which samples were asked does not bias it.
+
+    Returns:
+        the survivors in the order given, and id -> reason for the others.
+    """
+    alive, dropped, seen = list(candidates), dict[str, str](), list[Sample]()
+    for block in blocks:
+        if not alive:
+            break
+        board.judge(alive, block)
+        seen += block
+        best = max(alive, key=lambda c: board.scores(c, seen).mean())
+        for candidate in list(alive):
+            rival = beaten_by(board, candidate, (best, champion), seen)
+            if rival is not None:
+                alive.remove(candidate)
+                dropped[candidate.id] = f"beaten by {rival} after {len(seen)} rows"
+    return alive, dropped
+
+
+def beaten_by(
+    board: Scoreboard, candidate: Instruction, rivals: Sequence[Instruction], samples: Sequence[Sample]
+) -> str | None:
+    """The rival that is better beyond chance, by group; None while that is open."""
+    codes, count = group_codes([s.group for s in samples])
+    for rival in rivals:
+        if rival.id != candidate.id and count >= _MIN_GROUPS:
+            difference = board.scores(candidate, samples) - board.scores(rival, samples)
+            sums = group_sums(difference, codes, count)[:, 0]
+            if sums.sum() + _BEATEN_BY * float(np.sqrt((sums**2).sum())) < 0:
+                return rival.id
+    return None
+
+
+# -- parents --------------------------------------------------------------------------------------
+
+
+def group_means(board: Scoreboard, pool: Sequence[Instruction], samples: Sequence[Sample]) -> Floats:
+    """(P, G) mean score of each instruction on each group."""
+    codes, count = group_codes([s.group for s in samples])
+    sizes = np.bincount(codes, minlength=count)
+    return np.stack([group_sums(board.scores(i, samples), codes, count)[:, 0] / sizes for i in pool])
+
+
+def draw_parent(board: Scoreboard, pool: Sequence[Instruction], samples: Sequence[Sample], seed: int) -> Instruction:
+    """A member of the Pareto front over groups, more likely the more groups it leads (as GEPA does over items)."""
+    means = group_means(board, pool, samples)
+    leads = Counter(int(i) for group in (means == means.max(axis=0)).T for i in np.flatnonzero(group))
+    chosen = sorted(leads)
+    return pool[random.Random(seed).choices(chosen, weights=[leads[i] for i in chosen])[0]]
+
+
+def complementary(
+    board: Scoreboard, pool: Sequence[Instruction], samples: Sequence[Sample], tried: set[tuple[str, str]]
+) -> tuple[Instruction, Instruction] | None:
+    """The untried pair that would gain most if each group went to the better of the two."""
+    means = group_means(board, pool, samples)
+    best: tuple[float, Instruction, Instruction] | None = None
+    for i, first in enumerate(pool):
+        for j, second in enumerate(pool):
+            if i == j or (first.id, second.id) in tried or means[i].mean() < means[j].mean():
+                continue
+            promise = float(np.maximum(means[i], means[j]).mean() - means[i].mean())
+            if promise > 0 and (best is None or promise > best[0]):
+                best = (promise, first, second)
+    return None if best is None else best[1:]
