@@ -1,0 +1,552 @@
+"""The PIAR loop: prompt the teacher, inspect its errors, auto-revise the instruction; promote what is real.
+
+Search is loose and cheap: candidates race on dev, survivors enter a pool, parents are drawn from it. Promotion is
+strict: the best of the pool meets the champion once, on holdout groups that nobody has looked at. Passing makes it a
+proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else here is ours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from piar.answers import ask_once
+from piar.history import Begun, OnEvent, RunLog, begin, data_fingerprint
+from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
+from piar.label import Labeller, LabelSettings, OnProgress
+from piar.llm.base import Client
+from piar.llm.connect import ModelSettings
+from piar.llm.cost import Budget
+from piar.llm.revision_schema import EvidenceItem
+from piar.promotion import (
+    Outcome,
+    Paired,
+    PromotionSettings,
+    check_uses,
+    confirm,
+    fingerprints,
+    ledger,
+    power,
+    record,
+)
+from piar.prompting import template_source
+from piar.revision import (
+    RevisionSettings,
+    contradiction,
+    counts_evidence,
+    evidence_limit,
+    merge,
+    request,
+    revise,
+)
+from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
+from piar.truth import Truth, TruthMode, ceiling, load_truth
+from store.db import Store
+from store.errors import PiarError
+from store.ids import seed_of, short_hash
+from store.journal import Journal
+from store.metrics import accuracy, confusion_by_group, macro_f1
+from store.settings import Settings
+from store.stats import Result, group_codes, paired_gain, spend
+from store.types import Instruction, Sample, Split
+
+
+class EvolveSettings(Settings):
+    """`[evolve]`: how the loop searches and what it may spend.
+
+    Attributes:
+        rounds: most rounds of revision.
+        patience: rounds without a better candidate after which the search ends.
+        seed: of every random choice.
+        truth: what is held true: `gold`, `majority` of the raters, or `votes` (soft).
+        train_rows: rows of train judged under a parent in one round, in whole groups.
+        block: rows of dev between two decisions of a race.
+        max_calls: cap on requests to teacher and reviser together, final test included.
+        max_usd: cap on dollars, likewise.
+    """
+
+    rounds: int = Field(default=8, ge=0)
+    patience: int = Field(default=3, ge=1)
+    seed: int = 0
+    truth: TruthMode = "gold"
+    train_rows: int = Field(default=4000, ge=1)
+    block: int = Field(default=100, ge=1)
+    max_calls: int | None = None
+    max_usd: float | None = None
+    revision: RevisionSettings = RevisionSettings()
+    promotion: PromotionSettings = PromotionSettings()
+
+
+@dataclass(slots=True)
+class Models:
+    """Who is asked, and how."""
+
+    teacher: Client
+    reviser: Client
+    teacher_settings: ModelSettings = field(default_factory=ModelSettings)
+    reviser_settings: ModelSettings = field(default_factory=lambda: ModelSettings(max_tokens=4000, temperature=0.7))
+
+
+class EvolveReport(Result):
+    """What `piar evolve --json` prints, and what the run keeps.
+
+    Attributes:
+        champion: the instruction that stands after the run: the proposal, or the seed.
+        proposal: the id that waits for `piar accept`, or None.
+        holdout: seed against champion where promotion was decided (optimistic given promotion).
+        test: seed against champion on the untouched split, against `gold` and `majority`.
+        detectable: what the holdout can show, in words.
+        ceiling: how often one person agrees with the truth, None without raters.
+        stopped: why the search ended.
+    """
+
+    run: str
+    champion: str
+    seed_instruction: str
+    proposal: str | None
+    calls: int
+    cost_usd: float
+    rounds: int
+    promotions: list[dict[str, Any]]
+    holdout: dict[str, Any]
+    test: dict[str, Any]
+    detectable: str
+    ceiling: float | None
+    stopped: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Loop:
+    """What the phases of one run share."""
+
+    store: Store
+    journal: Journal
+    models: Models
+    settings: EvolveSettings
+    board: Scoreboard
+    truths: Mapping[str, Truth]
+    splits: Mapping[Split, list[Sample]]
+    slices: Mapping[str, frozenset[str]]
+    log: RunLog
+    budget: Budget
+    prompts: Path | None
+    pool: list[Instruction]
+    seen: set[str] = field(default_factory=set)
+    merged: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def dev(self) -> list[Sample]:
+        return self.splits["dev"]
+
+    def seed(self, *what: object) -> int:
+        return seed_of(self.settings.seed, *what)
+
+    def best(self) -> Instruction:
+        """Best mean on dev; of equals the one with fewer rules, then the earlier."""
+        return max(self.pool, key=lambda i: (float(self.board.scores(i, self.dev).mean()), -len(i.rules)))
+
+
+def evolve(
+    store: Store,
+    models: Models,
+    instruction: Instruction,
+    settings: EvolveSettings | None = None,
+    *,
+    journal: Journal,
+    label: LabelSettings | None = None,
+    prompts: Path | None = None,
+    restart: bool = False,
+    on_event: OnEvent | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[EvolveReport, Instruction]:
+    """Search for a better instruction and test the best one; ends with a proposal or with a plain no.
+
+    The same call after a crash goes on where it was and ends the same way.
+
+    Args:
+        instruction: the champion to beat: the committed `instruction.md`.
+        journal: makes answers durable; the caller closes it.
+        label: how samples are asked.
+        prompts: the project's folder of template overrides.
+        restart: abandon a run that was cut off, or search anew although nothing changed.
+
+    Returns:
+        the report, and the instruction that stands: the proposal, or the one given.
+
+    Raises:
+        UsageError: a run was cut off and its seed, data, task or models have changed since.
+        PiarError: too few labelled samples, a worn-out holdout, a budget too small, a dead endpoint.
+        KeyboardInterrupt: everything so far is kept.
+    """
+    settings = settings or EvolveSettings()
+    begun = begin(
+        store, "evolve", _identity(store, models, instruction, settings, prompts), settings.seed, restart=restart
+    )
+    if begun.finished:
+        report = EvolveReport.model_validate(begun.finished)
+        return report, instruction if report.proposal is None else store.instruction(report.proposal)
+    try:
+        loop = _prepare(store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress)
+        with loop.board.labeller:
+            report, standing = _run(loop, instruction)
+    except KeyboardInterrupt:
+        store.finish_run(begun.run_id, "interrupted")
+        raise
+    except PiarError as error:
+        store.finish_run(begun.run_id, "failed", detail={"error": error.message})
+        raise
+    store.finish_run(begun.run_id, "done", report.cost_usd, report.model_dump(mode="json"))
+    return report, standing
+
+
+def _run(loop: _Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
+    """The whole loop on one screen."""
+    warnings = _open(loop, champion)
+    rounds, stopped, stale = 0, "all rounds made", 0
+    before = loop.best()
+    for rounds in range(1, loop.settings.rounds + 1):
+        try:
+            parent = draw_parent(loop.board, loop.pool, loop.dev, loop.seed(rounds, "parent"))
+            candidates = _revise(loop, parent, rounds)  # P, I, A
+            survivors = _race(loop, candidates, rounds)  # S
+        except BudgetSpent:
+            stopped = "the budget for searching is spent"
+            break
+        loop.pool += survivors
+        stale = 0 if loop.best().id != before.id else stale + 1
+        before = loop.best()
+        loop.log.flush()
+        if stale >= loop.settings.patience:
+            stopped = f"no better candidate in {stale} rounds"
+            break
+    loop.log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in loop.pool], best=before.id)
+    return _close(loop, champion, before, rounds, stopped, warnings)
+
+
+# -- beginning ------------------------------------------------------------------------------------
+
+
+def _identity(
+    store: Store, models: Models, instruction: Instruction, settings: EvolveSettings, prompts: Path | None
+) -> dict[str, Any]:
+    return {
+        "seed": settings.seed,
+        "task": store.task.hash,
+        "data": data_fingerprint(store),
+        "instruction": instruction.id,
+        "teacher": models.teacher.model,
+        "reviser": models.reviser.model,
+        "prompts": short_hash([template_source(name, prompts) for name in ("judge", "revise")]),
+        "settings": settings.model_dump(mode="json", exclude={"seed"}),
+    }
+
+
+def _prepare(
+    store: Store,
+    models: Models,
+    instruction: Instruction,
+    settings: EvolveSettings,
+    journal: Journal,
+    label: LabelSettings | None,
+    prompts: Path | None,
+    begun: Begun,
+    on_event: OnEvent | None,
+    on_progress: OnProgress | None,
+) -> _Loop:
+    truths = load_truth(store, settings.truth)
+    samples = [s for s in store.samples(where="split in ('train', 'dev', 'holdout', 'test')") if s.id in truths]
+    splits: dict[Split, list[Sample]] = {"train": [], "dev": [], "holdout": [], "test": []}
+    for sample in samples:
+        splits[sample.split].append(sample)
+    for name, found in splits.items():
+        if name != "test" and len({s.group for s in found}) < 2:
+            raise PiarError(
+                f"The {name} split has fewer than two labelled groups: nothing can be learned or shown.",
+                "Label more groups (`piar review push`, or import a file with more), then evolve.",
+            )
+    budget = _search_budget(settings, splits)
+    labeller = Labeller(
+        store, models.teacher, journal, run_id=begun.run_id, budget=budget, model=models.teacher_settings,
+        prompts=prompts, settings=label, on_progress=on_progress,
+    )  # fmt: skip
+    board = Scoreboard(labeller, samples, truths)
+    log = RunLog(store, begun.run_id, on_event)
+    return _Loop(
+        store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
+        [instruction], {instruction.id},
+    )  # fmt: skip
+
+
+def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> Budget:
+    """The search's share: what is left when the final measurements of two instructions are set aside."""
+    final = 2 * (len(splits["holdout"]) + len(splits["test"]))
+    if settings.max_calls is None:
+        return Budget(None, settings.max_usd)
+    least = final + len(splits["dev"])
+    if settings.max_calls < least:
+        raise PiarError(
+            f"{settings.max_calls} calls are too few: judging dev once and two instructions on holdout and test takes "
+            f"{least}.",
+            "Raise --max-calls.",
+        )
+    return Budget(settings.max_calls - final, settings.max_usd)
+
+
+def _slices(store: Store) -> dict[str, frozenset[str]]:
+    """Slice name -> sample ids. A slice's condition is the task owner's own SQL."""
+    found = {}
+    with store.read() as con:
+        for name, condition in store.task.slices.items():
+            rows = con.execute(f"select sample_id::varchar from samples where {condition}").fetchall()
+            found[name] = frozenset(row[0] for row in rows)
+    return found
+
+
+def _open(loop: _Loop, champion: Instruction) -> list[str]:
+    """Judge the champion on dev, set money aside for the end, and say what the holdout can show."""
+    used = ledger(loop.store, [s.group for s in loop.splits["holdout"]], loop.log.run_id)
+    warning = check_uses(used, loop.settings.promotion)
+    level = spend(used.spent, total=loop.settings.promotion.alpha)
+    told = power([s.group for s in loop.splits["holdout"]], level)
+    loop.log.keep(champion)
+    loop.log.step("opened", champion=champion.id, level=level, detectable=told.sentence(), warning=warning)
+    try:
+        loop.board.judge([champion], loop.dev)
+    except BudgetSpent:
+        raise PiarError("The budget does not cover judging dev once.", "Raise --max-usd or --max-calls.") from None
+    if loop.settings.max_usd is not None and loop.budget.calls:
+        final = 2 * (len(loop.splits["holdout"]) + len(loop.splits["test"]))
+        loop.budget.max_usd = max(0.0, loop.settings.max_usd - 1.2 * final * loop.budget.usd / loop.budget.calls)
+    score = float(loop.board.scores(champion, loop.dev).mean())
+    loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
+    loop.log.flush()
+    return [warning] if warning else []
+
+
+# -- one round ------------------------------------------------------------------------------------
+
+
+def _revise(loop: _Loop, parent: Instruction, number: int) -> list[Instruction]:
+    """Prompt and inspect on train, ask the reviser, and add a merge of two that complement each other."""
+    batch = _train_batch(loop, number)
+    verdicts = loop.board.verdicts(parent, batch)
+    judged = [Judged(s, loop.truths[s.id], v) for s, v in zip(batch, verdicts, strict=True)]
+    found = inspect(judged, parent, loop.slices)
+    loop.log.step(
+        "inspected", round=number, parent=parent.id, rows=len(judged), errors=len(found.errors), causes=found.counts()
+    )
+    settings, reviser = loop.settings.revision, loop.models.reviser
+    packs = _packs(loop, found, number)
+    requests = [
+        request(
+            reviser, parent, pack, hints(found), loop.store.task, settings, loop.models.reviser_settings,
+            candidates=-(-settings.candidates // len(packs)), seed=loop.seed(number, "reviser", i) % 2**31,
+            prompts=loop.prompts,
+        )
+        for i, pack in enumerate(packs)
+    ]  # fmt: skip
+    answers = ask_once(
+        loop.store, reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id, budget=loop.budget
+    )
+    if any(a.failure and a.failure.kind == "budget" for a in answers):
+        raise BudgetSpent
+    revision = revise(
+        answers, parent, packs, loop.store.task, settings,
+        author=f"reviser:{reviser.model}", seen=loop.seen, taken=_ids_in_use(loop.pool),
+    )  # fmt: skip
+    candidates = [p.instruction for p in revision.proposals]
+    joined = _merge(loop)
+    candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []
+    for candidate in candidates:
+        loop.seen.add(candidate.id)
+        loop.log.keep(candidate)
+        loop.log.step("proposed", round=number, candidate=candidate.id, parent=candidate.parent, note=candidate.note)
+    if revision.refused:
+        loop.log.step("refused", round=number, reasons=dict(sorted(revision.refused.items())))
+    return candidates
+
+
+def _train_batch(loop: _Loop, number: int) -> list[Sample]:
+    """Whole groups of train at random, up to about `train_rows` rows, in a fixed order."""
+    by_group: dict[str, list[Sample]] = {}
+    for sample in loop.splits["train"]:
+        by_group.setdefault(sample.group, []).append(sample)
+    order = np.random.default_rng(loop.seed(number, "train")).permutation(len(by_group))
+    names, batch = sorted(by_group), list[Sample]()
+    for i in order:
+        if not batch or len(batch) + len(by_group[names[i]]) <= loop.settings.train_rows:
+            batch += by_group[names[i]]
+    return sorted(batch, key=lambda s: s.id)
+
+
+def _packs(loop: _Loop, found: Inspection, number: int) -> list[tuple[EvidenceItem, ...]]:
+    """What each request shows: everything for a reviser that counts, one cluster each for one that reads."""
+    settings, seed = loop.settings.revision, loop.seed(number, "evidence")
+    limit = evidence_limit(loop.models.reviser, settings)
+    if counts_evidence(loop.models.reviser):
+        return [whole_evidence(found.judged, limit, seed)]
+    focuses: list[Cluster | None] = [*found.clusters[: settings.candidates]] or [None]
+    return [contrast_evidence(found, limit, seed, focus) for focus in focuses]
+
+
+def _merge(loop: _Loop) -> Instruction | None:
+    pair = complementary(loop.board, loop.pool, loop.dev, loop.merged)
+    if pair is None:
+        return None
+    loop.merged.add((pair[0].id, pair[1].id))
+    merged = merge(*pair, taken=_ids_in_use(loop.pool))
+    fits = len(merged.rules) <= loop.settings.revision.max_rules and contradiction(merged) is None
+    return merged if fits and merged.id not in loop.seen else None
+
+
+def _ids_in_use(pool: Sequence[Instruction]) -> set[str]:
+    return {rule.id for instruction in pool for rule in instruction.rules}
+
+
+def _race(loop: _Loop, candidates: Sequence[Instruction], number: int) -> list[Instruction]:
+    best = loop.best()
+    plan = blocks(loop.board, best, loop.dev, loop.settings.block, loop.seed(number, "race"))
+    survivors, dropped = race(loop.board, best, candidates, plan)
+    for name, reason in dropped.items():
+        loop.log.step("dropped", round=number, candidate=name, reason=reason)
+    for candidate in survivors:
+        score = float(loop.board.scores(candidate, loop.dev).mean())
+        loop.log.step("survived", round=number, candidate=candidate.id, dev=score)
+    return survivors
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+def _close(
+    loop: _Loop, champion: Instruction, best: Instruction, rounds: int, stopped: str, warnings: list[str]
+) -> tuple[EvolveReport, Instruction]:
+    """Promotion on the holdout, then the untouched test split."""
+    spent = loop.budget
+    left_calls = None if loop.settings.max_calls is None else loop.settings.max_calls - spent.calls
+    left_usd = None if loop.settings.max_usd is None else max(0.0, loop.settings.max_usd - spent.usd)
+    final = loop.board.labeller.budget = Budget(left_calls, left_usd)
+    outcome = _promote(loop, champion, best) if best.id != champion.id else None
+    standing = best if outcome and outcome.passed else champion
+    report = EvolveReport(
+        run=loop.log.run_id,
+        champion=standing.id,
+        seed_instruction=champion.id,
+        proposal=standing.id if standing is not champion else None,
+        calls=spent.calls + final.calls,
+        cost_usd=spent.usd + final.usd,
+        rounds=rounds,
+        promotions=[_promotion_json(outcome)] if outcome else [],
+        holdout=_holdout_json(loop, champion, standing) if outcome else {},
+        test=_test_json(loop, champion, standing),
+        detectable=power([s.group for s in loop.splits["holdout"]], loop.settings.promotion.alpha).sentence(),
+        ceiling=ceiling(loop.truths.values()),
+        stopped=stopped,
+        warnings=tuple(warnings),
+    )
+    return report.model_copy(update={"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}), standing
+
+
+def _promote(loop: _Loop, champion: Instruction, best: Instruction) -> Outcome:
+    holdout = loop.splits["holdout"]
+    groups = [s.group for s in holdout]
+    try:
+        loop.board.judge([champion, best], holdout)
+    except BudgetSpent:
+        raise PiarError("The budget ended before the final test.", "Raise --max-usd, then run it again.") from None
+    used = ledger(loop.store, groups, loop.log.run_id)
+    outcome = confirm(
+        best.id, champion.id, _paired(loop, champion, best, holdout), loop.store.task, used,
+        loop.settings.promotion, loop.seed("promotion"),
+    )  # fmt: skip
+    detail = {**_promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
+    verdict = "proposed" if outcome.passed else "refused"
+    record(loop.store, "promotion", best.id, champion.id, verdict, outcome.reason, detail, "piar", loop.log.run_id)
+    loop.log.step("promotion", candidate=best.id, passed=outcome.passed, reason=outcome.reason)
+    loop.log.flush()
+    return outcome
+
+
+def _paired(loop: _Loop, champion: Instruction, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
+    board = loop.board
+    return Paired(
+        groups=np.array([s.group for s in samples]),
+        truth=board.truth(samples),
+        before=board.grades(champion, samples),
+        after=board.grades(candidate, samples),
+        score_before=board.scores(champion, samples),
+        score_after=board.scores(candidate, samples),
+        slices={name: np.array([s.id in ids for s in samples]) for name, ids in loop.slices.items()},
+    )
+
+
+def _promotion_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "candidate": outcome.candidate,
+        "against": outcome.against,
+        "groups": outcome.groups,
+        "n": outcome.n,
+        "fixed": outcome.fixed,
+        "broke": outcome.broke,
+        "gain": outcome.gain.model_dump(),
+        "p_value": outcome.gain.p_value,
+        "level": outcome.level,
+        "mcnemar_p": outcome.mcnemar_p,
+        "guards": [asdict(g) for g in outcome.guards],
+        "passed": outcome.passed,
+        "accepted": False,
+        "reason": outcome.reason,
+    }
+
+
+def _holdout_json(loop: _Loop, champion: Instruction, standing: Instruction) -> dict[str, Any]:
+    return _compare(loop, champion, standing, loop.splits["holdout"], loop.truths)
+
+
+def _test_json(loop: _Loop, champion: Instruction, standing: Instruction) -> dict[str, Any]:
+    """Seed and champion on the untouched split, against gold and against the raters' majority where there is one."""
+    samples = loop.splits["test"]
+    if not samples:
+        return {}
+    try:
+        loop.board.judge([champion, standing], samples)
+    except BudgetSpent:
+        return {"skipped": "the budget is spent"}
+    found: dict[str, Any] = {loop.settings.truth: _compare(loop, champion, standing, samples, loop.truths)}
+    others: tuple[TruthMode, ...] = ("gold", "majority")
+    for mode in others:
+        if mode not in found and (truths := _other_truth(loop.store, mode)):
+            found[mode] = _compare(loop, champion, standing, [s for s in samples if s.id in truths], truths)
+    return found
+
+
+def _other_truth(store: Store, mode: TruthMode) -> dict[str, Truth]:
+    try:
+        return load_truth(store, mode)
+    except PiarError:
+        return {}
+
+
+def _compare(
+    loop: _Loop, champion: Instruction, standing: Instruction, samples: Sequence[Sample], truths: Mapping[str, Truth]
+) -> dict[str, Any]:
+    """Accuracy and macro F1 of two instructions on the same rows, and the gain with its interval by group."""
+    if not samples:
+        return {}
+    codes, count = group_codes([s.group for s in samples])
+    symbols = loop.store.task.symbols
+    truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
+    rights = []
+    shown: dict[str, Any] = {"n": len(samples), "groups": count}
+    for name, instruction in (("seed", champion), ("champion", standing)):
+        said = loop.board.grades(instruction, samples)
+        table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
+        square = table.reshape(len(symbols), len(symbols) + 1)
+        shown[name] = {"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))}
+        rights.append(said == truth)
+    gain = paired_gain(rights[0], rights[1], codes)
+    return {**shown, "gain": gain.model_dump()}
