@@ -1,13 +1,22 @@
 """The loop: learns what is there, promotes nothing else, resumes to the same end, keeps its budget."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
 import pytest
-from worlds import SEED, WordReviser, WordTeacher, world
+from worlds import SEED, WordReviser, WordTeacher, fill, world
 
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
-from store.errors import UsageError
+from piar.promotion import PromotionSettings
+from store.errors import PiarError, UsageError
+from store.types import Completion, Failure, Instruction, Rule
 
-FAST = EvolveSettings(rounds=6, patience=3)
+FAST = EvolveSettings(rounds=4, patience=2)
 
 
 def run(store, journal, settings=FAST, teacher=None, reviser=None, **more):
@@ -15,10 +24,18 @@ def run(store, journal, settings=FAST, teacher=None, reviser=None, **more):
     return evolve(store, models, SEED, settings, journal=journal, **more)
 
 
-def test_it_learns_what_is_there_and_proposes_it(tmp_path):
-    store, journal = world(tmp_path)
-    events: list[Event] = []
-    report, standing = run(store, journal, on_event=events.append)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted run, to compare with."""
+    store, journal = world(tmp_path_factory.mktemp("finished"))
+    teacher, events = WordTeacher(), list[Event]()
+    report, standing = run(store, journal, teacher=teacher, on_event=events.append)
+    journal.close()
+    return store, journal, report, standing, teacher, events
+
+
+def test_it_learns_what_is_there_and_proposes_it(finished):
+    store, _, report, standing, teacher, events = finished
     assert report.proposal == standing.id == report.champion != SEED.id
     texts = {r.text: r.grade for r in standing.rules}
     assert texts["the title has w0"] == texts["the title has w1"] == "0"
@@ -26,7 +43,224 @@ def test_it_learns_what_is_there_and_proposes_it(tmp_path):
     assert report.promotions[0]["passed"]
     assert report.promotions[0]["fixed"] > report.promotions[0]["broke"]
     assert report.test["gold"]["gain"]["low"] > 0.2
+    assert report.calls == teacher.calls + report.rounds
     assert {e.kind for e in events} >= {"opened", "inspected", "proposed", "survived", "promotion"}
     assert store.instruction(standing.id).rules == standing.rules
     with store.read() as con:
         assert con.execute("select kind, outcome from decisions").fetchall() == [("promotion", "proposed")]
+
+
+def test_the_same_command_again_costs_nothing(finished):
+    store, journal, report, standing, _, _ = finished
+    teacher = WordTeacher()
+    again, same = run(store, journal, teacher=teacher)
+    assert (again, same.id, teacher.calls) == (report, standing.id, 0)
+
+
+DIE = """
+import os, signal, sys
+from pathlib import Path
+from worlds import SEED, TASK, WordReviser, WordTeacher
+from piar.evolve import EvolveSettings, Models, evolve
+from store.db import Store
+from store.journal import Journal
+
+class Dying(WordTeacher):
+    def say(self, request):
+        if self.calls == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().say(request)
+
+folder = Path(sys.argv[1])
+store = Store.open(folder / "piar.duckdb", TASK)
+settings = EvolveSettings.model_validate_json(sys.argv[3])
+evolve(store, Models(Dying(), WordReviser()), SEED, settings, journal=Journal(folder / "journal"))
+"""
+
+
+def die_at(folder, call):
+    """Run `evolve` in a process that is killed, as by kill -9, when the teacher is asked for the n-th time."""
+    path = os.pathsep.join(["tests", "."])
+    command = [sys.executable, "-c", DIE, str(folder), str(call), FAST.model_dump_json()]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("at", [[1, 90], [400]])
+def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, finished, at):
+    store, journal = world(tmp_path)
+    for call in at:
+        die_at(tmp_path, call)
+    check_same_end(store, journal, finished, sum(at) - len(at))
+
+
+def check_same_end(store, journal, finished, asked_before):
+    _, _, report, standing, uninterrupted, events = finished
+    teacher, seen = WordTeacher(), []
+    again, same = run(store, journal, teacher=teacher, on_event=seen.append)
+    assert same.id == standing.id
+    assert again.model_dump(exclude={"run"}) == report.model_dump(exclude={"run"})
+    assert teacher.calls + asked_before == uninterrupted.calls
+    with store.read() as con:
+        kinds = con.execute("select status from run_events order by rowid").fetchall()
+    assert [k for (k,) in kinds] == [e.kind for e in events] + ["done"]
+
+
+@pytest.mark.integration
+def test_fifty_kills_change_nothing(tmp_path, finished):
+    rng = np.random.default_rng(0)
+    total = finished[4].calls
+    for trial in range(25):
+        folder = tmp_path / str(trial)
+        folder.mkdir()
+        store, journal = world(folder)
+        first = int(rng.integers(1, total - 20))
+        second = int(rng.integers(1, total - first - 2))
+        die_at(folder, first)
+        die_at(folder, second)
+        check_same_end(store, journal, finished, first + second - 2)
+
+
+def test_a_cut_off_run_refuses_what_has_changed(tmp_path):
+    store, journal = world(tmp_path, groups=20)
+
+    class Interrupting(WordTeacher):
+        def say(self, request):
+            if self.calls == 60:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().say(request)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(store, journal, teacher=Interrupting())
+    with pytest.raises(UsageError, match="the seed") as caught:
+        run(store, journal, FAST.model_copy(update={"seed": 1}))
+    assert "--restart" in caught.value.fix
+    with store.write() as con:
+        con.execute("update labels set grade = '0' where grade = '1'")
+    with pytest.raises(UsageError, match="samples, their splits or labels"):
+        run(store, journal)
+    report, _ = run(store, journal, restart=True)
+    assert report.run
+
+
+@pytest.mark.parametrize("cap", [230, 300, 500])
+def test_calls_never_pass_the_cap_and_the_test_is_still_made(tmp_path, cap):
+    store, journal = world(tmp_path)
+    teacher, reviser = WordTeacher(), WordReviser()
+    report, _ = run(store, journal, FAST.model_copy(update={"max_calls": cap}), teacher, reviser)
+    assert report.calls == teacher.calls + reviser.calls <= cap
+    assert "gold" in report.test
+    with pytest.raises(PiarError, match="too few"):
+        run(store, journal, FAST.model_copy(update={"max_calls": 100}), restart=True)
+
+
+class Saying(WordReviser):
+    """A reviser with one answer to everything."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def _one(self, request, on_completion):
+        failure = self.text if isinstance(self.text, Failure) else None
+        completion = Completion(request.key, self.model, None if failure else self.text, failure=failure)
+        on_completion(completion)
+        return completion
+
+
+def adding(text, grade="0"):
+    return json.dumps({"candidates": [{"operations": [{"op": "add", "grade": grade, "text": text}]}]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("", "not the JSON"),
+        ("I would rather talk about the weather. " * 500, "not the JSON"),
+        ('{"candidates": []}', "without candidates"),
+        ('{"candidates": [{"operations": []}, 7]}', "without valid operations"),
+        (adding("<script>alert(1)</script>"), "markup"),
+        (adding("fits", "9"), "does not have"),
+        (adding("x " * 100), "more than 60 words"),
+        (json.dumps({"candidates": [{"operations": [{"op": "drop", "rule": "R77"}]}]}), "not there"),
+        (Failure("refused", "no"), "no answer"),
+    ],
+)
+def test_a_useless_reviser_ends_the_search_with_its_reason(tmp_path, answer, reason):
+    store, journal = world(tmp_path, groups=20)
+    events = []
+    report, standing = run(store, journal, reviser=Saying(answer), on_event=events.append)
+    assert (report.proposal, standing.id) == (None, SEED.id)
+    assert report.stopped == "no better candidate in 2 rounds"
+    assert any(reason in why for e in events if e.kind == "refused" for why in e.detail["reasons"])
+
+
+def test_the_same_edit_forever_ends_the_search(tmp_path):
+    store, journal = world(tmp_path, groups=20)
+    events = []
+    report, _ = run(store, journal, reviser=Saying(adding("the title has nothing")), on_event=events.append)
+    assert report.proposal is None
+    assert {"tried before": 1} in [e.detail["reasons"] for e in events if e.kind == "refused"]
+
+
+@pytest.mark.parametrize("answer", ["2", "I cannot help with that.", ""])
+def test_a_useless_teacher_ends_the_search(tmp_path, answer):
+    class Stubborn(WordTeacher):
+        def say(self, request):
+            return answer
+
+    store, journal = world(tmp_path, groups=20)
+    report, standing = run(store, journal, teacher=Stubborn())
+    assert (report.proposal, standing.id) == (None, SEED.id)
+    assert report.test["gold"]["gain"]["mean"] == 0
+
+
+def test_a_gain_that_costs_one_grade_is_refused(tmp_path):
+    """Gains several points overall, loses more than ten on grade 2: the guard refuses it."""
+
+    rows = []
+    rng = np.random.default_rng(0)
+    for group in range(400):
+        split = ("train", "train", "dev", "holdout", "test")[group % 5]
+        for n in range(8):
+            kind = rng.random()
+            word, grade = ("wa", "0") if kind < 0.3 else ("wb", "2") if kind < 0.45 else ("wc", "1")
+            both = "wa" if word == "wb" and rng.random() < 0.4 else ""
+            rows.append((f"q{group}", f"{word} {both} u{group}n{n}", split, grade))
+    store, journal = fill(tmp_path, rows)
+    champion = Instruction(SEED.preamble, (Rule("R01", "the title has wb", "2"),))
+    reviser = Saying(
+        json.dumps(
+            {"candidates": [{"operations": [{"op": "add", "grade": "0", "text": "the title has wa", "before": "R01"}]}]}
+        )
+    )
+    settings = EvolveSettings(rounds=1, promotion=PromotionSettings(margin=0.05))
+    report, standing = evolve(store, Models(WordTeacher(), reviser), champion, settings, journal=journal)
+    promotion = report.promotions[0]
+    assert promotion["gain"]["mean"] > 0.04
+    assert promotion["p_value"] < 0.01
+    assert not promotion["passed"]
+    assert "grade 2" in promotion["reason"]
+    assert standing.id == champion.id
+
+
+def test_a_worn_holdout_is_refused(tmp_path):
+    store, journal = world(tmp_path, groups=20)
+    settings = FAST.model_copy(update={"promotion": PromotionSettings(warn_uses=1, max_uses=2)})
+    first, _ = run(store, journal, settings)
+    second, _ = run(store, journal, settings.model_copy(update={"seed": 1}))
+    assert not first.warnings
+    assert "stricter" in second.warnings[0]
+    with pytest.raises(PiarError, match="prove nothing more"):
+        run(store, journal, settings.model_copy(update={"seed": 2}))
+
+
+def test_unlabelled_data_is_refused_with_a_way_out(tmp_path):
+    store, journal = fill(tmp_path, [("q1", "a", "train", None), ("q2", "b", "dev", None)])
+    with pytest.raises(PiarError, match="No sample has gold labels") as caught:
+        run(store, journal)
+    assert "piar import" in caught.value.fix
+    with store.write() as con:
+        con.execute("update labels set grade = '1'")
+    with pytest.raises(PiarError, match="fewer than two labelled groups"):
+        run(store, journal)
