@@ -6,10 +6,9 @@ followed are kept aside, so that a person can be told about them.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 from piar.llm.predicates import ALWAYS, Predicate
 from piar.llm.sentences import parse
@@ -75,19 +74,37 @@ def read_rulebook(prompt: str, symbols: Sequence[str], fields: tuple[str, ...]) 
     grades = tuple(symbols) or tuple(reversed([symbol for symbol, _ in listed]))
     found.names = {name.lower(): symbol for symbol, name in listed if name and symbol in grades}
     policies = list(_policies(found.body, grades))
-    kinds = KINDS + tuple(kind for p in policies if (kind := _definition(p.text)))
+    kinds = defined_kinds(policy.text for policy in policies)
     clauses: list[Clause] = []
     unfollowed: list[Policy] = []
     for policy in policies:
-        made = [
-            replace(c, policy=policy)
-            for part in _parts(policy)
-            if (c := _clause(part, grades, found.names, fields, kinds))
-        ]
-        clauses += made[:1] if policy.id else made
+        made = follow(policy, grades, found.names, fields, kinds)
+        clauses += made
         if not made and (policy.grade or _verdict(policy.text, grades, found.names)[0]):
             unfollowed.append(policy)
     return Rulebook(tuple(clauses), tuple(unfollowed), grades, _steps(found.answer))
+
+
+def follow(
+    policy: Policy, grades: tuple[str, ...], names: Mapping[str, str], fields: tuple[str, ...], kinds: tuple[Kind, ...]
+) -> list[Clause]:
+    """What can be followed of a policy: one clause of a rule with an id, every sentence of running prose.
+
+    Args:
+        policy: the rule as it was found.
+        grades: grade symbols.
+        names: lower-case name of a grade -> its symbol.
+        fields: names of the sample's fields.
+        kinds: known classes of words.
+    """
+    read = (_clause(part, grades, names, fields, kinds) for part in _parts(policy))
+    made = [replace(clause, policy=policy) for clause in read if clause]
+    return made[:1] if policy.id else made
+
+
+def defined_kinds(texts: Iterable[str]) -> tuple[Kind, ...]:
+    """The known classes of words, and those that a guideline defines."""
+    return KINDS + tuple(kind for text in texts if (kind := _definition(text)))
 
 
 # -- sections -----------------------------------------------------------------------------------
@@ -285,8 +302,3 @@ def _definition(text: str) -> Kind | None:
         return None
     name = found[1].lower().strip()
     return define(name[:-3] + "y" if name.endswith("ies") else name.removesuffix("s"), terms)
-
-
-def as_record(policy: Policy) -> dict[str, Any]:
-    """A policy for messages to people."""
-    return {"rule": policy.id, "grade": policy.grade, "text": policy.text}

@@ -156,10 +156,16 @@ class Contains(Predicate):
         plain = self.where == "anywhere" and not self.every and all(len(term) == 1 for term in self._terms)
         return frozenset(term[0] for term in self._terms) if plain else None
 
+    @cached_property
+    def _heads(self) -> frozenset[str]:
+        return frozenset(term[0] for term in self._terms)
+
     def holds(self, view: View) -> bool:
         text = self.a.of(view)
         if self._single is not None:
             return not self._single.isdisjoint(text.bag)
+        if self._heads.isdisjoint(text.bag):
+            return False
         found = (self._at(text, term) >= 0 for term in self._terms)
         return bool(self._terms) and (all(found) if self.every else any(found))
 

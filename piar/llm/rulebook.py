@@ -18,7 +18,7 @@ from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
 from piar.llm.guideline import Clause, Rulebook, read_rulebook
 from piar.llm.predicates import ALWAYS, All, Predicate, quotes
 from piar.llm.sentences import sentence
-from piar.llm.words import Text, read_text, stems
+from piar.llm.words import overlap_grade, read_text, stems
 from store.ids import SEPARATOR
 from store.task import Grade, Step, Task
 from store.trace import write_trace
@@ -56,7 +56,7 @@ class _Judge:
         view = {name: read_text(value) for name, value in fields.items()}
         rule = next((rule for rule in self._rules if rule.condition.holds(view)), None)
         if rule is None:
-            rule = self._guesses[self.grades[_overlap_grade(list(view.values()), len(self.grades))]]
+            rule = self._guesses[self.grades[overlap_grade(list(view.values()), len(self.grades))]]
         return Trace(rule.grade, quotes(rule.condition, view), rule.steps, rule.cites, rule.grade), rule.probs
 
     def _guess(self, symbol: str) -> _Rule:
@@ -95,14 +95,6 @@ def _step(step: Step, policy: str, said: str) -> str:
     words = set(stems(policy))
     named = [choice for choice in step.choices if set(stems(choice)) <= words]
     return max(named, key=len) if named else step.choices[-1]
-
-
-def _overlap_grade(texts: Sequence[Text], grades: int) -> int:
-    """A weak guess: the share of the first field's words that the other fields repeat, on the scale of grades."""
-    asked = texts[0].bag if texts else frozenset()
-    offered = frozenset().union(*(text.bag for text in texts[1:]))
-    share = len(asked & offered) / len(asked) if asked else 0.0
-    return min(grades - 1, int(share * (grades - 1) + 0.5))
 
 
 @lru_cache(maxsize=512)
@@ -144,6 +136,10 @@ class RulebookClient:
         prompt, data = _read_messages(request)
         if data is None:
             return self._failed(request, "The last message holds no JSON object to judge.")
+        if data.get("task") == "revise" and isinstance(data.get("evidence"), list):
+            from piar.llm.inducer import answer_revision  # numpy and the search, only where they are needed
+
+            return self._done(request, answer_revision(data))
         fields = {str(name): value if isinstance(value, str) else _plain(value) for name, value in data.items()}
         judge = _judge_for(prompt, request.grades, tuple(fields))
         if judge is None:

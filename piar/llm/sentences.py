@@ -126,7 +126,7 @@ _NEGATIVES = (
 
 def _joined(predicate: All | AnyOf) -> str:
     if not predicate.parts:
-        return "anything else"
+        return "otherwise"
     if isinstance(predicate, AnyOf):
         return " or ".join(_bracketed(part) for part in predicate.parts)
     said: list[str] = []

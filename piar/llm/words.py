@@ -5,7 +5,7 @@ Case, accents, punctuation and plural s do not matter; nothing else is known abo
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -95,6 +95,14 @@ def read_text(raw: str) -> Text:
 def stems(text: str) -> tuple[str, ...]:
     """The stems of a short text."""
     return read_text(text).words
+
+
+def overlap_grade(texts: Sequence[Text], grades: int) -> int:
+    """A weak guess: the share of the first field's words that the other fields repeat, on the scale of grades."""
+    asked = texts[0].bag if texts else frozenset()
+    offered = frozenset().union(*(text.bag for text in texts[1:]))
+    share = len(asked & offered) / len(asked) if asked else 0.0
+    return min(grades - 1, int(share * (grades - 1) + 0.5))
 
 
 @dataclass(frozen=True)

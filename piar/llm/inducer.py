@@ -1,0 +1,442 @@
+"""The offline reviser: induces rules from the evidence that a reviser prompt shows, and from nothing else.
+
+The current rules are applied to the evidence by the same reader that judges. Then edits are added one
+by one, each the best found by a beam search over conjunctions of predicates, by the net number of samples
+that it mends, bounded from below by how much that varies between groups: what helps in one query only is
+not a rule.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from piar.llm.guideline import Policy, defined_kinds, follow
+from piar.llm.predicates import All, Contains, Names, Not, Predicate, View
+from piar.llm.revision_schema import (
+    EvidenceItem,
+    RevisionAnswer,
+    RevisionCandidate,
+    RevisionRequest,
+    RuleOperation,
+    RuleShown,
+)
+from piar.llm.sentences import sentence
+from piar.llm.vocabulary import make_vocabulary
+from piar.llm.words import overlap_grade, read_text
+from store.ids import seed_of
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MIN_GROUPS = 3  # a rule must hold in as many groups
+BEAM = 24
+DEPTH = 3  # conditions in one rule
+MAX_TERMS = 8  # terms in one list
+CAUTION = 1.0  # standard errors (between groups) by which a gain is discounted
+COST = 0.4  # samples that a condition must pay for
+TERM_COST = 1.0  # ... and a term, of which there are many more to choose from
+SHOWN = 12  # positions given in `because`
+
+
+def answer_revision(data: Mapping[str, Any]) -> str:
+    """Answer a reviser's request.
+
+    Args:
+        data: the JSON object of the prompt, a `RevisionRequest`; one that is malformed gets no candidates.
+
+    Returns:
+        The JSON text of a `RevisionAnswer`.
+    """
+    try:
+        request = RevisionRequest.model_validate(data)
+    except ValidationError:
+        return RevisionAnswer().model_dump_json()
+    return RevisionAnswer(candidates=tuple(induce(request))).model_dump_json(exclude_defaults=True)
+
+
+def induce(request: RevisionRequest) -> list[RevisionCandidate]:
+    """Candidates, the most trusted first; then more cautious, shorter, bolder ones, and from parts of the groups."""
+    symbols = {grade.symbol for grade in request.grades}
+    items = [(i, item) for i, item in enumerate(request.evidence) if item.truth in symbols and item.fields]
+    if not items:
+        return []
+    world = _World(request, items)
+    found: list[RevisionCandidate] = []
+    for plan in _plans(request):
+        candidate = _Search(world, plan).run()
+        if candidate and candidate.operations not in [c.operations for c in found]:
+            found.append(candidate)
+        if len(found) == request.candidates:
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One way to search: how cautiously, how far, and on which share of the groups."""
+
+    caution: float
+    operations: int
+    share: float = 1.0
+    seed: int = 0
+
+
+def _plans(request: RevisionRequest) -> Iterator[_Plan]:
+    most = request.budget.max_operations
+    yield _Plan(CAUTION, most)
+    yield _Plan(2 * CAUTION, most)
+    yield _Plan(CAUTION, max(1, most // 3))
+    yield _Plan(CAUTION / 2, most)
+    for i in range(request.candidates):
+        yield _Plan(CAUTION, most, 0.7, seed_of(request.seed, "bag", i))
+
+
+class _World:
+    """The evidence as arrays, and the vocabulary that describes it. N samples, K grades, A predicates."""
+
+    def __init__(self, request: RevisionRequest, numbered: Sequence[tuple[int, EvidenceItem]]) -> None:
+        items = [item for _, item in numbered]
+        self.request = request
+        self.numbers = [number for number, _ in numbered]  # positions in the request's evidence
+        self.grades = tuple(grade.symbol for grade in request.grades)
+        self.fields = tuple(items[0].fields)
+        self.views: list[View] = [{f: read_text(item.fields.get(f, "")) for f in self.fields} for item in items]
+        self.truth: Ints = np.array([self.grades.index(item.truth) for item in items])
+        self.weight: Floats = np.array([_weight(item) for item in items])
+        names = [item.group or f"alone {i}" for i, item in enumerate(items)]
+        self.group: Ints = np.unique(names, return_inverse=True)[1]
+        self.vocabulary = make_vocabulary(self.views, self.group, MIN_GROUPS)
+        self.price = np.array([_price(p) for p in self.vocabulary.predicates])
+        self._known: dict[Predicate, Bools] = dict(zip(self.vocabulary.predicates, self.vocabulary.holds, strict=True))
+        self.said = self.vocabulary.holds.astype(np.float32)  # (A, N)
+        self.guess: Ints = np.array([overlap_grade(list(view.values()), len(self.grades)) for view in self.views])
+
+    def holds(self, predicate: Predicate | None) -> Bools:
+        """(N,) where a predicate holds; nowhere when there is none. Parts are evaluated once."""
+        match predicate:
+            case None:
+                return np.zeros(len(self.views), np.bool_)
+            case All(parts):
+                rows = np.array([np.ones(len(self.views), np.bool_), *map(self.holds, parts)])
+                return np.asarray(rows.all(axis=0))
+            case Not(part):
+                return ~self.holds(part)
+            case Contains(a, terms, "anywhere", False) if len(terms) > 1:
+                return np.asarray(np.array([self.holds(Contains(a, (term,))) for term in terms]).any(axis=0))
+        if predicate not in self._known:
+            row = np.fromiter((predicate.holds(view) for view in self.views), np.bool_, len(self.views))
+            self._known[predicate] = row
+        return self._known[predicate]
+
+
+def _price(predicate: Predicate) -> float:
+    """What a condition must pay for: more where there were more to choose from."""
+    match predicate:
+        case All(parts):
+            return max(map(_price, parts), default=COST)
+        case Not(part):
+            return _price(part)
+        case Contains(_, terms):
+            return TERM_COST * len(terms)
+    return COST
+
+
+def _weight(item: EvidenceItem) -> float:
+    """Share of the raters who agree with the truth, where they are known: a disputed sample counts for less."""
+    votes = sum(item.votes.values())
+    return max(0.25, item.votes.get(item.truth, 0) / votes) if votes else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A rule of the list under revision; `rule` is None for a new one, `row` says where it holds."""
+
+    grade: int
+    predicate: Predicate | None
+    row: Bools
+    rule: RuleShown | None = None
+    edited: bool = False
+    because: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An edit of the list, with what it is worth."""
+
+    worth: float
+    entries: tuple[_Entry, ...]
+    operation: RuleOperation | None = None  # of drop and reorder; additions and edits are told from the entries
+
+
+class _Search:
+    """Greedy revision of one rule list: the best edit, until none is worth its cost."""
+
+    def __init__(self, world: _World, plan: _Plan) -> None:
+        self.world = world
+        self.plan = plan
+        kept = np.random.default_rng(plan.seed).random(int(world.group.max()) + 1) < plan.share
+        self.weight = world.weight * (kept[world.group] if plan.share < 1 else 1.0)
+        self.entries = tuple(_read_rules(world))
+        self.moves: list[RuleOperation] = []
+
+    def run(self) -> RevisionCandidate | None:
+        """Search, and say what was found as operations; None when nothing is worth changing."""
+        while self._operations() < self.plan.operations:
+            step = max(self._steps(), key=lambda step: step.worth, default=None)
+            if step is None or step.worth <= 0:
+                break
+            self.entries = step.entries
+            if step.operation:
+                self.moves.append(step.operation)
+        operations = self.moves + list(_told(self.entries, self.world.grades))
+        return RevisionCandidate(note=_note(operations), operations=tuple(operations)) if operations else None
+
+    def _operations(self) -> int:
+        return len(self.moves) + sum(entry.rule is None or entry.edited for entry in self.entries)
+
+    def _steps(self) -> Iterator[_Step]:
+        first = _deciding(self.entries, len(self.world.views))
+        right = self._right(self.entries)
+        yield from self._additions(first, right)
+        yield from self._longer_lists(first, right)
+        yield from self._changed_grades(first, right)
+        yield from self._moved(right)
+
+    def _right(self, entries: Sequence[_Entry]) -> Bools:
+        grades = np.array([entry.grade for entry in entries] + [0])
+        first = _deciding(entries, len(self.world.views))
+        verdict = np.where(first < len(entries), grades[first], self.world.guess)
+        right: Bools = verdict == self.world.truth
+        return right
+
+    def _worth(self, gain: Floats, price: float) -> float:
+        """Net samples mended, less its standard error between groups, less the price of saying it.
+
+        Args:
+            gain: (N,) weighted change of being right.
+            price: samples that saying it must pay for.
+        """
+        by_group = np.bincount(self.world.group, weights=gain)
+        return float(by_group.sum() - self.plan.caution * np.sqrt((by_group**2).sum()) - price)
+
+    # -- additions: a beam over conjunctions ------------------------------------------------------
+
+    def _additions(self, first: Ints, right: Bools) -> Iterator[_Step]:
+        """The best new rule, at the best place."""
+        if len(self.entries) >= self.world.request.budget.max_rules:
+            return
+        places = range(len(self.entries) + 1)
+        gains = [
+            ((self.world.truth == grade).astype(np.float64) - right) * self.weight * (first >= place)
+            for place in places
+            for grade in range(len(self.world.grades))
+        ]
+        targets = [(place, grade) for place in places for grade in range(len(self.world.grades))]
+        best = max(self._beam(gains), key=lambda found: found[0], default=None)
+        if best is None:
+            return
+        _, conditions, row, which = best
+        place, grade = targets[which]
+        entry = self._with_more_terms(_Entry(grade, _all(conditions), row), gains[which])
+        worth = self._worth(gains[which] * entry.row, sum(map(_price, conditions)))
+        yield _Step(worth, (*self.entries[:place], self._because(entry, gains[which]), *self.entries[place:]))
+
+    def _beam(self, gains: Sequence[Floats]) -> Iterator[tuple[float, tuple[Predicate, ...], Bools, int]]:
+        """Conjunctions worth most: (worth, conditions, where it holds, which gain)."""
+        world = self.world
+        everywhere = np.ones(len(world.views), np.bool_)
+        beam: list[tuple[float, tuple[Predicate, ...], Bools, int]] = [
+            (0.0, (), everywhere, which) for which in range(len(gains))
+        ]
+        yield from ((self._worth(gain, COST), (), everywhere, which) for which, gain in enumerate(gains))
+        for _ in range(DEPTH):
+            beam = self._extended(beam, gains)
+            yield from beam
+
+    def _extended(
+        self, beam: Sequence[tuple[float, tuple[Predicate, ...], Bools, int]], gains: Sequence[Floats]
+    ) -> list[tuple[float, tuple[Predicate, ...], Bools, int]]:
+        """The best conjunctions with one condition more, with or without a `not`."""
+        world = self.world
+        masked = np.stack([gains[which] * row for _, _, row, which in beam], axis=1)  # (N, beam)
+        with_it = (world.said @ masked.astype(np.float32)).astype(np.float64)  # (A, beam)
+        without = masked.sum(axis=0) - with_it
+        can_deny = np.array([_deniable(p) for p in world.vocabulary.predicates])
+        without[~can_deny] = -np.inf
+        scores = np.concatenate([with_it, without])
+        chosen = np.argsort(scores, axis=None, kind="stable")[::-1][: 6 * BEAM]
+        found = []
+        seen: set[tuple[int, bytes]] = set()
+        for at in chosen:
+            index, parent = divmod(int(at), len(beam))
+            deny, index = divmod(index, len(world.said))
+            _, conditions, row, which = beam[parent]
+            holds = world.vocabulary.holds[index]
+            row = row & (~holds if deny else holds)
+            key = (which, np.packbits(row).tobytes())
+            if key not in seen:
+                seen.add(key)
+                predicate = world.vocabulary.predicates[index]
+                said = (*conditions, Not(predicate) if deny else predicate)
+                found.append((self._worth(gains[which] * row, sum(map(_price, said))), said, row, which))
+        return sorted(found, key=lambda f: -f[0])[:BEAM]
+
+    # -- lists of terms -----------------------------------------------------------------------------
+
+    def _longer_lists(self, first: Ints, right: Bools) -> Iterator[_Step]:
+        """More terms for a rule that has a list of them."""
+        for at, entry in enumerate(self.entries):
+            if entry.predicate is None or not _lists(entry.predicate):
+                continue
+            gain = ((self.world.truth == entry.grade).astype(np.float64) - right) * self.weight * (first > at)
+            longer = self._with_more_terms(entry, gain)
+            if longer is not entry:
+                new = self._because(replace(longer, edited=longer.rule is not None), gain)
+                worth = self._worth(gain * (longer.row & ~entry.row), TERM_COST)
+                yield _Step(worth, (*self.entries[:at], new, *self.entries[at + 1 :]))
+
+    def _with_more_terms(self, entry: _Entry, gain: Floats) -> _Entry:
+        """The entry with further terms in its list, as long as each is worth it."""
+        predicate = entry.predicate
+        if predicate is None or not _lists(predicate):
+            return entry
+        known = _lists(predicate)[0]
+        singles = [
+            (float(gain @ row), p.terms[0])
+            for p, row in zip(self.world.vocabulary.predicates, self.world.vocabulary.holds, strict=True)
+            if isinstance(p, Contains) and p.a == known.a and len(p.terms) == 1 and p.terms[0] not in known.terms
+        ]
+        worth = self._worth(gain * entry.row, 0)
+        for _, term in sorted(singles, reverse=True)[: 2 * MAX_TERMS]:
+            longer = _add_term(entry.predicate or predicate, known, term)
+            row = self.world.holds(longer)
+            better = self._worth(gain * row, 0)
+            if better > worth + TERM_COST and self._fits(longer):
+                entry, worth = replace(entry, predicate=longer, row=row), better
+                known = _lists(longer)[0]
+            if len(known.terms) >= MAX_TERMS:
+                break
+        return entry
+
+    def _fits(self, predicate: Predicate) -> bool:
+        return len(sentence(predicate).split()) <= self.world.request.budget.max_words
+
+    # -- the rules that are there ---------------------------------------------------------------------
+
+    def _changed_grades(self, first: Ints, right: Bools) -> Iterator[_Step]:
+        for at, entry in enumerate(self.entries):
+            decided = first == at
+            for grade in range(len(self.world.grades)):
+                if grade != entry.grade and decided.any():
+                    gain = ((self.world.truth == grade).astype(np.float64) - right) * self.weight * decided
+                    new = self._because(replace(entry, grade=grade, edited=entry.rule is not None), gain)
+                    yield _Step(self._worth(gain, COST), (*self.entries[:at], new, *self.entries[at + 1 :]))
+
+    def _moved(self, right: Bools) -> Iterator[_Step]:
+        """Rules taken away, or moved in front of another."""
+        for at, entry in enumerate(self.entries):
+            if entry.rule is None or entry.predicate is None:
+                continue
+            rest = (*self.entries[:at], *self.entries[at + 1 :])
+            gain = (self._right(rest).astype(np.float64) - right) * self.weight
+            because = self._mended(gain)
+            drop = RuleOperation(op="drop", rule=entry.rule.id, because=because)
+            if not entry.edited:
+                yield _Step(self._worth(gain, 0), rest, drop)
+            for place in range(len(rest) + 1):
+                if place != at and (place == len(rest) or rest[place].rule is not None):
+                    yield self._reordered(entry, rest, place, right)
+
+    def _reordered(self, entry: _Entry, rest: tuple[_Entry, ...], place: int, right: Bools) -> _Step:
+        entries = (*rest[:place], entry, *rest[place:])
+        gain = (self._right(entries).astype(np.float64) - right) * self.weight
+        following = rest[place].rule if place < len(rest) else None
+        rule = entry.rule.id if entry.rule else None
+        before = following.id if following else None
+        return _Step(
+            self._worth(gain, COST),
+            entries,
+            RuleOperation(op="reorder", rule=rule, before=before, because=self._mended(gain)),
+        )
+
+    def _because(self, entry: _Entry, gain: Floats) -> _Entry:
+        return replace(entry, because=self._mended(gain * entry.row))
+
+    def _mended(self, gain: Floats) -> tuple[int, ...]:
+        return tuple(self.world.numbers[i] for i in np.flatnonzero(gain > 0)[:SHOWN])
+
+
+def _read_rules(world: _World) -> Iterator[_Entry]:
+    """The current rules as they are judged by; one that cannot be followed holds nowhere and is left alone."""
+    rules = world.request.rules
+    kinds = defined_kinds(rule.text for rule in rules)
+    names = {grade.name.lower(): grade.symbol for grade in world.request.grades if grade.name}
+    for rule in rules:
+        clauses = follow(Policy(rule.id, rule.grade, rule.text), world.grades, names, world.fields, kinds)
+        predicate = clauses[0].condition if clauses else None
+        grade = world.grades.index(clauses[0].grade) if clauses else 0
+        yield _Entry(grade, predicate, world.holds(predicate), rule)
+
+
+def _deciding(entries: Sequence[_Entry], samples: int) -> Ints:
+    """(N,) index of the first entry that holds; their number where none does."""
+    rows = np.vstack([*(entry.row for entry in entries), np.ones(samples, np.bool_)])
+    first: Ints = rows.argmax(axis=0)
+    return first
+
+
+def _all(conditions: tuple[Predicate, ...]) -> Predicate:
+    """A conjunction, flat."""
+    parts = [p for c in conditions for p in (c.parts if isinstance(c, All) else (c,))]
+    return parts[0] if len(parts) == 1 else All(tuple(dict.fromkeys(parts)))
+
+
+def _deniable(predicate: Predicate) -> bool:
+    """Whether its negation reads well and says something that no other predicate says."""
+    return isinstance(predicate, Contains | Names)
+
+
+def _lists(predicate: Predicate) -> list[Contains]:
+    """The first list of terms that is asserted, if any."""
+    parts = predicate.parts if isinstance(predicate, All) else (predicate,)
+    return [p for p in parts if isinstance(p, Contains) and p.where == "anywhere" and not p.every][:1]
+
+
+def _add_term(predicate: Predicate, known: Contains, term: str) -> Predicate:
+    """The predicate with a term more, also where the same list is denied of another field."""
+
+    def longer(part: Predicate) -> Predicate:
+        if isinstance(part, Contains) and part.terms == known.terms:
+            return replace(part, terms=(*part.terms, term))
+        if isinstance(part, Not):
+            return Not(longer(part.part))
+        return All(tuple(longer(p) for p in part.parts)) if isinstance(part, All) else part
+
+    return longer(predicate)
+
+
+def _told(entries: Sequence[_Entry], grades: tuple[str, ...]) -> Iterator[RuleOperation]:
+    """The edits and additions of a revised list, as operations."""
+    following: str | None = None
+    told: list[RuleOperation] = []
+    for entry in reversed(entries):
+        text = "" if entry.predicate is None else sentence(entry.predicate)
+        if entry.rule is None:
+            told.append(RuleOperation(op="add", grade=grades[entry.grade], text=text, before=following,
+                                      because=entry.because))  # fmt: skip
+        else:
+            following = entry.rule.id
+            if entry.edited:
+                told.append(RuleOperation(op="edit", rule=entry.rule.id, grade=grades[entry.grade], text=text,
+                                          because=entry.because))  # fmt: skip
+    yield from reversed(told)
+
+
+def _note(operations: Sequence[RuleOperation]) -> str:
+    counts = {op: sum(o.op == op for o in operations) for op in dict.fromkeys(o.op for o in operations)}
+    return "Induced from the evidence: " + ", ".join(f"{n} {op}" for op, n in counts.items()) + "."
