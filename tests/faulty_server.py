@@ -53,17 +53,19 @@ class FaultyServer:
 
     async def _connection(self, reader, writer):
         try:
-            while not self.dead:
+            while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                if self.dead:
+                    raise ConnectionResetError
                 self.open += 1
                 self.most_open = max(self.most_open, self.open)
                 try:
                     await self._serve(writer, headers, body)
                 finally:
                     self.open -= 1
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.transport.abort()
@@ -155,6 +157,14 @@ class FaultyServer:
         if structured and self.schema:
             return json.dumps({"grade": grade, "evidence": ["x"], "rules": ["R01"], "verdict": grade})
         return trace_text(grade)
+
+    def die(self):
+        """Reset every connection and every new one, until `revive`."""
+        self.dead = True
+
+    def revive(self):
+        """Answer again."""
+        self.dead = False
 
     # -- life ---------------------------------------------------------------------------------
 
