@@ -46,9 +46,9 @@ def _whole(path: Path, head: bytes) -> Table | None:
     delimiter = _delimiter(lines)
     names = _header(next(csv.reader(lines, delimiter=delimiter)))
     options: dict[str, Any] = {
-        "delim": delimiter,
-        "quote": '"',
-        "escape": '"',
+        "delimiter": delimiter,
+        "quotechar": '"',
+        "escapechar": '"',
         "header": True,
         "auto_detect": False,
         "columns": dict.fromkeys(names, "VARCHAR"),
@@ -59,12 +59,14 @@ def _whole(path: Path, head: bytes) -> Table | None:
             frame = con.read_csv(str(path), **options).pl().select(pl.all().fill_null(""))
     except duckdb.Error:
         return None
-    breaks = frame.select(pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True)).cast(pl.Int64)).to_series()
-    longest = max(frame.select(pl.all().str.len_chars().max()).row(0), default=0) or 0
-    if longest > CELL_LIMIT or not _lines_add_up(path, len(frame) + 1 + int(breaks.sum())):
+    if not frame.is_empty() and max(frame.select(pl.all().str.len_bytes().max()).row(0)) > CELL_LIMIT:
         return None
+    at = pl.Series(range(2, len(frame) + 2), dtype=pl.Int64)
+    if _lines_add_up(path, len(frame) + 1):
+        return Table(frame, at)
+    breaks = frame.select(pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True)).cast(pl.Int64)).to_series()
     above = breaks.cum_sum().shift(1, fill_value=0)
-    return Table(frame, pl.Series(range(2, len(frame) + 2), dtype=pl.Int64) + above)
+    return Table(frame, at + above) if _lines_add_up(path, len(frame) + 1 + int(breaks.sum())) else None
 
 
 def _lines_add_up(path: Path, expected: int) -> bool:

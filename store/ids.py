@@ -26,6 +26,14 @@ def sample_id(group: str, fields: Iterable[str]) -> str:
     return content_id("sample", group, *fields)
 
 
+def light_id(*parts: str) -> str:
+    """As `content_id` by MD5: four times as fast in bulk, for ids that need no defence against forgery.
+
+    Equal to DuckDB's `md5(concat_ws(chr(31), parts...))::UUID`.
+    """
+    return str(uuid.UUID(hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest()))
+
+
 def short_hash(value: object, length: int = 12) -> str:
     """Hex digest of a JSON value with sorted keys: for instructions, tasks and configurations."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

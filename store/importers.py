@@ -10,7 +10,7 @@ import polars as pl
 from store.db import Store, now, quote
 from store.prepare import MISSING, ImportMapping, Rows, prepare
 from store.readers import read, read_table
-from store.splits import SplitSettings, assign, near_duplicates, normal_form
+from store.splits import SplitSettings, assign, near_duplicates, with_forms
 from store.tables import Rejection, Table
 from store.types import SPLITS
 
@@ -98,11 +98,13 @@ def import_table(
         load.stage()
         load.deal(splits or SplitSettings(), seed)
         rejected = load.reject_misplaced()
+        same_ids = load.same_ids()
         load.insert_samples()
         labels, changed = load.insert_labels()
         load.move_from_pool()
         load.count(report)
     report.read += len(table.frame)
+    report.same_ids += same_ids
     report.labels += labels
     report.changed += changed
     report.cleaned += rows.cleaned
@@ -120,6 +122,7 @@ class _Load:
         self.source = source
         self.run_id = run_id
         self.at = now()
+        self.groups = pl.DataFrame()
 
     def stage(self) -> None:
         """`staged`: the rows with `sample_id`, `ordinal` (0 for the first row of a sample) and `known`."""
@@ -132,36 +135,40 @@ class _Load:
         )
         self._table(
             "repeated",
-            """select "row", row_number() over (partition by sample_id order by "row") - 1 as ordinal
-            from hashed
-            where sample_id in (select sample_id from hashed group by sample_id having count(*) > 1)""",
+            """select * from (
+                select "row", row_number() over (partition by sample_id order by "row") - 1 as ordinal
+                from hashed
+                where sample_id in (select sample_id from hashed group by sample_id having count(*) > 1))
+            where ordinal > 0""",
         )
-        self._table(
-            "staged",
-            """select h.*, coalesce(r.ordinal, 0) as ordinal, s.sample_id is not null as known
-            from hashed h
-            left join (from repeated where ordinal > 0) r using ("row")
-            left join (select distinct sample_id from samples) s on s.sample_id = h.sample_id""",
+        self._table("present", "select distinct sample_id from samples semi join hashed using (sample_id)")
+        self.con.execute(
+            """create or replace temp view staged as
+            select h.*, coalesce(r.ordinal, 0) as ordinal, p.sample_id is not null as known
+            from hashed h left join repeated r using ("row") left join present p on p.sample_id = h.sample_id"""
         )
 
     def deal(self, settings: SplitSettings, seed: int) -> None:
         """`dealt`: the split of each group that has one: held already, said by the file, or dealt now."""
         held = self.con.sql(
             """select group_key as "group", max(split) as split from samples
-            where split <> 'pool' group by group_key"""
+            where split <> 'pool' group by group_key order by group_key"""
         ).pl()
         fresh = self.con.sql(
             """select "group", avg(value) as value, count(value) as rows, count(inclusion) > 0 as chosen
             from staged where "group" not in (select group_key from samples where split <> 'pool')
             group by "group" """
         ).pl()
-        known = pl.concat([held, self._said(fresh)])
-        fresh = fresh.filter(pl.col("rows") > 0).join(known, on="group", how="anti")
-        chosen = fresh.filter("chosen").select("group", split=pl.lit("train"))
-        fresh = fresh.filter(~pl.col("chosen"))
-        alike = _alike(fresh, known)
-        dealt = assign(fresh.join(alike, on="group", how="anti"), settings, seed)
-        self._table("dealt", "from every", every=pl.concat([known, chosen, alike, dealt]))
+        known = with_forms(pl.concat([held, self._said(fresh)]))
+        fresh = with_forms(fresh.filter(pl.col("rows") > 0).join(known, on="group", how="anti"))
+        chosen = fresh.filter("chosen").select("group", "form", split=pl.lit("train"))
+        # A new group that differs in spelling only from one that has a split goes where that is.
+        places = known.select("form", "split").unique("form", keep="first", maintain_order=True)
+        alike = fresh.filter(~pl.col("chosen")).join(places, on="form").select("group", "form", "split")
+        new = fresh.filter(~pl.col("chosen")).join(alike, on="group", how="anti")
+        dealt = assign(new, settings, seed).join(new.select("group", "form"), on="group")
+        self.groups = pl.concat([frame.select("group", "form", "split") for frame in (known, chosen, alike, dealt)])
+        self._table("dealt", "select * from every", every=self.groups)
 
     def _said(self, fresh: pl.DataFrame) -> pl.DataFrame:
         """The split that the file says for each new group: the one of most of its rows."""
@@ -190,7 +197,7 @@ class _Load:
                or (s.split <> d.split and not (s.split = 'pool' and d.split = 'train'))
             order by "row" """,
         )
-        self.con.execute('delete from staged where "row" in (select "row" from misplaced)')
+        self.con.execute('delete from hashed where "row" in (select "row" from misplaced)')
         found = self.con.execute("select line, reason from misplaced").fetchall()
         return [Rejection(line, f"{reason}: a group is never in two splits") for line, reason in found]
 
@@ -203,61 +210,58 @@ class _Load:
                 (sample_id, group_key, split, source, external_id, inclusion, run_id, created_at{names})
             select sample_id, "group", {_ROW_SPLIT}, ?, nullif(external, ''), inclusion, ?, ?{fields}
             from staged s left join dealt d using ("group")
-            where ordinal = 0 and not known order by "row" """,
+            where ordinal = 0 and not known""",
             [self.source, self.run_id, self.at],
         )
 
     def insert_labels(self) -> tuple[int, int]:
         """New labels of gold, raters and annotators: (how many, how many of them changed)."""
-        self._table("held", "from label where sample_id in (select sample_id from staged where known)")
+        self._table("held", "from label where sample_id in (from present)")
         columns = [("gold", "gold", "gold"), *((column, "human", name) for column, name in self.rows.raters.items())]
         counts = [self._insert_column(*column) for column in columns]
         counts.append(self._insert_votes())
         return sum(added for added, _ in counts), sum(changed for _, changed in counts)
 
     def _insert_column(self, column: str, kind: str, annotator: str) -> tuple[int, int]:
-        self._table(
-            "entering",
-            f"""select s.sample_id, {column} as grade, ordinal, '' as comment, []::varchar[] as flags,
-                       null::double as seconds, ?::timestamp as created_at, ? as source, ? as annotator, ? as batch
-            from staged s where {column} is not null""",
-            [self.at, kind, annotator, self.source],
+        return self._enter(
+            f"""select sample_id, {column} as grade, ordinal, '' as comment, []::varchar[] as flags,
+                       null::double as seconds, $at as created_at, '{kind}' as source, $annotator as annotator
+            from staged where {column} is not null""",
+            {"at": self.at, "annotator": annotator},
         )
-        return self._enter()
 
     def _insert_votes(self) -> tuple[int, int]:
         if self.rows.votes.is_empty():
             return 0, 0
-        votes = self.rows.votes.with_row_index("nth")
-        self._table(
-            "entering",
-            """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", ?::timestamp) as created_at,
-                      'human' as source, v.annotator, ? as batch,
+        self._table("votes", "from incoming", incoming=self.rows.votes.with_row_index("nth"))
+        return self._enter(
+            """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
+                      'human' as source, v.annotator,
                       row_number() over (partition by s.sample_id, v.annotator order by nth) - 1 as ordinal
             from votes v join staged s using ("row")""",
-            [self.at, self.source],
-            votes=votes,
+            {"at": self.at},
         )
-        return self._enter()
 
-    def _enter(self) -> tuple[int, int]:
-        """Rows of `entering` that say something new. A vote that another file gave already is not counted twice."""
-        same = (
+    def _enter(self, entering: str, params: dict[str, object]) -> tuple[int, int]:
+        """Keep the labels that say something new. A vote that another file gave already is not counted twice."""
+        who = (
             "h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator and h.ordinal = e.ordinal"
         )
-        self.con.execute(
-            f"""delete from entering e using held h
-            where {same} and h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags"""
-        )
-        changed = self._one(f"select count(*) from entering e join held h on {same} and h.batch = e.batch")
+        what = "h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags"
+        query = f"from ({entering}) e where not exists (from held h where {who} and {what})"
+        changed = 0
+        if self._one("select count(*) from held"):
+            changed = self._one(f"select count(*) {query} and exists (from held h where {who} and h.batch = $batch)",
+                                {**params, "batch": self.source})  # fmt: skip
         added = self._one(
-            """insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
-                                   batch, origin, run_id, created_at)
-            select sha256(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, batch,
-                                    coalesce(grade, ''), comment, array_to_string(flags, ','), ''))[:32]::uuid,
-                   sample_id, source, annotator, grade, ordinal, comment, flags, seconds, batch, batch, ?, created_at
-            from entering""",
-            [self.run_id],
+            f"""insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
+                                    batch, origin, run_id, created_at)
+            select md5(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, $batch,
+                                 coalesce(grade, ''), comment, array_to_string(flags, ','), ''))::uuid,
+                   sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
+                   $batch, $batch, $run, created_at
+            {query}""",
+            {**params, "batch": self.source, "run": self.run_id},
         )
         return added, changed
 
@@ -284,33 +288,31 @@ class _Load:
             where ordinal = 0 group by 1 order by 1"""
         ).fetchall():
             report.splits[split] = report.splits.get(split, 0) + n
-        report.same_ids += self._same_ids()
-        report.near_duplicates += self._near_duplicates()
+        report.near_duplicates += near_duplicates(self.groups).select("group", "other").rows()
 
-    def _same_ids(self) -> list[str]:
+    def same_ids(self) -> list[str]:
+        """Ids of the owner that stand for more than one content, here or together with what the store has."""
         if self.rows.frame["external"].null_count() == len(self.rows.frame):
             return []
         found = self.con.execute(
-            """with every as (
-                select external as id, sample_id from staged where external <> ''
-                union select external_id, sample_id from samples where external_id in (select external from staged))
-            select id from every group by id having count(*) > 1 order by id"""
+            """select external as id from hashed where external <> ''
+            group by external having min(sample_id) <> max(sample_id)
+            union
+            select h.external from hashed h join samples s on s.external_id = h.external
+            where s.sample_id <> h.sample_id
+            order by id"""
         ).fetchall()
         return [str(row[0]) for row in found]
 
-    def _near_duplicates(self) -> list[tuple[str, str]]:
-        groups = self.con.sql('select "group", split, "group" as text from dealt').pl()
-        return [(group, other) for group, other in near_duplicates(groups).select("group", "other").rows()]
-
-    def _table(self, name: str, query: str, params: Sequence[object] = (), **frames: pl.DataFrame) -> None:
+    def _table(self, name: str, query: str, **frames: pl.DataFrame) -> None:
         for frame_name, frame in frames.items():
             self.con.register(frame_name, frame.to_arrow())
-        self.con.execute(f"create or replace temp table {name} as {query}", list(params))
+        self.con.execute(f"create or replace temp table {name} as {query}")
         for frame_name in frames:
             self.con.unregister(frame_name)
 
-    def _one(self, query: str, params: Sequence[object] = ()) -> int:
-        return int(self.con.execute(query, list(params)).fetchall()[0][0])
+    def _one(self, query: str, params: dict[str, object] | None = None) -> int:
+        return int(self.con.execute(query, params or {}).fetchall()[0][0])
 
 
 # The split of a row: its group's, but rows without a grade are not for learning from or measuring on.
@@ -318,9 +320,3 @@ _ROW_SPLIT = """case
     when d.split is null then 'pool'
     when d.split = 'train' and value is null and coalesce(s.split, 'pool') = 'pool' then 'pool'
     else d.split end"""
-
-
-def _alike(fresh: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """New groups that differ in spelling only from one that has a split: they go where it is."""
-    forms = known.select("split", form=normal_form(known["group"])).unique("form", keep="first", maintain_order=True)
-    return fresh.select("group", form=normal_form(fresh["group"])).join(forms, on="form").select("group", "split")

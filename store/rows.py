@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from store.ids import content_id
+from store.ids import light_id
 from store.types import Completion, Label, Verdict
 
 _TEXTS = pa.list_(pa.string())
@@ -134,7 +134,7 @@ def label_row(label: Label, run_id: str, at: datetime) -> tuple[Any, ...]:
 def label_id(label: Label) -> str:
     """Content hash of what a label says and who says it; not of when, how fast or from which file."""
     who = (label.sample_id, label.source, label.annotator, str(label.ordinal), label.batch)
-    return content_id("label", *who, label.grade or "", label.comment, ",".join(label.flags), label.rule or "")
+    return light_id("label", *who, label.grade or "", label.comment, ",".join(label.flags), label.rule or "")
 
 
 def table(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:

@@ -5,6 +5,8 @@ they arrive; groups that have a split keep it, so a growing data set never leaks
 but for spelling ("USB cables", "cable usb") would leak too: they are dealt as one.
 """
 
+import re
+import unicodedata
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +21,8 @@ from store.types import Split
 BLOCK = 10  # neighbours dealt together; shares that are multiples of 1/10 come out exactly
 _STRATA = 5
 _DEALS = 64  # how many deals are tried; fewer for very many groups, whose deals are all alike
+_WORD = re.compile(r"[^\W_]+")
+_PLURAL = re.compile(r"[^\W\d_]{2,}[^\W\d_s]s")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,7 +57,8 @@ def assign(groups: pl.DataFrame, settings: SplitSettings, seed: int) -> pl.DataF
     is taken whose splits are nearest to their shares of rows and of grades (rerandomization: Morgan & Rubin 2012).
 
     Args:
-        groups: `group` (text, unique), `value` (mean position of the grades of its rows) and `rows` (how many).
+        groups: `group` (text, unique), `form` (its normal form), `value` (mean position of the grades of its rows)
+            and `rows` (how many).
         settings: the shares.
         seed: of the project; the same seed and groups give the same splits in any row order.
 
@@ -62,18 +67,15 @@ def assign(groups: pl.DataFrame, settings: SplitSettings, seed: int) -> pl.DataF
     """
     if groups.is_empty():
         return pl.DataFrame(schema={"group": pl.String, "split": pl.String})
-    unit = normal_form(groups["group"]).alias("unit")
-    units = (
-        groups.with_columns(unit)
-        .group_by("unit")
-        .agg(((pl.col("value") * pl.col("rows")).sum() / pl.col("rows").sum()).round(9), pl.col("rows").sum())
+    units = groups.group_by("form").agg(
+        ((pl.col("value") * pl.col("rows")).sum() / pl.col("rows").sum()).round(9), pl.col("rows").sum()
     )
-    order = units.sort("value", "unit").with_row_index("at")
-    order = order.with_columns(stratum=pl.col("at") * _STRATA // len(order)).sort("stratum", "rows", "unit")
+    order = units.sort("value", "form").with_row_index("at")
+    order = order.with_columns(stratum=pl.col("at") * _STRATA // len(order)).sort("stratum", "rows", "form")
     dealt = _best_deal(order["rows"].to_numpy(), order["value"].to_numpy(), list(settings.shares.values()), seed)
     names = pl.Series(np.array(list(settings.shares))[dealt], dtype=pl.String)
-    dealt_units = order.select("unit").with_columns(split=names)
-    return groups.select("group", unit).join(dealt_units, on="unit").select("group", "split").sort("group")
+    dealt_units = order.select("form").with_columns(split=names)
+    return groups.select("group", "form").join(dealt_units, on="form").select("group", "split").sort("group")
 
 
 def _best_deal(
@@ -97,38 +99,38 @@ def _best_deal(
 
 def _points(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """`n` numbers in [0, 1): in each block one from every interval of equal length, in random order."""
-    sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK)]
-    return np.concatenate([(rng.permutation(size) + rng.random()) / size for size in sizes])
+    at = np.arange(n)
+    block, place = at // BLOCK, at % BLOCK
+    size = np.minimum(BLOCK, n - block * BLOCK)
+    shuffled = np.argsort(block + rng.random(n))  # the blocks stay where they are, each shuffled inside
+    points: npt.NDArray[np.float64] = (place[shuffled] + rng.random(block[-1] + 1)[block]) / size
+    return points
 
 
-def normal_form(texts: pl.Series) -> pl.Series:
-    """Texts with their differences of spelling removed: case, accents, punctuation, plural s, order, repeats.
+def normal_form(text: str) -> str:
+    """A text with its differences of spelling removed: case, accents, punctuation, plural s, order, repeats.
 
     A text that has no letters or digits is its own normal form.
     """
-    words = (
-        texts.str.normalize("NFKD")
-        .str.to_lowercase()
-        .str.replace_all(r"\p{M}", "")
-        .str.replace_all(r"[^\p{L}\p{N}]+", " ")
-    )
-    words = words.str.replace_all(r"(\p{L}{2}[^s\s])s\b", "$1").str.strip_chars().str.split(" ")
-    form = words.list.unique().list.sort().list.join(" ")
-    return pl.select(pl.when(form == "").then(texts).otherwise(form)).to_series().alias(texts.name)
+    plain = text.lower()
+    if not plain.isascii():
+        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
+    words = {word[:-1] if _PLURAL.fullmatch(word) else word for word in _WORD.findall(plain)}
+    return " ".join(sorted(words)) or text
 
 
 def near_duplicates(groups: pl.DataFrame) -> pl.DataFrame:
     """Pairs of groups in different splits whose texts have the same normal form: what one split tells the other.
 
     Args:
-        groups: `group`, `split`, `text`; one row for each text of a group. A group's own name is a text when it
-            is part of what is judged.
+        groups: `group`, `split`, `form`: one row for each normal form of a group's texts. A group's own name is such
+            a text when it is part of what is judged.
 
     Returns:
         `group`, `split`, `other`, `other_split`, `shared` (how many normal forms they share), most shared first.
     """
-    rows = groups.select("group", "split", normal_form(groups["text"]).alias("form")).unique()
-    shared = rows.filter(pl.col("split").n_unique().over("form") > 1)
+    across = groups.group_by("form").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    shared = groups.unique().join(across, on="form", how="semi")
     pairs = shared.join(shared, on="form", suffix="_other").filter(
         (pl.col("split") != pl.col("split_other")) & (pl.col("group") < pl.col("group_other"))
     )
@@ -139,3 +141,9 @@ def near_duplicates(groups: pl.DataFrame) -> pl.DataFrame:
         .agg(shared=pl.len())
         .sort("shared", "group", "other", descending=[True, False, False])
     )
+
+
+def with_forms(groups: pl.DataFrame) -> pl.DataFrame:
+    """The frame with a column `form`: the normal form of `group`."""
+    forms = [normal_form(text) for text in groups["group"].to_list()]
+    return groups.with_columns(form=pl.Series(forms, dtype=pl.String))
