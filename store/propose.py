@@ -52,7 +52,7 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     if gold and not said.gold:
         reasons["gold"] = f"{gold}: {len(few[gold])} distinct values ({', '.join(sorted(few[gold])[:6])})"
     free = [name for name in free if name not in raters and name != gold]
-    texts = tuple(said.fields.values()) or _texts(frame, [*free, *([said.group] if said.group else [])])
+    texts = tuple(said.fields.values()) or _texts(frame, [n for n in frame.columns if n in free or n == said.group])
     reasons["fields"] = f"{', '.join(texts)}: text"
     group = said.group or _group(frame, texts)
     if group and not said.group:
@@ -132,7 +132,7 @@ def _values(column: pl.Series) -> frozenset[str] | None:
 
 
 def _gold(names: list[str], few: dict[str, frozenset[str]]) -> str | None:
-    graded = [name for name in names if len(few.get(name, ())) >= 2]
+    graded = [name for name in names if len(few.get(name, ())) >= 2 and name.lower() not in _GROUP]
     by_name = {name.lower(): name for name in graded}
     return next((by_name[name] for name in _GOLD if name in by_name), graded[-1] if graded else None)
 

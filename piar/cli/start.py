@@ -1,4 +1,4 @@
-"""Verbs of the first minute: init, import."""
+"""Verbs of the first minute: look, init, import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,8 +14,35 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
+    verb(app, "look", Panel.START)(look)
     verb(app, "init", Panel.START)(init)
     verb(app, "import", Panel.START)(import_)
+
+
+def look(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, JSON lines or Parquet.")],
+    gold: Gold = None,
+    raters: Raters = None,
+    group: GroupColumn = None,
+    fields: Annotated[
+        str | None,
+        typer.Option(
+            "--fields", metavar="A,B", help="The columns of text that a judge reads.", rich_help_panel="columns"
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=100, help="Rows that the baselines see at most.")] = 4000,
+    seed: Seed = 0,
+) -> Answer:
+    """What is true of a file of labels, in ten seconds: no project needed, nothing written.
+
+    Example: piar look judgements.csv --gold grade --raters 'rater_*' --group query
+    """
+    from piar.look import look as look_at
+    from piar.look import render
+
+    names = [name.strip() for name in fields.split(",") if name.strip()] if fields else None
+    report = look_at(file, gold=gold, raters=raters, group=group, fields=names, sample=sample, seed=seed)
+    return Answer(report.model_dump(mode="json"), render(report))
 
 
 def init(
