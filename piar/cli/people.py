@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from piar.project import Project
     from piar.review.batch import Batch
     from piar.review.push_pull import PullReport
+    from piar.review.server import Server
     from piar.review.settings import ReviewSettings
     from piar.review.status import BatchStatus
 
@@ -53,10 +54,10 @@ def push(
     from piar.review.push_pull import push as send
 
     project = open_project()
-    server = _server(project)
     shares = {"overlap": overlap, "random": random, "checks": checks}
     composed = _compose(project, batch, {"hours": hours, **{k: _share(k, v) for k, v in shares.items()}}, relabel)
-    report = send(project.store, server, composed, project.instruction(), _progress("tasks there"))
+    with _server(project) as server:
+        report = send(project.store, server, composed, project.instruction(), _progress("tasks there"))
     text = f"batch {report.batch}: {report.pushed:,} tasks pushed, {report.known:,} known"
     people = [f"  {p}: {n:,} tasks in project {report.projects[p]}" for p, n in report.annotators.items()]
     return Answer(_plain(report), "\n".join([text, *people]))
@@ -71,8 +72,8 @@ def pull(batch: BatchName = None) -> Answer:
 
     project = open_project()
     named = _batch(project, batch)
-    with project.run("review-pull", {"batch": named.name}) as run_id:
-        report = fetch(project.store, _server(project), named, run_id, _progress("projects read"))
+    with project.run("review-pull", {"batch": named.name}) as run_id, _server(project) as server:
+        report = fetch(project.store, server, named, run_id, _progress("projects read"))
     return Answer(_plain(report), _pulled(report))
 
 
@@ -156,7 +157,7 @@ def _settings(project: "Project") -> "ReviewSettings":
     return project.config.review
 
 
-def _server(project: "Project") -> Any:
+def _server(project: "Project") -> "Server":
     from piar.review.server import Server
 
     settings = _settings(project)

@@ -11,6 +11,7 @@ from typing import Any
 from store.errors import PiarError
 
 CHUNK = 500  # tasks per import request; larger ones time out behind common proxies
+TIMEOUT = 600.0  # seconds: the export of a large project is made while one waits
 OLDEST = (1, 13)  # the first release whose export and import answer as read here
 Task = Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -29,6 +30,7 @@ class Server:
 
     def __init__(self, url: str, token: str) -> None:
         try:
+            import httpx
             from label_studio_sdk.client import LabelStudio
         except ImportError:
             raise PiarError(
@@ -38,10 +40,15 @@ class Server:
             ) from None
         self.url = url.rstrip("/")
         client: Any = LabelStudio  # the SDK's constructor has no types
-        self._api = client(base_url=self.url, api_key=token)
-        with explained(self.url):
-            self.email = str(self._api.users.whoami().email)
-            self._check_version(str(self._api.versions.get().release or ""))
+        self._http = httpx.Client(timeout=TIMEOUT, follow_redirects=True)
+        self._api = client(base_url=self.url, api_key=token, httpx_client=self._http)
+        try:
+            with explained(self.url):
+                self.email = str(self._api.users.whoami().email)
+                self._check_version(str(self._api.versions.get().release or ""))
+        except PiarError:
+            self.close()
+            raise
 
     @classmethod
     def connect(cls, url: str, token_env: str) -> "Server":
@@ -53,6 +60,16 @@ class Server:
                 "Copy a token from Account & Settings in Label Studio and export it.",
             )
         return cls(url, token)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def _check_version(self, release: str) -> None:
         parts = tuple(int(p) for p in release.split(".")[:2] if p.isdigit())
@@ -96,7 +113,7 @@ class Server:
     def tasks(self, project: int) -> list[dict[str, Any]]:
         """Every task with all annotations, skips and drafts, as the JSON export writes them."""
         with explained(self.url):
-            exported = self._api.projects.exports.as_json(project, timeout=600)
+            exported = self._api.projects.exports.as_json(project, timeout=int(TIMEOUT))
         return [dict(t) for t in exported]
 
     def archive(self, project: int, title: str) -> None:

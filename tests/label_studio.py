@@ -1,0 +1,139 @@
+"""A real Label Studio server on 127.0.0.1 for integration tests, in an environment of its own.
+
+`PIAR_LABEL_STUDIO` may name a ready `label-studio` program; otherwise it is installed once under `.envs/`.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVS = ROOT / ".envs"
+VERSION = "1.23.2"
+ADMIN, PASSWORD = "ann@example.com", "testpass-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running server; `token` is the administrator's legacy token."""
+
+    url: str
+    token: str
+
+
+def program() -> Path:
+    """The `label-studio` program, installed when there is none."""
+    if named := os.environ.get("PIAR_LABEL_STUDIO"):
+        return Path(named)
+    folder = ENVS / f"label-studio-{VERSION}"
+    found = folder / "bin" / "label-studio"
+    if not (folder / ".ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q"]
+        subprocess.run([*pip, f"label-studio=={VERSION}"], check=True)
+        (folder / ".ready").touch()
+    return found
+
+
+def _environment(data: Path, token: str) -> dict[str, str]:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("LABEL_STUDIO", "PYTHON", "VIRTUAL_ENV"))}
+    return plain | {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(data),
+        "DJANGO_DB": "sqlite",
+        "LABEL_STUDIO_USERNAME": ADMIN,
+        "LABEL_STUDIO_PASSWORD": PASSWORD,
+        "LABEL_STUDIO_USER_TOKEN": token,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "COLLECT_ANALYTICS": "0",
+        "LATEST_VERSION_CHECK": "0",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+    }
+
+
+def migrated(token: str) -> Path:
+    """A data folder whose database is migrated; made once, then copied."""
+    folder = ENVS / f"label-studio-{VERSION}-data"
+    if not (folder / ".ready").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with _serving(folder, token):
+            pass
+        (folder / ".ready").write_text(token)
+    return folder
+
+
+@contextmanager
+def label_studio(data: Path) -> Iterator[Running]:
+    """Serve from a fresh copy of the migrated data folder; stopped by its pid on leaving."""
+    ready = ENVS / f"label-studio-{VERSION}-data" / ".ready"
+    token = ready.read_text() if ready.exists() else secrets.token_hex(20)
+    shutil.copytree(migrated(token), data, dirs_exist_ok=True)
+    with _serving(data, token) as url:
+        yield Running(url, token)
+
+
+@contextmanager
+def _serving(data: Path, token: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(program()), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
+    log = (data / "server.log").open("w")
+    server = subprocess.Popen(command, env=_environment(data, token), stdin=subprocess.DEVNULL, stdout=log,
+                              stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait(url, server, data / "server.log")
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+        log.close()
+
+
+def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise AssertionError(f"Label Studio ended:\n{log.read_text()[-2000:]}")
+        try:
+            if requests.get(f"{url}/health", timeout=5).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.5)
+    raise AssertionError(f"Label Studio did not start in {seconds:.0f} s:\n{log.read_text()[-2000:]}")
+
+
+def second_user(running: Running, email: str) -> str:
+    """Sign a second user up by invitation; returns that user's legacy token."""
+    admin = {"Authorization": f"Token {running.token}"}
+    invite = requests.get(f"{running.url}/api/invite", headers=admin, timeout=30).json()["invite_url"]
+    session = requests.Session()
+    page = session.get(running.url + invite, timeout=30)
+    form = {
+        "email": email,
+        "password": PASSWORD,
+        "csrfmiddlewaretoken": session.cookies["csrftoken"],
+        "allow_newsletters": "false",
+    }
+    answered = session.post(page.url, data=form, headers={"Referer": page.url}, timeout=30)
+    assert answered.ok, answered.text[:500]
+    headers = {"X-CSRFToken": session.cookies["csrftoken"], "Referer": running.url}
+    reset = session.post(f"{running.url}/api/current-user/reset-token", headers=headers, timeout=30)
+    return str(reset.json()["token"])
