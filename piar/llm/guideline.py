@@ -118,7 +118,7 @@ _ANSWER_FORMAT = re.compile(
 def _sections(prompt: str) -> _Found:
     found = _Found()
     places = [(m.start(), m.end(), (m[1] or m[2]).lower()) for m in _HEADING.finditer(prompt)]
-    ends = [start for start, _, _ in places[1:]] + [len(prompt)]
+    ends = [*(start for start, _, _ in places[1:]), len(prompt)][: len(places)]
     found.body = prompt[: places[0][0]] if places else prompt
     for (_, begin, title), end in zip(places, ends, strict=True):
         text = prompt[begin:end]
@@ -246,7 +246,7 @@ _STRONG = re.compile(r"grad|scor|rat|label|mark|giv|assign|answer|judg|deserv|ge
 def _verdict_patterns(grades: tuple[str, ...], names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
     symbols = "|".join(sorted(map(re.escape, (*grades, *names)), key=len, reverse=True))
     said = rf"[\"'`*]*\b({symbols})\b[\"'`*]*(?: \([\w -]+\))?(?! *(?:words?|characters?|%|percent|of\b|or\b))"
-    within = re.compile(rf",?\s*\b(?:{_FILLER}\s*\b\s*)+[\s:=>→-]*{said}", re.I)
+    within = re.compile(rf",?[\s>=→-]*\b(?:{_FILLER}\s*\b\s*)+[\s:=>→-]*{said}", re.I)
     leading = re.compile(
         rf"^(?:(?:grade|score|label|give|assign|rate|mark)\s+(?:it\s+)?)?{said}\s*(?:[:–—,-]+>?|if\b|when\b|for\b)",
         re.I,

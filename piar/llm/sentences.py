@@ -110,7 +110,7 @@ def _negated(part: Predicate) -> str:
         if verb in text:
             head, _, tail = text.partition(verb)
             return f"{head}{negative}{tail}"
-    return f"it is not true that {text}"
+    return f"it is not true that ({text})"
 
 
 _NEGATIVES = (
@@ -229,7 +229,7 @@ def _field_names(fields: tuple[str, ...]) -> tuple[re.Pattern[str], Mapping[str,
             for called in group:
                 names.setdefault(called, owners[0])
     known = sorted(names, key=len, reverse=True)
-    pattern = r"\b(?:(?:the|an?|its|their|this|each|that) |(?<!not ))(" + "|".join(map(re.escape, known)) + r")\b"
+    pattern = r"\b(?:(?:the|an?|its|their|this) |(?<!not ))(" + "|".join(map(re.escape, known)) + r")\b"
     return re.compile(pattern + r"(?:'s?)?(?: (?:field|string|column)\b)?"), names
 
 
@@ -269,6 +269,7 @@ _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:lacks?|leaves? out|omits?|misses)\b", "not contains"),
         (r"\b(?:is|are) (?:missing|absent|not contained) (?:from|in)\b|\b(?:missing|absent) from\b", "missing from"),
         (r"\b(?:is|are) (?:identical to|equal to|exactly)\b|\bequals?\b|\b(?:is|are) same as\b", "same as"),
+        (r"\bappear\b", "appears"),
         (r"\b(?:begins?|start) with\b", "starts with"),
         (r"\bend with\b", "ends with"),
         (r"\b(?:have|having|(?<!starts )(?<!ends )with)\b(?! §)", "has"),
@@ -472,7 +473,7 @@ def _names(r: Reading, m: re.Match[str]) -> Predicate:
 
 
 @_form(
-    rf"(?:some |every )?KIND (?:of|in|from) {_P} (missing from|appears in|is same (?:in|as)|same as|differs from)"
+    rf"(?:some |every )?KIND (?:of|in|from) {_P} (missing from|appears in|(?:is )?same (?:in|as)|differs from)"
     rf" (?:that of |that in |KIND (?:of|in) )?{_P}",
     rf"(?:some |every )?KIND (?:of|in|from) {_P} (not appears in) {_P}",
 )
@@ -499,7 +500,7 @@ def _another(r: Reading, m: re.Match[str]) -> Predicate:
 _BARE = r"[a-z0-9][a-z0-9-]*(?: (?!or\b|and\b)[a-z0-9-]+)?"
 
 
-@_form(rf"{_P} contains (?!(?:it|them|these|those|so|too|some|no|every)\b)({_BARE}(?:(?:, or|,| or) {_BARE})*)")
+@_form(rf"{_P} (?:contains|has) (?!(?:it|them|these|those|so|too|some|no|every)\b)({_BARE}(?:(?:, or|,| or) {_BARE})*)")
 def _unquoted(r: Reading, m: re.Match[str]) -> Predicate:
     """Terms that somebody wrote without quotes: at most two words each."""
     return Contains(r.part(m[1]), tuple(t.strip() for t in re.split(r",? or |, ", m[2])))
@@ -541,7 +542,7 @@ def _clauses(text: str, reading: Reading) -> Predicate | None:
 
     def keep(found: re.Match[str]) -> str:
         mark = f"¤{len(inner)}"
-        inner[mark] = _split(found[1].strip(), reading, inner)
+        inner[mark] = _split(" ".join(found[1].split()), reading, inner)
         return f" {mark} "
 
     while _BRACKETED.search(text):
@@ -549,27 +550,32 @@ def _clauses(text: str, reading: Reading) -> Predicate | None:
     return _split(" ".join(text.split()), reading, inner)
 
 
-def _split(text: str, reading: Reading, inner: Mapping[str, Predicate | None]) -> Predicate | None:
+def _split(text: str, reading: Reading, read: dict[str, Predicate | None]) -> Predicate | None:
+    """A clause, or clauses joined by connectives; each distinct text is read once, so that nonsense costs little."""
     text = _LEAD.sub("", text.strip(" ,"))
-    if text in inner:
-        return inner[text]
-    atom = _read_atom(text, reading, inner)
-    if atom is not None:
-        return atom
+    if text not in read:
+        read[text] = None
+        atom = _read_atom(text, reading, read)
+        read[text] = _connected(text, reading, read) if atom is None else atom
+    return read[text]
+
+
+def _connected(text: str, reading: Reading, read: dict[str, Predicate | None]) -> Predicate | None:
     for connective, build in ((_UNLESS, _unless), (_OR, _either), (_AND, _both_hold)):
         for found in connective.finditer(text):
-            left = _split(text[: found.start()], reading, inner)
+            left = _split(text[: found.start()], reading, read)
             if left is None:
                 continue
-            right = _split(text[found.end() :], reading, inner) or _elision(text[found.end() :], left, reading)
+            right = _split(text[found.end() :], reading, read) or _elision(text[found.end() :], left, reading)
             if right is not None:
                 return build(left, right)
     return None
 
 
-def _read_atom(text: str, reading: Reading, inner: Mapping[str, Predicate | None]) -> Predicate | None:
+def _read_atom(text: str, reading: Reading, read: Mapping[str, Predicate | None]) -> Predicate | None:
     if text.startswith("nottrue "):
-        part = _split(text.removeprefix("nottrue "), reading, inner)
+        rest = text.removeprefix("nottrue ")
+        part = read[rest] if rest in read else _read_atom(rest, reading, read)
         return None if part is None else Not(part)
     for pattern, build in _forms(reading.kinds):
         found = pattern.fullmatch(text)
@@ -579,7 +585,7 @@ def _read_atom(text: str, reading: Reading, inner: Mapping[str, Predicate | None
         r"\b(?:is )?not (?=contains|appears|starts|ends|is|same|has|empty|blank|missing)", "", text, count=1
     )
     if positive != text:
-        part = _read_atom(positive.replace("  ", " "), reading, inner)
+        part = _read_atom(positive.replace("  ", " "), reading, read)
         return None if part is None else Not(part)
     return None
 
