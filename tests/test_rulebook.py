@@ -280,7 +280,7 @@ def test_a_schema_is_answered_with_json():
         Request("k", judge_messages(ORACLE, PAIRS[0]), WORLD.task.symbols), schema=trace_schema(WORLD.task)
     )
     text = CLIENT.generate([request])[0].text
-    assert list(json.loads(text))[0] == "grade"
+    assert next(iter(json.loads(text))) == "grade"
     plain = ask(ORACLE, PAIRS[:1])[0].text
     assert parse_trace(text, WORLD.task).trace == parse_trace(plain, WORLD.task, strict=True).trace
 

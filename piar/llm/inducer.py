@@ -237,13 +237,14 @@ class _Search:
             for grade in range(len(self.world.grades))
         ]
         targets = [(place, grade) for place in places for grade in range(len(self.world.grades))]
-        best = max(self._beam(gains), key=lambda found: found[0], default=None)
+        ranked = sorted(self._beam(gains), key=lambda found: -found[0])
+        best = next((found for found in ranked if self._fits(_all(found[1]))), None)
         if best is None:
             return
         _, conditions, row, which = best
         place, grade = targets[which]
         entry = self._with_more_terms(_Entry(grade, _all(conditions), row), gains[which])
-        worth = self._worth(gains[which] * entry.row, sum(map(_price, conditions)))
+        worth = self._worth(gains[which] * entry.row, COST + sum(map(_price, conditions)))
         yield _Step(worth, (*self.entries[:place], self._because(entry, gains[which]), *self.entries[place:]))
 
     def _beam(self, gains: Sequence[Floats]) -> Iterator[tuple[float, tuple[Predicate, ...], Bools, int]]:
@@ -256,6 +257,8 @@ class _Search:
         yield from ((self._worth(gain, COST), (), everywhere, which) for which, gain in enumerate(gains))
         for _ in range(DEPTH):
             beam = self._extended(beam, gains)
+            if not beam:
+                return
             yield from beam
 
     def _extended(
@@ -266,7 +269,7 @@ class _Search:
         masked = np.stack([gains[which] * row for _, _, row, which in beam], axis=1)  # (N, beam)
         with_it = (world.said @ masked.astype(np.float32)).astype(np.float64)  # (A, beam)
         without = masked.sum(axis=0) - with_it
-        can_deny = np.array([_deniable(p) for p in world.vocabulary.predicates])
+        can_deny = np.array([_deniable(p) for p in world.vocabulary.predicates], np.bool_)
         without[~can_deny] = -np.inf
         scores = np.concatenate([with_it, without])
         chosen = np.argsort(scores, axis=None, kind="stable")[::-1][: 6 * BEAM]
