@@ -1,0 +1,100 @@
+"""Confident learning gives cleanlab's sets and rankings."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mining.confident import confident_joint, find_issues, quality, rank_issues
+
+FILTERS = ("confident_learning", "prune_by_noise_rate", "prune_by_class", "both", "predicted_neq_given")
+
+
+def noisy(n: int, k: int, seed: int, *, noise: float = 0.2, sharpness: float = 1.5):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(k, size=n, p=rng.dirichlet(np.full(k, 2.0)))
+    logits = rng.normal(size=(n, k))
+    logits[np.arange(n), truth] += sharpness
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.where(rng.random(n) < noise, rng.integers(k, size=n), truth)
+    return labels, probs
+
+
+def reference(labels, probs, **options):
+    cleanlab_filter = pytest.importorskip("cleanlab.filter", reason="pip install cleanlab==2.9.0 to compare with it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cleanlab_filter.find_label_issues(labels, probs, n_jobs=1, **options)
+
+
+@pytest.mark.parametrize("filter_by", FILTERS)
+@pytest.mark.parametrize(("n", "k"), [(40, 2), (500, 3), (3000, 4), (2000, 9)])
+def test_sets_are_cleanlabs(filter_by, n, k):
+    for seed in range(5):
+        labels, probs = noisy(n, k, seed)
+        assert (find_issues(labels, probs, filter_by) == reference(labels, probs, filter_by=filter_by)).all()
+
+
+@pytest.mark.parametrize("rank_by", ["self_confidence", "normalized_margin"])
+@pytest.mark.parametrize("filter_by", FILTERS)
+def test_rankings_are_cleanlabs(filter_by, rank_by):
+    labels, probs = noisy(4000, 4, 1)
+    expected = reference(labels, probs, filter_by=filter_by, return_indices_ranked_by=rank_by)
+    assert len(expected) > 50
+    assert rank_issues(labels, probs, find_issues(labels, probs, filter_by), rank_by).tolist() == expected.tolist()
+
+
+def test_the_joint_is_cleanlabs():
+    count = pytest.importorskip("cleanlab.count", reason="pip install cleanlab==2.9.0 to compare with it")
+    for seed in range(10):
+        labels, probs = noisy(700, 4, seed)
+        assert (confident_joint(labels, probs) == count.compute_confident_joint(labels, probs)).all()
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(30, 200), st.floats(0, 0.6), st.floats(0, 4))
+@settings(max_examples=40, deadline=None)
+def test_sets_are_cleanlabs_on_any_noise(seed, k, n, noise, sharpness):
+    labels, probs = noisy(n, k, seed, noise=noise, sharpness=sharpness)
+    if len(set(labels.tolist())) < 2:
+        return
+    for filter_by in FILTERS:
+        assert (find_issues(labels, probs, filter_by) == reference(labels, probs, filter_by=filter_by)).all()
+
+
+def test_planted_errors_are_found_and_nothing_without_noise():
+    labels, probs = noisy(5000, 4, 3, noise=0.0, sharpness=8)
+    wrong = np.arange(0, 5000, 25)
+    planted = labels.copy()
+    planted[wrong] = (planted[wrong] + 1) % 4
+    found = np.flatnonzero(find_issues(planted, probs))
+    assert len(set(found) & set(wrong)) > 0.9 * len(wrong)
+    assert find_issues(labels, probs).sum() < 0.02 * len(labels)
+
+
+def test_an_absent_grade_is_no_hindrance():
+    labels, probs = noisy(600, 4, 5)
+    keep = labels != 2
+    labels, probs = labels[keep], probs[keep]
+    assert (find_issues(labels, probs) == reference(labels, probs)).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "probs"),
+    [
+        ([0, 1], [[0.5, 0.5]]),
+        ([0, 2], [[0.5, 0.5], [1, 0]]),
+        ([0, 1], [[np.nan, 1], [0, 1]]),
+        ([0, 1], [[-1, 2], [0, 1]]),
+    ],
+)
+def test_input_that_makes_no_sense_is_refused(labels, probs):
+    with pytest.raises(ValueError, match=r"labels|label|probabilities"):
+        find_issues(np.array(labels), np.array(probs, dtype=float))
+
+
+def test_quality_is_the_probability_or_the_margin_of_the_given_grade():
+    probs = np.array([[0.7, 0.2, 0.1]])
+    assert quality(np.array([1]), probs).tolist() == [0.2]
+    assert quality(np.array([1]), probs, "normalized_margin").tolist() == pytest.approx([0.25])
