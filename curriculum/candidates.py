@@ -11,9 +11,8 @@ import duckdb
 from curriculum.settings import CurriculumSettings
 from store.db import Store
 from store.fragments import literal, valid_probs
+from store.judges import main_teacher
 from store.task import Task
-
-TRAIN = "train"
 
 _TRUTH = """
 create or replace temp table held as
@@ -56,18 +55,6 @@ from one
 """
 
 
-def find_teacher(con: duckdb.DuckDBPyConnection, instruction: str, wanted: str) -> str:
-    """The judge to export: the one asked for, else the teacher with most verdicts, or "" when there is none."""
-    if wanted:
-        return wanted
-    row = con.execute(
-        "select judge from verdicts where instruction = ? and starts_with(judge, 'teacher:') "
-        "group by judge order by count(*) desc, judge limit 1",
-        [instruction],
-    ).fetchone()
-    return "" if row is None else str(row[0])
-
-
 def opinion_sql(task: Task) -> str:
     """One row for each sample that the teacher judged: majority grade (ties: the lowest), confidence, cited rule.
 
@@ -99,7 +86,7 @@ def choose(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSet
     Returns:
         The teacher judge whose verdicts are used, "" when there is none.
     """
-    judge = find_teacher(con, instruction, settings.teacher)
+    judge = main_teacher(con, instruction, settings.teacher)
     con.execute(_TRUTH)
     con.execute(_CHECKED)
     con.execute(opinion_sql(store.task), {"judge": judge, "instruction": instruction})

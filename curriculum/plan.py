@@ -1,17 +1,16 @@
 """What an export would hold and in which order it would be learned, before anything is written."""
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import duckdb
 
 from curriculum.candidates import choose, set_anchor_rates
-from curriculum.leaks import find_leaks
 from curriculum.settings import CurriculumSettings
 from store.db import Store
 from store.errors import PiarError
+from store.judges import id_ranges
+from store.leaks import find_leaks
 from store.manifest import Schedule, mixture_at
 from store.types import BUCKETS
 
@@ -63,7 +62,7 @@ def plan(store: Store, settings: CurriculumSettings, instruction: str) -> Plan:
 def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSettings, instruction: str) -> Plan:
     """Choose rows and anchors in temporary tables of this connection, and count them."""
     con.execute("set memory_limit = ?", [settings.memory])
-    find_leaks(con, store, settings.leak_similarity, slices(con, settings.rows_per_slice))
+    find_leaks(con, store, settings.leak_similarity, id_ranges(con, settings.rows_per_slice))
     teacher = choose(con, store, settings, instruction)
     set_anchor_rates(con, settings.anchor_share)
     rows = _counts(con, "coalesce(bucket, 'mid')", "fate = 'train'")
@@ -82,14 +81,6 @@ def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSe
         teacher=teacher,
         schedule=settings.to_schedule(),
     )
-
-
-def slices(con: duckdb.DuckDBPyConnection, rows_per_slice: int) -> list[tuple[str, str]]:
-    """Ranges [low, high) of sample ids that hold about so many samples each; ids are hashes, so evenly spread."""
-    row = con.execute("select count(*) from samples").fetchone()
-    n = max(1, -(-(row[0] if row else 0) // rows_per_slice))
-    edges = [str(uuid.UUID(int=(i << 128) // n)) for i in range(n)] + ["ffffffff-ffff-ffff-ffff-ffffffffffff"]
-    return list(pairwise(edges))
 
 
 def _check(grades: Mapping[str, int], left_out: Mapping[str, int]) -> None:

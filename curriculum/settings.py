@@ -40,7 +40,7 @@ class CurriculumSettings(Settings):
     natural_tail: float = Field(default=0.1, ge=0, le=1)
     anchor_share: float = Field(default=0.2, ge=0, le=1)
     teacher: str = ""
-    teacher_confidence: float = Field(default=0.9, ge=0, le=1)
+    teacher_confidence: float = Field(default=0.85, ge=0, le=1)
     suspects: Literal["checked", "all", "none"] = "checked"
     leak_similarity: float = Field(default=0.8, gt=0, le=1)
     weights: Weights = Weights()

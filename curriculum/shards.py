@@ -15,13 +15,14 @@ from typing import Any, Literal
 import duckdb
 
 from curriculum.card import write_card
-from curriculum.plan import Plan, prepare, slices
+from curriculum.plan import Plan, prepare
 from curriculum.rows import file_sql, slice_sql
 from curriculum.settings import CurriculumSettings
 from piar.prompting import judge_prefix
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.ids import SEPARATOR
+from store.judges import id_ranges
 from store.manifest import MANIFEST, Manifest, RuleRecord, Shard, file_sha256
 from store.types import BUCKETS, Instruction
 
@@ -93,7 +94,7 @@ def _write_slices(
     """Render slice after slice and write its files; returns Parquet shards and copies in other formats."""
     shards: list[Shard] = []
     copies: list[Shard] = []
-    for number, (low, high) in enumerate(slices(con, settings.rows_per_slice)):
+    for number, (low, high) in enumerate(id_ranges(con, settings.rows_per_slice)):
         con.execute(sql, {**values, "low": low, "high": high})
         groups = con.execute("select fate, bucket, count(*) from slice group by all order by all").fetchall()
         parts: dict[tuple[str, str | None], int] = {}

@@ -20,11 +20,13 @@ def literal(text: str) -> str:
 def valid_probs(column: str, grades: int) -> str:
     """Whether a verdict's probabilities are usable: one for each grade, none negative, summing to 1 (± 0.001).
 
-    NaN sorts above every number in DuckDB, so a list that holds one fails the sum.
+    Written out by element, which is several times faster than list functions. NaN sorts above every number in
+    DuckDB, so a list that holds one fails the sum.
     """
+    parts = [f"{column}[{i}]" for i in range(1, grades + 1)]
     return (
-        f"coalesce(len({column}) = {grades} and list_min({column}) >= 0 "
-        f"and list_sum({column}) between 0.999 and 1.001, false)"
+        f"coalesce(len({column}) = {grades} and {' and '.join(f'{part} >= 0' for part in parts)} "
+        f"and {' + '.join(parts)} between 0.999 and 1.001, false)"
     )
 
 

@@ -113,12 +113,8 @@ create table run_events (
     created_at timestamp not null
 );
 
-create table signals (
-    sample_id uuid not null,
-    name      varchar not null,
-    value     double,
-    run_id    varchar not null
-);
+-- One row for each sample, one column for each signal; `piar mine` replaces the whole table.
+create table signals (sample_id uuid not null);
 
 create table difficulty (
     sample_id uuid not null,

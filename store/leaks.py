@@ -6,10 +6,13 @@ neighbourhoods, as spelling correction uses them), bags being sums of word hashe
 every such pair, at a cost linear in the words. Case, punctuation and word order do not count.
 """
 
+from collections.abc import Sequence
+
 import duckdb
 
 from store.db import Store
 from store.fragments import sample_words
+from store.judges import Range
 
 # One row for each bag of a text: `size` words in the text, `common` of them in the bag.
 _BAGS = """
@@ -21,13 +24,13 @@ from (select id, hashes, list_sum(hashes)::hugeint as total
 """
 
 
-def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, slices: list[tuple[str, str]]) -> None:
+def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, ranges: Sequence[Range]) -> None:
     """Fill the temporary table `leak` (sample_id, similarity): train and pool samples close to a closed one.
 
     Args:
         threshold: shared words over all words of the pair, from which a pair is near; short texts, where
             one word is much, stay below it.
-        slices: ranges of sample ids to work through one after the other; they bound the memory.
+        ranges: of sample ids to work through one after the other; they bound the memory.
     """
     words = sample_words(store.task)
     closed = _BAGS.format(words=words, where="split in ('dev', 'holdout', 'test')")
@@ -35,7 +38,7 @@ def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, s
     con.execute(
         f"create or replace temp table closed_bag as select bag, min(size) as size from ({closed}) group by bag"
     )
-    for low, high in slices:
+    for low, high in ranges:
         inside = f"split in ('train', 'pool') and sample_id >= '{low}'::uuid and sample_id < '{high}'::uuid"
         con.execute(
             "insert into leak select id, max(o.common / (o.size + c.size - o.common)) as similarity "

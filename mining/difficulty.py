@@ -1,0 +1,118 @@
+"""Difficulty p = π(y*|x): the probability that a judge's first token is the right grade.
+
+With a first-token judge it is read off (exact at temperature 1, no rollouts). A judge that gives only grades is
+calibrated: a logistic model says from the signals how likely its grade is right, out of fold by group, and p is
+that probability where it agrees with the truth and an equal share of the rest where it does not. With people
+alone, p is the share of votes for the truth, with one vote added for each grade (Laplace).
+"""
+
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from mining.judged import Columns
+from mining.settings import Thresholds
+from mining.signals import p_answer
+from store.fragments import literal
+
+COMBINATION, PEOPLE = "combination", "people"
+_ENOUGH = 50  # rows with truth from which a calibration is worth fitting
+_FOLDS = 5
+# Signals that do not look at the truth, so that the model cannot read the answer from them.
+FEATURES = ("vote_entropy", "people_entropy", "version_flips", "rule_rarity", "near_duplicate")
+
+
+def difficulty_sql(columns: Columns, judge: str, *, student: bool) -> str:
+    """Query (sample_id, p, judge) for the samples that a first-token judge or people have spoken of."""
+    p = p_answer(columns, "s" if student else "t")
+    votes = columns("h")
+    total = " + ".join(f"{v}::double" for v in votes)
+    own = f"case truth {' '.join(f'when {k} then {v}' for k, v in enumerate(votes))} end"
+    by_people = f"if(truth is not null and {total} > 0, ({own} + 1) / ({total} + {columns.grades}), null)"
+    return f"""
+        select sample_id, coalesce({p}, c.p, {by_people})::double as p,
+               case when {p} is not null then {literal(judge)} when c.p is not null then '{COMBINATION}'
+                    else '{PEOPLE}' end as judge
+        from judged left join calibrated c using (sample_id)
+        where coalesce({p}, c.p, {by_people}) is not null"""
+
+
+def bucket_sql(p: str, thresholds: Thresholds) -> str:
+    """Bucket of a difficulty."""
+    return (
+        f"case when {p} > {thresholds.easy} then 'easy' when {p} > {thresholds.mid} then 'mid' "
+        f"when {p} > {thresholds.hard} then 'hard' else 'suspect' end"
+    )
+
+
+def calibrate(con: duckdb.DuckDBPyConnection, columns: Columns, signals: list[str]) -> None:
+    """Fill the temporary table `calibrated` (sample_id, p) for samples whose teacher gave grades alone."""
+    con.execute("create or replace temp table calibrated (sample_id uuid, p double)")
+    votes = columns("v")
+    features = [f'x."{name}"::double as f{i}' for i, name in enumerate(n for n in FEATURES if n in signals)]
+    found = con.execute(
+        f"select j.sample_id::varchar as id, s.group_key as grp, truth, "
+        f"list_position([{', '.join(votes)}], greatest({', '.join(votes)})) - 1 as said, "
+        f"{' + '.join(votes)} as votes {''.join(', ' + f for f in features)} "
+        "from judged j join samples s using (sample_id) join signals x using (sample_id) "
+        f"where t0 is null and {' + '.join(f'{v}::int' for v in votes)} > 0 order by j.sample_id"
+    ).fetchnumpy()
+    if not len(found["id"]):
+        return
+    truth = np.nan_to_num(_floats(found["truth"]), nan=-1).astype(int)
+    said = np.asarray(found["said"], dtype=int)
+    table = np.column_stack([_floats(found["votes"])] + [_floats(found[f"f{i}"]) for i in range(len(features))])
+    right = right_probability(table, said == truth, truth >= 0, np.asarray(found["grp"]))
+    if right is None:
+        return
+    p = np.where((truth < 0) | (said == truth), right, (1 - right) / (columns.grades - 1))
+    import polars as pl
+
+    rows = pl.DataFrame({"sample_id": np.asarray(found["id"]).astype(str), "p": p})  # noqa: F841 (read by name)
+    con.execute("insert into calibrated select sample_id::uuid, p from rows")
+
+
+def _floats(column: Any) -> npt.NDArray[Any]:
+    """A fetched column as floats, NaN where it is null."""
+    floats = np.array(column, dtype=float)
+    floats[np.ma.getmaskarray(column)] = np.nan  # type: ignore[no-untyped-call]
+    return floats
+
+
+def right_probability(
+    features: npt.NDArray[Any], right: npt.NDArray[Any], known: npt.NDArray[Any], groups: npt.NDArray[Any]
+) -> npt.NDArray[Any] | None:
+    """(N,) probability that a judge's grade is right; out of fold by group where the truth is known.
+
+    Args:
+        features: (N, F), NaN for unknown.
+        right: (N,) whether the grade equals the truth; counts where `known`.
+        groups: (N,) rows of one group are predicted by a model that saw none of them.
+
+    Returns:
+        None where too few rows are known.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if known.sum() < _ENOUGH or len(set(groups[known].tolist())) < _FOLDS:
+        return None
+    missing = np.isnan(features)
+    inputs = np.hstack([np.where(missing, 0.0, features), missing.astype(float)])
+    rows = np.flatnonzero(known)
+    result = np.asarray(_predict(inputs[rows], right[rows], inputs), dtype=float)
+    for fit, out in GroupKFold(_FOLDS).split(rows, groups=groups[rows]):
+        result[rows[out]] = _predict(inputs[rows[fit]], right[rows[fit]], inputs[rows[out]])
+    return result
+
+
+def _predict(inputs: npt.NDArray[Any], right: npt.NDArray[Any], asked: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if right.all() or not right.any():
+        return np.full(len(asked), (right.sum() + 1) / (len(right) + 2))
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    return np.asarray(model.fit(inputs, right).predict_proba(asked)[:, 1])

@@ -1,0 +1,184 @@
+"""`mine`: signals, difficulty, buckets and the queue, written to the store in one transaction."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from mining.computed import FROM_TEXTS, FROM_VERDICTS, Work, nothing
+from mining.difficulty import bucket_sql, calibrate, difficulty_sql
+from mining.judged import Columns, Judges, make_judged, rater_accuracy
+from mining.neighbours import Embed
+from mining.select import fill_queue
+from mining.settings import MiningSettings
+from mining.signals import SIGNALS, Setting, Signal
+from store.db import Store, quote
+from store.errors import PiarError, UsageError
+from store.judges import id_ranges, main_student, main_teacher
+from store.types import BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class MineReport:
+    """What mining found.
+
+    Attributes:
+        samples: samples in the store.
+        signals: signal -> samples that it says something of.
+        buckets: bucket -> samples; samples that nobody has judged are in none.
+        unjudged: how many those are.
+        queue: reason -> rows.
+        teacher, student: the judges that were read, "" for none.
+        seconds: by part.
+    """
+
+    samples: int
+    signals: dict[str, int]
+    buckets: dict[str, int]
+    unjudged: int
+    queue: dict[str, int]
+    teacher: str
+    student: str
+    seconds: dict[str, float]
+
+
+def mine(
+    store: Store,
+    settings: MiningSettings,
+    run_id: str,
+    instruction: str,
+    *,
+    extra: Mapping[str, Signal] | None = None,
+    embed: Embed | None = None,
+) -> MineReport:
+    """Compute signals and difficulty of every sample and queue what deserves a look; replaces what mining wrote before.
+
+    Args:
+        instruction: id of the instruction whose verdicts are read.
+        extra: your own signals, name -> function that returns an SQL expression over `judged` and the sample's fields.
+        embed: texts -> vectors, in place of hashed words; e.g. a sentence-transformers model's `encode`.
+
+    Raises:
+        PiarError: nothing was judged or labelled yet.
+        UsageError: a signal's expression is wrong, or a quota names no reason.
+    """
+    clock = _Clock()
+    with store.write() as con:
+        con.execute("set memory_limit = ?", [settings.memory])
+        judges = Judges(
+            main_teacher(con, instruction, settings.teacher), main_student(con, settings.student), instruction
+        )
+        columns = Columns(len(store.task.symbols))
+        make_judged(con, store, judges, id_ranges(con, settings.rows_per_range))
+        _refuse_empty(con)
+        clock.lap("judged")
+        work = Work(con, store, settings, columns, embed)
+        for function in FROM_VERDICTS + FROM_TEXTS:
+            if settings.texts or function in FROM_VERDICTS:
+                function(work)
+            else:
+                nothing(con, function.__name__)
+            clock.lap(function.__name__)
+        names = _make_signals(con, columns, settings, extra or {})
+        clock.lap("signals")
+        unjudged = _make_difficulty(con, columns, settings, judges, names, run_id)
+        clock.lap("difficulty")
+        queue = fill_queue(con, store, settings, run_id)
+        clock.lap("queue")
+        counts = con.execute(
+            f"select count(*), {', '.join(f'count({quote(n)})' for n in names)} from signals"
+        ).fetchone()
+        buckets = dict(con.execute("select bucket, count(*) from difficulty group by bucket").fetchall())
+    assert counts is not None
+    return MineReport(
+        samples=counts[0],
+        signals=dict(zip(names, counts[1:], strict=True)),
+        buckets={bucket: buckets.get(bucket, 0) for bucket in BUCKETS},
+        unjudged=unjudged,
+        queue=queue,
+        teacher=judges.teacher,
+        student=judges.student,
+        seconds=clock.laps,
+    )
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = round(now - self._last, 3), now
+
+
+def _refuse_empty(con: duckdb.DuckDBPyConnection) -> None:
+    row = con.execute("select count(*), count(*) filter (where truth is not null or v0 is not null or h0 is not null) "
+                      "from judged").fetchone()  # fmt: skip
+    samples, spoken = row or (0, 0)
+    if not samples:
+        raise PiarError("The store has no samples.", "Import some with `piar import FILE`.")
+    if not spoken:
+        raise PiarError(f"None of the {samples} samples has a label or a verdict.",
+                        "Import gold, or run `piar label` first.")  # fmt: skip
+
+
+def _make_signals(
+    con: duckdb.DuckDBPyConnection,
+    columns: Columns,
+    settings: MiningSettings,
+    extra: Mapping[str, Signal],
+) -> list[str]:
+    """Replace the table `signals`: one row for each sample, one column for each signal; returns the names."""
+    row = con.execute("select count(rule) from judged").fetchone()
+    setting = Setting(columns, rater_accuracy(con, columns), row[0] if row else 0)
+    computed = [function.__name__ for function in FROM_VERDICTS + FROM_TEXTS]
+    expressions = {name: function(setting) for name, function in {**SIGNALS, **extra}.items()}
+    taken = next((name for name in settings.signals if name in expressions or name in computed), None)
+    if taken is not None:
+        raise UsageError(f"mining.signals.{taken} has the name of a signal that exists.", "Choose another name.")
+    expressions |= settings.signals
+    own = bool(extra or settings.signals)
+    sample = "join (select * exclude (split) from samples) s using (sample_id)" if own else ""
+    joins = "".join(f" left join {name} c{i} using (sample_id)" for i, name in enumerate(computed))
+    selected = [f"({text})::double as {quote(name)}" for name, text in expressions.items()]
+    selected += [f"c{i}.value::double as {name}" for i, name in enumerate(computed)]
+    con.execute("create or replace temp table cited as select rule, count(*) as rule_count from judged group by rule")
+    statement = (
+        f"create or replace table signals as select judged.sample_id, {', '.join(selected)} "
+        f"from judged left join cited using (rule) {sample} {joins}"
+    )
+    try:
+        con.execute(statement)
+    except (duckdb.BinderException, duckdb.ParserException, duckdb.ConversionException) as error:
+        if not own:
+            raise
+        raise UsageError(f"[mining.signals]: {str(error).splitlines()[0]}",
+                         "Use the columns of `samples` and of mining's judged row.") from None  # fmt: skip
+    return [*expressions, *computed]
+
+
+def _make_difficulty(
+    con: duckdb.DuckDBPyConnection,
+    columns: Columns,
+    settings: MiningSettings,
+    judges: Judges,
+    signals: list[str],
+    run_id: str,
+) -> int:
+    """Replace the table `difficulty`; returns how many samples have none."""
+    calibrate(con, columns, signals)
+    judge = settings.difficulty or judges.teacher
+    student = judge.startswith("student:")
+    if student and judge != judges.student:
+        raise UsageError(f"mining.difficulty names {judge}, but the student read is {judges.student or 'none'}.",
+                         "Set mining.student to the same judge.")  # fmt: skip
+    con.execute("delete from difficulty")
+    con.execute(
+        f"insert into difficulty select sample_id, p, {bucket_sql('p', settings.thresholds)}, judge, ? "
+        f"from ({difficulty_sql(columns, judge, student=student)})",
+        [run_id],
+    )
+    row = con.execute("select (select count(*) from judged) - (select count(*) from difficulty)").fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,138 @@
+"""Texts as vectors, their nearest neighbours, and samples whose neighbours say otherwise; numpy alone.
+
+A text's vector is its TF-IDF over hashed words and word pairs, folded to 128 dimensions by random signs, which keeps
+angles (Johnson-Lindenstrauss; feature hashing, Weinberger et al. 2009). Any other vectors do as well: pass
+your own `embed`, for instance a sentence-transformers model's `encode`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from store.similar import shingles
+
+Vectors = npt.NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Any]
+Array = npt.NDArray[Any]
+
+DIMENSIONS = 128
+_FEATURES = 1 << 17
+_EXACT = 20_000  # up to here every pair is compared
+_PROBES = 6  # cells that are searched for one text
+_BLOCK = 2048
+
+
+def hashed_vectors(con: duckdb.DuckDBPyConnection, source: str, n: int, dimensions: int = DIMENSIONS) -> Vectors:
+    """(n, D) unit vectors of the texts of a relation (place, words), place running from 0 to n − 1."""
+    from scipy.sparse import csr_matrix
+
+    found = con.execute(
+        f"select place::integer as place, (feature & {_FEATURES - 1})::integer as feature from "
+        f"(select place, unnest({shingles('words')}) as feature from ({source}))"
+    ).fetchnumpy()
+    rows, features = np.asarray(found["place"]), np.asarray(found["feature"])
+    idf = np.log((n + 1) / (np.bincount(features, minlength=_FEATURES) + 1)) + 1
+    matrix = csr_matrix((idf[features].astype(np.float32), (rows, features)), shape=(n, _FEATURES))
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(_FEATURES, dimensions))
+    return unit(np.vstack([matrix[i : i + 65_536] @ signs for i in range(0, n, 65_536)]))
+
+
+def unit(vectors: Array) -> Vectors:
+    """Vectors scaled to length one; a vector of zeros stays."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def nearest(vectors: Vectors, k: int, *, seed: int = 0) -> tuple[Array, Array]:
+    """(N, k) places of each vector's nearest others and (N, k) their cosines; place −1 where there are fewer.
+
+    Up to 20,000 vectors by all pairs; beyond, in cells around √N sampled centres, six cells searched for each
+    (an inverted file, Jégou, Douze and Schmid 2011): time N^1.5, a few neighbours are missed.
+    """
+    n = len(vectors)
+    places = np.full((n, k), -1, dtype=np.int64)
+    cosines = np.full((n, k), -1.0, dtype=np.float32)
+    if n <= _EXACT:
+        everyone = np.arange(n)
+        for start in range(0, n, _BLOCK):
+            _merge(places, cosines, everyone[start : start + _BLOCK], everyone, vectors)
+        return places, cosines
+    centres = _centres(vectors, int(n**0.5), seed)
+    probes = np.vstack([_top(vectors[i : i + 65_536] @ centres.T, _PROBES) for i in range(0, n, 65_536)])
+    order = np.argsort(probes[:, 0], kind="stable")
+    edges = np.searchsorted(probes[order, 0], np.arange(len(centres) + 1))
+    asking = np.argsort(probes.ravel(), kind="stable")
+    bounds = np.searchsorted(probes.ravel()[asking], np.arange(len(centres) + 1))
+    for cell in range(len(centres)):
+        members = order[edges[cell] : edges[cell + 1]]
+        rows = asking[bounds[cell] : bounds[cell + 1]] // _PROBES
+        for start in range(0, len(rows), _BLOCK):
+            _merge(places, cosines, rows[start : start + _BLOCK], members, vectors)
+    return places, cosines
+
+
+def _centres(vectors: Vectors, cells: int, seed: int) -> Vectors:
+    """Cell centres: sampled vectors, moved once to the mean of what is nearest to them (one step of k-means)."""
+    rng = np.random.default_rng(seed)
+    sample = vectors[rng.choice(len(vectors), min(len(vectors), cells * 32), replace=False)]
+    centres = sample[:cells]
+    home = (sample @ centres.T).argmax(axis=1)
+    sums = np.zeros_like(centres)
+    np.add.at(sums, home, sample)
+    return unit(sums + 1e-6 * centres)
+
+
+def _top(scores: Array, k: int) -> Array:
+    """(N, k) columns with the highest scores, in no order."""
+    if scores.shape[1] <= k:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
+
+
+def _merge(places: Array, cosines: Array, rows: Array, others: Array, vectors: Vectors) -> None:
+    """Offer `others` as neighbours of `rows`, keeping the best k so far."""
+    if not len(rows) or not len(others):
+        return
+    k = places.shape[1]
+    scores = vectors[rows] @ vectors[others].T
+    scores[rows[:, None] == others[None, :]] = -2.0
+    best = _top(scores, min(k, len(others)))
+    found = np.hstack([cosines[rows], np.take_along_axis(scores, best, axis=1)])
+    where = np.hstack([places[rows], others[best]])
+    keep = np.argsort(-found, axis=1, kind="stable")[:, :k]
+    cosines[rows] = np.take_along_axis(found, keep, axis=1)
+    places[rows] = np.where(cosines[rows] > -1.0, np.take_along_axis(where, keep, axis=1), -1)
+
+
+def conflict(places: Array, cosines: Array, grades: Array, *, least: float = 0.5) -> Array:
+    """(N,) share of a sample's neighbours that hold another grade, weighted by cosine; NaN without close neighbours.
+
+    Args:
+        grades: (N,) positions of the grades, −1 where none is known; such neighbours do not count.
+        least: cosine from which a neighbour counts.
+
+    Source: edited nearest neighbours, Wilson 1972.
+    """
+    theirs = np.where(places >= 0, grades[places], -1)
+    weight = np.where((theirs >= 0) & (cosines >= least), cosines, 0.0)
+    total = weight.sum(axis=1)
+    against = (weight * (theirs != grades[:, None])).sum(axis=1)
+    share = np.divide(against, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.where(grades >= 0, share, np.nan)
+
+
+def spread_out(vectors: Vectors, n: int) -> list[int]:
+    """Places of n vectors that cover all of them: the first, then always the one farthest from those chosen.
+
+    Source: k-centre, Gonzalez 1985; for active learning, Sener and Savarese 2018.
+    """
+    chosen: list[int] = []
+    nearest_chosen = np.full(len(vectors), -2.0, dtype=np.float32)
+    for _ in range(min(n, len(vectors))):
+        chosen.append(int(nearest_chosen.argmin()) if chosen else 0)
+        nearest_chosen = np.maximum(nearest_chosen, vectors @ vectors[chosen[-1]])
+        nearest_chosen[chosen[-1]] = np.inf
+    return chosen

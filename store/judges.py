@@ -1,0 +1,40 @@
+"""Which judge's verdicts to read, and samples in ranges small enough for memory."""
+
+import uuid
+from itertools import pairwise
+
+import duckdb
+
+Range = tuple[str, str]
+_LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+def main_teacher(con: duckdb.DuckDBPyConnection, instruction: str, wanted: str = "") -> str:
+    """The judge asked for, else the teacher with most verdicts under the instruction, or "" when there is none."""
+    if wanted:
+        return wanted
+    row = con.execute(
+        "select judge from verdicts where starts_with(judge, 'teacher:') and instruction = ? "
+        "group by judge order by count(*) desc, judge limit 1",
+        [instruction],
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def main_student(con: duckdb.DuckDBPyConnection, wanted: str = "") -> str:
+    """The judge asked for, else the student whose verdicts are the latest, or "" when there is none."""
+    if wanted:
+        return wanted
+    row = con.execute(
+        "select judge from verdicts where starts_with(judge, 'student:') "
+        "group by judge order by max(created_at) desc, judge limit 1"
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def id_ranges(con: duckdb.DuckDBPyConnection, rows: int) -> list[Range]:
+    """Ranges [low, high) of sample ids holding about `rows` samples each; ids are hashes, so evenly spread."""
+    row = con.execute("select count(*) from samples").fetchone()
+    n = max(1, -(-(row[0] if row else 0) // rows))
+    edges = [str(uuid.UUID(int=(i << 128) // n)) for i in range(n)] + [_LAST]
+    return list(pairwise(edges))
