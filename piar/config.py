@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from piar.folder import CONFIG
 from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
 from piar.review.settings import ReviewSettings
@@ -13,8 +14,6 @@ from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
 from store.task import explain
-
-FILE = "piar.toml"
 
 
 class Config(Settings):
@@ -37,17 +36,17 @@ def load(folder: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UsageError: no such project, broken TOML, an unknown key or an invalid value, with its place.
     """
-    path = folder / FILE
+    path = folder / CONFIG
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"{folder.absolute()} is not a piar project: it has no {FILE}.",
+            f"{folder.absolute()} is not a piar project: it has no {CONFIG}.",
             "Make one with `piar init DIR`, or name it with -C DIR.",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{FILE} is not valid TOML: {error}", "Mend the line that it names.") from None
+        raise UsageError(f"{CONFIG} is not valid TOML: {error}", "Mend the line that it names.") from None
     try:
         return Config.model_validate(with_overrides(data, overrides))
     except ValidationError as error:
-        raise UsageError(f"{FILE}: {explain(error)}", f"Mend that key in {FILE} or in --set.") from None
+        raise UsageError(f"{CONFIG}: {explain(error)}", f"Mend that key in {CONFIG} or in --set.") from None

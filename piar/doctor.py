@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.folder import CONFIG, INSTRUCTION, STORE, TASK
 from store.errors import PiarError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Check:
 def diagnose(folder: Path, overrides: Sequence[str] = ()) -> list[Check]:
     """Everything that can be checked here; project checks only where `folder` is a project."""
     checks = [_python(), _one_folder(), *_core(), *_extras()]
-    if (folder / "piar.toml").exists():
+    if (folder / CONFIG).exists():
         checks += [*_project(folder, overrides), _disk(folder)]
     return checks
 
@@ -92,11 +93,11 @@ def _project(folder: Path, overrides: Sequence[str]) -> Iterator[Check]:
     try:
         load(folder, overrides)
         yield Check("piar.toml", True, "every key is known")
-        task = load_task(folder / "task.toml")
+        task = load_task(folder / TASK)
         yield Check("task.toml", True, f"{task.name}: {', '.join(task.fields)} → {', '.join(task.symbols)}")
-        instruction = parse((folder / "instruction.md").read_text(encoding="utf-8"), task)
+        instruction = parse((folder / INSTRUCTION).read_text(encoding="utf-8"), task)
         yield Check("instruction.md", True, f"{len(instruction.rules)} rules, {instruction.id}")
-        yield Check("store", True, _contents(Store.open(folder / "piar.duckdb", task)))
+        yield Check("store", True, _contents(Store.open(folder / STORE, task)))
     except PiarError as error:
         yield Check("project", False, f"{error.message} {error.fix}".strip())
     except FileNotFoundError as error:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, SHOP, STORE, TASK, adopt, make, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,34 +30,6 @@ if TYPE_CHECKING:
     from store.task import Task
     from store.types import Instruction, Split
 
-CONFIG = "piar.toml"
-TASK = "task.toml"
-INSTRUCTION = "instruction.md"
-PROPOSAL = "instruction.proposed.md"
-STORE = "piar.duckdb"
-JOURNAL = "journal"
-PROMPTS = "prompts"
-
-_GITIGNORE = f"""# What people edit ({CONFIG}, {TASK}, {INSTRUCTION}) belongs in git; the rest is made from it.
-{STORE}*
-{JOURNAL}/
-report.html
-*.bak
-"""
-
-_SIMULATED = """\
-# Everything here is simulated
-
-`piar init --example shop --pairs {pairs} --seed {seed}` made `shop.csv`: a made-up shop's queries and products, graded
-by a hidden rulebook, with three simulated raters and some gold that is wrong on purpose. `answers.parquet` holds the
-true grades and the rules behind them. Nothing but measuring may read it.
-"""
-_TASK_HEAD = """\
-# What is judged. Give each grade a name and a meaning: judges, annotators and models read them.
-# Fields and grade symbols stay as they are once rows are imported; everything else may be edited.
-# Slices are conditions over the fields that reports and guards look at, e.g. [slices] short = "length(query) < 12"
-
-"""
 # Known instructions, oldest first, and which of them a person put in force.
 _CURRENT = """
 select i.instruction_id, i.author not like 'reviser:%' or d.instruction is not null as in_force
@@ -144,17 +116,11 @@ class Project:
         Raises:
             UsageError: the folder is not empty, or the file cannot be understood.
         """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-            raise UsageError(
-                f"{folder} is not an empty folder.", "Choose another name, or add --force to write into it."
-            )
-        template = files("piar").joinpath("templates", CONFIG).read_text(encoding="utf-8")
-        _put(folder / CONFIG, template)
-        _put(folder / ".gitignore", _GITIGNORE)
+        make(Path(folder), force=force)
         project = cls.open(folder)
         if example is not None:
-            project.imported = project._open_shop(pairs, seed)
+            columns = simulate_shop(project.folder, pairs, seed)
+            project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
         if from_ is not None:
             project.imported = project.import_([from_], mapping, seed=seed)
         return project
@@ -178,7 +144,7 @@ class Project:
         sources = [Path(path) for path in paths]
         proposed = not (self.folder / TASK).exists()
         if proposed:
-            self._adopt(propose_task(read_table(sources[0]), mapping, name=sources[0].stem))
+            adopt(self.folder, propose_task(read_table(sources[0]), mapping, name=sources[0].stem))
         report, found = ImportReport(), None
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
             for path in sources:
@@ -186,36 +152,6 @@ class Project:
                 found = complete(table.frame, self.task, mapping)
                 import_table(self.store, table, found.mapping, path.stem, run_id, seed, self.config.split, report)
         return Imported(report, found.mapping if found else ImportMapping(), found.reasons if found else {}, proposed)
-
-    def _open_shop(self, pairs: int, seed: int) -> Imported:
-        """Simulate a shop in this folder: `shop.csv` to work with, `answers.parquet` to measure by."""
-        from piar.shop import make_shop
-        from store.files import replacing
-        from store.importers import ImportMapping
-
-        world = make_shop(pairs, seed)
-        with replacing(self.folder / "shop.csv") as draft:
-            world.pairs.write_csv(draft)
-        with replacing(self.folder / "answers.parquet") as draft:
-            world.answers.write_parquet(draft)
-        _put(self.folder / "SIMULATED.md", _SIMULATED.format(pairs=pairs, seed=seed))
-        self._adopt(world.task, world.seed)
-        raters = tuple(name for name in world.pairs.columns if name.startswith("rater_"))
-        columns = ImportMapping(gold="grade", raters=raters, group="query", id="pair", source="shop (simulated)")
-        return self.import_([self.folder / "shop.csv"], columns, seed=seed)
-
-    def _adopt(self, task: "Task", instruction: "Instruction | None" = None) -> None:
-        """Write a task's files: `task.toml`, an instruction to begin with, and the store."""
-        from piar.instruction_file import write
-        from store.db import Store
-        from store.task import dump_task
-
-        if (self.folder / STORE).exists():
-            Store.open(self.folder / STORE, task)  # refuses another task's store
-        _put(self.folder / TASK, _TASK_HEAD + dump_task(task))
-        if instruction is not None or not (self.folder / INSTRUCTION).exists():
-            _put(self.folder / INSTRUCTION, write(instruction or first_instruction(task), task))
-        Store.create(self.folder / STORE, task)
 
     # -- what it holds ----------------------------------------------------------------------
 
@@ -413,19 +349,6 @@ class Project:
         return diagnose(self.folder)
 
 
-def first_instruction(task: "Task") -> "Instruction":
-    """Where a project without a guideline begins: what is judged and what the grades mean, and no rule yet."""
-    from store.types import Instruction
-
-    others = [name for name in task.fields if name != task.group_by]
-    about = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]])) if others else task.group_by
-    target = (
-        f" fit{'' if len(others) > 1 else 's'} the {task.group_by}" if others and task.group_by in task.fields else ""
-    )
-    ask = task.ask or (f"Judge how well the {about}{target}." if target else f"Judge the {about}.")
-    return Instruction(preamble=f"{ask}\nGive one grade to each sample, from what the sample says.")
-
-
 def whoami(folder: Path) -> str:
     """The person at work: git's user name, else the login name."""
     with suppress(OSError):
@@ -433,12 +356,3 @@ def whoami(folder: Path) -> str:
         if name := git.stdout.strip():
             return name
     return getpass.getuser()
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file, keeping a different older one as `NAME.bak`."""
-    from store.files import write_text
-
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-        path.replace(path.with_name(path.name + ".bak"))
-    write_text(path, text)

@@ -3,7 +3,7 @@ import csv
 import pytest
 
 import piar
-from piar.project import first_instruction
+from piar.folder import first_instruction
 from store.errors import PiarError, UsageError
 from store.task import Grade, Task
 from tests.small_project import small_project

@@ -1,0 +1,250 @@
+"""Looking closer: an instruction and its versions, what changed between two, a run, a sample."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, Literal
+
+from store.errors import PiarError, UsageError
+
+if TYPE_CHECKING:
+    from piar.score import Gained, Judge, Measured
+    from store.db import Store
+    from store.types import Instruction, Rule, Split
+
+SHOWN_FLIPS = 20
+MEASURED: "tuple[Split, ...]" = ("dev", "holdout", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One known instruction. `outcome` is the latest decision about it, "" when there is none."""
+
+    id: str
+    parent: str | None
+    author: str
+    note: str
+    rules: int
+    made: Any
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChange:
+    """What happened to one rule between two instructions; `moved`: same words, another place in the order."""
+
+    id: str
+    kind: Literal["added", "dropped", "changed", "moved"]
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """How many samples of a split went from one grade to another (None: the answer failed)."""
+
+    split: str
+    before: str | None
+    after: str | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two instructions side by side.
+
+    Attributes:
+        judge: whose verdicts are compared; None when nobody has judged under both.
+        measured: split -> (before, after), where both have judged the whole split.
+        gained: split -> what `after` gains.
+        flipped: samples that changed grade, from train and dev only: the others stay closed to who edits rules.
+    """
+
+    before: "Instruction"
+    after: "Instruction"
+    rules: tuple[RuleChange, ...]
+    judge: str | None
+    flips: tuple[Flip, ...]
+    measured: "Mapping[str, tuple[Measured, Measured]]"
+    gained: "Mapping[str, Gained]"
+    flipped: tuple[dict[str, Any], ...]
+
+
+def versions(store: "Store") -> list[Version]:
+    """Every known instruction, oldest first."""
+    frame = store.frame(
+        """select instruction_id, parent, author, note, json_array_length(body, '$.rules') as rules, i.created_at,
+                  coalesce((select outcome from decisions d where d.instruction = i.instruction_id
+                            order by d.created_at desc limit 1), '') as outcome
+           from instructions i order by i.created_at, instruction_id"""
+    )
+    return [Version(*row) for row in frame.rows()]
+
+
+def rule_changes(before: "Instruction", after: "Instruction") -> tuple[RuleChange, ...]:
+    """What happened to each rule, in the order of `after`, dropped ones last."""
+    old, kept = {rule.id: rule for rule in before.rules}, {rule.id for rule in after.rules}
+    stayed = _in_order([r.id for r in before.rules if r.id in kept], [r.id for r in after.rules if r.id in old])
+    changes = [change for rule in after.rules if (change := _change(old.get(rule.id), rule, rule.id not in stayed))]
+    return (*changes, *(RuleChange(r.id, "dropped", rule_line(r), "") for r in before.rules if r.id not in kept))
+
+
+def _in_order(before: list[str], after: list[str]) -> set[str]:
+    """Ids that kept their order, as many as possible by difflib's matching."""
+    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    return {rule_id for block in blocks for rule_id in before[block.a : block.a + block.size]}
+
+
+def _change(old: "Rule | None", new: "Rule", moved: bool) -> RuleChange | None:
+    if old is None:
+        return RuleChange(new.id, "added", "", rule_line(new))
+    if (old.text, old.grade) != (new.text, new.grade):
+        return RuleChange(new.id, "changed", rule_line(old), rule_line(new))
+    return RuleChange(new.id, "moved", rule_line(old), rule_line(new)) if moved else None
+
+
+def rule_line(rule: "Rule") -> str:
+    """A rule on one line."""
+    return f"{rule.id} → {rule.grade}: {rule.text}" if rule.grade is not None else f"{rule.id}: {rule.text}"
+
+
+def difference(store: "Store", before: "Instruction", after: "Instruction") -> Difference:
+    """Rules changed, samples that changed grade, and what was gained, as far as a judge has read both."""
+    from piar.score import Judge, compare, measure
+
+    changes = rule_changes(before, after)
+    name = _judge_of_both(store, before.id, after.id)
+    if name is None:
+        return Difference(before, after, changes, None, (), {}, {}, ())
+    old, new = Judge(name, before.id), Judge(name, after.id)
+    whole = [split for split in MEASURED if _judged_whole(store, old, split) and _judged_whole(store, new, split)]
+    return Difference(
+        before,
+        after,
+        changes,
+        name,
+        _flips(store, old, new),
+        {split: (measure(store, old, split), measure(store, new, split)) for split in whole},
+        {split: compare(store, new, old, split) for split in whole},
+        _flipped(store, old, new),
+    )
+
+
+def _judge_of_both(store: "Store", before: str, after: str) -> str | None:
+    found = store.frame(
+        "select judge from verdicts where instruction in (?, ?) group by judge having count(distinct instruction) = 2 "
+        "order by max(created_at) desc limit 1",
+        [before, after],
+    )
+    return str(found.item()) if found.height else None
+
+
+def _judged_whole(store: "Store", judge: "Judge", split: str) -> bool:
+    counts = store.frame(
+        "select count(*) as n, count(v.sample_id) as judged from samples s join truth t using (sample_id) "
+        "left join (select sample_id from verdict where judge = ? and instruction = ? and vote = 0) v "
+        "using (sample_id) where s.split = ?",
+        [judge.name, judge.instruction, split],
+    ).row(0)
+    return bool(counts[0] and counts[0] == counts[1])
+
+
+_BOTH = """from verdict a join verdict b using (sample_id) join samples s using (sample_id)
+    where a.judge = $judge and b.judge = $judge and a.instruction = $before and b.instruction = $after
+      and a.vote = 0 and b.vote = 0 and a.grade is distinct from b.grade"""
+
+
+def _flips(store: "Store", old: "Judge", new: "Judge") -> tuple[Flip, ...]:
+    with store.read() as con:
+        rows = con.execute(
+            f"select s.split, a.grade, b.grade, count(*) as n {_BOTH} group by all order by all",
+            {"judge": old.name, "before": old.instruction, "after": new.instruction},
+        ).fetchall()
+    return tuple(Flip(*row) for row in rows)
+
+
+def _flipped(store: "Store", old: "Judge", new: "Judge") -> tuple[dict[str, Any], ...]:
+    from store.db import quote
+
+    fields = ", ".join(f"s.{quote(name)}" for name in store.task.fields)
+    with store.read() as con:
+        rows = con.execute(
+            f"select s.sample_id::varchar, s.split, {fields}, "
+            "(select grade from truth t where t.sample_id = s.sample_id), "
+            f"a.grade, b.grade {_BOTH} and s.split in ('train', 'dev') order by s.sample_id limit {SHOWN_FLIPS}",
+            {"judge": old.name, "before": old.instruction, "after": new.instruction},
+        ).fetchall()
+    names = ("sample_id", "split", *store.task.fields, "truth", "before", "after")
+    return tuple(dict(zip(names, row, strict=True)) for row in rows)
+
+
+def show_run(store: "Store", prefix: str = "") -> dict[str, Any]:
+    """One command's life: how it was run, its steps, what it asked and what that cost.
+
+    Args:
+        prefix: beginning of the run's id; the latest run when empty.
+
+    Raises:
+        PiarError: none matches, or several.
+    """
+    from piar.forecast import receipt
+
+    order = "order by started desc limit 1" if not prefix else "order by started"
+    rows = store.frame(f"select * from runs where starts_with(run_id, ?) {order}", [prefix]).rows(named=True)
+    if len(rows) != 1:
+        raise PiarError(f"{len(rows) or 'No'} runs match {prefix!r}.", '`piar sql "select * from runs"` lists them.')
+    run = rows[0]
+    steps = store.frame(
+        "select status, detail, created_at from run_events where run_id = ? order by created_at", [run["run_id"]]
+    ).rows(named=True)
+    return {
+        **run,
+        "config": json.loads(run["config"]),
+        "steps": [{**step, "detail": json.loads(step["detail"])} for step in steps],
+        "receipt": receipt(store, run["run_id"]),
+    }
+
+
+def show_sample(store: "Store", prefix: str) -> dict[str, Any]:
+    """Everything known of one sample: its fields, labels and verdicts.
+
+    Args:
+        prefix: beginning of its id, or the owner's own id.
+
+    Raises:
+        PiarError: none matches, or several.
+    """
+    found = store.frame(
+        "select * from samples where starts_with(sample_id::varchar, ?) or external_id = ? limit 2", [prefix, prefix]
+    ).rows(named=True)
+    if len(found) != 1:
+        raise PiarError(f"{len(found) or 'No'} samples match {prefix!r}.", "Give more of its id, or your own id of it.")
+    key = found[0]["sample_id"]
+    parts = {
+        "truth": "select grade, basis from truth where sample_id = ?",
+        "labels": "select source, annotator, grade, comment, flags, blind, batch, created_at from label "
+        "where sample_id = ? order by source, annotator, ordinal",
+        "verdicts": "select judge, instruction, vote, grade, probs, evidence, steps, rules, trace_verdict, failure, "
+        "created_at from verdict where sample_id = ? order by created_at",
+        "signals": "select name, value from signals where sample_id = ? order by name",
+        "difficulty": "select p, bucket, judge from difficulty where sample_id = ?",
+    }
+    known = {name: store.frame(query, [uuid.UUID(key)]).rows(named=True) for name, query in parts.items()}
+    return {"sample": found[0], **known}
+
+
+def pair_of(store: "Store", current: "Instruction", ids: "tuple[str, ...]") -> "tuple[Instruction, Instruction]":
+    """The two instructions of `piar show diff [A [B]]`: by default the one in force against its parent.
+
+    Raises:
+        UsageError: there is nothing to compare with.
+    """
+    if len(ids) == 2:
+        return store.instruction(ids[0]), store.instruction(ids[1])
+    if ids:
+        return store.instruction(ids[0]), current
+    if current.parent is None:
+        raise UsageError(f"{current.id} has no parent to compare with.", "Name two: piar show diff A B")
+    return store.instruction(current.parent), current
