@@ -4,8 +4,9 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from piar.evolve import EvolveSettings
 from piar.folder import CONFIG
 from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
@@ -16,11 +17,19 @@ from store.splits import SplitSettings
 from store.task import explain
 
 
+class ReviserSettings(ModelSettings):
+    """`[reviser]`: as `[teacher]`, with room for whole rules and some spread between candidates."""
+
+    max_tokens: int = Field(default=4000, ge=1)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+
+
 class Config(Settings):
     """The sections of `piar.toml`; each is owned by the package that reads it."""
 
     teacher: ModelSettings = ModelSettings()
-    reviser: ModelSettings = ModelSettings()
+    reviser: ReviserSettings = ReviserSettings()
+    evolve: EvolveSettings = EvolveSettings()
     split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
     review: ReviewSettings = ReviewSettings()

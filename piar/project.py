@@ -16,14 +16,18 @@ from store.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
+    from piar.acceptance import Decision
     from piar.config import Config
     from piar.doctor import Check
+    from piar.evolve import EvolveReport
     from piar.export import What
     from piar.forecast import Forecast, Receipt
+    from piar.history import OnEvent
     from piar.label import Batch, Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
     from piar.llm.cost import Budget
     from piar.score import Scored
+    from piar.show import Difference
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 
 # Known instructions, oldest first, and which of them a person put in force.
 _CURRENT = """
-select i.instruction_id, i.author not like 'reviser:%' or d.instruction is not null as in_force
+select i.instruction_id,
+       d.instruction is not null or i.run_id in (select run_id from runs where verb = 'edit') as in_force
 from instructions i
 left join (select instruction, max(created_at) as at_time from decisions where outcome = 'accepted' group by all) d
     on d.instruction = i.instruction_id
@@ -327,6 +332,73 @@ class Project:
                 f"Write a condition over {', '.join(self.task.fields)}, split, source, group_key.",
             ) from None
         return Batch(read, samples, votes or self.config.label.votes)
+
+    # -- improving --------------------------------------------------------------------------
+
+    def evolve(
+        self,
+        *,
+        accept: Literal["ask", "auto"] = "ask",
+        restart: bool = False,
+        on_event: "OnEvent | None" = None,
+        on_progress: "OnProgress | None" = None,
+        **settings: Any,
+    ) -> "EvolveReport":
+        """Search for a better instruction, test the best one on the holdout, and propose it when it passes.
+
+        The same call after an interruption goes on where it was.
+
+        Args:
+            accept: `auto` accepts a proposal without asking a person.
+            restart: abandon a search that was cut off, or search anew although nothing has changed.
+            settings: keys of `[evolve]`, stronger than `piar.toml`: rounds, seed, max_calls, max_usd, …
+
+        Raises:
+            PiarError: too little is labelled, the holdout is worn out, or the teacher cannot be asked.
+        """
+        from piar.acceptance import propose
+        from piar.evolve import EvolveSettings, Models, evolve
+
+        asked = {key: value for key, value in settings.items() if value is not None}
+        chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})
+        models = Models(self.client("teacher"), self.client("reviser"), self.config.teacher, self.config.reviser)
+        with self.journal() as journal:
+            report, standing = evolve(
+                self.store, models, self.instruction(), chosen, journal=journal, label=self.config.label,
+                prompts=self.folder / PROMPTS, restart=restart, on_event=on_event, on_progress=on_progress,
+            )  # fmt: skip
+        propose(self.folder, self.store, standing if report.proposal else None)
+        if accept == "auto" and report.proposal:
+            self.accept(by="auto")
+        return report
+
+    def proposal(self) -> "Instruction":
+        """What waits in `instruction.proposed.md`."""
+        from piar.acceptance import proposal
+
+        return proposal(self.folder, self.store)
+
+    def accept(self, by: str | None = None) -> "Decision":
+        """Let the proposal replace `instruction.md`; see `piar.acceptance.accept`."""
+        from piar.acceptance import accept
+
+        by = by or whoami(self.folder)
+        with self.run("accept", {"by": by}) as run_id:
+            return accept(self.folder, self.store, self.instruction(), by, run_id)
+
+    def reject(self, by: str | None = None) -> "Decision":
+        """Send the proposal away; see `piar.acceptance.reject`."""
+        from piar.acceptance import reject
+
+        by = by or whoami(self.folder)
+        with self.run("reject", {"by": by}) as run_id:
+            return reject(self.folder, self.store, self.instruction(), by, run_id)
+
+    def difference(self, *ids: str) -> "Difference":
+        """Two instructions side by side: `(A, B)`, `(A,)` against the one in force, or its last change."""
+        from piar.show import difference, pair_of
+
+        return difference(self.store, *pair_of(self.store, self.instruction(), ids))
 
     # -- looking ----------------------------------------------------------------------------
 

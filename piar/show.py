@@ -236,7 +236,8 @@ def show_sample(store: "Store", prefix: str) -> dict[str, Any]:
 
 
 def pair_of(store: "Store", current: "Instruction", ids: "tuple[str, ...]") -> "tuple[Instruction, Instruction]":
-    """The two instructions of `piar show diff [A [B]]`: by default the one in force against its parent.
+    """The two instructions of `piar show diff [A [B]]`: by default the one in force against the one
+    that it replaced.
 
     Raises:
         UsageError: there is nothing to compare with.
@@ -245,6 +246,12 @@ def pair_of(store: "Store", current: "Instruction", ids: "tuple[str, ...]") -> "
         return store.instruction(ids[0]), store.instruction(ids[1])
     if ids:
         return store.instruction(ids[0]), current
+    accepted = store.frame(
+        "select against from decisions where outcome = 'accepted' and instruction = ? order by created_at desc limit 1",
+        [current.id],
+    )
+    if accepted.height:
+        return store.instruction(accepted.item()), current
     if current.parent is None:
         raise UsageError(f"{current.id} has no parent to compare with.", "Name two: piar show diff A B")
     return store.instruction(current.parent), current

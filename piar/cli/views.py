@@ -116,6 +116,13 @@ def percent(interval: "Interval") -> str:
     return f"{100 * interval.value:.1f}  ({100 * interval.low:.1f} – {100 * interval.high:.1f})"
 
 
+def gain_short(gain: "Gain") -> str:
+    """A gain in points with its interval, for tables."""
+    if gain.low is None or gain.high is None:
+        return f"{100 * gain.mean:+.1f}"
+    return f"{100 * gain.mean:+.1f}  ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+
+
 def gain_line(gain: "Gain") -> str:
     """A gain in points with its interval, and whether it is one."""
     if gain.low is None or gain.high is None:

@@ -1,0 +1,110 @@
+"""A proposal waits in `instruction.proposed.md` until a person accepts or rejects it."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from piar.folder import INSTRUCTION, PROPOSAL
+from store.errors import PiarError
+
+if TYPE_CHECKING:
+    from store.db import Store
+    from store.types import Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about a proposal, by whom and when."""
+
+    outcome: str
+    instruction: str
+    against: str
+    by: str
+    at: datetime
+
+
+def propose(folder: Path, store: "Store", instruction: "Instruction | None") -> None:
+    """Put a proposal beside `instruction.md`, or take away the one that is there."""
+    from piar.instruction_file import write
+    from store.files import write_text
+
+    if instruction is None:
+        (folder / PROPOSAL).unlink(missing_ok=True)
+    else:
+        write_text(folder / PROPOSAL, write(instruction, store.task))
+
+
+def proposal(folder: Path, store: "Store") -> "Instruction":
+    """What waits; edited by hand, it is a new version of what was proposed.
+
+    Raises:
+        PiarError: nothing waits.
+    """
+    from piar.instruction_file import parse
+
+    path = folder / PROPOSAL
+    if not path.exists():
+        raise PiarError("No proposal waits.", "`piar evolve` ends with one when it finds something better.")
+    written = parse(path.read_text(encoding="utf-8"), store.task, PROPOSAL)
+    known = store.frame("select 1 from instructions where instruction_id = ?", [written.id])
+    if known.height:
+        return store.instruction(written.id)
+    return replace(written, parent=_tested(store)[0], note="The proposal, edited before it was accepted.")
+
+
+def accept(folder: Path, store: "Store", current: "Instruction", by: str, run_id: str) -> Decision:
+    """Let the proposal replace `instruction.md`.
+
+    Args:
+        current: what `instruction.md` says now; it must be what the proposal was tested against.
+        by: who accepts.
+
+    Raises:
+        PiarError: nothing waits, or `instruction.md` has changed since.
+    """
+    from piar.instruction_file import write
+    from store.files import write_text
+
+    waiting = proposal(folder, store)
+    _, against = _tested(store)
+    if against is not None and against != current.id:
+        raise PiarError(
+            f"The proposal was tested against {against}, but {INSTRUCTION} now holds {current.id}: accepting would "
+            "undo that edit.",
+            "Run `piar evolve` again, or reject the proposal.",
+        )
+    store.put_instruction(replace(waiting, author=waiting.author if waiting.author != "seed" else by), run_id)
+    decision = _decide(store, "acceptance", "accepted", waiting.id, current.id, by, run_id)
+    write_text(folder / INSTRUCTION, write(waiting, store.task))
+    propose(folder, store, None)
+    return decision
+
+
+def reject(folder: Path, store: "Store", current: "Instruction", by: str, run_id: str) -> Decision:
+    """Send the proposal away; `instruction.md` stays.
+
+    Raises:
+        PiarError: nothing waits.
+    """
+    waiting = proposal(folder, store)
+    decision = _decide(store, "rejection", "rejected", waiting.id, current.id, by, run_id)
+    propose(folder, store, None)
+    return decision
+
+
+def _decide(store: "Store", kind: str, outcome: str, instruction: str, against: str, by: str, run_id: str) -> Decision:
+    from piar.promotion import record
+    from store.db import now
+
+    record(store, kind, instruction, against, outcome, f"{outcome} by {by}", {}, by, run_id)
+    return Decision(outcome, instruction, against, by, now())
+
+
+def _tested(store: "Store") -> tuple[str, str] | tuple[None, None]:
+    """The latest instruction that passed the test, and the one that it beat."""
+    found = store.frame(
+        "select instruction, against from decisions where kind = 'promotion' and outcome = 'proposed' "
+        "order by created_at desc limit 1"
+    )
+    return found.row(0) if found.height else (None, None)

@@ -1,0 +1,86 @@
+"""How a run of `piar evolve` looks: a line for each step that matters, then what it found."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from piar.cli.views import facts, gain_short, table
+from store.stats import Gain
+
+if TYPE_CHECKING:
+    from piar.evolve import EvolveReport
+    from piar.history import Event
+
+
+def event_line(event: "Event") -> Text | None:
+    """One step in words; None for steps that only the run's record needs."""
+    detail = event.detail
+    match event.kind:
+        case "opened":
+            words = detail["detectable"] + (f" {detail['warning']}" if detail["warning"] else "")
+        case "champion":
+            words = f"the present instruction is right on {100 * detail['dev']:.1f} % of {detail['rows']:,} dev rows"
+        case "inspected":
+            causes = ", ".join(f"{n:,} {cause.replace('_', ' ')}" for cause, n in detail["causes"].items())
+            words = f"round {detail['round']}: {detail['errors']:,} errors on {detail['rows']:,} train rows ({causes})"
+        case "survived":
+            words = f"  {detail['candidate']} is right on {100 * detail['dev']:.1f} % of dev"
+        case "searched":
+            words = f"search ended after {detail['rounds']} rounds: {detail['stopped']}"
+        case _:
+            return None
+    return Text(words, style="dim")
+
+
+def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
+    """What the run found, in the order in which one asks: passed or not, how much, on what, what next."""
+    lines: list[tuple[str, RenderableType]] = []
+    for promotion in report.promotions:
+        mark = Text("passed", style="bold green") if promotion["passed"] else Text("not passed", style="bold yellow")
+        lines += [
+            ("test", Text.assemble(mark, f"  {promotion['reason']}")),
+            ("", f"fixed {promotion['fixed']:,} rows, broke {promotion['broke']:,}, of {promotion['n']:,} "
+                 f"in {promotion['groups']:,} groups"),
+        ]  # fmt: skip
+    if not report.promotions:
+        lines.append(("test", "not made: the search found nothing better than the present instruction"))
+    lines += [("guards", _guards(report))] if report.promotions else []
+    lines += [("provable", report.detectable)]
+    if report.ceiling is not None:
+        lines.append(("ceiling", f"one person agrees with the truth on {100 * report.ceiling:.0f} %"))
+    lines += [("note", warning) for warning in report.warnings]
+    lines.append(("spent", f"{report.calls:,} calls · ${report.cost_usd:,.4f}"))
+    lines.append(("next", _next(report, accepted)))
+    return Group(*_figures(report), facts(lines))
+
+
+def _figures(report: "EvolveReport") -> list[RenderableType]:
+    rows = []
+    splits: dict[str, Any] = {"holdout": report.holdout, **{f"test, {k}": v for k, v in report.test.items()}}
+    for name, found in splits.items():
+        if isinstance(found, dict) and "gain" in found:
+            gain = Gain.model_validate(found["gain"])
+            rows.append(
+                [
+                    name,
+                    f"{found['n']:,}",
+                    f"{100 * found['seed']['accuracy']:.1f}",
+                    f"{100 * found['champion']['accuracy']:.1f}",
+                    gain_short(gain),
+                ]
+            )
+    return [table(["accuracy, %", "rows", "before", "after", "gain, 95 % by group"], rows), ""] if rows else []
+
+
+def _guards(report: "EvolveReport") -> str:
+    states = [guard["state"] for promotion in report.promotions for guard in promotion["guards"]]
+    words = {"holds": "hold", "unclear": "cannot be told", "harm": "are harmed"}
+    told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
+    return f"{told} of {len(states)} grades and slices" if states else "too few rows for any"
+
+
+def _next(report: "EvolveReport", accepted: bool) -> str:
+    if report.proposal is None:
+        return "the present instruction stays; label more groups, or edit instruction.md and evolve again"
+    return "accepted" if accepted else "piar show proposal, then piar accept --by NAME (or piar reject)"

@@ -1,0 +1,169 @@
+"""Verbs that change the instruction, and those that show what changed: evolve, show, accept, reject."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from piar.cli.options import MaxCalls, MaxUsd
+from piar.cli.progress import meter
+from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
+
+if TYPE_CHECKING:
+    from piar.acceptance import Decision
+    from piar.history import Event
+
+SHOW = """Look closer: at the instruction, a proposal, what changed between two versions, a run, a sample."""
+
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides.", show_default="git's user name")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the application."""
+    verb(app, "evolve", Panel.IMPROVE)(evolve)
+    show = group(SHOW)
+    verb(show, "instruction")(show_instruction)
+    verb(show, "proposal")(show_proposal)
+    verb(show, "diff")(show_diff)
+    verb(show, "run")(show_run)
+    verb(show, "sample")(show_sample)
+    app.add_typer(show, name="show", rich_help_panel=Panel.IMPROVE, help=SHOW)
+    verb(app, "accept", Panel.IMPROVE)(accept)
+    verb(app, "reject", Panel.IMPROVE)(reject)
+
+
+def evolve(
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=0, help="Most rounds of revision.", show_default="evolve.rounds, 8")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of every choice.", show_default="evolve.seed, 0")] = None,
+    accept: Annotated[
+        Literal["ask", "auto"], typer.Option("--accept", help="auto: for scripts, accept without asking a person.")
+    ] = "ask",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Abandon a search that was cut off, or search anew.")
+    ] = False,
+    max_usd: MaxUsd = None,
+    max_calls: MaxCalls = None,
+) -> Answer:
+    """Search for a better instruction, and propose the best one if it passes a test on the holdout.
+
+    The teacher judges, its errors are inspected, the reviser edits rules, candidates race on dev. The best one
+    meets the present instruction once, on holdout groups that nobody has looked at. Ctrl-C keeps everything;
+    the same command goes on.
+
+    Example: `piar evolve --rounds 4 --max-usd 10`
+    """
+    from piar.cli.evolving import event_line, evolve_view
+
+    project = open_project()
+    out = messages()
+
+    def told(event: "Event") -> None:
+        if line := event_line(event):
+            out.print(line)
+
+    with meter("judging") as show:
+        report = project.evolve(
+            rounds=rounds, seed=seed, accept=accept, restart=restart, max_usd=max_usd, max_calls=max_calls,
+            on_event=told, on_progress=show,
+        )  # fmt: skip
+    return Answer(report.model_dump(mode="json"), evolve_view(report, accepted=accept == "auto"))
+
+
+def show_instruction(
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="An older version.")] = None,
+) -> Answer:
+    """The rulebook in force, or an older version, and the list of all versions.
+
+    Example: `piar show instruction`
+    """
+    from piar.cli.showing import instruction_view
+    from piar.history import lineage_json
+    from piar.show import versions
+
+    project = open_project()
+    current = project.instruction()
+    shown = project.store.instruction(id) if id else current
+    known = versions(project.store)
+    document = {"instruction": lineage_json(shown), "versions": known}
+    return Answer(document, instruction_view(shown, known, current.id, project.task))
+
+
+def show_proposal() -> Answer:
+    """The proposal that waits, against the instruction in force.
+
+    Example: `piar show proposal`
+    """
+    from piar.cli.showing import difference_document, difference_view
+    from piar.show import difference
+
+    project = open_project()
+    found = difference(project.store, project.instruction(), project.proposal())
+    return Answer(difference_document(found), difference_view(found, project.task))
+
+
+def show_diff(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[A [B]]", help="Ids of two versions.")] = None,
+) -> Answer:
+    """What changed between two versions: rules, grades that flipped, gain with its interval.
+
+    Without ids, the last change of the instruction in force; with one, that version against it. Samples are
+    listed from train and dev only: the others stay closed to whoever edits rules.
+
+    Example: `piar show diff 55732387b917 2ef03a0e1c5b`
+    """
+    from piar.cli.showing import difference_document, difference_view
+
+    project = open_project()
+    found = project.difference(*(ids or ()))
+    return Answer(difference_document(found), difference_view(found, project.task))
+
+
+def show_run(
+    id: Annotated[str, typer.Argument(metavar="[ID]", help="Beginning of a run's id.", show_default="the latest")] = "",
+) -> Answer:
+    """One command's life: configuration, steps, what it asked and what that cost.
+
+    Example: `piar show run evolve`
+    """
+    from piar.cli.showing import run_view
+    from piar.show import show_run as look
+
+    found = look(open_project().store, id)
+    return Answer(found, run_view(found))
+
+
+def show_sample(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Beginning of its id, or your own id of it.")],
+) -> Answer:
+    """Everything known of one sample: fields, labels, verdicts with their reasons.
+
+    Example: `piar show sample shop-0-000017`
+    """
+    from piar.cli.showing import sample_view
+    from piar.show import show_sample as look
+
+    project = open_project()
+    found = look(project.store, id)
+    return Answer(found, sample_view(found, project.task))
+
+
+def accept(by: By = None) -> Answer:
+    """Let the proposal replace instruction.md.
+
+    Example: `piar accept --by "Ada"`
+    """
+    return _decided(open_project().accept(by))
+
+
+def reject(by: By = None) -> Answer:
+    """Send the proposal away; instruction.md stays as it is.
+
+    Example: `piar reject`
+    """
+    return _decided(open_project().reject(by))
+
+
+def _decided(decision: "Decision") -> Answer:
+    document = {"instruction": decision.instruction, "by": decision.by, "at": decision.at, "outcome": decision.outcome}
+    return Answer(document, f"{decision.instruction} {decision.outcome} by {decision.by}")
