@@ -21,8 +21,9 @@ def ask_once(
 ) -> list[Completion]:
     """Answers in the order asked; those that the store holds are taken from there.
 
-    What lies in the journal must have been folded before. An answer that this run has paid for before is charged to its budget again, so that a resumed run
-    has the budget of an uninterrupted one. Requests beyond the budget fail with class `budget`.
+    What lies in the journal must have been folded before. An answer that this run has paid for before is
+    charged to its budget again, so that a resumed run has the budget of an uninterrupted one. Requests
+    beyond the budget fail with class `budget`.
     """
     known = _stored(store, [r.key for r in requests])
     for completion, paid_by in known.values():

@@ -6,88 +6,32 @@ proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from piar.answers import ask_once
+from piar.finale import attribute, compare, on_test, promote, promotion_json
 from piar.history import Begun, OnEvent, RunLog, begin, data_fingerprint
 from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
 from piar.label import Labeller, LabelSettings, OnProgress
-from piar.llm.base import Client
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
 from piar.llm.revision_schema import EvidenceItem
-from piar.promotion import (
-    Outcome,
-    Paired,
-    PromotionSettings,
-    check_uses,
-    confirm,
-    fingerprints,
-    ledger,
-    power,
-    record,
-)
+from piar.loop import EvolveSettings, Loop, Models
+from piar.promotion import check_uses, ledger, power
 from piar.prompting import template_source
-from piar.revision import (
-    RevisionSettings,
-    contradiction,
-    counts_evidence,
-    evidence_limit,
-    merge,
-    request,
-    revise,
-)
+from piar.revision import contradiction, counts_evidence, evidence_limit, merge, request, revise
 from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
-from piar.truth import Truth, TruthMode, ceiling, load_truth
+from piar.truth import ceiling, load_truth
 from store.db import Store
 from store.errors import PiarError
-from store.ids import seed_of, short_hash
+from store.ids import short_hash
 from store.journal import Journal
-from store.metrics import accuracy, confusion_by_group, macro_f1
-from store.settings import Settings
-from store.stats import Result, group_codes, paired_gain, spend
+from store.stats import Result, spend
 from store.types import Instruction, Sample, Split
 
-
-class EvolveSettings(Settings):
-    """`[evolve]`: how the loop searches and what it may spend.
-
-    Attributes:
-        rounds: most rounds of revision.
-        patience: rounds without a better candidate after which the search ends.
-        seed: of every random choice.
-        truth: what is held true: `gold`, `majority` of the raters, or `votes` (soft).
-        train_rows: rows of train judged under a parent in one round, in whole groups.
-        block: rows of dev between two decisions of a race.
-        max_calls: cap on requests to teacher and reviser together, final test included.
-        max_usd: cap on dollars, likewise.
-    """
-
-    rounds: int = Field(default=8, ge=0)
-    patience: int = Field(default=3, ge=1)
-    seed: int = 0
-    truth: TruthMode = "gold"
-    train_rows: int = Field(default=4000, ge=1)
-    block: int = Field(default=100, ge=1)
-    max_calls: int | None = None
-    max_usd: float | None = None
-    revision: RevisionSettings = RevisionSettings()
-    promotion: PromotionSettings = PromotionSettings()
-
-
-@dataclass(slots=True)
-class Models:
-    """Who is asked, and how."""
-
-    teacher: Client
-    reviser: Client
-    teacher_settings: ModelSettings = field(default_factory=ModelSettings)
-    reviser_settings: ModelSettings = field(default_factory=lambda: ModelSettings(max_tokens=4000, temperature=0.7))
+__all__ = ["EvolveReport", "EvolveSettings", "Models", "evolve"]
 
 
 class EvolveReport(Result):
@@ -100,6 +44,7 @@ class EvolveReport(Result):
         test: seed against champion on the untouched split, against `gold` and `majority`.
         detectable: what the holdout can show, in words.
         ceiling: how often one person agrees with the truth, None without raters.
+        attribution: what each rule of the champion fixes and breaks; see `piar.finale.attribute`.
         stopped: why the search ended.
     """
 
@@ -113,41 +58,11 @@ class EvolveReport(Result):
     promotions: list[dict[str, Any]]
     holdout: dict[str, Any]
     test: dict[str, Any]
+    attribution: list[dict[str, Any]]
     detectable: str
     ceiling: float | None
     stopped: str
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Loop:
-    """What the phases of one run share."""
-
-    store: Store
-    journal: Journal
-    models: Models
-    settings: EvolveSettings
-    board: Scoreboard
-    truths: Mapping[str, Truth]
-    splits: Mapping[Split, list[Sample]]
-    slices: Mapping[str, frozenset[str]]
-    log: RunLog
-    budget: Budget
-    prompts: Path | None
-    pool: list[Instruction]
-    seen: set[str] = field(default_factory=set)
-    merged: set[tuple[str, str]] = field(default_factory=set)
-
-    @property
-    def dev(self) -> list[Sample]:
-        return self.splits["dev"]
-
-    def seed(self, *what: object) -> int:
-        return seed_of(self.settings.seed, *what)
-
-    def best(self) -> Instruction:
-        """Best mean on dev; of equals the one with fewer rules, then the earlier."""
-        return max(self.pool, key=lambda i: (float(self.board.scores(i, self.dev).mean()), -len(i.rules)))
 
 
 def evolve(
@@ -203,7 +118,7 @@ def evolve(
     return report, standing
 
 
-def _run(loop: _Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
+def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
     """The whole loop on one screen."""
     warnings = _open(loop, champion)
     rounds, stopped, stale = 0, "all rounds made", 0
@@ -256,7 +171,7 @@ def _prepare(
     begun: Begun,
     on_event: OnEvent | None,
     on_progress: OnProgress | None,
-) -> _Loop:
+) -> Loop:
     truths = load_truth(store, settings.truth)
     samples = [s for s in store.samples(where="split in ('train', 'dev', 'holdout', 'test')") if s.id in truths]
     splits: dict[Split, list[Sample]] = {"train": [], "dev": [], "holdout": [], "test": []}
@@ -275,7 +190,7 @@ def _prepare(
     )  # fmt: skip
     board = Scoreboard(labeller, samples, truths)
     log = RunLog(store, begun.run_id, on_event)
-    return _Loop(
+    return Loop(
         store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
         [instruction], {instruction.id},
     )  # fmt: skip
@@ -306,7 +221,7 @@ def _slices(store: Store) -> dict[str, frozenset[str]]:
     return found
 
 
-def _open(loop: _Loop, champion: Instruction) -> list[str]:
+def _open(loop: Loop, champion: Instruction) -> list[str]:
     """Judge the champion on dev, set money aside for the end, and say what the holdout can show."""
     used = ledger(loop.store, [s.group for s in loop.splits["holdout"]], loop.log.run_id)
     warning = check_uses(used, loop.settings.promotion)
@@ -330,7 +245,7 @@ def _open(loop: _Loop, champion: Instruction) -> list[str]:
 # -- one round ------------------------------------------------------------------------------------
 
 
-def _revise(loop: _Loop, parent: Instruction, number: int) -> list[Instruction]:
+def _revise(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
     """Prompt and inspect on train, ask the reviser, and add a merge of two that complement each other."""
     batch = _train_batch(loop, number)
     verdicts = loop.board.verdicts(parent, batch)
@@ -370,7 +285,7 @@ def _revise(loop: _Loop, parent: Instruction, number: int) -> list[Instruction]:
     return candidates
 
 
-def _train_batch(loop: _Loop, number: int) -> list[Sample]:
+def _train_batch(loop: Loop, number: int) -> list[Sample]:
     """Whole groups of train at random, up to about `train_rows` rows, in a fixed order."""
     by_group: dict[str, list[Sample]] = {}
     for sample in loop.splits["train"]:
@@ -383,7 +298,7 @@ def _train_batch(loop: _Loop, number: int) -> list[Sample]:
     return sorted(batch, key=lambda s: s.id)
 
 
-def _packs(loop: _Loop, found: Inspection, number: int) -> list[tuple[EvidenceItem, ...]]:
+def _packs(loop: Loop, found: Inspection, number: int) -> list[tuple[EvidenceItem, ...]]:
     """What each request shows: everything for a reviser that counts, one cluster each for one that reads."""
     settings, seed = loop.settings.revision, loop.seed(number, "evidence")
     limit = evidence_limit(loop.models.reviser, settings)
@@ -393,7 +308,7 @@ def _packs(loop: _Loop, found: Inspection, number: int) -> list[tuple[EvidenceIt
     return [contrast_evidence(found, limit, seed, focus) for focus in focuses]
 
 
-def _merge(loop: _Loop) -> Instruction | None:
+def _merge(loop: Loop) -> Instruction | None:
     pair = complementary(loop.board, loop.pool, loop.dev, loop.merged)
     if pair is None:
         return None
@@ -407,7 +322,7 @@ def _ids_in_use(pool: Sequence[Instruction]) -> set[str]:
     return {rule.id for instruction in pool for rule in instruction.rules}
 
 
-def _race(loop: _Loop, candidates: Sequence[Instruction], number: int) -> list[Instruction]:
+def _race(loop: Loop, candidates: Sequence[Instruction], number: int) -> list[Instruction]:
     best = loop.best()
     plan = blocks(loop.board, best, loop.dev, loop.settings.block, loop.seed(number, "race"))
     survivors, dropped = race(loop.board, best, candidates, plan)
@@ -419,18 +334,18 @@ def _race(loop: _Loop, candidates: Sequence[Instruction], number: int) -> list[I
     return survivors
 
 
-# -- the end --------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 def _close(
-    loop: _Loop, champion: Instruction, best: Instruction, rounds: int, stopped: str, warnings: list[str]
+    loop: Loop, champion: Instruction, best: Instruction, rounds: int, stopped: str, warnings: list[str]
 ) -> tuple[EvolveReport, Instruction]:
     """Promotion on the holdout, then the untouched test split."""
     spent = loop.budget
     left_calls = None if loop.settings.max_calls is None else loop.settings.max_calls - spent.calls
     left_usd = None if loop.settings.max_usd is None else max(0.0, loop.settings.max_usd - spent.usd)
     final = loop.board.labeller.budget = Budget(left_calls, left_usd)
-    outcome = _promote(loop, champion, best) if best.id != champion.id else None
+    outcome = promote(loop, champion, best) if best.id != champion.id else None
     standing = best if outcome and outcome.passed else champion
     report = EvolveReport(
         run=loop.log.run_id,
@@ -440,113 +355,13 @@ def _close(
         calls=spent.calls + final.calls,
         cost_usd=spent.usd + final.usd,
         rounds=rounds,
-        promotions=[_promotion_json(outcome)] if outcome else [],
-        holdout=_holdout_json(loop, champion, standing) if outcome else {},
-        test=_test_json(loop, champion, standing),
+        promotions=[promotion_json(outcome)] if outcome else [],
+        holdout=compare(loop, champion, standing, loop.splits["holdout"], loop.truths) if outcome else {},
+        test=on_test(loop, champion, standing),
+        attribution=attribute(loop, standing),
         detectable=power([s.group for s in loop.splits["holdout"]], loop.settings.promotion.alpha).sentence(),
         ceiling=ceiling(loop.truths.values()),
         stopped=stopped,
         warnings=tuple(warnings),
     )
     return report.model_copy(update={"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}), standing
-
-
-def _promote(loop: _Loop, champion: Instruction, best: Instruction) -> Outcome:
-    holdout = loop.splits["holdout"]
-    groups = [s.group for s in holdout]
-    try:
-        loop.board.judge([champion, best], holdout)
-    except BudgetSpent:
-        raise PiarError("The budget ended before the final test.", "Raise --max-usd, then run it again.") from None
-    used = ledger(loop.store, groups, loop.log.run_id)
-    outcome = confirm(
-        best.id, champion.id, _paired(loop, champion, best, holdout), loop.store.task, used,
-        loop.settings.promotion, loop.seed("promotion"),
-    )  # fmt: skip
-    detail = {**_promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
-    verdict = "proposed" if outcome.passed else "refused"
-    record(loop.store, "promotion", best.id, champion.id, verdict, outcome.reason, detail, "piar", loop.log.run_id)
-    loop.log.step("promotion", candidate=best.id, passed=outcome.passed, reason=outcome.reason)
-    loop.log.flush()
-    return outcome
-
-
-def _paired(loop: _Loop, champion: Instruction, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
-    board = loop.board
-    return Paired(
-        groups=np.array([s.group for s in samples]),
-        truth=board.truth(samples),
-        before=board.grades(champion, samples),
-        after=board.grades(candidate, samples),
-        score_before=board.scores(champion, samples),
-        score_after=board.scores(candidate, samples),
-        slices={name: np.array([s.id in ids for s in samples]) for name, ids in loop.slices.items()},
-    )
-
-
-def _promotion_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "candidate": outcome.candidate,
-        "against": outcome.against,
-        "groups": outcome.groups,
-        "n": outcome.n,
-        "fixed": outcome.fixed,
-        "broke": outcome.broke,
-        "gain": outcome.gain.model_dump(),
-        "p_value": outcome.gain.p_value,
-        "level": outcome.level,
-        "mcnemar_p": outcome.mcnemar_p,
-        "guards": [asdict(g) for g in outcome.guards],
-        "passed": outcome.passed,
-        "accepted": False,
-        "reason": outcome.reason,
-    }
-
-
-def _holdout_json(loop: _Loop, champion: Instruction, standing: Instruction) -> dict[str, Any]:
-    return _compare(loop, champion, standing, loop.splits["holdout"], loop.truths)
-
-
-def _test_json(loop: _Loop, champion: Instruction, standing: Instruction) -> dict[str, Any]:
-    """Seed and champion on the untouched split, against gold and against the raters' majority where there is one."""
-    samples = loop.splits["test"]
-    if not samples:
-        return {}
-    try:
-        loop.board.judge([champion, standing], samples)
-    except BudgetSpent:
-        return {"skipped": "the budget is spent"}
-    found: dict[str, Any] = {loop.settings.truth: _compare(loop, champion, standing, samples, loop.truths)}
-    others: tuple[TruthMode, ...] = ("gold", "majority")
-    for mode in others:
-        if mode not in found and (truths := _other_truth(loop.store, mode)):
-            found[mode] = _compare(loop, champion, standing, [s for s in samples if s.id in truths], truths)
-    return found
-
-
-def _other_truth(store: Store, mode: TruthMode) -> dict[str, Truth]:
-    try:
-        return load_truth(store, mode)
-    except PiarError:
-        return {}
-
-
-def _compare(
-    loop: _Loop, champion: Instruction, standing: Instruction, samples: Sequence[Sample], truths: Mapping[str, Truth]
-) -> dict[str, Any]:
-    """Accuracy and macro F1 of two instructions on the same rows, and the gain with its interval by group."""
-    if not samples:
-        return {}
-    codes, count = group_codes([s.group for s in samples])
-    symbols = loop.store.task.symbols
-    truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
-    rights = []
-    shown: dict[str, Any] = {"n": len(samples), "groups": count}
-    for name, instruction in (("seed", champion), ("champion", standing)):
-        said = loop.board.grades(instruction, samples)
-        table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
-        square = table.reshape(len(symbols), len(symbols) + 1)
-        shown[name] = {"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))}
-        rights.append(said == truth)
-    gain = paired_gain(rights[0], rights[1], codes)
-    return {**shown, "gain": gain.model_dump()}

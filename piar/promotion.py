@@ -355,3 +355,40 @@ def record(
                 decision_id,
             ],
         )
+
+
+def waiting(store: Store) -> str | None:
+    """Id of the proposal that nobody has decided on yet."""
+    with store.read() as con:
+        row = con.execute(
+            "select instruction, outcome from decisions where kind <> 'promotion' or outcome = 'proposed' "
+            "order by created_at desc, rowid desc limit 1"
+        ).fetchone()
+    return row[0] if row and row[1] == "proposed" else None
+
+
+def accept(store: Store, by: str, run_id: str = "") -> str:
+    """A person takes the waiting proposal; returns its id.
+
+    Raises:
+        PiarError: nothing is waiting.
+    """
+    return _decide(store, "acceptance", "accepted", by, run_id)
+
+
+def reject(store: Store, by: str, run_id: str = "") -> str:
+    """A person turns the waiting proposal down; returns its id.
+
+    Raises:
+        PiarError: nothing is waiting.
+    """
+    return _decide(store, "rejection", "rejected", by, run_id)
+
+
+def _decide(store: Store, kind: str, outcome: str, by: str, run_id: str) -> str:
+    proposal = waiting(store)
+    if proposal is None:
+        raise PiarError("No proposal is waiting.", "`piar evolve` makes one when it finds a real gain.")
+    moment = str(now())  # the same proposal may be decided on again after another run
+    record(store, kind, proposal, None, outcome, f"{outcome} by {by}", {"at": moment}, by, run_id or moment)
+    return proposal

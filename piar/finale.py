@@ -1,0 +1,159 @@
+"""The end of a run: promotion on the holdout, the untouched test split, and what each rule is worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from piar.loop import Loop
+from piar.promotion import Outcome, Paired, confirm, fingerprints, ledger, record
+from piar.search import BudgetSpent
+from piar.truth import Truth, TruthMode, load_truth
+from store.db import Store
+from store.errors import PiarError
+from store.metrics import accuracy, confusion_by_group, macro_f1
+from store.stats import group_codes, paired_gain
+from store.types import Instruction, Sample
+
+
+def promote(loop: Loop, champion: Instruction, best: Instruction) -> Outcome:
+    holdout = loop.splits["holdout"]
+    groups = [s.group for s in holdout]
+    try:
+        loop.board.judge([champion, best], holdout)
+    except BudgetSpent:
+        raise PiarError("The budget ended before the final test.", "Raise --max-usd, then run it again.") from None
+    used = ledger(loop.store, groups, loop.log.run_id)
+    outcome = confirm(
+        best.id, champion.id, _paired(loop, champion, best, holdout), loop.store.task, used,
+        loop.settings.promotion, loop.seed("promotion"),
+    )  # fmt: skip
+    detail = {**promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
+    verdict = "proposed" if outcome.passed else "refused"
+    record(loop.store, "promotion", best.id, champion.id, verdict, outcome.reason, detail, "piar", loop.log.run_id)
+    loop.log.step("promotion", candidate=best.id, passed=outcome.passed, reason=outcome.reason)
+    loop.log.flush()
+    return outcome
+
+
+def _paired(loop: Loop, champion: Instruction, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
+    board = loop.board
+    return Paired(
+        groups=np.array([s.group for s in samples]),
+        truth=board.truth(samples),
+        before=board.grades(champion, samples),
+        after=board.grades(candidate, samples),
+        score_before=board.scores(champion, samples),
+        score_after=board.scores(candidate, samples),
+        slices={name: np.array([s.id in ids for s in samples]) for name, ids in loop.slices.items()},
+    )
+
+
+def promotion_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "candidate": outcome.candidate,
+        "against": outcome.against,
+        "groups": outcome.groups,
+        "n": outcome.n,
+        "fixed": outcome.fixed,
+        "broke": outcome.broke,
+        "gain": outcome.gain.model_dump(),
+        "p_value": outcome.gain.p_value,
+        "level": outcome.level,
+        "mcnemar_p": outcome.mcnemar_p,
+        "guards": [asdict(g) for g in outcome.guards],
+        "passed": outcome.passed,
+        "accepted": False,
+        "reason": outcome.reason,
+    }
+
+
+def on_test(loop: Loop, champion: Instruction, standing: Instruction) -> dict[str, Any]:
+    """Seed and champion on the untouched split, against gold and against the raters' majority where there is one."""
+    samples = loop.splits["test"]
+    if not samples:
+        return {}
+    try:
+        loop.board.judge([champion, standing], samples)
+    except BudgetSpent:
+        return {"skipped": "the budget is spent"}
+    found: dict[str, Any] = {loop.settings.truth: compare(loop, champion, standing, samples, loop.truths)}
+    others: tuple[TruthMode, ...] = ("gold", "majority")
+    for mode in others:
+        if mode not in found and (truths := _other_truth(loop.store, mode)):
+            found[mode] = compare(loop, champion, standing, [s for s in samples if s.id in truths], truths)
+    return found
+
+
+def _other_truth(store: Store, mode: TruthMode) -> dict[str, Truth]:
+    try:
+        return load_truth(store, mode)
+    except PiarError:
+        return {}
+
+
+def compare(
+    loop: Loop, champion: Instruction, standing: Instruction, samples: Sequence[Sample], truths: Mapping[str, Truth]
+) -> dict[str, Any]:
+    """Accuracy and macro F1 of two instructions on the same rows, and the gain with its interval by group."""
+    if not samples:
+        return {}
+    codes, count = group_codes([s.group for s in samples])
+    symbols = loop.store.task.symbols
+    truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
+    rights = []
+    shown: dict[str, Any] = {"n": len(samples), "groups": count}
+    for name, instruction in (("seed", champion), ("champion", standing)):
+        said = loop.board.grades(instruction, samples)
+        table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
+        square = table.reshape(len(symbols), len(symbols) + 1)
+        shown[name] = {"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))}
+        rights.append(said == truth)
+    gain = paired_gain(rights[0], rights[1], codes)
+    return {**shown, "gain": gain.model_dump()}
+
+
+def attribute(loop: Loop, instruction: Instruction) -> list[dict[str, Any]]:
+    """What each rule is worth: the instruction with and without it, on the rows that cite it.
+
+    Rows that do not cite a rule are taken to be untouched by it. That is exact for the offline teacher and saves
+    most calls for a language model, where any edit can flip any row: there it is an estimate.
+
+    Returns:
+        for each rule `rule, cited, fixes, breaks, gain {mean, low, high, p_value}, state`, where `state` is
+        `helps`, `harms` (interval by group), `dead` (never cited) or `unclear`; shorter when the budget ends.
+    """
+    samples = [*loop.splits["dev"], *loop.splits["holdout"]]
+    found: list[dict[str, Any]] = []
+    try:
+        verdicts = loop.board.verdicts(instruction, samples)
+        cited = {r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
+                 for r in instruction.rules}  # fmt: skip
+        without = {
+            r.id: replace(instruction, rules=tuple(o for o in instruction.rules if o is not r))
+            for r in instruction.rules
+        }
+        for rule in instruction.rules:
+            loop.board.judge([without[rule.id]], cited[rule.id])
+            found.append(_worth(loop, rule.id, instruction, without[rule.id], cited[rule.id]))
+    except BudgetSpent:
+        pass
+    return found
+
+
+def _worth(loop: Loop, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]) -> dict[str, Any]:
+    if not rows:
+        return {"rule": rule, "cited": 0, "fixes": 0, "breaks": 0, "gain": None, "state": "dead"}
+    truth = loop.board.truth(rows)
+    right, otherwise = (loop.board.grades(i, rows) == truth for i in (whole, without))
+    gain = paired_gain(otherwise, right, [s.group for s in rows])
+    state = "helps" if (gain.low or 0) > 0 else "harms" if gain.high is not None and gain.high < 0 else "unclear"
+    return {
+        "rule": rule,
+        "cited": len(rows),
+        "fixes": int(np.sum(right & ~otherwise)),
+        "breaks": int(np.sum(otherwise & ~right)),
+        "gain": gain.model_dump(),
+        "state": state,
+    }

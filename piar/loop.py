@@ -1,0 +1,90 @@
+"""What the phases of one evolve run share: its settings, its models, its samples, its board and its pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+
+from piar.history import RunLog
+from piar.llm.base import Client
+from piar.llm.connect import ModelSettings
+from piar.llm.cost import Budget
+from piar.promotion import PromotionSettings
+from piar.revision import RevisionSettings
+from piar.search import Scoreboard
+from piar.truth import Truth, TruthMode
+from store.db import Store
+from store.ids import seed_of
+from store.journal import Journal
+from store.settings import Settings
+from store.types import Instruction, Sample, Split
+
+
+class EvolveSettings(Settings):
+    """`[evolve]`: how the loop searches and what it may spend.
+
+    Attributes:
+        rounds: most rounds of revision.
+        patience: rounds without a better candidate after which the search ends.
+        seed: of every random choice.
+        truth: what is held true: `gold`, `majority` of the raters, or `votes` (soft).
+        train_rows: rows of train judged under a parent in one round, in whole groups.
+        block: rows of dev between two decisions of a race.
+        max_calls: cap on requests to teacher and reviser together, final test included.
+        max_usd: cap on dollars, likewise.
+    """
+
+    rounds: int = Field(default=8, ge=0)
+    patience: int = Field(default=3, ge=1)
+    seed: int = 0
+    truth: TruthMode = "gold"
+    train_rows: int = Field(default=4000, ge=1)
+    block: int = Field(default=100, ge=1)
+    max_calls: int | None = None
+    max_usd: float | None = None
+    revision: RevisionSettings = RevisionSettings()
+    promotion: PromotionSettings = PromotionSettings()
+
+
+@dataclass(slots=True)
+class Models:
+    """Who is asked, and how."""
+
+    teacher: Client
+    reviser: Client
+    teacher_settings: ModelSettings = field(default_factory=ModelSettings)
+    reviser_settings: ModelSettings = field(default_factory=lambda: ModelSettings(max_tokens=4000, temperature=0.7))
+
+
+@dataclass(slots=True)
+class Loop:
+    """One run. `pool` holds the champion first and whatever survived a race."""
+
+    store: Store
+    journal: Journal
+    models: Models
+    settings: EvolveSettings
+    board: Scoreboard
+    truths: Mapping[str, Truth]
+    splits: Mapping[Split, list[Sample]]
+    slices: Mapping[str, frozenset[str]]
+    log: RunLog
+    budget: Budget
+    prompts: Path | None
+    pool: list[Instruction]
+    seen: set[str] = field(default_factory=set)
+    merged: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def dev(self) -> list[Sample]:
+        """Samples that drive the search."""
+        return self.splits["dev"]
+
+    def seed(self, *what: object) -> int:
+        """The seed of one random choice."""
+        return seed_of(self.settings.seed, *what)
+
+    def best(self) -> Instruction:
+        """Best mean on dev; of equals the one with fewer rules, then the earlier."""
+        return max(self.pool, key=lambda i: (float(self.board.scores(i, self.dev).mean()), -len(i.rules)))
