@@ -1,8 +1,9 @@
 """`piar.toml`: every package's settings, composed."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -15,6 +16,7 @@ from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
 from store.task import explain
+from trainers.config import AllTrainSettings, StudentSettings
 
 
 class ReviserSettings(ModelSettings):
@@ -33,14 +35,17 @@ class Config(Settings):
     split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
     review: ReviewSettings = ReviewSettings()
+    student: StudentSettings = StudentSettings()
+    train: AllTrainSettings = AllTrainSettings()
 
 
-def load(folder: Path, overrides: Sequence[str] = ()) -> Config:
+def load(folder: Path, overrides: Sequence[str] = (), *, optional: bool = False) -> Config:
     """Read a project's configuration; precedence: defaults, file, overrides.
 
     Args:
         folder: the project folder.
         overrides: `section.key=value`, as `--set` takes them.
+        optional: without a file, take the defaults (training needs shards, not a project).
 
     Raises:
         UsageError: no such project, broken TOML, an unknown key or an invalid value, with its place.
@@ -49,12 +54,18 @@ def load(folder: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if optional:
+            return _config({}, overrides)
         raise UsageError(
             f"{folder.absolute()} is not a piar project: it has no {CONFIG}.",
             "Make one with `piar init DIR`, or name it with -C DIR.",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{CONFIG} is not valid TOML: {error}", "Mend the line that it names.") from None
+    return _config(data, overrides)
+
+
+def _config(data: Mapping[str, Any], overrides: Sequence[str]) -> Config:
     try:
         return Config.model_validate(with_overrides(data, overrides))
     except ValidationError as error:

@@ -39,7 +39,7 @@ def test_scores_are_those_of_a_plain_forward_in_the_order_given(folder, pairs):
     samples = [{"query": q, "title": t} for q, t in pairs]
     lm, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     for fields, scored in zip(samples, student.score(samples), strict=True):
-        ids = prompt_ids(tokenizer, messages(student.card, fields))
+        [ids] = prompt_ids(tokenizer, [messages(student.card, fields)])
         logits = lm(input_ids=torch.tensor([ids])).logits[0, -1]
         naive = logits[grade_ids(tokenizer, TASK)].softmax(-1)
         assert scored.probs == pytest.approx(naive.tolist(), abs=1e-5)
@@ -109,7 +109,7 @@ def test_words_can_be_grades_of_a_model_made_from_nothing():
     tokenizer = tiny_tokenizer(TEXTS, symbols, 400)
     ids = grade_ids(tokenizer, task(*symbols))
     assert [tokenizer.decode([i]) for i in ids] == list(symbols)
-    assert completion_ids(tokenizer, "exact\nevidence: ")[0] == ids[1]
+    assert completion_ids(tokenizer, ["exact\nevidence: "])[0][0] == ids[1]
 
 
 def test_a_symbol_of_two_tokens_is_refused():

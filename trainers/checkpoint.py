@@ -49,12 +49,16 @@ class StudentCard(Settings):
                    instruction=manifest.instruction, simulated=manifest.simulated, **more)  # fmt: skip
 
 
-def save(folder: Path, lm: Any, tokenizer: Any, card: StudentCard, state: dict[str, Any] | None = None) -> Path:
+def save(
+    folder: Path, lm: Any, tokenizer: Any, card: StudentCard, state: dict[str, Any] | None = None,
+    *, weights: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """Write a checkpoint; at any instant `folder` is the old one, the new one, or absent.
 
     Args:
-        lm: the model, or its state dict's owner with `save_pretrained`.
+        lm: the model.
         state: what an exact resume needs; None for a checkpoint that is only served.
+        weights: written instead of the model's own (gathered from processes, adapters merged).
 
     Raises:
         PiarError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
@@ -63,7 +67,7 @@ def save(folder: Path, lm: Any, tokenizer: Any, card: StudentCard, state: dict[s
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        lm.save_pretrained(aside)
+        lm.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
         (aside / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         if state is not None:

@@ -189,6 +189,25 @@ def repeated(items: Sequence[Item]) -> list[Pack]:
     return [pack([Item(item.prompt, [completion])]) for item in items for completion in item.completions]
 
 
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Targets, owners and places of the labelled rows of several packs; owners counted through."""
+
+    targets: Tensor
+    owner: Tensor
+    place: Tensor
+
+
+def labels(packs: Sequence[Pack], device: torch.device) -> Labels:
+    """The labels of packs, in the order in which `Policy` reads their rows."""
+    owners, count = [], 0
+    for one in packs:
+        owners.append(one.owner + count)
+        count += int(one.owner[-1]) + 1
+    columns = (torch.cat([p.targets for p in packs]), torch.cat(owners), torch.cat([p.place for p in packs]))
+    return Labels(*(column.to(device) for column in columns))
+
+
 def _finish(writer: _Writer, nodes: tuple[Node, ...]) -> Pack:
     rows: list[int] = []
     targets: list[int] = []

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError, UsageError
 from store.task import Task
@@ -20,6 +21,7 @@ from trainers.layout import Item, Pack, pack, repeated, tree_attention
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+disable_progress_bar()  # type: ignore[no-untyped-call]
 
 ATTENTION = "piar_tree"
 AttentionInterface.register(ATTENTION, tree_attention)
@@ -176,24 +178,26 @@ def tiny_model(vocab_size: int, *, hidden: int = 256, layers: int = 6, eos: int 
 # --- prompts and grade symbols ------------------------------------------------------------------
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
-    """Tokens of a chat up to where the assistant answers; thinking switched off where the template knows it."""
-    text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
+    """Tokens of each chat up to where the assistant answers; thinking switched off where the template knows it."""
+    texts = tokenizer.apply_chat_template(
+        [list(chat) for chat in chats], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return ids
 
 
-def completion_ids(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of an answer, closed by the end-of-turn token."""
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], end_id(tokenizer)]
+def completion_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of each answer, closed by the end-of-turn token."""
+    end = end_id(tokenizer)
+    return [[*ids, end] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
 
 
 def end_id(tokenizer: Any) -> int:
     """The token that ends an answer: `<|im_end|>` where the vocabulary has it, else the end of sequence."""
-    vocabulary = tokenizer.get_vocab()
-    found: int | None = vocabulary.get(SPECIAL[2], tokenizer.eos_token_id)
+    found: int | None = tokenizer.convert_tokens_to_ids(SPECIAL[2])
+    if found is None or found == tokenizer.unk_token_id:
+        found = tokenizer.eos_token_id
     if found is None:
         raise PiarError("The tokenizer has no end-of-sequence token.", "Set `eos_token` in its configuration.")
     return found

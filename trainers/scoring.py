@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from store.errors import PiarError
+from store.metrics import evaluate_arrays
 from store.task import Task, sample_text
 from store.trace import Parsed, parse_trace
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
+from trainers.data import Example, common_prefix
 from trainers.head import read_grades
 from trainers.layout import Item, Tokens
 from trainers.model import Policy, end_id, grade_ids, load_policy, prompt_ids
@@ -69,13 +73,18 @@ class Student:
         policy, tokenizer = load_policy(str(folder), device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(policy, tokenizer, card)
 
-    def prompt(self, fields: Mapping[str, str]) -> list[int]:
-        """Tokens of the prompt that asks about a sample."""
-        missing = [name for name in self.task.fields if name not in fields]
+    def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
+        """Tokens of the prompts that ask about samples.
+
+        Raises:
+            PiarError: a sample lacks one of the task's fields.
+        """
+        wanted = self.task.fields
+        missing = next((name for fields in samples for name in wanted if name not in fields), None)
         if missing:
-            raise PiarError(f"The sample lacks the field {missing[0]!r} that this student reads.",
-                            f"It was taught on: {', '.join(self.task.fields)}.")  # fmt: skip
-        return prompt_ids(self.tokenizer, messages(self.card, {f: fields[f] for f in self.task.fields}))
+            raise PiarError(f"A sample lacks the field {missing!r} that this student reads.",
+                            f"It was taught on: {', '.join(wanted)}.")  # fmt: skip
+        return prompt_ids(self.tokenizer, [messages(self.card, {f: fields[f] for f in wanted}) for fields in samples])
 
     @torch.no_grad()
     def score(
@@ -92,7 +101,7 @@ class Student:
             trace: also write the answer that follows the grade (one decoding; the grade does not change).
             on_progress: called with the number of samples done since the last call.
         """
-        prompts = [self.prompt(fields) for fields in samples]
+        prompts = self.prompts(samples)
         scored: list[Scored] = [Scored("", (), 0.0)] * len(prompts)
         for batch in _batches(prompts):
             chosen = [prompts[i] for i in batch]
@@ -142,14 +151,39 @@ def score_samples(
     return Student.load(path).score(samples, trace=trace, on_progress=on_progress)
 
 
+@torch.no_grad()
+def measure(
+    policy: Policy, examples: Sequence[Example], ids: Tensor, task: Task, *, prefix: str = ""
+) -> dict[str, float]:
+    """Headline metrics of the first token, each with its interval by group as `_low` and `_high`.
+
+    Args:
+        ids: [K] tokens of the grades.
+    """
+    was_training = policy.training
+    policy.eval()
+    probs = np.zeros((len(examples), len(ids)))
+    for batch in _batches([e.prompt for e in examples]):
+        packs = policy.pack([Item(examples[i].prompt, [[0]]) for i in batch])
+        probs[batch] = policy(packs, lambda h, w: read_grades(h, w, ids)).cpu().numpy()
+    policy.train(was_training)
+    gold = [e.grade for e in examples]
+    scores = evaluate_arrays([e.group for e in examples], gold, probs.argmax(1), probs, task)
+    found: dict[str, float] = {}
+    for name in ("accuracy", "macro_f1", "pair_accuracy", "quadratic_kappa", "ece"):
+        interval = getattr(scores, name)
+        ends = {"": interval.value, "_low": interval.low, "_high": interval.high}
+        found |= {f"{prefix}{name}{end}": value for end, value in ends.items() if value is not None}
+    return found
+
+
 def _batches(prompts: Sequence[Tokens]) -> Iterator[list[int]]:
     """Indices in an order that puts common prefixes side by side, cut by the tokens that are not shared."""
     batch: list[int] = []
     size = 0
     previous: Tokens = ()
     for i in sorted(range(len(prompts)), key=lambda j: list(prompts[j])):
-        common = next((n for n, (a, b) in enumerate(zip(previous, prompts[i], strict=False)) if a != b), len(previous))
-        new = len(prompts[i]) - common
+        new = len(prompts[i]) - common_prefix(previous, prompts[i])
         if batch and size + new > BATCH_TOKENS:
             yield batch
             batch, size, new = [], 0, len(prompts[i])

@@ -1,0 +1,89 @@
+"""Verbs that train a student on shards: train sft, grpo. They need shards and torch, never the store."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from piar.cli.verb import Answer, Panel, asked, group, messages, verb
+
+if TYPE_CHECKING:
+    from piar.config import Config
+    from trainers.loop import Trained
+
+HELP = """Teach a student on the shards of `piar curriculum export`.
+
+The same line works under `torchrun --nproc-per-node N -m piar train …`. Settings: `[student]` and `[train.*]`.
+"""
+Shards = Annotated[
+    Path | None, typer.Argument(metavar="SHARDS", help="Folder of the export.", show_default="shards/ of the project")
+]
+Out = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder of the run.", show_default="students/TRAINER")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="tiny, a Hugging Face folder, or a checkpoint.", show_default="student.model"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the application."""
+    train = group(HELP)
+    for function in (sft, grpo):
+        verb(train, function.__name__)(function)
+    app.add_typer(train, name="train", rich_help_panel=Panel.TRAIN, help=HELP)
+
+
+def sft(shards: Shards = None, out: Out = None, model: Model = None, resume: Resume = False) -> Answer:
+    """Supervised fine-tuning: the grade first, then its trace.
+
+    Example: `piar train sft shards --set train.sft.completion=grade`
+    """
+    config = _config(model)
+    from trainers.sft import train
+
+    return _answer(train(*_folders(shards, out, "sft"), student=config.student, settings=config.train.sft,
+                         resume=resume))  # fmt: skip
+
+
+def grpo(shards: Shards = None, out: Out = None, model: Model = None, resume: Resume = False) -> Answer:
+    """Stepwise-GRPO with mode balance, from a student that SFT has taught.
+
+    Example: `piar train grpo shards --model students/sft/final`
+    """
+    config = _config(model)
+    from trainers.grpo import train
+
+    return _answer(train(*_folders(shards, out, "grpo"), student=config.student, settings=config.train.grpo,
+                         resume=resume))  # fmt: skip
+
+
+def _config(model: str | None) -> "Config":
+    from piar.config import load
+
+    chosen = (f"student.model={model}",) if model else ()
+    return load(asked().folder, (*asked().overrides, *chosen), optional=True)
+
+
+def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path, Path]:
+    return shards or asked().folder / "shards", out or asked().folder / "students" / trainer
+
+
+def _answer(done: "Trained") -> Answer:
+    from piar.cli.views import facts
+
+    if done.stopped:
+        messages().print(f"Stopped after step {done.steps}; --resume goes on from {done.checkpoint}.", style="yellow")
+    lines = [("checkpoint", str(done.checkpoint)), ("steps", f"{done.steps:,}")]
+    lines += [(f"{reason}", f"{n:,} rows left out") for reason, n in done.left_out.items()]
+    for name, value in sorted(done.metrics.items()):
+        if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
+            low, high = (done.metrics.get(f"{name}_{end}") for end in ("low", "high"))
+            lines.append(
+                (name, f"{value:.3f}" if low is None or high is None else f"{value:.3f}  [{low:.3f}, {high:.3f}]")
+            )
+    document = {"checkpoint": str(done.checkpoint), "steps": done.steps, "metrics": done.metrics,
+                "left_out": done.left_out}  # fmt: skip
+    return Answer(document, facts(lines), 130 if done.stopped else 0)

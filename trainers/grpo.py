@@ -1,0 +1,280 @@
+"""Stepwise-GRPO with mode balance: rewards by segment for traces, an exact gradient for the grade, SFT as anchor.
+
+The loop is `train`. A step: draw prompts, write traces (after the gold grade, since the grade's
+gradient needs no samples), reward each segment strictly, compare within the group, and add the loss on
+rule-stratified anchor rows. Old log-probabilities are the detached ones: rollouts come from the policy
+that learns. What the source of the method states and what we chose: `design` notes in the README.
+Left out: a value network, asynchronous rollouts, sharded weights (a small student fits on every device).
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from store.errors import UsageError
+from store.ids import seed_of
+from trainers import losses
+from trainers.config import GrpoSettings, SftSettings, StudentSettings
+from trainers.data import Example, micro_batches
+from trainers.head import read_grades, read_labels
+from trainers.layout import Item, Labels, labels
+from trainers.loop import Run, Trained, make_policy
+from trainers.model import Policy, end_id
+from trainers.rewards import Case, case, grade_rewards, judge, rulebook, trace_rewards
+from trainers.rollout import generate
+from trainers.sft import sft_step
+from trainers.watch import Watch, long_tail
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt, its rollouts and what they earned.
+
+    Attributes:
+        completions: R token lists; cases: what was written.
+        grades: [R] grade that each rollout starts with; rewards: [R, S], NaN where masked.
+        imitate: learned from its gold completion instead of by reward (HPT).
+    """
+
+    example: Example
+    completions: list[list[int]]
+    cases: list[Case]
+    grades: list[int]
+    rewards: Tensor
+    imitate: bool = False
+
+
+def train(
+    shards: Path, out: Path, *, student: StudentSettings | None = None, settings: GrpoSettings | None = None,
+    resume: bool = False,
+) -> Trained:  # fmt: skip
+    """Improve a student that SFT has taught, by strict rewards.
+
+    Raises:
+        PiarError: see `trainers.loop.Run`.
+        UsageError: sharded weights.
+    """
+    student, settings = student or StudentSettings(), settings or GrpoSettings()
+    if student.shard:
+        raise UsageError("GRPO needs whole weights in each process.", "Set student.shard = false.")
+    run = Run("grpo", shards, out, student, settings, resume=resume)
+    reference = make_policy(student, shards, settings.seed, None, run.device)[0].eval() if settings.kl else None
+    watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
+    vars(watch).update(run.extra)
+    for step in run.steps():
+        batch, skipped = choose(run, run.draw(), settings)
+        groups = roll(run, batch, settings)
+        rl, sft = losses.balance(settings.balance, settings.mu, step, run.total)
+        metrics = group_metrics(groups, run) | {"mu": sft, "frac_skipped": skipped}
+        old: dict[int, Tensor] = {}
+        for turn in range(settings.passes):
+            metrics |= reward_step(run, groups, settings, rl, old, reference)
+            metrics["loss_anchor"], more = anchor_step(run, groups, settings, step, sft)
+            if turn + 1 < settings.passes:
+                run.apply()
+        if step % settings.watch_every == 0:
+            metrics |= look(run, watch, groups, metrics["reward"])
+            run.extra = watch.state_dict()
+        run.update(int(metrics.pop("tokens")) + more, **metrics)
+    return run.finish()
+
+
+def choose(run: Run, batch: list[Example], settings: GrpoSettings) -> tuple[list[Example], float]:
+    """This process's prompts; with sampled grades, without those whose rollouts would most likely agree."""
+    mine = batch[run.rank :: run.world]
+    if settings.grade_gradient == "exact" or not mine:
+        return mine, 0.0
+    agree = grade_probs(run, mine).pow(settings.rollouts).sum(1)
+    kept = [e for e, p in zip(mine, agree.tolist(), strict=True) if p <= settings.skip_above]
+    return kept, 1 - len(kept) / len(mine)
+
+
+@torch.no_grad()
+def grade_probs(run: Run, examples: Sequence[Example]) -> Tensor:
+    """[m, K] probabilities of the grades, one prefill."""
+    run.policy.eval()
+    packs = run.policy.pack([Item(e.prompt, [[0]]) for e in examples])
+    probs: Tensor = run.policy(packs, lambda h, w: read_grades(h, w, run.grade_ids)).cpu()
+    run.policy.train()
+    return probs
+
+
+def roll(run: Run, batch: Sequence[Example], settings: GrpoSettings) -> list[Group]:
+    """Write and reward the rollouts of each prompt."""
+    if not batch:
+        return []
+    end, ids, rules = end_id(run.tokenizer), run.grade_ids.tolist(), rulebook(run.corpus.manifest)
+    exact = settings.grade_gradient == "exact"
+    run.policy.eval()
+    with run.autocast():
+        found = generate(
+            run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens, copies=settings.rollouts,
+            starts=[ids[e.grade] for e in batch] if exact else None, choices=ids,
+            temperature=settings.temperature, generator=run.generator,
+        )  # fmt: skip
+    run.policy.train()
+    imitate = [False] * len(batch)
+    if settings.balance == "hpt":
+        p = grade_probs(run, batch)[range(len(batch)), [e.grade for e in batch]]
+        imitate = [bool(gate) for gate in losses.hpt_gate(p, settings.pass_rate)]
+    groups = []
+    for example, completions, copied in zip(batch, found, imitate, strict=True):
+        texts = run.tokenizer.batch_decode([[t for t in c if t != end] for c in completions])
+        cases = [case(t, c[-1] == end, example.row, run.task, rules) for t, c in zip(texts, completions, strict=True)]
+        grades = [ids.index(c[0]) for c in completions]
+        earned = [judge(one, run.task, right=g == example.grade) for one, g in zip(cases, grades, strict=True)]
+        rewards = torch.tensor([[math.nan if r is None else r for r in row.values()] for row in earned])
+        groups.append(Group(example, completions, cases, grades, rewards, copied))
+    return groups
+
+
+def reward_step(
+    run: Run, groups: Sequence[Group], settings: GrpoSettings, scale: float, old: dict[int, Tensor],
+    reference: Policy | None,
+) -> dict[str, float]:  # fmt: skip
+    """Gradients of the rewards' loss: the grade's, the segments', and KL, each over its own count."""
+    live = [g for g in groups if not g.imitate]
+    items = [Item(g.example.prompt, g.completions) for g in live]
+    sums, tokens = Counter[str](), 0
+    for number, part in enumerate(micro_batches(items, settings.pack_tokens, run.policy.shares)):
+        chosen = [live[i] for i in part]
+        packs = run.policy.pack([items[i] for i in part])
+        rows = labels(packs, run.device)
+        before = None
+        if reference is not None:
+            with torch.no_grad(), run.autocast():
+                read = partial(read_labels, targets=rows.targets, grade_ids=run.grade_ids)
+                before = reference(packs, read).logp
+        terms_of = partial(_terms, groups=chosen, rows=rows, run=run, settings=settings, old=old.get(number),
+                           reference=before)  # fmt: skip
+        with run.autocast():
+            terms = run.policy(packs, terms_of)
+        old.setdefault(number, terms.pop("logp").detach())
+        weight = scale * len(chosen) / settings.batch_size
+        run.backward(weight * (terms["loss_grade"] + terms["loss_trace"] + settings.kl * terms["kl"]))
+        sums.update({name: float(value.detach()) * len(chosen) for name, value in terms.items()})
+        tokens += sum(len(one.tokens) for one in packs)
+    means = {name: value / max(1, len(live)) for name, value in sums.items()}
+    return means | {"loss": means.get("loss_grade", 0.0) + means.get("loss_trace", 0.0), "tokens": float(tokens)}
+
+
+def _terms(
+    hidden: Tensor, head: Tensor, *, groups: Sequence[Group], rows: Labels, run: Run, settings: GrpoSettings,
+    old: Tensor | None, reference: Tensor | None,
+) -> dict[str, Tensor]:  # fmt: skip
+    out = read_labels(hidden, head, rows.targets, run.grade_ids)
+    device, r = hidden.device, settings.rollouts
+    earned = torch.cat([g.rewards for g in groups]).to(device)
+    gold = [grade_rewards(g.example.grade, len(run.grade_ids), settings.grade_reward) for g in groups]
+    by_grade = torch.tensor(gold, device=device)  # [prompts, K]
+    grade = torch.tensor([x for g in groups for x in g.grades], device=device)
+    prompt = torch.arange(len(groups), device=device).repeat_interleave(r)
+    old = out.logp.detach() if old is None else old
+    clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
+    first = rows.place == 0
+    if settings.grade_gradient == "exact":
+        loss_grade = losses.exact_grade_loss(out.grades[first][::r], by_grade, settings.grade_scale).mean()
+    else:
+        better = losses.advantages(by_grade[prompt, grade][:, None], prompt, credit="local", scale="std")
+        only = torch.zeros_like(rows.owner[first])
+        per_rollout, _ = losses.segment_loss(out.logp[first], old[first], better, torch.ones_like(better),
+                                             rows.owner[first], only, **clip)  # fmt: skip
+        loss_grade = per_rollout.mean()
+    better = losses.advantages(earned, prompt * len(run.grade_ids) + grade, credit=settings.credit,
+                               scale=settings.trace_scale)  # fmt: skip
+    known = earned.isfinite().float()
+    weight = settings.trace_weight * known / known.sum(1, keepdim=True).clamp(min=1)
+    segment = segments(rows, run.tokenizer, earned.shape[1])
+    per_rollout, clipped = losses.segment_loss(out.logp[~first], old[~first], better, weight, rows.owner[~first],
+                                               segment[~first], **clip)  # fmt: skip
+    kl = losses.kl_estimate(out.logp, reference).mean() if reference is not None else out.logp.new_zeros(())
+    return {"loss_grade": loss_grade, "loss_trace": per_rollout.mean(), "kl": kl, "clip_ratio": clipped,
+            "entropy": out.entropy[~first].mean() if (~first).any() else out.entropy.mean(),
+            "entropy_grade": out.entropy[first].mean(), "logp": out.logp}  # fmt: skip
+
+
+def segments(rows: Labels, tokenizer: Any, count: int) -> Tensor:
+    """[n] segment of each token: its line after the grade; line ends, end of turn, surplus lines are `format`."""
+    breaks = _line_breaks(tokenizer)[rows.targets.cpu()]
+    ended = torch.zeros_like(breaks)
+    for owner in range(int(rows.owner[-1]) + 1):
+        mine = (rows.owner == owner).cpu()
+        ended[mine] = breaks[mine].cumsum(0) - breaks[mine]
+    line = ended - 1  # the grade's own line has none
+    is_format = (breaks > 0) | (rows.targets.cpu() == end_id(tokenizer)) | (line < 0) | (line >= count - 1)
+    return torch.where(is_format, count - 1, line).to(rows.owner.device)
+
+
+def _line_breaks(tokenizer: Any) -> Tensor:
+    """[vocabulary] line breaks in each token's text; kept with the tokenizer."""
+    if not hasattr(tokenizer, "piar_line_breaks"):
+        texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        tokenizer.piar_line_breaks = torch.tensor([text.count("\n") for text in texts])
+    found: Tensor = tokenizer.piar_line_breaks
+    return found
+
+
+def anchor_step(run: Run, groups: Sequence[Group], settings: GrpoSettings, step: int, mu: float) -> tuple[float, int]:
+    """Gradients of the loss on rows to imitate: the rule-stratified anchor, or what HPT and SRFT choose."""
+    rows = [g.example for g in groups if g.imitate] if settings.balance == "hpt" else anchors(run, settings, step)
+    if not rows or mu == 0:
+        return 0.0, 0
+    if settings.balance == "srft":
+        p = grade_probs(run, rows)
+        weights = losses.srft_weight(-(p * p.clamp(min=1e-9).log()).sum(1))
+        rows = [replace(e, weight=float(w)) for e, w in zip(rows, weights, strict=True)]
+        mu = float(weights.mean())
+    share = len(rows) / settings.batch_size if settings.balance == "hpt" else 1.0
+    grade, trace, tokens = sft_step(run, rows, SftSettings(), scale=mu * share, phi=settings.balance == "chord_phi")
+    return grade + trace, tokens
+
+
+def anchors(run: Run, settings: GrpoSettings, step: int) -> list[Example]:
+    """Anchor rows of a step: a rule at random, then a row of it, so that rare rules come as often as common ones."""
+    by_rule: dict[str, list[Example]] = {}
+    for example in run.corpus.anchors:
+        by_rule.setdefault((example.row["rules"] or [f"grade {example.grade}"])[0], []).append(example)
+    rng, names = np.random.default_rng(seed_of(settings.seed, "anchor", step)), sorted(by_rule)
+    chosen = [by_rule[names[i]] for i in rng.integers(len(names), size=settings.anchor_size)]
+    return [rows[int(rng.integers(len(rows)))] for rows in chosen]
+
+
+def group_metrics(groups: Sequence[Group], run: Run) -> dict[str, float]:
+    """Rewards by name, dead groups, lengths: of this process."""
+    if not groups:
+        return {"reward": 0.0, "frac_reward_zero_std": 1.0}
+    rewards = torch.cat([g.rewards for g in groups])
+    lengths = [len(c) for g in groups for c in g.completions]
+    dead = [bool((g.rewards.nan_to_num() == g.rewards.nan_to_num()[0]).all()) for g in groups]
+    found = {
+        "reward": float(rewards.nanmean(1).nan_to_num().mean()),
+        "frac_reward_zero_std": sum(dead) / len(dead),
+        "completions/mean_length": sum(lengths) / len(lengths),
+        "completions/empty": float(sum(n <= 2 for n in lengths)),
+        "completions/clipped_ratio": sum(not c.ended for g in groups for c in g.cases) / len(lengths),
+    }
+    names = trace_rewards(run.task)
+    return found | {f"rewards/{n}/mean": float(rewards[:, i].nanmean().nan_to_num()) for i, n in enumerate(names)}
+
+
+def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float) -> dict[str, float]:
+    """Collapse diagnostics on the long-tail slice, with a warning when the alarm goes off."""
+    cited = [rule for g in groups for c in g.cases if c.trace for rule in c.trace.rules]
+    figures = watch.measure(grade_probs(run, watch.examples).double().numpy(), reward, cited)
+    if figures["collapse_alarm"]:
+        log.warning(
+            "step %d: the reward holds but the long tail collapses (rule recall %.2f, retention %.2f, entropy %.2f)",
+            run.step, figures["tail/rule_recall"], figures["tail/retention"], figures["tail/entropy"],
+        )  # fmt: skip
+    return figures

@@ -1,0 +1,212 @@
+"""Losses as pure functions of log-probabilities. Shapes: n labelled rows, m completions, K grades."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.head import Readout
+from trainers.layout import Labels
+
+EPSILON = 1e-4
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What each loss is divided by: counts over the whole batch, whatever it is cut into."""
+
+    grades: float
+    tokens: float
+
+
+def sft_loss(
+    out: Readout, rows: Labels, gold: Tensor, soft: Tensor, weight: Tensor, totals: Totals,
+    *, grade_weight: float, soft_share: float = 0.0, phi: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Cross-entropy on the grade and on the rest, each a mean of its own, mixed by `grade_weight`.
+
+    Args:
+        out, rows: log-probabilities and labels of n rows.
+        gold: [m] grade indices.
+        soft: [m, K] teacher distributions, rows of NaN where there is none.
+        weight: [m] of each completion.
+        soft_share: share of the grade's target that the teacher's distribution makes up.
+        phi: weigh each token after the grade by p(1 - p) (CHORD-φ). It silences rare tokens; never the grade's.
+
+    Returns:
+        The two terms; their sum is the loss.
+    """
+    first = rows.place == 0
+    who, per_grade = rows.owner[first], out.grades[first]
+    grade = -per_grade.gather(1, gold[who][:, None])[:, 0]
+    if soft_share > 0:
+        known = soft[who].isfinite().all(1)
+        softened = -(soft[who].nan_to_num() * per_grade).sum(1)
+        grade = torch.where(known, (1 - soft_share) * grade + soft_share * softened, grade)
+    grade_term = (grade * weight[who]).sum() / max(totals.grades, 1e-9)
+    sure = out.logp.detach().exp()
+    rest = -out.logp * weight[rows.owner] * (sure * (1 - sure) if phi else 1.0)
+    rest_term = rest[~first].sum() / max(totals.tokens, 1e-9)
+    return grade_weight * grade_term, (1 - grade_weight) * rest_term
+
+
+# --- Stepwise-GRPO -------------------------------------------------------------------------------
+
+
+def exact_grade_loss(grades: Tensor, rewards: Tensor, scale: str = "none") -> Tensor:
+    """Minus the expected reward of the grade, summed over all grades: its gradient has no sampling variance.
+
+    The gradient is -Σ_k p_k (R_k - Σ_j p_j R_j) ∇log p_k, p renormalised over the grades.
+
+    Args:
+        grades: [m, K] log-probabilities; rewards: [m, K].
+        scale: `std` divides by the reward's deviation under p (then hard items are not silent).
+
+    Returns:
+        [m].
+    """
+    p = grades.softmax(-1)
+    mean = (p * rewards).sum(-1)
+    if scale == "none":
+        return -mean
+    with torch.no_grad():
+        deviation = (p * (rewards - mean[:, None]).square()).sum(-1).sqrt()
+    return -mean / (deviation + EPSILON)
+
+
+def advantages(rewards: Tensor, group: Tensor, *, credit: str, scale: str) -> Tensor:
+    """How much better each segment did than its group.
+
+    `local` looks at the segment's own reward; `outcome` at the mean over all; `to_go` at the sum of
+    its own and later ones; `masked` at the outcome, but only in segments whose own rewards differ in the group.
+    A group whose rewards are equal, or that has one member, has no advantage.
+
+    Args:
+        rewards: [m, S], NaN where masked; group: [m], equal for rollouts that are compared.
+        scale: `std` divides by the group's deviation, `batch` by that of all rollouts, `none` not.
+
+    Returns:
+        [m, S], finite, clamped to ±2, 0 where masked.
+    """
+    known = rewards.isfinite()
+    filled = rewards.nan_to_num()
+    value = {
+        "local": lambda: rewards,
+        "outcome": lambda: (filled.sum(1) / known.sum(1).clamp(min=1))[:, None].expand_as(rewards),
+        "masked": lambda: (filled.sum(1) / known.sum(1).clamp(min=1))[:, None].expand_as(rewards),
+        "to_go": lambda: filled.flip(1).cumsum(1).flip(1),
+    }[credit]()
+    centred, spread = _centre(value, group)
+    if scale == "std":
+        centred = centred / (spread + EPSILON)
+    elif scale == "batch":
+        centred = centred / (centred[known].std(correction=0) + EPSILON if known.any() else 1.0)
+    live = known & (spread > 0)
+    if credit == "masked":
+        live &= _centre(rewards, group)[1] > 0
+    return torch.where(live, centred.clamp(-2, 2), torch.zeros_like(filled))
+
+
+def _centre(value: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Value minus its group's mean, and the group's deviation, over the entries that are not NaN; [m, S] each."""
+    same = (group[:, None] == group[None, :]).to(value.dtype)  # [m, m]
+    known = value.isfinite()
+    count = (same @ known.to(value.dtype)).clamp(min=1)
+    centred = torch.where(known, value - same @ value.nan_to_num() / count, torch.zeros_like(value))
+    deviation = (same @ centred.square() / count).sqrt()
+    return centred, torch.where(deviation > 1e-6, deviation, torch.zeros_like(deviation))
+
+
+def segment_loss(
+    logp: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, owner: Tensor, segment: Tensor,
+    *, clip_low: float, clip_high: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """PPO's clipped objective, a mean over each segment's tokens, then the weighted sum of segments.
+
+    Args:
+        logp, old: [n]; owner, segment: [n], the rollout and segment of each token.
+        advantage, weight: [m, S]; a segment with weight 0 does not count.
+
+    Returns:
+        [m] losses, and the share of tokens that were clipped.
+    """
+    m, s = advantage.shape
+    a = advantage[owner, segment]
+    ratio = (logp - old).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    per_token = -torch.minimum(ratio * a, clipped * a)
+    place = owner * s + segment
+    total = per_token.new_zeros(m * s).index_add(0, place, per_token)
+    count = torch.bincount(place, minlength=m * s).clamp(min=1)
+    share = ((ratio * a > clipped * a) & (a != 0)).float().mean() if len(logp) else logp.new_zeros(())
+    return ((total / count).view(m, s) * weight).sum(1), share.detach()
+
+
+def kl_estimate(logp: Tensor, reference: Tensor) -> Tensor:
+    """[n] unbiased, never negative estimate of KL(policy ‖ reference) at sampled tokens (Schulman's k3)."""
+    gap = reference - logp
+    return gap.exp() - gap - 1
+
+
+# --- mode balance --------------------------------------------------------------------------------
+
+
+def balance(name: str, mu: float, step: int, total: int) -> tuple[float, float]:
+    """Weights of the reward's loss and of the anchor's at a step.
+
+    `constant`: (1, mu). `cosine`: (1, from mu down to a twenty-fifth of it). `chord` (arXiv 2508.11408):
+    (1 - μ, μ), μ from 0.9 to 0.05 over 200 steps. `chord_phi`: (1, mu), see `phi` of `sft_loss`.
+    `hpt`, `srft`: (1, 1); they weigh prompt by prompt, see `hpt_gate` and `srft_weight`.
+    """
+    if name == "cosine":
+        low = mu / 25
+        return 1.0, low + (mu - low) * 0.5 * (1 + math.cos(math.pi * step / max(1, total)))
+    if name == "chord":
+        share = 0.9 + (0.05 - 0.9) * min(1.0, step / 200)
+        return 1 - share, share
+    fixed = {"constant": mu, "chord_phi": mu, "hpt": 1.0, "srft": 1.0, "none": 0.0}
+    return 1.0, fixed[name]
+
+
+def hpt_gate(p: Tensor, threshold: float) -> Tensor:
+    """[m] 1 where a prompt is imitated (its pass rate p is at most the threshold), else 0 (HPT, arXiv 2509.04419)."""
+    return (p <= threshold).float()
+
+
+def srft_weight(entropy: Tensor) -> Tensor:
+    """[m] weight of imitation, 0.5·exp(-H): little where the policy is unsure (arXiv 2506.19767)."""
+    return 0.5 * (-entropy).exp()
+
+
+# --- distillation --------------------------------------------------------------------------------
+
+
+def generalised_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """Generalised Jensen–Shannon divergence (GKD, arXiv 2306.13649), the mixture taken in probability space.
+
+    M = β·T + (1 - β)·S; β·KL(T‖M) + (1 - β)·KL(S‖M). β = 0 is defined as KL(T‖S), β = 1 as KL(S‖T).
+
+    Args:
+        student, teacher: [..., V] log-probabilities.
+
+    Returns:
+        [...].
+    """
+    if beta == 0:
+        return _kl(teacher, student)
+    if beta == 1:
+        return _kl(student, teacher)
+    mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    return (p.exp() * (p - q)).nan_to_num(posinf=0.0).sum(-1)
+
+
+def with_tail(logp: Tensor, ids: Tensor) -> Tensor:
+    """[n, V] log-probabilities at [n, k] ids, and one bucket for all the rest: [n, k + 1]."""
+    kept = logp.gather(-1, ids)
+    rest = (1 - kept.exp().sum(-1, keepdim=True)).clamp(min=1e-8)
+    return torch.cat([kept, rest.log()], -1)

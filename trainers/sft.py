@@ -1,0 +1,87 @@
+"""Supervised fine-tuning on the shards: the grade first, then its trace.
+
+The loop is `train`. The loss is on completions only and is weighted by segment (`losses.sft_loss`).
+Prompts of a batch share their prefixes in one tree. Left out: label smoothing, sequence-length
+schedules, example-level curriculum losses (the sampler orders rows, the loss does not know).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainers.config import SftSettings, StudentSettings
+from trainers.data import Example
+from trainers.head import read_labels
+from trainers.layout import Labels, labels
+from trainers.loop import Run, Trained
+from trainers.losses import Totals, sft_loss
+
+
+def train(
+    shards: Path, out: Path, *, student: StudentSettings | None = None, settings: SftSettings | None = None,
+    resume: bool = False,
+) -> Trained:  # fmt: skip
+    """Teach a student on a shard folder.
+
+    Raises:
+        PiarError: see `trainers.loop.Run`.
+    """
+    student, settings = student or StudentSettings(), settings or SftSettings()
+    run = Run("sft", shards, out, student, settings, completion=settings.completion, resume=resume)
+    for _ in run.steps():
+        batch = run.draw()
+        grade_loss, trace_loss, tokens = sft_step(run, batch, settings)
+        run.update(tokens, loss=grade_loss + trace_loss, grade_loss=grade_loss, trace_loss=trace_loss)
+    return run.finish()
+
+
+def sft_step(
+    run: Run, batch: Sequence[Example], settings: SftSettings, *, scale: float = 1.0, phi: bool = False
+) -> tuple[float, float, int]:
+    """Gradients of the loss on a batch, in parts that fit `pack_tokens`.
+
+    Args:
+        scale: multiplies the loss (the anchor's weight in mode balance).
+        phi: see `losses.sft_loss`.
+
+    Returns:
+        The grade's term, the trace's, and the tokens computed, in this process.
+    """
+    totals, sums, tokens = totals_of(batch), torch.zeros(2), 0
+    for part in run.parts(batch):
+        packs = run.policy.pack([e.item for e in part])
+        rows = labels(packs, run.device)
+        terms_of = partial(_terms, part=part, rows=rows, totals=totals, run=run, settings=settings, phi=phi)
+        with run.autocast():
+            terms = run.policy(packs, terms_of)
+        run.backward(scale * (terms[0] + terms[1]))
+        sums += torch.stack(terms).detach().cpu()
+        tokens += sum(len(one.tokens) for one in packs)
+    return float(sums[0]), float(sums[1]), tokens
+
+
+def totals_of(batch: Sequence[Example]) -> Totals:
+    """Weighted counts of grades and of the tokens after them."""
+    return Totals(sum(e.weight for e in batch), sum(e.weight * (len(e.completion) - 1) for e in batch))
+
+
+def columns(part: Sequence[Example], k: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Gold grades [m], teacher distributions [m, K] (NaN where there is none), weights [m]."""
+    soft = [e.probs or (math.nan,) * k for e in part]
+    gold = torch.tensor([e.grade for e in part], device=device)
+    return gold, torch.tensor(soft, device=device), torch.tensor([e.weight for e in part], device=device)
+
+
+def _terms(
+    hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels, totals: Totals, run: Run,
+    settings: SftSettings, phi: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    out = read_labels(hidden, head, rows.targets, run.grade_ids)
+    return sft_loss(
+        out, rows, *columns(part, len(run.grade_ids), run.device), totals,
+        grade_weight=settings.grade_weight, soft_share=settings.soft_grades, phi=phi,
+    )  # fmt: skip
