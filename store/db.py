@@ -28,6 +28,10 @@ from store.version import version
 
 WAIT_SECONDS = 30.0
 _HOLDER = re.compile(r"PID (\d+)")
+# Nothing is fetched from the network; no progress bar enters what a script reads from stdout.
+_SETTINGS = """set autoinstall_known_extensions = false;
+set autoload_known_extensions = false;
+set enable_progress_bar = false"""
 # What a full disk, a damaged file or too little memory look like.
 _FAILURES = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.SerializationException)
 
@@ -199,7 +203,7 @@ class Store:
         while True:
             try:
                 con = duckdb.connect(str(self.path), read_only=not writable)
-                con.execute("set autoinstall_known_extensions = false; set autoload_known_extensions = false")
+                con.execute(_SETTINGS)
                 return con
             except duckdb.Error as error:
                 if not _is_busy(error):

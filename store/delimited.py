@@ -56,6 +56,7 @@ def _whole(path: Path, head: bytes) -> Table | None:
     }
     try:
         with duckdb.connect() as con:
+            con.execute("set enable_progress_bar = false")
             frame = con.read_csv(str(path), **options).pl().select(pl.all().fill_null(""))
     except duckdb.Error:
         return None

@@ -44,8 +44,15 @@ class Grade(_Strict):
 
     symbol: str = Field(min_length=1, max_length=12, pattern=r"^\S+$")
     name: str = ""
-    value: float
+    value: float = Field(allow_inf_nan=False)
     meaning: str = ""
+
+    @field_validator("symbol")
+    @classmethod
+    def _printable(cls, symbol: str) -> str:
+        if not symbol.isprintable():
+            raise ValueError("a grade symbol must be printable")
+        return symbol
 
 
 class Step(_Strict):
@@ -58,7 +65,7 @@ class Step(_Strict):
     @field_validator("name")
     @classmethod
     def _not_a_keyword(cls, name: str) -> str:
-        if name in {"evidence", "rules", "verdict"}:
+        if name in {"grade", "evidence", "rules", "verdict"}:
             raise ValueError(f"step name {name!r} is a field of every trace; choose another")
         return name
 
@@ -76,8 +83,8 @@ class Task(_Strict):
         ask: one sentence that says what is judged, shown to judges and annotators.
     """
 
-    name: str
-    group_by: str
+    name: str = Field(min_length=1)
+    group_by: str = Field(min_length=1)
     fields: tuple[str, ...] = Field(min_length=1)
     grades: tuple[Grade, ...] = Field(min_length=2)
     steps: tuple[Step, ...] = ()
@@ -102,6 +109,12 @@ class Task(_Strict):
         if len(set(symbols)) != len(symbols):
             raise ValueError("grade symbols must differ")
         object.__setattr__(self, "grades", tuple(sorted(self.grades, key=lambda g: g.value)))
+        return self
+
+    @model_validator(mode="after")
+    def _steps_differ(self) -> "Task":
+        if len({step.name for step in self.steps}) != len(self.steps):
+            raise ValueError("step names must differ")
         return self
 
     @property
@@ -132,16 +145,45 @@ def load_task(path: Path) -> Task:
     """Read `task.toml`.
 
     Raises:
-        UsageError: missing file, broken TOML, unknown key or invalid value; names the place.
+        UsageError: missing file, broken TOML, unknown key, invalid value, or a slice that is not one SQL condition;
+            names the place.
     """
     try:
-        return Task.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        task = Task.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        check_slices(task)
+        return task
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist", "Make a project with `piar init DIR`, or pass -C DIR.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path.name} is not valid TOML: {error}", "Mend the line that it names.") from None
     except ValidationError as error:
         raise UsageError(f"{path.name}: {explain(error)}", "Mend the key that it names.") from None
+
+
+def check_slices(task: Task) -> None:
+    """Let DuckDB read each slice as a condition over an empty `samples`, where no file and no other table exists.
+
+    Raises:
+        UsageError: a slice that is not one condition over the columns of `samples`.
+    """
+    if not task.slices:
+        return
+    import duckdb  # here, because the rest of this module is for machines without a database too
+
+    columns = ["group_key", "split", "source", "origin", "external_id", *task.fields]
+    with duckdb.connect(config={"enable_external_access": "false"}) as con:
+        con.execute("create table samples (" + ", ".join(f'"{name}" varchar' for name in columns) + ")")
+        for name, condition in task.slices.items():
+            # A text that closes a bracket it did not open fails between one pair or the other.
+            for wrapped in (f"coalesce(({condition}\n), false)", f"[{condition}\n, false][1]"):
+                try:
+                    con.execute(f"select 1 from samples where {wrapped}").fetchall()
+                except duckdb.Error as error:
+                    text = str(error).split("\n", 1)[0]
+                    raise UsageError(
+                        f"task.toml: slices.{name} is not a condition over the fields: {text}",
+                        f"Write one SQL condition over {', '.join(task.fields)}.",
+                    ) from None
 
 
 def dump_task(task: Task) -> str:

@@ -22,7 +22,9 @@ from typing import Any
 from store.task import Task
 from store.types import Trace
 
+MAX_CHARACTERS = 200_000
 _RULE_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LEAD = re.compile(r"""^[\s*"'`]*(?:grade|answer|verdict)[\s*"'`]*[:=][\s*"'`]*""", re.IGNORECASE)
 _PLAIN = re.compile(r'(?!["\s])[^\x00-\x1f\x7f\x85\u2028\u2029]*(?<!\s)|')
 
 
@@ -74,6 +76,8 @@ def parse_trace(text: str, task: Task, *, strict: bool = False) -> Parsed:
         strict: accept the grammar to the letter. Otherwise also accept code fences, a JSON
             object, `grade:` before the symbol, other order or case, and missing fields.
     """
+    if len(text) > MAX_CHARACTERS:
+        return Parsed(None, f"the answer has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
     try:
         return Parsed(_strict(text, task) if strict else _lenient(text, task))
     except _Bad as bad:
@@ -112,14 +116,14 @@ def _strict(text: str, task: Task) -> Trace:
 
 
 def _lenient(text: str, task: Task) -> Trace:
-    body = re.sub(r"<think>.*?</think>", "", text, flags=re.S).strip()
+    body = text.rpartition("</think>")[2].strip()
     body = re.sub(r"^```[a-z]*\n|\n?```$", "", body).strip()
     if not body:
         raise _Bad("the answer is empty")
     if body.startswith("{"):
         return _from_json(body, task)
     first, *rest = body.split("\n")
-    grade = _symbol(re.sub(r"^\W*(?:grade|answer|verdict)\W+", "", first, flags=re.I), task)
+    grade = _symbol(_LEAD.sub("", first), task)
     if grade is None:
         raise _Bad(f"first line is not a grade symbol ({', '.join(task.symbols)}): {first[:40]!r}")
     values: dict[str, str] = {}
@@ -137,14 +141,15 @@ def _from_json(body: str, task: Task) -> Trace:
         raise _Bad("starts like JSON but is not JSON") from None
     if not isinstance(data, dict):
         raise _Bad("JSON, but not an object")
-    grade = _symbol(str(data.get("grade", "")), task)
+    said = data.get("grade", "")
+    grade = _symbol(f"{said:g}" if isinstance(said, float) else str(said), task)
     if grade is None:
         raise _Bad(f"JSON without a known grade: {str(data.get('grade'))[:40]!r}")
     verdict = _symbol(str(data.get("verdict", grade)), task) or ""
     return Trace(
         grade,
         _texts(data.get("evidence")),
-        {s.name: str(data.get(s.name, "")) for s in task.steps},
+        {s.name: _encodable(str(data.get(s.name, ""))) for s in task.steps},
         tuple(r for r in _texts(data.get("rules")) if _RULE_ID.fullmatch(r)),
         verdict,
     )
@@ -169,8 +174,13 @@ def _or(read: Callable[[], Any], default: Any) -> Any:
 
 
 def _symbol(text: str, task: Task) -> str | None:
-    cleaned = text.strip().strip("\"'`*.:()[] ")
-    return next((s for s in task.symbols if s.lower() == cleaned.lower()), None)
+    """The grade that a text names; as it is written first, so that `A*` is not `A` and `a` is not `A`."""
+    bare = text.strip()
+    cleaned = bare.strip("\"'`*.:()[] ")
+    for wanted in (bare, cleaned):
+        if wanted in task.symbols:
+            return wanted
+    return next((s for s in task.symbols if s.lower() in (bare.lower(), cleaned.lower())), None)
 
 
 def _spans(text: str) -> tuple[str, ...]:
@@ -180,7 +190,7 @@ def _spans(text: str) -> tuple[str, ...]:
         raise _Bad(f"evidence is not a list of quoted spans: {text[:40]!r}") from None
     if not all(isinstance(span, str) for span in spans):
         raise _Bad("evidence holds something that is not a quoted span")
-    return tuple(spans)
+    return tuple(map(_encodable, spans))
 
 
 def _rules(text: str) -> tuple[str, ...]:
@@ -192,7 +202,12 @@ def _rules(text: str) -> tuple[str, ...]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+    return tuple(_encodable(v) for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+
+
+def _encodable(text: str) -> str:
+    """The text without half surrogate pairs, which JSON escapes can write and no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _json(text: str) -> str:
@@ -210,4 +225,4 @@ def _unscalar(text: str) -> str:
         value = json.loads(text)
     except ValueError:
         raise _Bad(f"a quoted value is broken: {text[:40]!r}") from None
-    return str(value)
+    return _encodable(str(value))
