@@ -18,14 +18,16 @@ from store.stats import Ints
 from store.tables import Rejection, Table
 from store.task import Task
 
+_CODE = pl.col("group").cast(pl.Categorical).to_physical().cast(pl.Int64).alias("code")
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """A file with its roles.
 
     Attributes:
-        frame: `group`, the fields under their own names, `gold` (null when missing), `truth`
-            (gold, else the majority of the raters), and a column for each rater.
+        frame: `group`, `code` (a number for each group), the fields as `f0` …, `gold` (null when
+            missing), `truth` (gold, else the majority of the raters), and a column for each rater.
         task: None when the file holds no grades.
         counts: (N, K) votes of the raters, None without raters.
         lead: (N,) position of the grade that more than half of two votes or more name, else -1.
@@ -115,7 +117,7 @@ def _without_grades(table: Table, columns: Columns) -> Material:
         *(pl.col(name).alias(f"f{i}") for i, name in enumerate(columns.fields)),
         pl.lit(None, pl.String).alias("gold"),
         pl.lit(None, pl.String).alias("truth"),
-    )
+    ).with_columns(_CODE)
     fields = tuple(f"f{i}" for i in range(len(columns.fields)))
     return Material(keyed, None, columns, fields, (), table.rejected, None, None)
 
@@ -137,7 +139,7 @@ def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Colu
         truth = pl.select(pl.coalesce(truth, majority.replace("", None))).to_series()
     inner = task.model_copy(update={"fields": fields, "group_by": _alias(task, fields)})
     return Material(
-        frame.with_columns(truth=truth).rename(rows.raters),
+        frame.with_columns(_CODE, truth=truth).rename(rows.raters),
         inner,
         columns,
         fields,

@@ -65,7 +65,7 @@ def agreement(material: Material, seed: int) -> Agreement | None:
     """How far the raters agree, who is off, and where; None with fewer than two raters."""
     if material.task is None or material.counts is None or len(material.raters) < 2:
         return None
-    groups = material.frame["group"].rank("dense").to_numpy().astype(np.int64) - 1
+    groups = material.frame["code"].to_numpy()
     figures, scores = _raters(material)
     values = [grade.value for grade in material.task.grades]
     return Agreement(
@@ -232,7 +232,7 @@ def simple_judges(material: Material, sample: pl.DataFrame, seed: int) -> tuple[
     task = material.task
     assert task is not None
     truth = codes_of(sample["truth"], places(task))
-    groups = sample["group"].to_numpy()
+    groups = sample["code"].to_numpy()
     common = (truth == np.bincount(truth).argmax()).astype(np.float64)
     figures = [BaselineFigure(name="majority", accuracy=bootstrap_by_group(common, groups, seed=seed))]
     learnable = sample.with_columns(gold=pl.col("truth"))
@@ -251,7 +251,7 @@ def _by_row(name: str, frame: pl.DataFrame, task: Task, truth: Ints, seed: int) 
     """What the same model would seem to reach if rows of one group fell on both sides of the split."""
     if name != "tfidf" or frame["group"].n_unique() == len(frame):
         return None
-    probs = baselines.cross_validate(name, frame, task, np.arange(len(frame)), seed=seed)
+    probs = baselines.cross_validate(name, frame, task, np.arange(len(frame)), folds=3, seed=seed)
     return None if probs is None else float(np.mean(probs.argmax(axis=1) == truth))
 
 
@@ -267,7 +267,7 @@ def detectable(material: Material, sample: pl.DataFrame | None, learnt: list[Flo
     held = np.quantile(sizes, (np.arange(groups) + 0.5) / groups, method="nearest")
     pairs = _rater_pairs(material) if material.task and material.columns.gold else []
     if sample is not None:
-        pairs += [(*pair, sample["group"]) for pair in combinations(learnt, 2)]
+        pairs += [(*pair, sample["code"]) for pair in combinations(learnt, 2)]
     variances = [v for pair in pairs if (v := _variance(*pair)) is not None]
     rows = int(held.sum())
     small = min(SMALL_GROUP, max(1, int(np.median(sizes))))
@@ -299,7 +299,7 @@ def _rater_pairs(material: Material) -> list[tuple[Floats, Floats, pl.Series]]:
     for first, second in pairwise(votes):
         both = (first >= 0) & (second >= 0) & (gold >= 0)
         right = [(vote[both] == gold[both]).astype(np.float64) for vote in (first, second)]
-        found.append((right[0], right[1], material.frame["group"].filter(pl.Series(both))))
+        found.append((right[0], right[1], material.frame["code"].filter(pl.Series(both))))
     return found
 
 
@@ -308,7 +308,7 @@ def _variance(first: Floats, second: Floats, groups: pl.Series) -> PairedVarianc
     n_groups = groups.n_unique()
     if n_groups < 2 or len(first) <= n_groups or np.mean(first != second) < 0.05:
         return None
-    return paired_variance(first, second, groups.rank("dense").to_numpy())
+    return paired_variance(first, second, groups.to_numpy())
 
 
 def one_rater(figures: list[RaterFigure]) -> tuple[float, float] | None:
