@@ -303,7 +303,7 @@ class Project:
 
         with self.run("score", config) as run_id:
             began = time.monotonic()
-            scored = score(self.store, judge, split, teach, instruction=instruction, against=against)
+            scored = score(self.store, judge, split, teach, instruction=instruction, against=against, run_id=run_id)
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began)
 
     @contextmanager

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from store.stats import Gain
     from store.types import Split
 
-JUDGES = ("teacher",)
+JUDGES = ("teacher", "baseline")
+OFFLINE = "teacher:rulebook"  # a rule learner, so always shown beside other simple learners
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def score(
     *,
     instruction: str | None = None,
     against: str | None = None,
+    run_id: str = "",
     seed: int = 0,
 ) -> Scored:
     """Measure a judge; see `piar.project.Project.score`.
@@ -87,22 +89,83 @@ def score(
 
     if split not in SPLITS:
         raise UsageError(f"There is no split {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
-    measured = measure(store, _ready(judge, instruction, teach), split, seed=seed)
-    if against is None:
-        return Scored(measured, None)
-    other = _ready(against, None, teach) if _is_judge(against) else teach(against)
-    return Scored(measured, compare(store, measured.judge, other, split, seed=seed))
+
+    def ready(name: str) -> Judge:
+        return _ready(store, name, split, run_id, lambda: teach(instruction))
+
+    measured = measure(store, ready(judge), split, seed=seed)
+    gained = None
+    if against is not None:
+        other = ready(against) if _is_judge(against) else teach(against)
+        gained = compare(store, measured.judge, other, split, seed=seed)
+    simple: tuple[Measured, ...] = ()
+    if measured.judge.name == OFFLINE and learnable(store):
+        from piar.baselines import NAMES
+
+        simple = tuple(measure(store, ready(f"baseline:{name}"), split, seed=seed) for name in NAMES)
+    return Scored(measured, gained, simple)
 
 
 def _is_judge(text: str) -> bool:
     return text.partition(":")[0] in JUDGES
 
 
-def _ready(judge: str, instruction: str | None, teach: Teach) -> Judge:
+def _ready(store: "Store", judge: str, split: "Split", run_id: str, teach: Callable[[], Judge]) -> Judge:
     """The judge with all its verdicts in the store."""
+    kind, _, name = judge.partition(":")
     if judge == "teacher":
-        return teach(instruction)
-    raise UsageError(f"There is no judge {judge!r}.", f"Choose one of {', '.join(JUDGES)}.")
+        return teach()
+    if kind == "baseline":
+        return _baseline(store, name, split, run_id)
+    raise UsageError(f"There is no judge {judge!r}.", "Choose teacher or baseline:NAME.")
+
+
+def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:
+    """Fit a baseline on train and let it judge the labelled rows of a split."""
+    import numpy as np
+
+    from piar.baselines import fit
+    from store.ids import content_id
+    from store.types import Verdict
+
+    judge, symbols = Judge(f"baseline:{name}"), store.task.symbols
+    rater = name.removeprefix("rater:") if name.startswith("rater:") else None
+    asked = _labelled(store, split, rater)
+    probs = fit(name, _labelled(store, "train", rater), store.task).predict(asked)
+    verdicts = [
+        Verdict(
+            key=content_id(judge.name, sample_id),
+            sample_id=sample_id,
+            judge=judge.name,
+            instruction="",
+            vote=0,
+            grade=None if np.isnan(row).any() else symbols[int(row.argmax())],
+            probs=None if np.isnan(row).any() else tuple(row),
+            failure="no vote" if np.isnan(row).any() else None,
+        )
+        for sample_id, row in zip(asked["sample_id"], probs, strict=True)
+    ]
+    store.record_verdicts(verdicts, run_id)
+    return judge
+
+
+def learnable(store: "Store") -> bool:
+    """Whether train has labels that a baseline can learn from."""
+    return not _labelled(store, "train").is_empty()
+
+
+def _labelled(store: "Store", split: str, rater: str | None = None) -> "pl.DataFrame":
+    """Labelled rows of a split with their fields and truth as `gold`; with a rater, their vote as a column too."""
+    from store.db import quote
+
+    vote = f", any_value(l.grade) as {quote(rater)}" if rater else ""
+    join = "left join (select * from label where annotator = ? and ordinal = 0) l using (sample_id)" if rater else ""
+    fields = ", ".join(f"any_value(s.{quote(field)}) as {quote(field)}" for field in store.task.fields)
+    return store.frame(
+        f"select s.sample_id, any_value(t.grade) as gold, {fields}{vote} from samples s join truth t using (sample_id) "
+        f"{join} where s.split = ? group by s.sample_id order by s.sample_id",
+        [*([rater] if rater else []), split],
+    )
 
 
 def measure(store: "Store", judge: Judge, split: "Split", *, seed: int = 0) -> Measured:

@@ -101,3 +101,22 @@ def test_labelling_keeps_to_its_budget_and_its_forecast(shop) -> None:
 def test_a_wrong_condition_is_a_usage_error(shop) -> None:
     with pytest.raises(UsageError, match="prize"):
         shop.label("prize > 3")
+
+
+def test_simple_baselines_stand_beside_the_offline_teacher(shop) -> None:
+    scored, _ = shop.score(split="holdout")
+    assert [other.judge.name for other in scored.baselines] == [
+        "baseline:majority",
+        "baseline:tfidf",
+        "baseline:tfidf_overlap",
+    ]
+    assert {other.scores.n for other in scored.baselines} == {scored.measured.scores.n}
+    alone, _ = shop.score("baseline:majority", split="holdout")
+    assert (alone.measured, alone.baselines) == (scored.baselines[0], ())
+
+
+def test_one_rater_as_a_judge_and_a_judge_as_the_other(shop) -> None:
+    scored, receipt = shop.score("baseline:rater:rater_1", split="holdout", against="baseline:majority")
+    assert receipt.calls == 0
+    assert scored.measured.scores.accuracy.value > 0.7
+    assert scored.gained.gain.low > 0

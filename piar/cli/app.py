@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piar.cli import improve, inspect, label, people, start, train
+from piar.cli import develop, improve, inspect, label, people, start, train
 from piar.cli.verb import AsJson, Folder, Overrides, group, remember
 from store.version import version as piar_version
 
@@ -19,7 +19,7 @@ def build() -> typer.Typer:
     """The application with all verbs."""
     app = group(HELP)
     app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
-    for part in (start, improve, label, people, train, inspect):
+    for part in (start, improve, label, people, train, inspect, develop):
         part.register(app)
     return app
 
