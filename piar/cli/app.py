@@ -1,12 +1,13 @@
 """`piar`: every verb, in the order in which a person meets them."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from piar.cli import develop, improve, inspect, label, people, start, train
-from piar.cli.verb import AsJson, Folder, Overrides, group, remember
+from piar.cli.verb import AsJson, Folder, Overrides, Panel, group, remember
 from store.version import version as piar_version
 
 HELP = """Test your labelling guideline like code, then ship a small model that grades in one token.
@@ -15,9 +16,18 @@ Begin with `piar look FILE` on any file of labels: it needs no project and write
 """
 
 
+class ByPanel(TyperGroup):
+    """Verbs in the order of their panels, whatever order they were registered in."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names for `--help`."""
+        panels = [str(panel) for panel in Panel]
+        return sorted(self.commands, key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", "")))
+
+
 def build() -> typer.Typer:
     """The application with all verbs."""
-    app = group(HELP)
+    app = group(HELP, cls=ByPanel)
     app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
     for part in (start, improve, label, people, train, inspect, develop):
         part.register(app)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
 from store.errors import PiarError, UsageError
 
@@ -114,9 +115,10 @@ def open_project() -> "Project":
     return Project.open(asked().folder, asked().overrides)
 
 
-def group(help: str) -> typer.Typer:
+def group(help: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
     """An application, or a verb with verbs of its own (`piar review push`)."""
     app = typer.Typer(
+        cls=cls,
         help=help,
         no_args_is_help=True,
         add_completion=False,
