@@ -29,21 +29,21 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def template_source(name: str, overrides: Path | None = None) -> str:
-    """Text of a template: the project's `prompts/NAME.j2` if there is one, else the one shipped."""
+def template_source(name: str, overrides: Path | None = None, package: str = "piar") -> str:
+    """Text of a template: the project's `prompts/NAME.j2` if there is one, else the one shipped with the package."""
     if overrides is not None and (overrides / f"{name}.j2").is_file():
         return (overrides / f"{name}.j2").read_text(encoding="utf-8")
-    return files("piar").joinpath("prompts", f"{name}.j2").read_text(encoding="utf-8")
+    return files(package).joinpath("prompts", f"{name}.j2").read_text(encoding="utf-8")
 
 
-def render(name: str, values: Mapping[str, Any], overrides: Path | None = None) -> str:
+def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, package: str = "piar") -> str:
     """Render a template in the sandbox.
 
     Raises:
         UsageError: the template is broken, names something unknown, or reaches outside the sandbox.
     """
     try:
-        return _environment().from_string(template_source(name, overrides)).render(values).strip()
+        return _environment().from_string(template_source(name, overrides, package)).render(values).strip()
     except TemplateError as error:
         raise UsageError(
             f"prompts/{name}.j2: {error}", "Mend the template, or delete it to use the one shipped."

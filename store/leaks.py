@@ -19,8 +19,8 @@ _BAGS = """
 select id, len(hashes) as size, unnest([{{'bag': total, 'common': len(hashes)}}] || list_transform(hashes,
        lambda h: {{'bag': total - h, 'common': len(hashes) - 1}}), recursive := true)
 from (select id, hashes, list_sum(hashes)::hugeint as total
-      from (select sample_id as id, list_transform(string_split_regex({words}, '\\s+'), lambda w: hash(w)::hugeint)
-            as hashes from samples where {where}))
+      from (select id, list_transform(string_split_regex(words, '\\s+'), lambda w: hash(w)::hugeint) as hashes
+            from ({source})))
 """
 
 
@@ -33,7 +33,8 @@ def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, r
         ranges: of sample ids to work through one after the other; they bound the memory.
     """
     words = sample_words(store.task)
-    closed = _BAGS.format(words=words, where="split in ('dev', 'holdout', 'test')")
+    texts = f"select sample_id as id, {words} as words from samples where"
+    closed = _BAGS.format(source=f"{texts} split in ('dev', 'holdout', 'test')")
     con.execute("create or replace temp table leak (sample_id uuid, similarity double)")
     con.execute(
         f"create or replace temp table closed_bag as select bag, min(size) as size from ({closed}) group by bag"
@@ -42,7 +43,25 @@ def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, r
         inside = f"split in ('train', 'pool') and sample_id >= '{low}'::uuid and sample_id < '{high}'::uuid"
         con.execute(
             "insert into leak select id, max(o.common / (o.size + c.size - o.common)) as similarity "
-            f"from ({_BAGS.format(words=words, where=inside)}) o join closed_bag c using (bag) "
+            f"from ({_BAGS.format(source=f'{texts} {inside}')}) o join closed_bag c using (bag) "
             "group by id having similarity >= ?",
             [threshold],
         )
+
+
+def one_word_apart(con: duckdb.DuckDBPyConnection, few: str, many: str, threshold: float) -> None:
+    """Fill the temporary table `apart` (id, other, similarity): texts of `few` and `many` one word apart, or none.
+
+    Args:
+        few, many: SQL of relations (id, words), words as `store.fragments.sample_words` makes them; the bags of
+            `few` are held in memory.
+        threshold: shared words over all words of the pair.
+    """
+    con.execute(f"create or replace temp table few_bag as {_BAGS.format(source=few)}")
+    con.execute(
+        "create or replace temp table apart as select f.id, m.id as other, "
+        "max(f.common / (f.size + m.size - f.common)) as similarity "
+        f"from few_bag f join ({_BAGS.format(source=many)}) m using (bag) group by f.id, m.id "
+        f"having similarity >= {float(threshold)}"
+    )
+    con.execute("drop table few_bag")

@@ -159,5 +159,20 @@ create table review_projects (
     created_at timestamp not null
 );
 
+-- What synthesis tried: kept rows are in `samples` too; dropped and borderline ones are here alone.
+create table synthesis (
+    sample_id  uuid not null,
+    parent_id  uuid,
+    method     varchar not null,                 -- structured, contrast, paraphrase, boundary
+    rule       varchar not null,                 -- the cell it was made for
+    grade      varchar not null,
+    bucket     varchar not null,
+    status     varchar not null,                 -- kept, dropped, borderline
+    reason     varchar not null,                 -- why it was not kept
+    fields     varchar[] not null,               -- in the task's order
+    run_id     varchar not null,
+    created_at timestamp not null
+);
+
 -- How far each journal segment is folded; written in the transaction that holds its rows.
 create table journal_offsets (segment varchar not null, bytes bigint not null);

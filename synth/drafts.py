@@ -1,0 +1,60 @@
+"""The words of synthesis: cells to fill, parents to start from, drafts to screen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from store.ids import sample_id
+from store.task import Task
+from store.types import Sample
+
+Method = Literal["structured", "contrast", "paraphrase", "boundary"]
+METHODS: tuple[Method, ...] = ("structured", "contrast", "paraphrase", "boundary")
+Status = Literal["kept", "dropped", "borderline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A thin cell: samples in which `rule` decides for `grade`; `have` there are, `wanted` more are missing."""
+
+    rule: str
+    grade: str
+    bucket: str
+    have: int
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A training sample to start from, with what the teacher said of it."""
+
+    id: str
+    group: str
+    fields: Mapping[str, str]
+    grade: str
+    rule: str | None
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A proposed sample: `fields` may be anything until the schema screen has seen them."""
+
+    fields: Mapping[str, object]
+    target: Target
+    method: Method
+    parent: Parent | None
+
+    def sample(self, task: Task) -> Sample:
+        """The draft as a training sample; its group is its own field, else the parent's."""
+        fields = {name: str(self.fields.get(name, "")) for name in task.fields}
+        group = fields.get(task.group_by) or (self.parent.group if self.parent else "synthetic")
+        return Sample(sample_id(group, fields.values()), group, fields, "train")
+
+
+class Proposer(Protocol):
+    """Makes drafts for a cell; `n` is how many are wanted, fewer may come."""
+
+    def propose(self, target: Target, method: Method, n: int) -> list[Draft]:
+        """Drafts of one method for one cell."""
+        ...

@@ -1,0 +1,33 @@
+"""The `[synth]` section of `piar.toml`."""
+
+from pydantic import Field
+
+from store.settings import Settings
+from synth.drafts import METHODS, Method
+
+
+class SynthSettings(Settings):
+    """How thin cells are filled.
+
+    Attributes:
+        n: samples to keep at most in one run.
+        thin: a cell (rule × grade × bucket) with fewer samples than this is filled up to it.
+        buckets: wanted difficulty, part of the cell.
+        methods: how drafts are made.
+        tries: drafts made for each sample that is wanted.
+        votes: the teacher's opinions of each draft.
+        agree: share of votes for the target from which a draft is kept; from half of it on it is borderline.
+        similar: share of common words from which texts one word apart count as near.
+        per_parent: kept drafts of one cell that may share a parent.
+    """
+
+    n: int = Field(default=200, ge=1)
+    thin: int = Field(default=12, ge=1)
+    buckets: tuple[str, ...] = ("easy", "mid", "hard")
+    methods: tuple[Method, ...] = METHODS
+    tries: int = Field(default=12, ge=1)
+    votes: int = Field(default=3, ge=1)
+    agree: float = Field(default=0.99, gt=0.5, le=1)
+    similar: float = Field(default=0.8, gt=0, le=1)
+    per_parent: int = Field(default=3, ge=1)
+    seed: int = 0

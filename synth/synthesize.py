@@ -1,0 +1,198 @@
+"""`synthesize`: thin cells → drafts → screens → samples of the training split, each step counted."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from piar.label import Batch, Labeller
+from piar.llm.base import Client, Completion
+from piar.llm.cost import Budget
+from store.db import Store, now, quote
+from store.journal import Journal
+from store.types import Instruction, Sample, Verdict
+from synth.drafts import Draft, Proposer, Status, Target
+from synth.generate import ByModel, Offline
+from synth.screen import AFTER_ASKING, BEFORE_ASKING, Evidence, find_matches, first_failure, status
+from synth.settings import SynthSettings
+from synth.targets import find_parents, find_targets, make_cited
+
+_AT_ONCE = 32  # drafts judged before looking whether the cell is full
+
+
+@dataclass(slots=True)
+class SynthReport:
+    """What synthesis did.
+
+    Attributes:
+        asked: drafts that were made.
+        kept: samples added to the training split.
+        dropped: reason -> drafts.
+        borderline: drafts on which the teacher was split, stored for people.
+        cells: (target, samples kept for it).
+    """
+
+    asked: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    borderline: int = 0
+    cells: list[tuple[Target, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    draft: Draft
+    status: Status
+    reason: str
+
+
+def synthesize(
+    store: Store,
+    teacher: Client,
+    instruction: Instruction,
+    settings: SynthSettings,
+    *,
+    journal: Journal,
+    run_id: str,
+    writer: Client | None = None,
+    labeller: Labeller | None = None,
+    budget: Budget | None = None,
+    targets: str | None = None,
+    prompts: Path | None = None,
+) -> SynthReport:
+    """Fill thin cells of the training split; dev, holdout and test are never touched.
+
+    Args:
+        teacher: judges the drafts without being told the target.
+        writer: the model that writes drafts; None makes them offline from the store's own words.
+        labeller: how drafts are judged, when not by a plain one made from `teacher` and `budget`.
+        targets: your own query for cells, see `find_targets`.
+        prompts: the project's folder of template overrides.
+
+    Raises:
+        UsageError: a wrong query for targets.
+        PiarError: the teacher cannot be asked at all.
+    """
+    judge = labeller or Labeller(store, teacher, journal, run_id=run_id, budget=budget, prompts=prompts)
+    with store.read() as con:
+        make_cited(con, judge.judge_name, instruction.id)
+        cells = find_targets(con, instruction, settings, targets)
+        parents = find_parents(con, store)
+    proposer: Proposer = Offline(store.task, instruction, parents, settings.seed)
+    if writer is not None:
+        keep: Callable[[Completion], None] = lambda c: journal.append("synth", run_id, c, None)  # noqa: E731
+        ask = (lambda: budget.reserve()) if budget else (lambda: True)
+        proposer = ByModel(writer, store.task, instruction, parents, on_completion=keep, ask=ask, prompts=prompts,
+                           seed=settings.seed)  # fmt: skip
+    report = SynthReport()
+    with judge:
+        for target in cells:
+            drafts = _drafts(proposer, target, settings)
+            outcomes = _screen(store, judge, instruction, drafts, settings)
+            _record(store, outcomes, run_id)
+            _count(report, target, outcomes)
+    return report
+
+
+def _drafts(proposer: Proposer, target: Target, settings: SynthSettings) -> list[Draft]:
+    """Drafts of all methods in turn, so that the first kept ones mix them."""
+    each = -(-target.wanted * settings.tries // len(settings.methods))
+    by_method = [proposer.propose(target, method, each) for method in settings.methods]
+    longest = max(map(len, by_method), default=0)
+    return [drafts[i] for i in range(longest) for drafts in by_method if i < len(drafts)]
+
+
+def _screen(
+    store: Store, judge: Labeller, instruction: Instruction, drafts: Sequence[Draft], settings: SynthSettings
+) -> list[_Outcome]:
+    """Screen one cell's drafts; the teacher is asked only about those that pass what costs nothing."""
+    task = store.task
+    whole = [d for d in drafts if not first_failure(BEFORE_ASKING[:1], d, Evidence(), task, settings)]
+    samples = {id(d): d.sample(task) for d in whole}
+    with store.read() as con:
+        matches, groups = find_matches(con, store, list(samples.values()), settings)
+    outcomes: list[_Outcome] = []
+    waiting: list[tuple[Draft, Evidence]] = []
+    seen: set[str] = set()
+    for draft in drafts:
+        evidence = Evidence()
+        if sample := samples.get(id(draft)):
+            evidence = Evidence(tuple(matches.get(sample.id, ())), groups.get(sample.group), repeats=sample.id in seen)
+            seen.add(sample.id)
+        if reason := first_failure(BEFORE_ASKING, draft, evidence, task, settings):
+            outcomes.append(_Outcome(draft, "dropped", reason))
+        else:
+            waiting.append((draft, evidence))
+    return outcomes + _ask(judge, instruction, waiting, samples, settings)
+
+
+def _ask(
+    judge: Labeller,
+    instruction: Instruction,
+    waiting: Sequence[tuple[Draft, Evidence]],
+    samples: dict[int, Sample],
+    settings: SynthSettings,
+) -> list[_Outcome]:
+    """Let the teacher judge drafts until the cell has what it wants."""
+    outcomes: list[_Outcome] = []
+    siblings: Counter[str] = Counter()
+    kept = 0
+    for start in range(0, len(waiting), _AT_ONCE):
+        part = waiting[start : start + _AT_ONCE]
+        if kept >= part[0][0].target.wanted:
+            break
+        votes = _votes(judge, instruction, [samples[id(draft)] for draft, _ in part], settings.votes)
+        for draft, before in part:
+            parent = draft.parent.id if draft.parent else ""
+            verdicts = tuple(votes.get(samples[id(draft)].id, ()))
+            evidence = replace(before, verdicts=verdicts, siblings=siblings[parent])
+            reason = first_failure(AFTER_ASKING, draft, evidence, judge.store.task, settings)
+            if not reason and kept >= draft.target.wanted:
+                reason = "cell is full"
+            outcomes.append(_Outcome(draft, status(draft, evidence, reason, settings), reason))
+            if not reason:
+                kept += 1
+                siblings[parent] += 1
+    return outcomes
+
+
+def _votes(
+    judge: Labeller, instruction: Instruction, samples: Sequence[Sample], votes: int
+) -> dict[str, list[Verdict]]:
+    """Sample id -> the teacher's verdicts."""
+    found: dict[str, list[Verdict]] = {}
+    judge.judge([Batch(instruction, samples, votes)], lambda v: found.setdefault(v.sample_id, []).append(v))
+    return found
+
+
+def _record(store: Store, outcomes: Sequence[_Outcome], run_id: str) -> None:
+    """Keep every draft in `synthesis`, and the kept ones as training samples with their parent."""
+    task, moment = store.task, now()
+    tried, kept = [], []
+    for outcome in outcomes:
+        draft, sample = outcome.draft, outcome.draft.sample(task)
+        parent, target = draft.parent.id if draft.parent else None, draft.target
+        tried.append([sample.id, parent, draft.method, target.rule, target.grade, target.bucket, outcome.status,
+                      outcome.reason, list(sample.fields.values()), run_id, moment])  # fmt: skip
+        if outcome.status == "kept":
+            kept.append([sample.id, sample.group, f"synth:{draft.method}", parent, run_id, moment,
+                         *sample.fields.values()])  # fmt: skip
+    fields = ", ".join(map(quote, task.fields))
+    with store.write() as con:
+        if tried:
+            con.executemany("insert into synthesis values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", tried)
+        if kept:
+            con.executemany(
+                "insert into samples (sample_id, group_key, source, parent_id, run_id, created_at, split, origin, "
+                f"{fields}) values (?, ?, ?, ?, ?, ?, 'train', 'synthetic', {', '.join('?' * len(task.fields))})",
+                kept,
+            )
+
+
+def _count(report: SynthReport, target: Target, outcomes: Sequence[_Outcome]) -> None:
+    kept = sum(o.status == "kept" for o in outcomes)
+    report.asked += len(outcomes)
+    report.kept += kept
+    report.borderline += sum(o.status == "borderline" for o in outcomes)
+    report.dropped.update(o.reason for o in outcomes if o.status == "dropped")
+    report.cells.append((target, kept))

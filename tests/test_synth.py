@@ -1,0 +1,277 @@
+"""Synthesis: thin cells, drafts by four methods, each screen alone, and what reaches the store."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from piar.label import judge
+from piar.llm.base import Completion, Usage
+from piar.llm.cost import Budget
+from piar.llm.rulebook import RulebookClient
+from piar.shop import make_shop
+from store.db import Store
+from store.errors import UsageError
+from store.importers import ImportMapping, import_files
+from store.journal import Journal
+from store.types import Trace, Verdict
+from synth import SynthSettings, synthesize
+from synth.drafts import METHODS, Draft, Parent, Target
+from synth.generate import ByModel, Offline, read_samples
+from synth.screen import (
+    Evidence,
+    Match,
+    agreement,
+    diversity,
+    duplicate,
+    leak,
+    near_duplicate,
+    rule_fires,
+    schema,
+    status,
+)
+from synth.targets import find_parents, find_targets, make_cited
+
+WORLD = make_shop(500, 3)
+TASK, ORACLE = WORLD.task, WORLD.oracle
+SETTINGS = SynthSettings(n=24, thin=4, buckets=("mid",), votes=2, tries=10)
+TARGET = Target("R02", "0", "mid", 1, 3)
+PARENT = Parent("p", "red mouse", {"query": "red mouse", "title": "Rasko Red Mouse"}, "3", "R25", ("Red Mouse",))
+
+
+def draft(fields=None, parent=PARENT) -> Draft:
+    return Draft(fields or {"query": "red mouse", "title": "Rasko Red Toy Mouse"}, TARGET, "contrast", parent)
+
+
+def said(*answers: tuple[str | None, tuple[str, ...]]) -> tuple[Verdict, ...]:
+    return tuple(
+        Verdict("k", "s", "teacher:t", "i", n, grade, trace=Trace(grade, rules=rules) if grade else None)
+        for n, (grade, rules) in enumerate(answers)
+    )
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A judged shop whose rare rules are thinned to one training sample each."""
+    store = Store.create(tmp_path / "piar.duckdb", TASK)
+    WORLD.pairs.write_csv(tmp_path / "pairs.csv")
+    mapping = ImportMapping(fields={"query": "query", "title": "title"}, gold="grade", group="query")
+    import_files(store, [tmp_path / "pairs.csv"], mapping, "import-1", 0)
+    journal = Journal(tmp_path / "journal")
+    judge(store, RulebookClient(), ORACLE, store.samples("train"), journal=journal)
+    yield store, journal
+    journal.close()
+
+
+# -- screens, each alone --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        ({"query": "a b", "title": "c"}, True),
+        ({"query": "a"}, False),
+        ({"query": "a", "title": "b", "grade": "3"}, False),
+        ({"query": "a", "title": 3}, False),
+        ({"query": "a", "title": ""}, False),
+        ({"query": "a", "title": "b\x07"}, False),
+        ({"query": "a", "title": "x" * 30_000}, False),
+    ],
+)
+def test_schema_wants_exactly_the_fields_as_plain_text(fields, passes):
+    passed, reason = schema(draft(fields), Evidence(), TASK, SETTINGS)
+    assert passed is passes
+    assert passed or reason.startswith("schema")
+
+
+@pytest.mark.parametrize(
+    ("screen", "evidence", "reason"),
+    [
+        (duplicate, Evidence(), ""),
+        (duplicate, Evidence(repeats=True), "duplicate"),
+        (duplicate, Evidence((Match("s", "train", "0", 1.0),)), "duplicate"),
+        (duplicate, Evidence((Match("s", "train", "0", 0.9),)), ""),
+        (leak, Evidence((Match("s", "train", "0", 1.0),), "train"), ""),
+        (leak, Evidence((Match("s", "test", "0", 0.9),)), "leak: near a closed sample"),
+        (leak, Evidence(group_split="dev"), "leak: group of a closed split"),
+        (near_duplicate, Evidence((Match("s", "train", "0", 0.9),)), "near duplicate"),
+        (near_duplicate, Evidence((Match("s", "train", "3", 0.9),)), ""),
+        (agreement, Evidence(verdicts=said(("0", ("R02",)), ("0", ("R02",)))), ""),
+        (agreement, Evidence(verdicts=said(("0", ("R02",)), ("1", ("R06",)))), "teacher disagrees"),
+        (agreement, Evidence(verdicts=said((None, ()))), "teacher disagrees"),
+        (agreement, Evidence(), "teacher disagrees"),
+        (rule_fires, Evidence(verdicts=said(("0", ("R02",)))), ""),
+        (rule_fires, Evidence(verdicts=said(("0", ("R01",)))), "another rule decides"),
+        (rule_fires, Evidence(verdicts=said(("0", ("R02", "R01")))), "another rule decides"),
+        (diversity, Evidence(siblings=2), ""),
+        (diversity, Evidence(siblings=3), "too many of one parent"),
+    ],
+)
+def test_each_screen_answers_with_its_reason(screen, evidence, reason):
+    assert screen(draft(), evidence, TASK, SETTINGS) == (not reason, reason)
+
+
+def test_a_split_teacher_makes_a_draft_borderline():
+    split = Evidence(verdicts=said(("0", ("R02",)), ("1", ("R06",))))
+    assert status(draft(), split, "teacher disagrees", SETTINGS) == "borderline"
+    assert status(draft(), Evidence(verdicts=said(("1", ("R06",)))), "teacher disagrees", SETTINGS) == "dropped"
+    assert status(draft(), split, "", SETTINGS) == "kept"
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+
+def test_targets_are_thin_cells_of_rare_rules_first(shop):
+    store, _ = shop
+    with store.read() as con:
+        make_cited(con, "teacher:rulebook", ORACLE.id)
+        found = find_targets(con, ORACLE, SETTINGS)
+        counts = dict(con.execute("select rule, count(*) from cited group by rule").fetchall())
+        parents = find_parents(con, store)
+    assert sum(t.wanted for t in found) == SETTINGS.n
+    assert [counts.get(t.rule, 0) for t in found] == sorted(counts.get(t.rule, 0) for t in found)
+    assert all(t.have + t.wanted <= SETTINGS.thin for t in found)
+    assert {p.rule for p in parents} <= {r.id for r in ORACLE.rules}
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("select 1 as rule", "grade"),
+        ("selec", "--targets"),
+        ("select 'R99' as rule, '0' as grade, 1 as wanted", "R99"),
+        ("select 'R02' as rule, '3' as grade, 1 as wanted", "R02"),
+    ],
+)
+def test_a_wrong_query_for_targets_is_said(shop, sql, words):
+    store, _ = shop
+    with store.read() as con:
+        make_cited(con, "teacher:rulebook", ORACLE.id)
+        with pytest.raises(UsageError, match=words):
+            find_targets(con, ORACLE, SETTINGS, sql)
+
+
+# -- drafts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_offline_drafts_are_new_repeatable_and_have_the_fields(shop, method):
+    store, _ = shop
+    with store.read() as con:
+        make_cited(con, "teacher:rulebook", ORACLE.id)
+        parents = find_parents(con, store)
+    drafts = Offline(TASK, ORACLE, parents, seed=1).propose(TARGET, method, 15)
+    texts = [tuple(d.fields.values()) for d in drafts]
+    assert 1 <= len(texts) == len(set(texts)) <= 15
+    assert not set(texts) & {tuple(p.fields.values()) for p in parents if p in [d.parent for d in drafts]}
+    assert texts == [
+        tuple(d.fields.values()) for d in Offline(TASK, ORACLE, parents, seed=1).propose(TARGET, method, 15)
+    ]
+
+
+class Writer:
+    """A model that answers with what it is told to, and remembers what it was asked."""
+
+    model = "writer"
+
+    def __init__(self, text: str) -> None:
+        self.text, self.asked = text, []
+
+    def generate(self, requests, on_completion=None):
+        self.asked += requests
+        answers = [Completion(r.key, self.model, self.text, usage=Usage(10, 0, 10), cost_usd=0.01) for r in requests]
+        for answer in answers:
+            if on_completion:
+                on_completion(answer)
+        return answers
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_is_shown_rule_grade_and_samples_and_its_json_is_read(method):
+    writer = Writer(json.dumps({"samples": [{"query": "q", "title": "t"}, {"query": 3}]}))
+    other = Parent("o", "g", {"query": "{{ 7 * 7 }}", "title": "x"}, "0", "R02", ())
+    kept = []
+    proposer = ByModel(writer, TASK, ORACLE, [PARENT, other], on_completion=kept.append)
+    drafts = proposer.propose(TARGET, method, 5)
+    prompt = writer.asked[0].messages[0].content
+    assert ORACLE.rule("R02").text in prompt
+    assert ("{{ 7 * 7 }}" if method != "contrast" else "Rasko Red Mouse") in prompt
+    assert [dict(d.fields) for d in drafts] == [{"query": "q", "title": "t"}, {"query": 3}]
+    assert writer.asked[0].schema["properties"]["samples"]["items"]["required"] == ["query", "title"]
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[1, 2]", '{"samples": 3}', '{"samples": ["a"]}', "[" * 5000])
+def test_answers_that_are_no_samples_give_none(text):
+    assert read_samples(text) == []
+
+
+def test_a_spent_budget_asks_nothing():
+    writer = Writer("{}")
+    budget = Budget(max_calls=1)
+    proposer = ByModel(writer, TASK, ORACLE, [PARENT], on_completion=lambda c: None, ask=budget.reserve)
+    for _ in range(3):
+        proposer.propose(TARGET, "structured", 2)
+    assert len(writer.asked) == 1
+
+
+# -- the whole walk -------------------------------------------------------------------------------
+
+
+def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
+    store, journal = shop
+    closed = store.frame(
+        "select * exclude (created_at) from samples where split in ('dev', 'holdout', 'test') order by all"
+    )
+    report = synthesize(store, RulebookClient(), ORACLE, SETTINGS, journal=journal, run_id="synth-1")
+    made = store.frame(
+        "select s.*, y.rule, y.grade from samples s join synthesis y using (sample_id) where status = 'kept'"
+    )
+    assert report.kept == len(made) > SETTINGS.n / 2
+    assert set(made["split"]) == {"train"}
+    assert set(made["origin"]) == {"synthetic"}
+    assert made["parent_id"].null_count() == 0
+    counts = Counter(store.frame("select status from synthesis")["status"])
+    assert counts["kept"] + counts["dropped"] + counts["borderline"] == report.asked
+    assert counts["dropped"] == report.dropped.total()
+    after = store.frame(
+        "select * exclude (created_at) from samples where split in ('dev', 'holdout', 'test') order by all"
+    )
+    assert after.equals(closed)
+    groups = set(closed["group_key"])
+    assert not groups & set(made["group_key"])
+    verdicts = store.frame("select sample_id, grade, rules from verdict where vote = 0")
+    joined = made.join(verdicts, on="sample_id", suffix="_said")
+    assert (joined["grade"] == joined["grade_said"]).all()
+    assert (joined["rules"].list.first() == joined["rule"]).all()
+    again = synthesize(store, RulebookClient(), ORACLE, SETTINGS, journal=journal, run_id="synth-2")
+    assert store.frame("select count(*) - count(distinct sample_id) from samples").item() == 0
+    filled = {(t.rule, t.bucket) for t, kept in report.cells if kept == t.wanted}
+    assert not filled & {(t.rule, t.bucket) for t, _ in again.cells}
+
+
+def test_a_models_rubbish_is_dropped_with_reasons_and_kept_for_reading(shop):
+    store, journal = shop
+    test = store.samples("test")[0]
+    train = store.samples("train")[0]
+    rubbish = [
+        dict(test.fields),
+        dict(train.fields),
+        {"query": "x"},
+        {"query": "x", "title": "'; drop table samples; --"},
+    ]
+    writer = Writer(json.dumps({"samples": rubbish}))
+    settings = SynthSettings(n=1, thin=4, methods=("structured",), votes=1)
+    sql = "select 'R02' as rule, '0' as grade, 1 as wanted"
+    report = synthesize(
+        store, RulebookClient(), ORACLE, settings, journal=journal, run_id="s", writer=writer, targets=sql
+    )
+    assert report.kept == 0
+    assert report.dropped == {
+        "leak: group of a closed split": 1,
+        "duplicate": 1,
+        "schema: other fields than the task's": 1,
+        "another rule decides": 1,
+    }
+    assert store.frame("select count(*) from synthesis").item() == 4
+    assert store.frame("select count(*), sum(cost_usd) from completions where role = 'synth'").row(0) == (1, 0.01)
