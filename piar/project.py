@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from piar.label import Batch, Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
     from piar.llm.cost import Budget
+    from piar.report import ReportFile
     from piar.score import Scored
     from piar.show import Difference
     from store.db import Store
@@ -401,6 +402,16 @@ class Project:
         return difference(self.store, *pair_of(self.store, self.instruction(), ids))
 
     # -- looking ----------------------------------------------------------------------------
+
+    def report(self, out: str | Path | None = None) -> "ReportFile":
+        """Write one self-contained HTML page; see `piar.report.report`.
+
+        Args:
+            out: the file; `report.html` in the project when None.
+        """
+        from piar.report import report
+
+        return report(self.store, Path(out) if out else self.folder / "report.html", teacher=self.config.teacher.model)
 
     def export(self, what: "What", path: str | Path, *, force: bool = False) -> int:
         """Write labels, verdicts, samples or instructions to a file; see `piar.export.export`."""

@@ -1,4 +1,4 @@
-"""Verbs that look and change nothing: export, sql, doctor."""
+"""Verbs that look and change nothing: report, export, sql, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +11,25 @@ from piar.export import What
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
+    verb(app, "report", Panel.LOOK)(report)
     verb(app, "export", Panel.LOOK)(export)
     verb(app, "sql", Panel.LOOK)(sql)
     verb(app, "doctor", Panel.LOOK)(doctor)
+
+
+def report(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page.", show_default="report.html")
+    ] = None,
+) -> Answer:
+    """Write one self-contained HTML page: what changed, rule by rule, with intervals, and what it cost.
+
+    It opens without a network, and says for every figure how to get it again.
+
+    Example: `piar report -C demo`
+    """
+    made = open_project().report(out)
+    return Answer({"path": str(made.path), "headline": made.headline}, f"{made.headline}\n{made.path}")
 
 
 def export(

@@ -1,0 +1,137 @@
+"""The report: one page, no network, data as text, claims only by interval."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from small_project import small_project
+
+from piar.evolve import EvolveSettings, Models, evolve
+from piar.llm.rulebook import RulebookClient
+from piar.report import headline, report
+from store.db import Store, now
+from store.ids import sample_id
+from store.importers import ImportMapping, import_files
+from store.journal import Journal
+from store.task import Grade, Task
+from store.types import Instruction, Label
+
+HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}"
+TASK = Task(
+    name=f"toys {HOSTILE}",
+    group_by="query",
+    fields=("query", "title"),
+    grades=(Grade(symbol="0", value=0), Grade(symbol="1", value=1)),
+    slices={"short <b>": "length(title) < 12"},
+)
+
+
+class _Page(HTMLParser):
+    """Tags, and every attribute that could fetch something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetches: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.fetches += [v for k, v in attrs if k in ("src", "href", "srcset", "data") and v and not v.startswith("#")]
+
+
+def read(path: Path) -> tuple[str, _Page]:
+    text = path.read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(text)
+    return text, page
+
+
+def evolved(folder: Path, notes: str = "note") -> Store:
+    """Sixty groups whose truth follows a rule that the seed does not know."""
+    rows = ["query,title,grade"]
+    for g in range(60):
+        for i in range(6):
+            good = (g + i) % 2
+            rows.append(f"thing{g},{'exact thing' if good else 'spare part for thing'}{g} no {i} {HOSTILE},{good}")
+    (folder / "rows.csv").write_text("\n".join(rows))
+    store = Store.create(folder / "piar.duckdb", TASK)
+    mapping = ImportMapping(gold="grade", group="query", fields={"query": "query", "title": "title"})
+    import_files(store, [folder / "rows.csv"], mapping, "r", 0)
+    journal = Journal(folder / "journal")
+    seed = Instruction(f"Judge. {HOSTILE}", note=notes)
+    evolve(store, Models(RulebookClient(), RulebookClient()), seed, EvolveSettings(rounds=2), journal=journal)
+    journal.close()
+    return store
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    written = report(evolved(folder), folder / "report.html", notes=("Everything here is simulated.",))
+    return (written, *read(written.path))
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(page):
+    _, text, parsed = page
+    assert parsed.fetches == []
+    assert "script" not in parsed.tags
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in text
+    assert "url(" not in text
+    assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
+
+
+def test_a_gain_is_claimed_with_its_interval_and_split(page):
+    written, text, _ = page
+    assert re.search(r"right \d+\.\d points more often", written.headline)
+    assert "untouched test groups" in text
+    assert "Everything here is simulated." in text
+    assert "tfidf" in text  # baselines stand beside the offline teacher
+
+
+def test_every_section_says_how_to_get_its_figures(page):
+    _, text, parsed = page
+    assert parsed.tags.count("section") - 1 == text.count(
+        "how to get this figure"
+    )  # the configuration is its own source
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "words"),
+    [
+        (0.01, 0.05, 0.09, "5.0 points more often"),
+        (-0.01, 0.05, 0.11, "No difference can be claimed"),
+        (-0.09, -0.05, -0.01, "5.0 points less often"),
+    ],
+)
+def test_the_headline_follows_the_interval(low, mean, high, words):
+    row = {"split": "test", "truth": "gold", "groups": 27, "mean": mean, "low": low, "high": high}
+    first, second = headline({"rows": [row]})
+    assert words in first
+    assert "27 untouched test groups" in second
+
+
+def test_an_unmeasured_project_has_a_page_too(tmp_path):
+    project = small_project(tmp_path / "toys")
+    written = report(project.store, tmp_path / "report.html")
+    assert written.headline == "Nothing has been measured yet"
+    assert "unseen kite" not in written.path.read_text()  # samples are not listed
+
+
+def test_the_page_is_replaced_whole(tmp_path):
+    project = small_project(tmp_path / "toys")
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    report(project.store, path)
+    assert path.read_text().startswith("<!doctype html>")
+    assert [p.name for p in tmp_path.iterdir() if "report" in p.name] == ["report.html"]
+
+
+def test_truth_that_changed_later_is_what_the_page_shows(tmp_path):
+    store = evolved(tmp_path)
+    before = read(report(store, tmp_path / "a.html").path)[0]
+    keys = store.frame("select sample_id from samples where split = 'test'")["sample_id"]
+    store.add_labels([Label(k, "gold", "owner", "0", at=now()) for k in keys], "r")
+    assert read(report(store, tmp_path / "b.html").path)[0] != before
+    assert sample_id("a", ("a", "b")) not in before
