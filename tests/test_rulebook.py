@@ -193,11 +193,12 @@ def test_answers_depend_on_the_request_alone():
     assert all(before[pair] == answer[0].text for pair, answer in alone.items())
 
 
-def test_without_rules_the_gold_makes_no_difference():
-    """With no rule to follow, only the overlap of words is left, whatever is true."""
-    answers = ask(prompt_of(Instruction("Judge.")), [{"query": "red lamp", "title": "red lamp"}] * 2)
-    assert [a.text.split("\n")[0] for a in answers] == ["3", "3"]
-    assert answers[0].probs["3"] < 0.6
+def test_without_rules_it_guesses_and_says_how_unsure_it_is():
+    pairs = [{"query": "red lamp", "title": "Red Lamp"}, {"query": "red lamp", "title": "Blue Chair"}]
+    answers = ask(prompt_of(Instruction("Judge.")), pairs)
+    assert [a.text.split("\n")[0] for a in answers] == ["2", "0"]
+    assert all(max(a.probs.values()) < 0.5 for a in answers)
+    assert all(parse_trace(a.text, WORLD.task, strict=True).trace.rules == () for a in answers)
 
 
 @settings(max_examples=60, deadline=None)

@@ -229,7 +229,7 @@ def _parts(policy: Policy) -> Iterator[Policy]:
 # -- one rule -------------------------------------------------------------------------------------
 
 _OTHERWISE = re.compile(
-    r"^(?:otherwise|else|in (?:all|any|every) other cases?|by default"
+    r"^(?:(?:if |when(?:ever)? )?otherwise|else|in (?:all|any|every) other cases?|by default"
     r"|(?:everything|anything|all|any|the) (?:else|other|others|rest)(?: (?:pairs?|cases?|products?|results?|items?))?"
     r"|if no (?:other )?rule (?:fits|applies|matches)|if nothing else (?:fits|applies))\b[ ,:.]*",
     re.I,
