@@ -18,8 +18,6 @@ from store.stats import Ints
 from store.tables import Rejection, Table
 from store.task import Task
 
-_CODE = pl.col("group").cast(pl.Categorical).to_physical().cast(pl.Int64).alias("code")
-
 
 @dataclass(frozen=True, slots=True)
 class Material:
@@ -117,9 +115,9 @@ def _without_grades(table: Table, columns: Columns) -> Material:
         *(pl.col(name).alias(f"f{i}") for i, name in enumerate(columns.fields)),
         pl.lit(None, pl.String).alias("gold"),
         pl.lit(None, pl.String).alias("truth"),
-    ).with_columns(_CODE)
+    )
     fields = tuple(f"f{i}" for i in range(len(columns.fields)))
-    return Material(keyed, None, columns, fields, (), table.rejected, None, None)
+    return Material(_coded(keyed), None, columns, fields, (), table.rejected, None, None)
 
 
 def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Columns) -> Material:
@@ -139,7 +137,7 @@ def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Colu
         truth = pl.select(pl.coalesce(truth, majority.replace("", None))).to_series()
     inner = task.model_copy(update={"fields": fields, "group_by": _alias(task, fields)})
     return Material(
-        frame.with_columns(_CODE, truth=truth).rename(rows.raters),
+        _coded(frame.with_columns(truth=truth)).rename(rows.raters),
         inner,
         columns,
         fields,
@@ -148,6 +146,12 @@ def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Colu
         counts,
         lead,
     )
+
+
+def _coded(frame: pl.DataFrame) -> pl.DataFrame:
+    """With `code`: groups numbered as they come, so that the same file gives the same report."""
+    names = frame.select("group").unique(maintain_order=True).with_columns(code=pl.int_range(pl.len()))
+    return frame.join(names, on="group", how="left", maintain_order="left")
 
 
 def _alias(task: Task, fields: tuple[str, ...]) -> str:

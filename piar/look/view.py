@@ -36,7 +36,7 @@ def _heading(report: LookReport) -> RenderableType:
     head = Text(f"{report.rows:,} {'row' if report.rows == 1 else 'rows'} · {many}", style="bold")
     shares = " · ".join(f"{_plain(g.grade, 14)} {_percent(g.share)}" for g in report.grades)
     if shares:
-        head.append(f" · grade {shares}" if len(head) + len(shares) < 54 else f"\ngrade {shares}")
+        head.append(f" · grade {shares}" if len(head) + len(shares) < 56 else f"\ngrade {shares}")
     line = Table.grid(expand=True)
     line.add_column(ratio=1)
     line.add_column(justify="right", style="dim")
