@@ -38,6 +38,7 @@ def _imports(folder: Path, rows: int, rounds: int) -> None:
 
     def bare() -> None:
         with duckdb.connect(str(folder / f"bare{next(number)}.duckdb")) as con:
+            con.execute("set enable_progress_bar = false")
             con.execute("create table t as select * from read_csv(?)", [str(path)])
 
     def ours(raters: tuple[str, ...] = ()) -> None:

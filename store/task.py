@@ -188,7 +188,10 @@ def check_slices(task: Task) -> None:
 
 def dump_task(task: Task) -> str:
     """The task as TOML; `load_task` reads it back equal."""
-    return tomli_w.dumps(_without_empty(task.model_dump(mode="json")), multiline_strings=True)
+    data = _without_empty(task.model_dump(mode="json"))
+    escaped = tomli_w.dumps(data)
+    # Lines of a text are easier to read one below the other, but TOML would lose a carriage return there.
+    return escaped if r"\r" in escaped else tomli_w.dumps(data, multiline_strings=True)
 
 
 def _without_empty(value: Any) -> Any:
