@@ -1,9 +1,9 @@
-"""`python -m benchmarks [NAME…]`: run all benchmarks, or those named."""
+"""`python -m benchmarks [NAME…]`: run all benchmarks, or those named, each as `python -m benchmarks.NAME` would."""
 
-import importlib
+import runpy
 import sys
 
-NAMES = ("store",)
+NAMES = ("store", "look", "coverage")
 
 
 def main() -> int:
@@ -14,7 +14,9 @@ def main() -> int:
         print(f"No benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}.", file=sys.stderr)
         return 2
     for name in wanted:
-        importlib.import_module(f"benchmarks.{name}").run()
+        sys.argv[1:] = []
+        print(f"== {name}")
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     return 0
 
 

@@ -90,3 +90,7 @@ def _verdicts(folder: Path, rows: int, rounds: int) -> None:
     ways = {"insert of an Arrow table": bare, "record_verdict_table": lambda: store.record_verdict_table(frame, "run")}
     for ratio in compare(ways, rounds):
         print(ratio)
+
+
+if __name__ == "__main__":
+    run()
