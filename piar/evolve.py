@@ -26,7 +26,7 @@ from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_par
 from piar.truth import ceiling, load_truth
 from store.db import Store
 from store.errors import PiarError
-from store.ids import short_hash
+from store.ids import seed_of, short_hash
 from store.journal import Journal
 from store.stats import Result, spend
 from store.types import Instruction, Sample, Split
@@ -183,6 +183,7 @@ def _prepare(
                 f"The {name} split has fewer than two labelled groups: nothing can be learned or shown.",
                 "Label more groups (`piar review push`, or import a file with more), then evolve.",
             )
+    _keep_back(splits, settings)
     budget = _search_budget(settings, splits)
     labeller = Labeller(
         store, models.teacher, journal, run_id=begun.run_id, budget=budget, model=models.teacher_settings,
@@ -194,6 +195,15 @@ def _prepare(
         store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
         [instruction], {instruction.id},
     )  # fmt: skip
+
+
+def _keep_back(splits: dict[Split, list[Sample]], settings: EvolveSettings) -> None:
+    """Move some of train's groups to dev, the same ones for the same seed."""
+    groups = sorted({s.group for s in splits["train"]})
+    order = np.random.default_rng(seed_of(settings.seed, "kept back")).permutation(len(groups))
+    moved = {groups[i] for i in order[: int(settings.kept_back * len(groups))]}
+    splits["dev"] += [s for s in splits["train"] if s.group in moved]
+    splits["train"] = [s for s in splits["train"] if s.group not in moved]
 
 
 def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> Budget:

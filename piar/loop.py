@@ -29,6 +29,8 @@ class EvolveSettings(Settings):
         patience: rounds without a better candidate after which the search ends.
         seed: of every random choice.
         truth: what is held true: `gold`, `majority` of the raters, or `votes` (soft).
+        kept_back: share of train's groups that no reviser is shown; they join dev in driving the search. With few
+            groups a reviser fits the ones it sees, and dev alone (a tenth) is too small to notice.
         train_rows: rows of train judged under a parent in one round, in whole groups.
         block: rows of dev between two decisions of a race.
         max_calls: cap on requests to teacher and reviser together, final test included.
@@ -39,6 +41,7 @@ class EvolveSettings(Settings):
     patience: int = Field(default=3, ge=1)
     seed: int = 0
     truth: TruthMode = "gold"
+    kept_back: float = Field(default=0.35, ge=0, lt=1)
     train_rows: int = Field(default=4000, ge=1)
     block: int = Field(default=100, ge=1)
     max_calls: int | None = None

@@ -9,7 +9,7 @@ the same groups gets harder; the ledger is the store's `decisions`.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -44,7 +44,9 @@ class PromotionSettings(Settings):
 
     Attributes:
         alpha: chance of a false promotion over all tests on the same holdout groups.
-        margin: loss of a grade's F1 or a slice's accuracy that is borne, as a share (.05: five points).
+        metric: of a grade: `recall`, or `f1`. Lost recall that precision makes up for (F1 does not fall) is no
+            harm: a champion that gives one grade to everything has that grade's recall at 1.
+        margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
         guard_alpha: familywise level at which a loss beyond the margin counts as real.
         min_support: rows that a grade or slice needs to be guarded at all.
         warn_uses: tests on the same holdout after which a warning is given.
@@ -52,6 +54,7 @@ class PromotionSettings(Settings):
     """
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    metric: Literal["recall", "f1"] = "recall"
     margin: float = Field(default=0.05, ge=0)
     guard_alpha: float = Field(default=0.10, gt=0, lt=0.5)
     min_support: int = 30
@@ -87,7 +90,7 @@ class Guard:
     """Whether one grade or slice is worse off.
 
     Attributes:
-        change: of the grade's F1, or the slice's accuracy.
+        change: of the grade's recall (or F1), or of the slice's accuracy.
         harm_p: chance of such a loss if there were none, adjusted for all guards (Holm).
         holds_p: chance of so little loss if it were as large as the margin, adjusted likewise.
         state: `holds` (shown not to lose more than the margin), `harm`, or `unclear`.
@@ -180,29 +183,30 @@ def _reason(gain: Gain, level: float, harmed: Sequence[Guard], settings: Promoti
 
 
 def guard(paired: Paired, task: Task, settings: PromotionSettings, seed: int) -> list[Guard]:
-    """One guard for each grade (F1) and slice (accuracy) with enough rows.
+    """One guard for each grade and slice (accuracy) with enough rows.
 
-    F1, not recall: a champion that gives one grade to everything has that grade's recall at 1, and
-    whatever is better loses some of it. F1 is no sum over groups, so its test runs on the groups'
-    jackknife pseudo-values.
+    A ratio such as F1 is no sum over groups, so its test runs on the groups' jackknife pseudo-values.
     """
     codes, count = group_codes(paired.groups)
-    found: list[tuple[str, int, float, Floats]] = []
+    found: list[tuple[str, int, float, Floats, bool]] = []  # name, rows, change, pseudo-values, made up for
     for position, symbol in enumerate(task.symbols):
         is_grade = paired.truth == position
         if is_grade.sum() >= settings.min_support:
-            before, after = (_f1_parts(is_grade, p == position) for p in (paired.before, paired.after))
-            sums = group_sums(np.concatenate([before, after], axis=1), codes, count)
-            found.append((f"grade {symbol}", int(is_grade.sum()), *_pseudo_values(sums, _f1_change)))
+            said = [p == position for p in (paired.before, paired.after)]
+            parts = {m: np.concatenate([_PARTS[m](is_grade, s) for s in said], axis=1) for m in _PARTS}
+            measured = _pseudo_values(group_sums(parts[settings.metric], codes, count), _change)
+            made_up = float(_change(parts["f1"].sum(axis=0))) >= 0
+            found.append((f"grade {symbol}", int(is_grade.sum()), *measured, made_up))
     for name, mask in paired.slices.items():
         if mask.sum() >= settings.min_support:
             rows = np.stack([(paired.score_after - paired.score_before) * mask, mask.astype(float)], axis=1)
-            found.append((f"slice {name}", int(mask.sum()), *_pseudo_values(group_sums(rows, codes, count), _mean)))
-    harm = holm([sign_flip_test(-values, seed=seed) for *_, values in found])
-    holds = holm([sign_flip_test(values + settings.margin, seed=seed) for *_, values in found])
+            measured = _pseudo_values(group_sums(rows, codes, count), _share)
+            found.append((f"slice {name}", int(mask.sum()), *measured, False))
+    harm = holm([sign_flip_test(-values, seed=seed) for _, _, _, values, _ in found])
+    holds = holm([sign_flip_test(values + settings.margin, seed=seed) for _, _, _, values, _ in found])
     return [
-        Guard(name, n, change, h, p, _state(change, h, p, settings))
-        for (name, n, change, _), h, p in zip(found, harm, holds, strict=True)
+        Guard(name, n, change, h, p, "unclear" if made_up and change < 0 else _state(change, h, p, settings))
+        for (name, n, change, _, made_up), h, p in zip(found, harm, holds, strict=True)
     ]
 
 
@@ -218,12 +222,16 @@ def _f1_parts(truth: Any, said: Any) -> Floats:
     return np.stack([2 * hits, truth.astype(float) + said.astype(float)], axis=1)
 
 
-def _f1_change(sums: Floats) -> Floats:
+def _recall_parts(truth: Any, said: Any) -> Floats:
+    """(N, 2): hits, and what was to be hit."""
+    return np.stack([(truth & said).astype(float), truth.astype(float)], axis=1)
+
+
+_PARTS = {"f1": _f1_parts, "recall": _recall_parts}
+
+
+def _change(sums: Floats) -> Floats:
     return _share(sums[..., 2:]) - _share(sums[..., :2])
-
-
-def _mean(sums: Floats) -> Floats:
-    return _share(sums)
 
 
 def _share(sums: Floats) -> Floats:

@@ -209,6 +209,8 @@ def gate(
         return "copies text from a sample"
     if contradiction(instruction):
         return "contradicts itself"
+    if len({tuple(w) for w in words.values()}) < len(words):
+        return "says the same twice"
     return None
 
 

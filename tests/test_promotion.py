@@ -1,0 +1,143 @@
+"""Promotion works on groups: chance is not promoted, harm is refused, wear is counted."""
+
+import numpy as np
+import pytest
+from worlds import TASK, fill
+
+from piar.promotion import (
+    Ledger,
+    Paired,
+    PromotionSettings,
+    accept,
+    check_uses,
+    confirm,
+    fingerprints,
+    ledger,
+    power,
+    record,
+    reject,
+    waiting,
+)
+from store.errors import PiarError
+
+SETTINGS = PromotionSettings()
+FRESH = Ledger((), 0)
+
+
+def paired(before, after, truth, groups, slices=None):
+    return Paired(groups, truth, before, after, (before == truth) * 1.0, (after == truth) * 1.0, slices or {})
+
+
+def rows(seed, groups=60, size=8, lift=0.0, shared=0.5):
+    """Two judges whose rightness is alike within a group; the second gains `lift` on average."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), size)
+    truth = rng.integers(0, 3, groups * size)
+    wrong = (truth + 1) % 3
+
+    def judge(p):
+        chance = np.clip(p + shared * rng.normal(size=groups), 0, 1)[group]
+        return np.where(rng.random(len(group)) < chance, truth, wrong)
+
+    return paired(judge(0.5), judge(0.5 + lift), truth, group)
+
+
+def test_chance_is_promoted_at_most_at_the_level_where_rows_would_promote_it_often():
+    outcomes = [confirm("b", "a", rows(seed), TASK, FRESH, SETTINGS, seed) for seed in range(100)]
+    assert sum(o.passed for o in outcomes) <= 6
+    assert sum(o.mcnemar_p <= SETTINGS.alpha for o in outcomes) >= 20
+
+
+def test_a_real_gain_is_promoted_and_counted():
+    outcome = confirm("b", "a", rows(0, groups=200, lift=0.3), TASK, FRESH, SETTINGS, 0)
+    assert outcome.passed
+    assert outcome.fixed - outcome.broke == pytest.approx(outcome.gain.mean * outcome.n)
+    assert all(g.state == "holds" for g in outcome.guards)
+    assert "points on the holdout" in outcome.reason
+
+
+def planted(groups=100, size=10):
+    """Gains 4 points overall and loses more than 10 on grade 2, the shape of a published case."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(groups), size)
+    truth = rng.choice(3, p=[0.45, 0.4, 0.15], size=groups * size)
+    before = np.where(rng.random(len(group)) < 0.75, truth, (truth + 1) % 3)
+    after = before.copy()
+    after[(before != truth) & (truth < 2) & (rng.random(len(group)) < 0.35)] = -2
+    after = np.where(after == -2, truth, after)
+    after[(before == truth) & (truth == 2) & (rng.random(len(group)) < 0.22)] = 0
+    return paired(before, after, truth, group)
+
+
+def test_a_gain_that_costs_one_grade_is_refused():
+    data = planted()
+    recall = [np.mean(j[data.truth == 2] == 2) for j in (data.before, data.after)]
+    assert recall[0] - recall[1] > 0.10
+    outcome = confirm("b", "a", data, TASK, FRESH, SETTINGS, 0)
+    assert outcome.gain.mean > 0.04
+    assert outcome.gain.p_value < 0.001
+    assert not outcome.passed
+    assert [g.name for g in outcome.guards if g.state == "harm"] == ["grade 2"]
+    assert next(g.change for g in outcome.guards if g.name == "grade 2") == pytest.approx(recall[1] - recall[0])
+    by_f1 = confirm("b", "a", data, TASK, FRESH, PromotionSettings(metric="f1", margin=0.03), 0)
+    assert not by_f1.passed
+    assert confirm("b", "a", data, TASK, FRESH, PromotionSettings(margin=0.5), 0).passed
+
+
+def test_recall_that_precision_makes_up_for_is_no_harm():
+    data = rows(2, groups=200, lift=0.4)
+    constant = paired(np.zeros_like(data.truth), data.after, data.truth, data.groups)
+    outcome = confirm("b", "a", constant, TASK, FRESH, SETTINGS, 0)
+    assert next(g.change for g in outcome.guards if g.name == "grade 0") < -0.05
+    assert outcome.passed
+
+
+def test_a_slice_is_guarded_too_when_it_has_enough_rows():
+    data = rows(1, groups=200, lift=0.3)
+    harmed = np.arange(len(data.truth)) % 10 == 0
+    after = np.where(harmed, (data.truth + 1) % 3, data.after)
+    guarded = paired(data.before, after, data.truth, data.groups, {"tenth": harmed})
+    outcome = confirm("b", "a", guarded, TASK, FRESH, SETTINGS, 0)
+    assert [g.name for g in outcome.guards if g.state == "harm"] == ["slice tenth"]
+    loose = PromotionSettings(min_support=10_000)
+    assert confirm("b", "a", guarded, TASK, FRESH, loose, 0).guards == ()
+
+
+def test_levels_shrink_with_use_and_a_worn_holdout_is_refused(tmp_path):
+    store, _ = fill(tmp_path, [("q", "t", "holdout", "1")])
+    groups = [f"q{i}" for i in range(10)]
+    detail = {"holdout_groups": fingerprints(groups), "level": 0.03}
+    for run in range(4):
+        record(store, "promotion", f"i{run}", "seed", "refused", "why", detail, "piar", f"run{run}")
+        record(store, "promotion", f"i{run}", "seed", "refused", "why", detail, "piar", f"run{run}")
+    used = ledger(store, groups, "run3")
+    assert used.uses == 3
+    assert used.spent == (0.03,) * 3
+    half = ledger(store, groups[:5] + [f"new{i}" for i in range(5)], "")
+    assert half.uses == 2
+    assert check_uses(half, SETTINGS) is None
+    assert "stricter" in check_uses(used, SETTINGS)
+    with pytest.raises(PiarError, match="prove nothing more"):
+        check_uses(used, PromotionSettings(max_uses=3))
+
+
+def test_a_proposal_waits_until_a_person_decides(tmp_path):
+    store, _ = fill(tmp_path, [("q", "t", "holdout", "1")])
+    with pytest.raises(PiarError, match="No proposal is waiting"):
+        accept(store, "Ann")
+    for run, decide in (("a", accept), ("b", reject), ("c", accept)):
+        record(store, "promotion", "i1", "seed", "proposed", "why", {}, "piar", run)
+        record(store, "promotion", "i2", "seed", "refused", "why", {}, "piar", run)
+        assert waiting(store) == "i1"
+        assert decide(store, "Ann") == "i1"
+        assert waiting(store) is None
+
+
+def test_power_says_what_more_groups_would_bring():
+    told = power([f"q{i // 8}" for i in range(216)], 0.05)
+    assert told.groups == 27
+    assert 0.05 < told.detectable < 0.25
+    halved = power([f"q{i // 8}" for i in range(8 * told.groups_to_halve)], 0.05)
+    assert halved.detectable == pytest.approx(told.detectable / 2, rel=0.02)
+    assert "27 groups" in told.sentence()
+    assert "nothing can be shown" in power(["q"] * 5, 0.05).sentence()
