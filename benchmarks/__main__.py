@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-NAMES = ("store", "look", "coverage")
+NAMES = ("store", "look", "coverage", "teacher")
 
 
 def main() -> int:

@@ -311,6 +311,15 @@ def test_other_fields_grades_and_steps():
     assert traces[2].steps["why"] == "The body has more than 5 words."
 
 
+def test_fields_may_have_any_name():
+    sample = {"Search Query": "red lamp", "Product title 2": "Red Lamp", "grade": "3", "": "x"}
+    rules = (Rule("R01", "Every word of the search query appears in the product title 2.", "3"),)
+    prompt = prompt_of(Instruction("Judge.", rules))
+    completion = CLIENT.generate([Request("k", judge_messages(prompt, sample), WORLD.task.symbols)])[0]
+    assert completion.failure is None
+    assert parse_trace(completion.text, WORLD.task, strict=True).trace.rules == ("R01",)
+
+
 def test_rules_that_cannot_be_followed_are_named():
     rules = (Rule("R01", "The product is tasteful.", "3"), Rule("R02", "Every word of the query is in the title.", "3"))
     prompt = prompt_of(Instruction("Judge.", rules))

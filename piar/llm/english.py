@@ -80,8 +80,8 @@ def _field_names(fields: tuple[str, ...]) -> tuple[re.Pattern[str], Mapping[str,
         if owners:
             for called in group:
                 names.setdefault(called, owners[0])
-    known = sorted(names, key=len, reverse=True)
-    pattern = r"\b(?:(?:the|an?|its|their|this) |(?<!not ))(" + "|".join(map(re.escape, known)) + r")\b"
+    known = sorted((name for name in names if name.strip()), key=len, reverse=True) or ["\0"]
+    pattern = r"(?<!\w)(?:(?:the|an?|its|their|this) |(?<!not ))(" + "|".join(map(re.escape, known)) + r")(?!\w)"
     return re.compile(pattern + r"(?:'s?)?(?: (?:field|string|column)\b)?"), names
 
 

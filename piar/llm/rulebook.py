@@ -41,13 +41,14 @@ class _Rule:
 
 
 class _Judge:
-    """A rulebook compiled for one set of fields."""
+    """A rulebook, compiled."""
 
-    def __init__(self, rulebook: Rulebook, fields: tuple[str, ...]) -> None:
+    def __init__(self, rulebook: Rulebook) -> None:
         self.rulebook = rulebook
         self.grades = rulebook.grades
         grades = tuple(Grade(symbol=symbol, value=float(i)) for i, symbol in enumerate(self.grades))
-        self.task = Task(name="asked", group_by="", fields=fields, grades=grades, steps=rulebook.steps)
+        # Only the answer's format is asked of this task: its grades and steps.
+        self.task = Task(name="asked", group_by="sample", fields=("sample",), grades=grades, steps=rulebook.steps)
         self._rules = [_compiled(clause, rulebook) for clause in rulebook.clauses]
         self._guesses = {symbol: self._guess(symbol) for symbol in self.grades}
 
@@ -100,7 +101,7 @@ def _step(step: Step, policy: str, said: str) -> str:
 @lru_cache(maxsize=512)
 def _judge_for(prompt: str, grades: tuple[str, ...], fields: tuple[str, ...]) -> _Judge | None:
     rulebook = read_rulebook(prompt, grades, fields)
-    return _Judge(rulebook, fields) if len(rulebook.grades) > 1 else None
+    return _Judge(rulebook) if len(rulebook.grades) > 1 else None
 
 
 class RulebookClient:
