@@ -5,7 +5,7 @@ for four bytes and an answer for its limit, and the forecast says so. A reservat
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,12 +68,24 @@ def forecast(store: "Store", settings: "ModelSettings", requests: "Iterable[Requ
     seen = _earlier(store, settings.model)
     tokens_in, tokens_out = size // BYTES_A_TOKEN, round(count * seen[1]) if seen else limit
     basis = f"answers as long as {seen[0]:,} earlier ones" if seen else "every answer as long as its limit"
-    cached = settings.price.input
-    cost = (tokens_in * cached + tokens_out * settings.price.output) / 1e6
+    cost = (tokens_in * settings.price.input + tokens_out * settings.price.output) / 1e6
     return Forecast(
         settings.model, settings.host, store.task.fields, count, tokens_in, tokens_out, cost,
         f"{BYTES_A_TOKEN} bytes a token, {basis}",
     )  # fmt: skip
+
+
+def scaled(found: Forecast, asked: int) -> Forecast:
+    """The same requests, but `asked` of them at most."""
+    share = asked / found.asked if found.asked else 0.0
+    return replace(
+        found,
+        asked=asked,
+        tokens_in=round(found.tokens_in * share),
+        tokens_out=round(found.tokens_out * share),
+        cost_usd=found.cost_usd * share,
+        basis=f"at most; {found.basis}",
+    )
 
 
 def _earlier(store: "Store", model: str) -> tuple[int, float] | None:

@@ -236,6 +236,10 @@ class Labeller:
         report.seconds = time.monotonic() - started
         return report
 
+    def requests(self, batches: Sequence[Batch]) -> Iterator[Request]:
+        """Every request of these batches, known or not, in order. Nothing is asked."""
+        return (ask.request for ask in self._asks(batches))
+
     def pending(self, batches: Sequence[Batch]) -> Iterator[Request]:
         """The requests that `judge` would send, in order. Nothing is asked and nothing is charged."""
         for asks in _chunks(self._asks(batches), self.settings.chunk):

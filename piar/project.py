@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, SHOP, STORE, TASK, adopt, make, simulate_shop
+from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, PROPOSAL, SHOP, STORE, TASK, adopt, make, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from piar.report import ReportFile
     from piar.score import Scored
     from piar.show import Difference
+    from piar.status import Status
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
@@ -373,6 +374,26 @@ class Project:
             self.accept(by="auto")
         return report
 
+    def forecast_evolve(self, **settings: Any) -> "Forecast":
+        """What `evolve` with the same settings would ask of the teacher at most; nothing is asked.
+
+        Each round judges the train batch once and every candidate on dev; the end judges two instructions on holdout
+        and test. Races drop candidates early, so that a search usually takes far less.
+        """
+        from piar.evolve import EvolveSettings
+        from piar.forecast import forecast, scaled
+
+        asked = {key: value for key, value in settings.items() if value is not None}
+        chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})
+        sizes = dict(self.sql("select split, count(*) from samples join truth using (sample_id) group by split").rows())
+        train = min(chosen.train_rows, sizes.get("train", 0))
+        a_round = train + (chosen.revision.candidates + 1) * sizes.get("dev", 0)
+        final = 2 * (sizes.get("holdout", 0) + sizes.get("test", 0))
+        most = sizes.get("dev", 0) + chosen.rounds * a_round + final
+        with self._labeller("") as labeller:
+            one = forecast(self.store, self.config.teacher, labeller.requests([self._batch("split = 'dev'", None, 1)]))
+        return scaled(one, min(most, chosen.max_calls or most))
+
     def proposal(self) -> "Instruction":
         """What waits in `instruction.proposed.md`."""
         from piar.acceptance import proposal
@@ -424,6 +445,13 @@ class Project:
         from piar.sql import query
 
         return query(self.store, statement)
+
+    def status(self) -> "Status":
+        """What is stale, what comes next and what that would cost; see `piar.status.status`."""
+        from piar.status import status
+
+        waits = (self.folder / PROPOSAL).exists()
+        return status(self.store, self.config.teacher, self.instruction(), proposal=waits)
 
     def doctor(self) -> "list[Check]":
         """What works here and what does not; see `piar.doctor.diagnose`."""

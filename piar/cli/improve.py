@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from piar.cli.options import MaxCalls, MaxUsd
+from piar.cli.options import DryRun, MaxCalls, MaxUsd
 from piar.cli.progress import meter
-from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
+from piar.cli.verb import Answer, Panel, group, messages, open_project, plain, verb
 
 if TYPE_CHECKING:
     from piar.acceptance import Decision
@@ -42,6 +42,7 @@ def evolve(
     restart: Annotated[
         bool, typer.Option("--restart", help="Abandon a search that was cut off, or search anew.")
     ] = False,
+    dry_run: DryRun = False,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
 ) -> Answer:
@@ -54,8 +55,12 @@ def evolve(
     Example: `piar evolve --rounds 4 --max-usd 10`
     """
     from piar.cli.evolving import event_line, evolve_view
+    from piar.cli.views import forecast_view
 
     project = open_project()
+    if dry_run:
+        found = project.forecast_evolve(rounds=rounds, max_calls=max_calls)
+        return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
     out = messages()
 
     def told(event: "Event") -> None:

@@ -1,4 +1,4 @@
-"""Verbs that look and change nothing: report, export, sql, doctor."""
+"""Verbs that look and change nothing: status, report, export, sql, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +11,22 @@ from piar.export import What
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
+    verb(app, "status", Panel.LOOK)(status)
     verb(app, "report", Panel.LOOK)(report)
     verb(app, "export", Panel.LOOK)(export)
     verb(app, "sql", Panel.LOOK)(sql)
     verb(app, "doctor", Panel.LOOK)(doctor)
+
+
+def status() -> Answer:
+    """Where the project stands: what it holds, what is stale, what comes next and what that would cost.
+
+    Example: `piar status`
+    """
+    from piar.cli.views import status_view
+
+    found = open_project().status()
+    return Answer({"holds": found.holds, "stale": found.stale, "next": found.next}, status_view(found))
 
 
 def report(

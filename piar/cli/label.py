@@ -6,7 +6,7 @@ import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.progress import meter
-from piar.cli.verb import Answer, Panel, open_project, verb
+from piar.cli.verb import Answer, Panel, open_project, plain, verb
 from store.types import Split
 
 Instruction = Annotated[
@@ -44,7 +44,7 @@ def label(
     project = open_project()
     if dry_run:
         found = project.forecast_label(where, instruction=instruction, votes=votes)
-        return Answer({"dry_run": True, **_plain(found)}, forecast_view(found))
+        return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
     with meter("judging") as show:
         report, receipt = project.label(
             where, instruction=instruction, votes=votes, budget=budget(max_usd, max_calls), on_progress=show
@@ -80,7 +80,7 @@ def score(
     project = open_project()
     if dry_run:
         found = project.forecast_label(f"split = '{split}'", instruction=instruction, votes=1)
-        return Answer({"dry_run": True, **_plain(found)}, forecast_view(found))
+        return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
     with meter("judging") as show:
         scored, receipt = project.score(
             judge, split, instruction=instruction, against=against, budget=budget(max_usd, max_calls), on_progress=show
@@ -99,9 +99,3 @@ def score(
     if scored.gained:
         document |= {"gain": scored.gained.gain, "gain_majority": scored.gained.majority}
     return Answer(document, score_view(scored, receipt))
-
-
-def _plain(found: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(found)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt
     from piar.project import Imported
     from piar.score import Measured, Scored
+    from piar.status import Status, Step
     from store.stats import Gain, Interval
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -173,3 +174,23 @@ def _gain(scored: "Scored") -> list[tuple[str, RenderableType]]:
     over = gained.against.instruction or gained.against.name
     lines: list[tuple[str, RenderableType]] = [("gain", f"over {over}: {gain_line(gained.gain)}")]
     return lines + ([("", f"against the majority: {gain_line(gained.majority)}")] if gained.majority else [])
+
+
+def status_view(found: "Status") -> RenderableType:
+    """Counts, what is stale, and the next commands with their price."""
+    holds = found.holds
+    splits = " · ".join(f"{name} {n:,}" for name, n in holds["samples"].items()) or "none"
+    lines: list[tuple[str, RenderableType]] = [
+        ("instruction", f"{holds['instruction']}, {holds['rules']} rules"),
+        ("samples", f"{splits} ({holds['labelled']:,} labelled)"),
+    ]
+    lines += [("stale", f"{s.what}: {s.why} ({s.fix})") for s in found.stale]
+    lines += [("next", Text.assemble((step.command, "bold"), f"  {step.why}{_price(step)}")) for step in found.next]
+    return facts(lines if found.next else [*lines, ("next", "nothing is due")])
+
+
+def _price(step: "Step") -> str:
+    if not step.calls:
+        return ""
+    cost = "at a cost that --dry-run tells" if step.cost_usd is None else f"about ${step.cost_usd:,.2f}"
+    return f": {step.calls:,} calls, {cost}"

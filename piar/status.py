@@ -1,0 +1,182 @@
+"""Where a project stands: what it holds, what is stale, what comes next and what that would cost."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from piar.llm.connect import ModelSettings
+    from store.db import Store
+    from store.types import Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Something that newer knowledge has overtaken."""
+
+    what: str
+    why: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next. `cost_usd` is None where earlier answers of this teacher tell nothing yet."""
+
+    command: str
+    why: str
+    calls: int = 0
+    cost_usd: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Counts, and what follows from them."""
+
+    holds: dict[str, Any]
+    stale: tuple[Stale, ...]
+    next: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the rules below look at.
+
+    Attributes:
+        to_judge: train and pool rows that the teacher has not judged under the present instruction.
+        older: of those, rows that it has judged under another one.
+        price: dollars for one call of this teacher, None when unknown.
+        unscored: labelled test rows without a verdict under the present instruction.
+        last: verb -> when it was last done.
+        cut_off: a search that did not end, or None.
+    """
+
+    samples: int
+    labelled: int
+    to_judge: int
+    older: int
+    price: float | None
+    unscored: int
+    last: dict[str, Any]
+    cut_off: str | None
+    proposal: bool
+
+
+def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, proposal: bool) -> Status:
+    """Look at the store and say where the project stands; nothing is asked and nothing is changed.
+
+    Args:
+        teacher: prices what comes next.
+        current: the instruction in force.
+        proposal: whether one waits.
+    """
+    state = _read(store, teacher, current, proposal)
+    counts = store.frame("select split, count(*) as n from samples group by split order by split").rows()
+    holds = {
+        "instruction": current.id,
+        "rules": len(current.rules),
+        "samples": dict(counts),
+        "labelled": state.labelled,
+    }
+    stale = tuple(found for rule in _STALE for found in rule(state))
+    return Status(holds, stale, tuple(step for rule in _NEXT for step in rule(state)))
+
+
+def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
+    judge = f"teacher:{teacher.model}"
+    row = store.frame(
+        """with mine as (select distinct sample_id from verdicts
+                         where judge = $1 and instruction = $2 and grade is not null),
+                other as (select distinct sample_id from verdicts where judge = $1 and instruction <> $2),
+                every as (select sample_id, split, sample_id in (select sample_id from truth) as labelled,
+                                 sample_id in (from mine) as judged, sample_id in (from other) as older from samples)
+           select count(*), count(*) filter (labelled),
+                  count(*) filter (split in ('train', 'pool') and not judged),
+                  count(*) filter (split in ('train', 'pool') and not judged and older),
+                  (select avg(cost_usd) from completions where model = $3 and failure is null),
+                  count(*) filter (split = 'test' and labelled and not judged)
+           from every""",
+        [judge, current.id, teacher.model],
+    ).row(0)
+    last = store.frame(
+        "select verb, max(started) as at_time from runs join run_events using (run_id) "
+        "where status = 'done' group by verb"
+    ).rows()
+    cut_off = store.frame(
+        "select run_id from runs r where verb = 'evolve' and not exists (select 1 from run_events e "
+        "where e.run_id = r.run_id and e.status in ('done', 'failed', 'abandoned')) order by started desc limit 1"
+    )
+    free = 0.0 if teacher.host is None else None
+    price = free if row[4] is None else float(row[4])
+    found = str(cut_off.item()) if cut_off.height else None
+    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal)
+
+
+# -- what is stale --------------------------------------------------------------------------------
+
+
+def _search_is_behind(state: _State) -> Iterator[Stale]:
+    evolved, imported = state.last.get("evolve"), state.last.get("import")
+    if evolved and imported and imported > evolved:
+        yield Stale("the search", "rows were imported after the last evolve", "piar evolve")
+
+
+def _labels_are_behind(state: _State) -> Iterator[Stale]:
+    if state.older:
+        yield Stale("labels", f"{state.older:,} rows were judged under an older instruction only", "piar label")
+
+
+def _score_is_behind(state: _State) -> Iterator[Stale]:
+    if state.unscored and "score" in state.last:
+        yield Stale("the score", f"{state.unscored:,} test rows are unjudged under this instruction", "piar score")
+
+
+def _mining_is_behind(state: _State) -> Iterator[Stale]:
+    mined, labelled = state.last.get("mine"), state.last.get("label")
+    if mined and labelled and labelled > mined:
+        yield Stale("signals and the queue", "verdicts came in after the last mine", "piar mine")
+
+
+_STALE: tuple[Callable[[_State], Iterator[Stale]], ...] = (
+    _search_is_behind,
+    _labels_are_behind,
+    _score_is_behind,
+    _mining_is_behind,
+)
+
+# -- what comes next ------------------------------------------------------------------------------
+
+
+def _import(state: _State) -> Iterator[Step]:
+    if not state.samples:
+        yield Step("piar import FILE", "the store is empty")
+
+
+def _decide(state: _State) -> Iterator[Step]:
+    if state.proposal:
+        yield Step("piar show proposal", "a proposal waits: accept or reject it")
+
+
+def _go_on(state: _State) -> Iterator[Step]:
+    if state.cut_off:
+        yield Step("piar evolve", f"{state.cut_off} was cut off; it goes on where it was", cost_usd=None)
+
+
+def _evolve(state: _State) -> Iterator[Step]:
+    if state.labelled and "evolve" not in state.last and not state.cut_off:
+        yield Step("piar evolve --dry-run", f"{state.labelled:,} labelled rows wait to teach the rules", cost_usd=None)
+
+
+def _label(state: _State) -> Iterator[Step]:
+    if state.to_judge:
+        cost = None if state.price is None else state.price * state.to_judge
+        yield Step("piar label", "train and pool rows without a verdict", state.to_judge, cost)
+
+
+def _score(state: _State) -> Iterator[Step]:
+    if state.unscored:
+        cost = None if state.price is None else state.price * state.unscored
+        yield Step("piar score --split test", "how good it is on rows that nobody has used", state.unscored, cost)
+
+
+_NEXT: tuple[Callable[[_State], Iterator[Step]], ...] = (_import, _decide, _go_on, _evolve, _label, _score)

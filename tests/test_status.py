@@ -1,0 +1,50 @@
+import pytest
+
+from piar.project import Project
+from tests.small_project import small_project
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Project:
+    return Project.init(tmp_path_factory.mktemp("status") / "shop", example="shop", pairs=300)
+
+
+def commands(project: Project) -> list[str]:
+    return [step.command for step in project.status().next]
+
+
+def test_it_tells_the_next_steps_and_their_price(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    found = project.status()
+    assert found.holds["samples"] == {"pool": 1, "test": 2, "train": 2}
+    assert [(s.command, s.calls, s.cost_usd) for s in found.next] == [
+        ("piar evolve --dry-run", 0, None),
+        ("piar label", 3, 0.0),
+        ("piar score --split test", 2, 0.0),
+    ]
+    assert found.stale == ()
+
+
+def test_a_teacher_that_costs_money_has_a_price_only_after_it_was_asked(tmp_path) -> None:
+    small_project(tmp_path / "toys")
+    project = Project.open(tmp_path / "toys", ["teacher.model=openai:m", "teacher.base_url=https://example.org/v1"])
+    assert {s.cost_usd for s in project.status().next} == {None}
+
+
+def test_an_edited_instruction_makes_labels_and_score_stale(shop) -> None:
+    shop.label()
+    shop.score()
+    assert commands(shop) == ["piar evolve --dry-run"]
+    assert shop.status().stale == ()
+    path = shop.folder / "instruction.md"
+    path.write_text(path.read_text() + '- **R90** → 0: The title contains "kite".\n')
+    assert [s.what for s in shop.status().stale] == ["labels", "the score"]
+    assert commands(shop) == ["piar evolve --dry-run", "piar label", "piar score --split test"]
+
+
+def test_an_empty_store_wants_rows_and_a_proposal_wants_a_decision(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    with project.store.write() as con:
+        con.execute("delete from samples; delete from labels")
+    (tmp_path / "toys" / "instruction.proposed.md").write_text("x")
+    assert commands(project) == ["piar import FILE", "piar show proposal"]
