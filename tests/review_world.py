@@ -131,6 +131,11 @@ class Desk:
                     raise ConnectionError("the network went away")
             self._of(project).extend({**t, "annotations": []} for t in tasks[start : start + self.chunk])
 
+    def rename(self, project: int, title: str) -> None:
+        names = list(self.projects)
+        names[project] = title
+        self.projects = dict(zip(names, self.projects.values(), strict=True))
+
     def tasks(self, project: int) -> list[dict[str, Any]]:
         return self._of(project)
 
@@ -138,7 +143,9 @@ class Desk:
         """Everyone answers their own project."""
         ids = {name: i for i, name in self.people.items()}
         for title, tasks in self.projects.items():
-            person = next(p for p in batch.annotators if title.endswith(p))
+            person = next(p for p in batch.annotators if p in title)
+            if f" {batch.name} " not in title:
+                continue
             rng = random.Random(f"{seed}{person}")
             for n, task in enumerate(tasks):
                 grade = answer(truth[task["data"]["sample_key"]], accuracy[person], rng)

@@ -177,7 +177,7 @@ def test_odd_exports_are_counted_and_lose_nothing(world):
     ]
     pulled = Pulled()
     read_tasks(
-        tasks, TASK, pulled, owner=ANNOTATORS[0], users={1: ANNOTATORS[0]}, assigned=set(keys) | {"gone"}, batch="w47"
+        tasks, TASK, pulled, owner=ANNOTATORS[0], users={1: ANNOTATORS[0]}, assigned=set(keys) | {"gone"}, batch=batch
     )
     said = {(keys.index(label.sample_id), label.annotator, label.grade, label.flags) for label in pulled.labels}
     assert said == {
@@ -206,6 +206,29 @@ def test_status_finds_the_better_annotator_and_the_planted_agreement(world):
     assert found.agreement.alpha.low < found.agreement.alpha.value < found.agreement.alpha.high
     both = np.array(found.agreement.confusion["ann@example.com / bob@example.com"])
     assert both.sum() == found.agreement.items
+
+
+def test_disputed_rows_are_settled_with_all_opinions_shown_and_finished_batches_are_archived(world):
+    store, truth = world
+    settings = SETTINGS.model_copy(update={"overlap": 1.0, "random": 1.0})
+    batch, desk = batch_of(store, settings=settings), Desk()
+    push(store, desk, batch, INSTRUCTION)
+    desk.annotate(batch, truth, {ANNOTATORS[0]: 1.0, ANNOTATORS[1]: 0.5})
+    pull(store, desk, batch, "r1")
+    settle = batch_of(store, "settle", adjudicate="w47")
+    disputed = store.frame(
+        "select sample_id from label where batch = 'w47' group by sample_id having count(distinct grade) > 1"
+    )
+    assert {a.sample_id for a in settle.assignments} == set(disputed["sample_id"])
+    assert len(settle.assignments) == disputed.height  # one answer settles it
+    push(store, desk, settle, INSTRUCTION)
+    assert all(title.startswith("done: ") for title in desk.projects if " w47 " in title)
+    shown = [t["data"]["said"] for title, tasks in desk.projects.items() if " settle " in title for t in tasks]
+    assert all("ann@example.com" in said and "bob@example.com" in said for said in shown)
+    desk.annotate(settle, truth, dict.fromkeys(ANNOTATORS, 1.0))
+    pull(store, desk, settle, "r2")
+    assert not store.frame("select blind from label where batch = 'settle'")["blind"].any()
+    assert push(store, desk, batch, INSTRUCTION).pushed == 0  # archived, not forgotten
 
 
 def test_gold_that_two_people_contradict_is_counted(world):
@@ -293,7 +316,7 @@ def test_the_page_is_xml_whatever_the_task_says_and_keys_are_distinct():
         ask='<b>"Urgent"?</b> & why',
         grades=(Grade(symbol="low", value=0), Grade(symbol="high", value=1, meaning="]]> <Choice/> $x")),
     )
-    root = ET.fromstring(page(words, INSTRUCTION))
+    root = ET.fromstring(page(words, INSTRUCTION, suggestions=True))
     captions = [c.get("value") for c in root.iter("Choice")]
     assert any("]]> <Choice/>" in c for c in captions)
     assert all(not c.startswith("$x") and "$x" not in c for c in captions)

@@ -44,6 +44,9 @@ def push(
     random: Annotated[str | None, typer.Option(metavar="SHARE", help="Share drawn at random, e.g. 20%.")] = None,
     checks: Annotated[str | None, typer.Option(metavar="SHARE", help="Share with undoubted gold, e.g. 5%.")] = None,
     relabel: Annotated[str | None, typer.Option(metavar="SPLIT", help="Judge a whole split again instead.")] = None,
+    adjudicate: Annotated[
+        str | None, typer.Option(metavar="BATCH", help="Settle an earlier batch's disagreements, all opinions shown.")
+    ] = None,
 ) -> Answer:
     """Compose a batch and bring it to Label Studio. Pushing again sends only what is missing.
 
@@ -55,7 +58,9 @@ def push(
 
     project = open_project()
     shares = {"overlap": overlap, "random": random, "checks": checks}
-    composed = _compose(project, batch, {"hours": hours, **{k: _share(k, v) for k, v in shares.items()}}, relabel)
+    composed = _compose(
+        project, batch, {"hours": hours, **{k: _share(k, v) for k, v in shares.items()}}, relabel, adjudicate
+    )
     with _server(project) as server:
         report = send(project.store, server, composed, project.instruction(), _progress("tasks there"))
     text = f"batch {report.batch}: {report.pushed:,} tasks pushed, {report.known:,} known"
@@ -130,7 +135,7 @@ def export(
     from piar.review.files import export_batch
 
     project = open_project()
-    composed = _compose(project, batch, {"hours": hours}, None)
+    composed = _compose(project, batch, {"hours": hours})
     paths = export_batch(project.store, composed, project.instruction(), file)
     return Answer({"batch": batch, "files": [str(p) for p in paths]}, "\n".join(str(p) for p in paths))
 
@@ -164,7 +169,9 @@ def _server(project: "Project") -> "Server":
     return Server.connect(settings.url, settings.token_env)
 
 
-def _compose(project: "Project", name: str, changes: dict[str, Any], relabel: str | None) -> "Batch":
+def _compose(
+    project: "Project", name: str, changes: dict[str, Any], relabel: str | None = None, adjudicate: str | None = None
+) -> "Batch":
     from piar.review.batch import compose
     from piar.review.settings import ReviewSettings
     from store.types import SPLITS
@@ -174,7 +181,8 @@ def _compose(project: "Project", name: str, changes: dict[str, Any], relabel: st
     merged = {**_settings(project).model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     with project.run("review-push", {"batch": name, **merged}) as run_id:
         split = next((s for s in SPLITS if s == relabel), None)
-        return compose(project.store, name, ReviewSettings.model_validate(merged), run_id, relabel=split)
+        settings = ReviewSettings.model_validate(merged)
+        return compose(project.store, name, settings, run_id, relabel=split, adjudicate=adjudicate)
 
 
 def _batch(project: "Project", name: str | None) -> "Batch":

@@ -43,6 +43,11 @@ class Batch:
     assignments: tuple[Assignment, ...]
     fresh: bool
 
+    @property
+    def blind(self) -> bool:
+        """Whether people answer without seeing what others and the models said."""
+        return all(a.role != "adjudicate" for a in self.assignments)
+
     def of(self, annotator: str) -> list[Assignment]:
         """One person's rows in the order in which they are shown."""
         return sorted((a for a in self.assignments if a.annotator == annotator), key=lambda a: a.position)
@@ -61,7 +66,15 @@ class _Pick:
     inclusion: float | None = None
 
 
-def compose(store: Store, name: str, settings: ReviewSettings, run_id: str, *, relabel: Split | None = None) -> Batch:
+def compose(
+    store: Store,
+    name: str,
+    settings: ReviewSettings,
+    run_id: str,
+    *,
+    relabel: Split | None = None,
+    adjudicate: str | None = None,
+) -> Batch:
     """Choose the rows of a batch and record them; a batch composed before is returned as it was.
 
     Args:
@@ -70,6 +83,7 @@ def compose(store: Store, name: str, settings: ReviewSettings, run_id: str, *, r
         settings: size, shares and people.
         run_id: recorded with the batch.
         relabel: a whole split to be judged again, blind, instead of queue and random rows.
+        adjudicate: an earlier batch; the rows on which its people disagree are settled, not blind.
 
     Raises:
         UsageError: no annotators, or a name that is not a plain word.
@@ -82,8 +96,12 @@ def compose(store: Store, name: str, settings: ReviewSettings, run_id: str, *, r
     if not settings.annotators:
         raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
     answers = max(1, round(settings.hours * 3600 / seconds_per_row(store)))
-    wanted = round(answers * settings.checks)
-    picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)
+    wanted = 0 if adjudicate else round(answers * settings.checks)
+    if adjudicate:
+        picks = _disputed(store, adjudicate)
+        settings = settings.model_copy(update={"overlap": 0.0})
+    else:
+        picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)
     if not picks:
         raise PiarError(
             "There is nothing to review: the queue is empty and no row is left to draw.",
@@ -137,6 +155,13 @@ def _relabel(store: Store, split: Split) -> list[_Pick]:
         "sample_id"
     ].to_list()
     return [_Pick(i, "relabel", split, 1.0) for i in ids]
+
+
+def _disputed(store: Store, batch: str) -> list[_Pick]:
+    """Rows to which the people of an earlier batch gave different grades."""
+    sql = """select sample_id from label where batch = ? and source = 'human' and grade is not null
+             group by sample_id having count(distinct grade) > 1 order by sample_id"""
+    return [_Pick(i, "adjudicate", batch) for i in store.frame(sql, [batch])["sample_id"].to_list()]
 
 
 def _checks(store: Store, n: int, taken: set[str], seed: int) -> list[_Pick]:

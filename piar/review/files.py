@@ -39,7 +39,7 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
         paths.append(path)
     if out.suffix == ".json":
         config = out.with_suffix(".xml")
-        config.write_text(page(store.task, instruction), encoding="utf-8")
+        config.write_text(page(store.task, instruction, suggestions=not batch.blind), encoding="utf-8")
         paths.append(config)
     return paths
 
@@ -93,7 +93,7 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
                 pulled,
                 owner=annotator or "unknown",
                 users=_users(tasks),
-                batch=batch.name,
+                batch=batch,
                 assigned=assigned & present,
             )
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled
                         comment=(row.get("comment") or "").strip(),
                         rule=(row.get("rule") or "").strip() or None,
                         flags=tuple(d for d in doubts if d in DOUBTS),
-                        blind=True,
+                        blind=batch.blind,
                         batch=batch.name,
                         origin=path.name,
                         at=now(),

@@ -9,6 +9,7 @@ from piar.review.batch import Assignment, Batch
 from piar.review.page import field_key, page, read_answer
 from piar.review.server import Progress, Server
 from store.db import Store, now
+from store.ids import short_hash
 from store.task import Task
 from store.types import Instruction, Label
 
@@ -52,20 +53,44 @@ class PullReport:
     odd: dict[str, int]
 
 
-def project_title(task: Task, batch: str, annotator: str) -> str:
-    """Title of one person's project; Label Studio allows 50 characters."""
-    return f"{task.name[:12]} {batch} {annotator}"[:50]
+def project_title(store: Store, batch: str, annotator: str) -> str:
+    """Title of one person's project, within Label Studio's 50 characters; the tag tells two stores and people apart."""
+    first = store.frame("select min(run_id) from runs").item() or ""
+    tag = short_hash([store.task.hash, first, batch, annotator], 4)
+    return f"{store.task.name[:10]} {batch[:12]} {annotator[:20]} #{tag}"
 
 
 def to_tasks(store: Store, assignments: Sequence[Assignment]) -> list[dict[str, Any]]:
-    """Label Studio tasks, in the order given: the sample's key and fields, and nothing that suggests an answer."""
+    """Label Studio tasks in the order given: the sample's key and fields, and nothing that suggests an answer.
+
+    Only rows to be adjudicated also carry `said`: what people and the latest teacher answered.
+    """
     wanted = {a.sample_id for a in assignments}
     samples = {s.id: s for s in store.samples() if s.id in wanted}
-    return [
-        {"data": {"sample_key": a.sample_id, **{field_key(n): v for n, v in samples[a.sample_id].fields.items()}}}
-        for a in assignments
-        if a.sample_id in samples
-    ]
+    said = _said(store) if any(a.role == "adjudicate" for a in assignments) else None
+    tasks = []
+    for assignment in assignments:
+        data = {"sample_key": assignment.sample_id}
+        data |= {field_key(n): v for n, v in samples[assignment.sample_id].fields.items()}
+        if said is not None:
+            data["said"] = said.get(assignment.sample_id, "")
+        tasks.append({"data": data})
+    return tasks
+
+
+def _said(store: Store) -> dict[str, str]:
+    """Sample id -> one line for each opinion: who, grade, rule, comment."""
+    sql = """select sample_id, annotator as who, grade, coalesce(rule, '') as rule, comment from label
+where source in ('gold', 'human') and grade is not null
+union all
+select sample_id, judge, grade, array_to_string(coalesce(rules, []), ', '), '' from verdict
+where vote = 0 and grade is not null and starts_with(judge, 'teacher:')
+qualify row_number() over (partition by sample_id, judge order by created_at desc) = 1
+order by sample_id, who"""
+    lines: dict[str, list[str]] = {}
+    for key, who, grade, rule, comment in store.frame(sql).rows():
+        lines.setdefault(key, []).append(" · ".join(part for part in (who, grade, rule, comment) if part))
+    return {key: "\n".join(parts) for key, parts in lines.items()}
 
 
 def push(
@@ -75,13 +100,15 @@ def push(
 
     Interrupted at any point, the next push asks the server what it has and sends the rest.
     """
-    config = page(store.task, instruction)
+    config = page(store.task, instruction, suggestions=not batch.blind)
     pushed = known = done = 0
     projects = {}
     for person in batch.annotators:
-        project = server.project(project_title(store.task, batch.name, person), config, DESCRIPTION)
+        project = _remembered(store, batch.name, person, server.url)
+        if project is None:
+            project = server.project(project_title(store, batch.name, person), config, DESCRIPTION)
+            _remember(store, batch.name, person, server.url, project)
         projects[person] = project
-        _remember(store, batch.name, person, server.url, project)
         there = server.keys(project)
         mine = batch.of(person)
         missing = [a for a in mine if a.sample_id not in there]
@@ -89,16 +116,35 @@ def push(
         report = (lambda n, _, start=start: progress(start + n, len(batch.assignments))) if progress else None
         server.add(project, to_tasks(store, missing), report)
         pushed, known, done = pushed + len(missing), known + len(mine) - len(missing), done + len(mine)
+    archive_finished(store, server, batch.name)
     return PushReport(batch.name, pushed, known, {p: len(batch.of(p)) for p in batch.annotators}, projects)
+
+
+def archive_finished(store: Store, server: Server, current: str) -> list[str]:
+    """Mark the projects of earlier batches whose every row was answered and pulled; nothing is deleted.
+
+    Returns:
+        the names of the batches that were marked.
+    """
+    sql = """select p.batch, p.annotator, p.project_id from review_projects p
+where p.url = ? and p.batch <> ? and not exists (
+    select 1 from review_tasks t where t.batch = p.batch and t.annotator = p.annotator and not exists (
+        select 1 from label l where l.sample_id = t.sample_id and l.batch = t.batch and l.annotator = t.annotator))"""
+    finished = store.frame(sql, [server.url, current]).rows()
+    for batch, annotator, project in finished:
+        server.rename(project, f"done: {project_title(store, batch, annotator)}"[:50])
+    return sorted({batch for batch, _, _ in finished})
+
+
+def _remembered(store: Store, batch: str, annotator: str, url: str) -> int | None:
+    sql = "select project_id from review_projects where batch = ? and annotator = ? and url = ? limit 1"
+    found = store.frame(sql, [batch, annotator, url])
+    return int(found.item()) if found.height else None
 
 
 def _remember(store: Store, batch: str, annotator: str, url: str, project: int) -> None:
     with store.write() as con:
-        con.execute(
-            "insert into review_projects select ?, ?, ?, ?, ? where not exists (select 1 from review_projects "
-            "where batch = ? and annotator = ? and url = ? and project_id = ?)",
-            [batch, annotator, url, project, now(), batch, annotator, url, project],
-        )
+        con.execute("insert into review_projects values (?, ?, ?, ?, ?)", [batch, annotator, url, project, now()])
 
 
 def pull(store: Store, server: Server, batch: Batch, run_id: str, progress: Progress | None = None) -> PullReport:
@@ -115,9 +161,7 @@ def pull(store: Store, server: Server, batch: Batch, run_id: str, progress: Prog
     total = Pulled()
     for n, (person, project) in enumerate(projects):
         assigned = {a.sample_id for a in batch.of(person)}
-        read_tasks(
-            server.tasks(project), store.task, total, owner=person, users=users, assigned=assigned, batch=batch.name
-        )
+        read_tasks(server.tasks(project), store.task, total, owner=person, users=users, assigned=assigned, batch=batch)
         if progress:
             progress(n + 1, len(projects))
     return keep(store, total, batch.name, run_id)
@@ -140,7 +184,7 @@ def read_tasks(
     owner: str,
     users: Mapping[int, str],
     assigned: set[str],
-    batch: str,
+    batch: Batch,
 ) -> None:
     """Labels of one exported project. Accepts predictions written as integers and annotators as ids or objects."""
     seen = set()
@@ -172,7 +216,7 @@ def _read_annotation(
     *,
     owner: str,
     users: Mapping[int, str],
-    batch: str,
+    batch: Batch,
 ) -> None:
     answer = read_answer(_listed(annotation.get("result")), task)
     skipped = bool(annotation.get("was_cancelled"))
@@ -191,8 +235,8 @@ def _read_annotation(
         flags=flags,
         rule=answer.rule,
         seconds=float(lead) if isinstance(lead, int | float) else None,
-        blind=True,
-        batch=batch,
+        blind=batch.blind,
+        batch=batch.name,
         origin="label-studio",
         at=_when(annotation.get("updated_at") or annotation.get("created_at")),
     )

@@ -116,10 +116,14 @@ class Server:
             exported = self._api.projects.exports.as_json(project, timeout=int(TIMEOUT))
         return [dict(t) for t in exported]
 
-    def archive(self, project: int, title: str) -> None:
-        """Mark a project as done by its title; nothing is deleted."""
-        with explained(self.url):
-            self._api.projects.update(id=project, title=title[:50])
+    def rename(self, project: int, title: str) -> None:
+        """Give a project another title; one that was deleted on the server stays deleted."""
+        try:
+            with explained(self.url):
+                self._api.projects.update(id=project, title=title)
+        except PiarError as error:
+            if "(404)" not in error.message:
+                raise
 
 
 @contextmanager
