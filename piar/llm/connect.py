@@ -4,20 +4,22 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from piar.llm.base import Client
 from piar.llm.cost import Price
 from store.errors import PiarError, UsageError
 from store.settings import Settings
+from store.task import explain
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
 
 Notice = Callable[[str], None]
+T = TypeVar("T", bound=Settings)
 
 
 class ModelSettings(Settings):
@@ -114,7 +116,31 @@ def _openai(settings: ModelSettings, notice: Notice) -> Client:
     return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
 
 
-BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {"rulebook": _rulebook, "openai": _openai}
+def _transformers(settings: ModelSettings, _: Notice) -> Client:
+    from piar.llm.transformers_local import LocalOptions, TransformersClient
+
+    return TransformersClient(settings.name, _options(LocalOptions, settings))
+
+
+def _vllm(settings: ModelSettings, _: Notice) -> Client:
+    from piar.llm.vllm_engine import VllmClient, VllmOptions
+
+    return VllmClient(settings.name, _options(VllmOptions, settings))
+
+
+def _options(kind: type[T], settings: ModelSettings) -> T:
+    try:
+        return kind.model_validate(settings.extra)
+    except ValidationError as error:
+        raise UsageError(f"extra of {settings.model}: {explain(error)}", "Mend that key under `extra`.") from None
+
+
+BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {
+    "rulebook": _rulebook,
+    "openai": _openai,
+    "hf": _transformers,
+    "vllm": _vllm,
+}
 
 
 def _key(settings: ModelSettings) -> str:
