@@ -13,7 +13,7 @@ TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, seed: int = 0, scale: float = 0.2) -> Path:
+def make_tiny_model(folder: Path, seed: int = 0, scale: float = 0.06) -> Path:
     """Save model and tokenizer as a plain Hugging Face folder; `scale` spreads the logits."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -204,14 +204,19 @@ def end_id(tokenizer: Any) -> int:
 
 
 def grade_ids(tokenizer: Any, task: Task) -> list[int]:
-    """One token id per grade, in the task's order.
+    """One token id per grade, in the task's order; see `symbol_ids`."""
+    return symbol_ids(tokenizer, task.symbols)
+
+
+def symbol_ids(tokenizer: Any, symbols: Sequence[str]) -> list[int]:
+    """One token id per grade symbol.
 
     Raises:
         UsageError: a symbol is not one token at the start of an answer, is unknown to the
             vocabulary, or two symbols share a token.
     """
     found = []
-    for symbol in task.symbols:
+    for symbol in symbols:
         alone = tokenizer(symbol, add_special_tokens=False)["input_ids"]
         before_line = tokenizer(symbol + "\nevidence:", add_special_tokens=False)["input_ids"]
         if not alone or tokenizer.unk_token_id in alone:

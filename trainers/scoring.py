@@ -103,7 +103,7 @@ class Student:
         """
         prompts = self.prompts(samples)
         scored: list[Scored] = [Scored("", (), 0.0)] * len(prompts)
-        for batch in _batches(prompts):
+        for batch in batches(prompts):
             chosen = [prompts[i] for i in batch]
             for i, probs in zip(batch, self._probs(chosen), strict=True):
                 scored[i] = self._scored(probs)
@@ -163,7 +163,7 @@ def measure(
     was_training = policy.training
     policy.eval()
     probs = np.zeros((len(examples), len(ids)))
-    for batch in _batches([e.prompt for e in examples]):
+    for batch in batches([e.prompt for e in examples]):
         packs = policy.pack([Item(examples[i].prompt, [[0]]) for i in batch])
         probs[batch] = policy(packs, lambda h, w: read_grades(h, w, ids)).cpu().numpy()
     policy.train(was_training)
@@ -177,7 +177,7 @@ def measure(
     return found
 
 
-def _batches(prompts: Sequence[Tokens]) -> Iterator[list[int]]:
+def batches(prompts: Sequence[Tokens]) -> Iterator[list[int]]:
     """Indices in an order that puts common prefixes side by side, cut by the tokens that are not shared."""
     batch: list[int] = []
     size = 0

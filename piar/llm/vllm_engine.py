@@ -1,4 +1,4 @@
-"""Offline vLLM in this process, or in several processes with an engine each: prefix caching, grades constrained.
+"""Offline vLLM, in this process or in several with an engine each: prefix caching, grades constrained.
 
 The grade is generated first, constrained to the task's symbols, with probabilities over exactly those; the
 trace, when it is wanted, is a second pass that finds the whole prompt in the prefix cache.
@@ -7,10 +7,11 @@ trace, when it is wanted, is a second pass that finds the whole prompt in the pr
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from typing import Any
 
 from pydantic import Field
@@ -40,13 +41,93 @@ class VllmOptions(Settings):
     engine: dict[str, Any] = Field(default_factory=dict)
 
 
+class Engine:
+    """One `vllm.LLM`.
+
+    Raises:
+        PiarError: vLLM is missing, or cannot run here.
+    """
+
+    def __init__(self, path: str, options: VllmOptions) -> None:
+        try:
+            from vllm import LLM
+        except ImportError:
+            raise PiarError(
+                "This model needs vLLM, which is not installed here.",
+                "pip install 'piar[vllm]' in an environment of its own, or serve the model and use openai:NAME.",
+            ) from None
+        arguments = {
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",  # after the constraint: probabilities over the grades alone
+            "tensor_parallel_size": options.devices_per_engine,
+            **options.engine,
+        }
+        try:
+            self._llm: Any = LLM(model=path, **arguments)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise PiarError(f"vLLM cannot run {path}: {error}", "Check the path, the GPU and its memory.") from None
+        self._trace = options.trace
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer every request, in order; `model` is left for the client to name."""
+        started = time.monotonic()
+        if all(request.grades for request in requests):
+            graded = self._grade(requests)
+            done = self._with_traces(requests, graded) if self._trace else graded
+        else:
+            outputs = self._chat(requests, [_free(r, r.max_tokens) for r in requests])
+            done = [_completion(r, o, o.outputs[0].text) for r, o in zip(requests, outputs, strict=True)]
+        seconds = (time.monotonic() - started) / len(requests)
+        return [replace(completion, seconds=seconds) for completion in done]
+
+    def _grade(self, requests: Sequence[Request]) -> list[Completion]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        sampling = [
+            SamplingParams(
+                temperature=request.temperature,
+                seed=request.seed,
+                max_tokens=GRADE_TOKENS,
+                logprobs=len(request.grades),
+                structured_outputs=StructuredOutputsParams(choice=list(request.grades)),
+            )
+            for request in requests
+        ]
+        outputs = self._chat(requests, sampling)
+        return [
+            replace(_completion(r, o, o.outputs[0].text), probs=_probs(o, r.grades))
+            for r, o in zip(requests, outputs, strict=True)
+        ]
+
+    def _with_traces(self, requests: Sequence[Request], graded: Sequence[Completion]) -> list[Completion]:
+        chats = [
+            [*_messages(r), {"role": "assistant", "content": g.text}] for r, g in zip(requests, graded, strict=True)
+        ]
+        outputs = self._llm.chat(
+            chats, [_free(r, r.max_tokens) for r in requests], use_tqdm=False, add_generation_prompt=False,
+            continue_final_message=True, chat_template_kwargs={"enable_thinking": False},
+        )  # fmt: skip
+        return [
+            replace(g, text=f"{g.text}{o.outputs[0].text}", usage=_add(g.usage, _usage(o)))
+            for g, o in zip(graded, outputs, strict=True)
+        ]
+
+    def _chat(self, requests: Sequence[Request], sampling: Sequence[Any]) -> list[Any]:
+        outputs: list[Any] = self._llm.chat(
+            [_messages(r) for r in requests], list(sampling), use_tqdm=False,
+            chat_template_kwargs={"enable_thinking": False},
+        )  # fmt: skip
+        return outputs
+
+
 class VllmClient:
-    """A `Client` for a model folder that vLLM serves without HTTP."""
+    """A `Client` for a model folder that vLLM runs without HTTP."""
 
     def __init__(self, path: str, options: VllmOptions | None = None) -> None:
-        self._path, self.options = path, options or VllmOptions()
-        if self.options.engines == 1:
-            self._engine: Engine | None = Engine(path, self.options)
+        self._path, self._options = path, options or VllmOptions()
+        self._engine = Engine(path, self._options) if self._options.engines == 1 else None
+        self._pool = None if self._engine else _pool(path, self._options)
 
     @property
     def model(self) -> str:
@@ -54,12 +135,91 @@ class VllmClient:
         return f"vllm:{self._path}"
 
     def generate(self, requests: Sequence[Request], on_completion: OnCompletion | None = None) -> list[Completion]:
-        """See `Client.generate`."""
+        """See `Client.generate`. An engine that dies fails its requests, not the others'."""
         done: dict[int, Completion] = {}
-        chunks = [range(i, min(i + CHUNK, len(requests))) for i in range(0, len(requests), CHUNK)]
-        for positions, completions in self._run(requests, chunks):
+        for positions, completions in self._answers(requests):
             for position, completion in zip(positions, completions, strict=True):
                 done[position] = replace(completion, model=self.model)
                 if on_completion is not None:
                     on_completion(done[position])
         return [done[position] for position in range(len(requests))]
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[range, list[Completion]]]:
+        chunks = [range(i, min(i + CHUNK, len(requests))) for i in range(0, len(requests), CHUNK)]
+        # A check is a function of the caller's; it stays here.
+        bare = [replace(request, check=None) for request in requests]
+        if self._engine is not None:
+            for chunk in chunks:
+                yield chunk, self._engine.answer([bare[i] for i in chunk])
+            return
+        assert self._pool is not None
+        running: dict[Future[list[Completion]], range] = {
+            self._pool.submit(_answer, [bare[i] for i in chunk]): chunk for chunk in chunks
+        }
+        for future in as_completed(running):
+            chunk = running[future]
+            try:
+                yield chunk, future.result()
+            except BrokenProcessPool:
+                failure = Failure("server", "the vLLM process died; its own words are above")
+                yield chunk, [Completion(requests[i].key, self.model, failure=failure) for i in chunk]
+
+
+# -- processes of their own -----------------------------------------------------------------
+
+_here: Engine | None = None  # the engine of a worker process
+
+
+def _pool(path: str, options: VllmOptions) -> ProcessPoolExecutor:
+    context = get_context("spawn")
+    ranks: Queue[int] = context.Queue()
+    for rank in range(options.engines):
+        ranks.put(rank)
+    return ProcessPoolExecutor(options.engines, context, _start, (path, options, ranks))
+
+
+def _start(path: str, options: VllmOptions, ranks: "Queue[int]") -> None:
+    """Take the next free devices and start an engine on them."""
+    global _here
+    first = ranks.get() * options.devices_per_engine
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else None
+    devices = [str(d) for d in range(first, first + options.devices_per_engine)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join([visible[int(d)] for d in devices] if visible else devices)
+    _here = Engine(path, options)
+
+
+def _answer(requests: list[Request]) -> list[Completion]:
+    assert _here is not None
+    return _here.answer(requests)
+
+
+# -- between vLLM's words and ours ----------------------------------------------------------
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    return [{"role": m.role, "content": m.content} for m in request.messages]
+
+
+def _free(request: Request, tokens: int) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(temperature=request.temperature, seed=request.seed, max_tokens=tokens)
+
+
+def _completion(request: Request, output: Any, text: str) -> Completion:
+    return Completion(request.key, "", text, usage=_usage(output))
+
+
+def _probs(output: Any, grades: Sequence[str]) -> dict[str, float] | None:
+    logprobs = output.outputs[0].logprobs
+    if not logprobs:
+        return None
+    return normalise([(top.decoded_token or "", top.logprob) for top in logprobs[0].values()], grades)
+
+
+def _usage(output: Any) -> Usage:
+    return Usage(len(output.prompt_token_ids), output.num_cached_tokens or 0, len(output.outputs[0].token_ids))
+
+
+def _add(one: Usage, other: Usage) -> Usage:
+    return Usage(one.prompt + other.prompt, one.cached + other.cached, one.completion + other.completion)
