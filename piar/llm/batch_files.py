@@ -1,0 +1,230 @@
+"""Requests and responses as files, for engines beyond this machine.
+
+    requests-00000.jsonl    one request a line, in the OpenAI batch format; custom_id = request key
+    manifest.json           written last: what was asked of which model, and each shard's lines and checksum
+    responses-*.jsonl       what came back, in any order, from a provider's batch API or `vllm run-batch`
+
+Shards are the unit of resume: a shard that is whole in the manifest is never written again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from piar.llm.asking import examine
+from piar.llm.base import Completion, Failure, Request
+from piar.llm.chat import BadReply, answer_from, chat_body, error_message, scrub
+from piar.llm.cost import Price
+from piar.llm.grade_probs import grade_probs
+from store.errors import PiarError, UsageError
+from store.settings import Settings
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SHARD_LINES = 10_000
+URL = "/v1/chat/completions"
+
+
+class RequestShard(Settings):
+    """One file of requests."""
+
+    file: str
+    lines: int
+    sha256: str
+
+
+class RequestManifest(Settings):
+    """What a folder of requests holds.
+
+    Attributes:
+        model: the model as verdicts name it, e.g. `openai:NAME`.
+        name: the model as the engine knows it.
+    """
+
+    format: int = FORMAT
+    model: str
+    name: str
+    shards: tuple[RequestShard, ...]
+
+    @property
+    def lines(self) -> int:
+        """Requests in all shards."""
+        return sum(shard.lines for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedLine:
+    """A line of a response file that could not be used, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+def export_requests(
+    requests: Iterable[Request],
+    folder: Path,
+    *,
+    model: str,
+    name: str,
+    extra: Mapping[str, Any] | None = None,
+    shard_lines: int = SHARD_LINES,
+) -> RequestManifest:
+    """Write requests as shards with a manifest.
+
+    Args:
+        requests: consumed one shard at a time.
+        model: the model as verdicts name it.
+        name: the model as the engine knows it.
+        extra: further keys of every body.
+
+    Raises:
+        UsageError: the folder holds an export already.
+    """
+    if (folder / MANIFEST).exists():
+        raise UsageError(f"{folder} holds exported requests already.", "Import their responses, or name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[RequestShard] = []
+    stream = iter(requests)
+    while chunk := list(islice(stream, shard_lines)):
+        lines = [json.dumps(_line(request, name, extra), ensure_ascii=False) + "\n" for request in chunk]
+        data = "".join(lines).encode()
+        file = f"requests-{len(shards):05}.jsonl"
+        (folder / file).write_bytes(data)
+        shards.append(RequestShard(file=file, lines=len(chunk), sha256=hashlib.sha256(data).hexdigest()))
+    manifest = RequestManifest(model=model, name=name, shards=tuple(shards))
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> RequestManifest:
+    """The manifest of a folder of requests.
+
+    Raises:
+        UsageError: none there, or not one of ours.
+    """
+    try:
+        return RequestManifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(
+            f"{folder} holds no whole export of requests.", "Write one with piar label --export-requests DIR."
+        ) from None
+
+
+@dataclass
+class Responses:
+    """The responses in a folder, indexed by request key; bodies stay on disk until they are asked for.
+
+    Attributes:
+        rejected: lines that cannot be used, with reasons; the rest is used all the same.
+    """
+
+    folder: Path
+    price: Price = field(default_factory=Price)
+    rejected: list[RejectedLine] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.manifest = read_manifest(self.folder)
+        asked = set(self._requested_keys())
+        self._places: dict[str, tuple[Path, int]] = {}
+        self.files = sorted(self.folder.glob("responses-*.jsonl"))
+        for file in self.files:
+            for number, offset, line in _lines(file):
+                key, reason = _key_of(line)
+                if reason is None and key not in asked:
+                    reason = "answers a request that is not in this export"
+                if reason is None and key in self._places:
+                    reason = "a second answer to the same request"
+                if reason is None:
+                    self._places[key] = (file, offset)
+                else:
+                    self.rejected.append(RejectedLine(file.name, number, reason))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def completion(self, request: Request) -> Completion:
+        """The answer to a request that is here, read as an HTTP answer would be."""
+        file, offset = self._places[request.key]
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            data = json.loads(stream.readline())
+        response = data.get("response") or {}
+        body, model = response.get("body"), self.manifest.model
+        if data.get("error") or response.get("status_code") != 200 or not isinstance(body, dict):
+            words = scrub(error_message(data["error"] if data.get("error") else body or {}))
+            return Completion(request.key, model, failure=Failure("server", words))
+        try:
+            answer = answer_from(body)
+        except BadReply as bad:
+            return Completion(request.key, model, failure=Failure(bad.kind, scrub(bad.message)), usage=bad.usage)
+        return Completion(
+            request.key,
+            model,
+            answer.text,
+            grade_probs(answer.tokens, request.grades),
+            examine(request, answer),
+            answer.usage,
+            self.price.cost(answer.usage),
+        )
+
+    def _requested_keys(self) -> Iterator[str]:
+        for shard in self.manifest.shards:
+            data = (self.folder / shard.file).read_bytes()
+            if hashlib.sha256(data).hexdigest() != shard.sha256:
+                raise PiarError(f"{shard.file} is not as it was exported.", "Copy the folder again, or export again.")
+            yield from (json.loads(line)["custom_id"] for line in data.splitlines())
+
+
+class ResponsesClient:
+    """A `Client` that answers from response files, so that what comes back takes the road of every answer."""
+
+    def __init__(self, responses: Responses) -> None:
+        self._responses = responses
+
+    @property
+    def model(self) -> str:
+        """The model that the requests were exported for."""
+        return self._responses.manifest.model
+
+    def generate(self, requests: Sequence[Request], on_completion: Any = None) -> list[Completion]:
+        """See `Client.generate`. Only for requests whose responses are here."""
+        done = [self._responses.completion(request) for request in requests]
+        for completion in done:
+            if on_completion is not None:
+                on_completion(completion)
+        return done
+
+
+def _line(request: Request, name: str, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"custom_id": request.key, "method": "POST", "url": URL, "body": chat_body(request, name, extra=extra)}
+
+
+def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number (from 1), byte offset and content of each line that is not blank."""
+    offset = 0
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, offset, line
+            offset += len(line)
+
+
+def _key_of(line: bytes) -> tuple[str, str | None]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return "", "not whole JSON"
+    key = data.get("custom_id") if isinstance(data, dict) else None
+    if not isinstance(key, str):
+        return "", "no custom_id"
+    if not isinstance(data.get("response") or {}, dict):
+        return key, "its response is not an object"
+    return key, None

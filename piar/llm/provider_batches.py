@@ -1,0 +1,105 @@
+"""A provider's batch API behind request files: upload, wait, download; called again, it goes on where it was.
+
+What is known of each shard lies in `batches.json` beside the manifest, written after every step. Before a
+batch is made, the provider is asked whether one for this shard is there already: a crash between making
+and noting it must not pay twice.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from piar.llm.batch_files import URL, RequestManifest, RequestShard, read_manifest
+from piar.llm.transports import missing_teacher
+from store.errors import PiarError
+from store.files import write_text
+
+STATE = "batches.json"
+OVER = frozenset({"completed", "failed", "expired", "cancelled"})
+WINDOW = "24h"
+
+
+def connect_provider(base_url: str, key: str) -> Any:
+    """An `openai` client for files and batches."""
+    try:
+        import openai
+    except ImportError:
+        raise missing_teacher("openai") from None
+    return openai.OpenAI(base_url=base_url, api_key=key or "none")
+
+
+def advance(folder: Path, provider: Any) -> dict[str, str]:
+    """Take each shard one step further: make its batch, look how it is, or download what it answered.
+
+    Args:
+        folder: of `export_requests`.
+        provider: an `openai.OpenAI` client, or one that behaves like it.
+
+    Returns:
+        shard file -> status; `downloaded` when its responses are in the folder.
+    """
+    manifest = read_manifest(folder)
+    state: dict[str, dict[str, str]] = _read_state(folder)
+    for shard in manifest.shards:
+        known = state.setdefault(shard.file, {})
+        _step(folder, provider, manifest, shard, known, save=lambda: _write_state(folder, state))
+    return {file: known["status"] for file, known in state.items()}
+
+
+def _step(
+    folder: Path,
+    provider: Any,
+    manifest: RequestManifest,
+    shard: RequestShard,
+    known: dict[str, str],
+    save: Callable[[], None],
+) -> None:
+    if known.get("status") == "downloaded":
+        return
+    if "batch" not in known:
+        batch = _find(provider, shard) or _make(folder, provider, manifest, shard)
+    else:
+        batch = provider.batches.retrieve(known["batch"])
+    known["batch"], known["status"] = batch.id, batch.status
+    save()
+    if batch.status in OVER:
+        _download(folder, provider, shard, batch)
+        known["status"] = "downloaded"
+        save()
+
+
+def _find(provider: Any, shard: RequestShard) -> Any | None:
+    """A batch that was made for this shard before, whatever became of the note about it."""
+    return next((b for b in provider.batches.list() if (b.metadata or {}).get("piar_shard") == shard.sha256), None)
+
+
+def _make(folder: Path, provider: Any, manifest: RequestManifest, shard: RequestShard) -> Any:
+    with (folder / shard.file).open("rb") as stream:
+        file = provider.files.create(file=stream, purpose="batch")
+    metadata = {"piar_shard": shard.sha256, "piar_model": manifest.name}
+    return provider.batches.create(
+        input_file_id=file.id, endpoint=URL, completion_window=WINDOW, metadata=metadata
+    )  # fmt: skip
+
+
+def _download(folder: Path, provider: Any, shard: RequestShard, batch: Any) -> None:
+    """Write answers and errors of a batch that is over; a batch without either is a failure to be told."""
+    files = [id for id in (batch.output_file_id, batch.error_file_id) if id]
+    if not files:
+        raise PiarError(
+            f"The batch for {shard.file} ended as {batch.status!r} without answers.",
+            f"Look at batch {batch.id} at the provider; delete its entry in {STATE} to submit the shard again.",
+        )
+    text = "".join(provider.files.content(id).text.rstrip("\n") + "\n" for id in files)
+    write_text(folder / shard.file.replace("requests-", "responses-"), text)
+
+
+def _read_state(folder: Path) -> dict[str, dict[str, str]]:
+    path = folder / STATE
+    state: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return state
+
+
+def _write_state(folder: Path, state: dict[str, dict[str, str]]) -> None:
+    write_text(folder / STATE, json.dumps(state, indent=1))

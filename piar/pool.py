@@ -1,0 +1,172 @@
+"""Pools that never enter the store: Parquet in, Parquet out, rows in order, memory bounded.
+
+A file is judged in slices. Each slice has a small store of its own in a work folder beside the output, so
+that an answer is durable when it arrives; a run that was cut short goes on at the slice it was in, asking only
+what it does not have. The output appears when it is whole; a file whose output is there is skipped.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from piar.label import Batch, Labeller, LabelSettings
+from piar.llm.base import Client
+from piar.llm.connect import ModelSettings
+from piar.llm.cost import Budget
+from store.db import Store
+from store.errors import PiarError, UsageError
+from store.files import replacing
+from store.ids import sample_id
+from store.journal import Journal
+from store.task import Task
+from store.types import Instruction, Sample, Verdict
+
+SLICE_ROWS = 20_000
+OUTPUT = pa.schema(
+    [
+        ("piar_grade", pa.string()),
+        ("piar_probs", pa.list_(pa.float32())),
+        ("piar_rules", pa.list_(pa.string())),
+        ("piar_evidence", pa.list_(pa.string())),
+        ("piar_failure", pa.string()),
+    ]
+)
+
+OnRows = Callable[[int, int], None]
+
+
+@dataclass
+class PoolReport:
+    """What judging pools did; `rows` = `labelled` + all of `failed`."""
+
+    files: int = 0
+    skipped: int = 0
+    rows: int = 0
+    asked: int = 0
+    labelled: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How to judge the rows of Parquet files.
+
+    Attributes:
+        prompts: the project's folder of template overrides.
+        slice_rows: rows judged, and held in memory, at a time.
+    """
+
+    task: Task
+    client: Client
+    instruction: Instruction
+    model: ModelSettings
+    settings: LabelSettings = field(default_factory=LabelSettings)
+    budget: Budget | None = None
+    prompts: Path | None = None
+    slice_rows: int = SLICE_ROWS
+
+    def label(self, source: Path, target: Path, on_rows: OnRows = lambda done, total: None) -> PoolReport:
+        """Judge every row of a file; the output has its columns and those of `OUTPUT`.
+
+        Args:
+            on_rows: told rows done and rows in all, after each slice.
+
+        Raises:
+            UsageError: no Parquet file, or one that lacks a field of the task.
+            PiarError: the judge cannot be asked at all, or the budget is spent; what is paid for is kept.
+        """
+        report = PoolReport(files=1)
+        if target.exists():
+            report.skipped = 1
+            return report
+        file, work = _open(source, self.task), target.with_name(f"{target.name}.work")
+        schema = file.schema_arrow
+        for column in OUTPUT:
+            schema = schema.append(column)
+        with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
+            for number, rows in enumerate(_slices(file, self.slice_rows)):
+                writer.write_table(self._judge(rows, work / f"{number:05}", report))
+                on_rows(report.rows, file.metadata.num_rows)
+            if report.failed["budget"]:
+                raise PiarError(
+                    f"The budget is spent: {report.failed['budget']:,} rows of {source.name} were not asked.",
+                    "Run the same command with a larger --max-usd; what is answered is kept.",
+                )
+        shutil.rmtree(work)
+        return report
+
+    def _judge(self, rows: pa.Table, work: Path, report: PoolReport) -> pa.Table:
+        samples = list(_samples(rows, self.task))
+        verdicts: list[Verdict] = []
+        work.mkdir(parents=True, exist_ok=True)
+        journal = Journal(work / "journal")
+        store = Store.create(work / "piar.duckdb", self.task)
+        with Labeller(
+            store, self.client, journal, run_id="pool", budget=self.budget, model=self.model, prompts=self.prompts,
+            settings=self.settings,
+        ) as labeller:  # fmt: skip
+            done = labeller.judge([Batch(self.instruction, samples)], verdicts.append)
+        journal.close()
+        report.rows += len(samples)
+        report.asked += done.asked
+        report.labelled += done.labelled
+        report.failed.update(done.failed)
+        report.cost_usd += done.cost_usd
+        return _with_verdicts(rows, verdicts)
+
+
+def _open(source: Path, task: Task) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(source)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UsageError(f"{source} cannot be read as Parquet: {error}", "Pass a .parquet file.") from None
+    names = file.schema_arrow.names
+    missing = [name for name in task.fields if name not in names]
+    if missing:
+        raise UsageError(
+            f"{source.name} has no column {missing[0]!r}; it has {', '.join(names)}.",
+            f"Rename its columns to the task's fields: {', '.join(task.fields)}.",
+        )
+    taken = [column.name for column in OUTPUT if column.name in names]
+    if taken:
+        raise UsageError(f"{source.name} has a column {taken[0]!r} already.", "Drop it, or pass the original file.")
+    return file
+
+
+def _slices(file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
+    """Tables of exactly `rows` rows but the last, whatever the file's row groups are."""
+    for batch in file.iter_batches(batch_size=rows):
+        yield pa.Table.from_batches([batch])
+
+
+def _samples(rows: pa.Table, task: Task) -> Iterator[Sample]:
+    columns = [[_text(value) for value in rows[name].to_pylist()] for name in task.fields]
+    groups = [_text(v) for v in rows[task.group_by].to_pylist()] if task.group_by in rows.column_names else None
+    for place, values in enumerate(zip(*columns, strict=True)):
+        group = groups[place] if groups else ""
+        yield Sample(sample_id(group, values), group, dict(zip(task.fields, values, strict=True)))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _with_verdicts(rows: pa.Table, verdicts: list[Verdict]) -> pa.Table:
+    traces = [verdict.trace for verdict in verdicts]
+    values: list[list[Any]] = [
+        [verdict.grade for verdict in verdicts],
+        [verdict.probs for verdict in verdicts],
+        [trace and trace.rules for trace in traces],
+        [trace and trace.evidence for trace in traces],
+        [verdict.failure for verdict in verdicts],
+    ]
+    for column, data in zip(OUTPUT, values, strict=True):
+        rows = rows.append_column(column, pa.array(data, column.type))
+    return rows
