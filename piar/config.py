@@ -11,6 +11,7 @@ from piar.evolve import EvolveSettings
 from piar.folder import CONFIG
 from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
+from piar.llm.privacy import PrivacySettings
 from piar.review.settings import ReviewSettings
 from store.errors import UsageError
 from store.settings import Settings, with_overrides
@@ -34,6 +35,7 @@ class Config(Settings):
     evolve: EvolveSettings = EvolveSettings()
     split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
+    privacy: PrivacySettings = PrivacySettings()
     review: ReviewSettings = ReviewSettings()
     student: StudentSettings = StudentSettings()
     train: AllTrainSettings = AllTrainSettings()

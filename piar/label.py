@@ -8,13 +8,14 @@ Each answer is in the journal before it counts; folding into the store can wait.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from piar.llm.asking import REPAIR_TOKENS
 from piar.llm.base import Client, Message, Request
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
@@ -209,12 +210,15 @@ class Labeller:
             self._stored.update(v.instruction for v in self._unfolded.values())
             self._unfolded.clear()
 
-    def judge(self, batches: Sequence[Batch], on_verdict: OnVerdict | None = None) -> LabelReport:
+    def judge(
+        self, batches: Sequence[Batch], on_verdict: OnVerdict | None = None, *, only: Container[str] | None = None
+    ) -> LabelReport:
         """Judge every sample of every batch; known verdicts are not asked again.
 
         Args:
             batches: candidates of one round go in together, so that they are asked together.
             on_verdict: receives every verdict, known or new, in the order asked.
+            only: keys of the requests that the client can answer; the others are passed over.
 
         Raises:
             KeyboardInterrupt: after what was in flight has arrived and is kept.
@@ -223,7 +227,8 @@ class Labeller:
         report, started = LabelReport(), time.monotonic()
         total = _total(batches)
         with patient() as interrupted:
-            for asks in _chunks(self._asks(batches), self.settings.chunk):
+            wanted = (ask for ask in self._asks(batches) if only is None or ask.request.key in only)
+            for asks in _chunks(wanted, self.settings.chunk):
                 for verdict in self._judge_chunk(asks, report, total):
                     _count(report, verdict)
                     if on_verdict:
@@ -309,11 +314,12 @@ class Labeller:
         return len(asks)
 
     def _ceiling(self, request: Request) -> float:
-        """Dollars that a request may cost at most: a token holds at least one byte of the prompt."""
-        price = self.model.price
+        """Dollars that a request may cost at most, one repair included: a token holds at least one byte."""
+        price, answer = self.model.price, request.max_tokens
         if not (price.input or price.output):
             return 0.0
-        return price.cost(Usage(sum(len(m.content.encode()) for m in request.messages), 0, request.max_tokens))
+        prompt = sum(len(m.content.encode()) for m in request.messages)
+        return price.cost(Usage(2 * prompt + answer + REPAIR_TOKENS, 0, 2 * answer))
 
     def _unasked(self, ask: _Ask) -> Verdict:
         return Verdict(

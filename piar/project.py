@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from piar.history import OnEvent
     from piar.label import Batch, Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
+    from piar.llm.batch_files import RejectedLine, RequestManifest
     from piar.llm.cost import Budget
+    from piar.pool import OnRows, PoolReport
     from piar.report import ReportFile
     from piar.score import Scored
     from piar.show import Difference
     from piar.status import Status
+    from piar.trust import Trust
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
@@ -198,10 +201,18 @@ class Project:
         return self.store.instruction(written.id)
 
     def client(self, role: Literal["teacher", "reviser"]) -> "Client":
-        """The model of a role, as `piar.toml` names it."""
-        from piar.llm.connect import connect
+        """The model of a role, as `piar.toml` names it.
 
-        return connect(getattr(self.config, role))
+        Raises:
+            UsageError: `[privacy]` does not let it see the samples.
+            PiarError: a package or a key is missing.
+        """
+        from piar.llm.connect import connect
+        from piar.llm.privacy import disclosure
+
+        settings = getattr(self.config, role)
+        disclosure(self.task, settings, self.config.privacy)
+        return connect(settings)
 
     @contextmanager
     def run(self, verb: str, config: dict[str, Any], seed: int = 0) -> Iterator[str]:
@@ -268,6 +279,74 @@ class Project:
         with self._labeller("") as labeller:
             return forecast(self.store, self.config.teacher, labeller.pending([self._batch(where, instruction, votes)]))
 
+    def export_requests(
+        self, folder: Path, where: str, *, instruction: str | None = None, votes: int | None = None
+    ) -> "RequestManifest":
+        """Write what `label` would ask as request files for engines elsewhere; see `piar.llm.batch_files`.
+
+        Raises:
+            UsageError: the teacher is no endpoint, or the folder holds an export already.
+        """
+        from piar.llm.batch_files import export_requests
+
+        teacher = self.config.teacher
+        if teacher.backend != "openai":
+            raise UsageError(
+                f"{teacher.model} is not asked over an API, so there are no requests to export.",
+                "Set model = 'openai:NAME' under [teacher], with the name that the engine serves.",
+            )
+        with self._labeller("") as labeller:
+            return export_requests(
+                labeller.pending([self._batch(where, instruction, votes)]), folder, model=labeller.client.model,
+                name=teacher.name, extra=teacher.extra, structured=teacher.structured,
+            )  # fmt: skip
+
+    def import_responses(
+        self, folder: Path, where: str, *, instruction: str | None = None, votes: int | None = None
+    ) -> "tuple[LabelReport, list[RejectedLine]]":
+        """Take in the responses to exported requests; what is not there stays open.
+
+        Raises:
+            UsageError: no whole export in the folder.
+        """
+        from piar.llm.batch_files import Responses, ResponsesClient
+
+        responses = Responses(folder, self.config.teacher.price)
+        config = {"where": where, "responses": responses.manifest.model_dump()}
+        with self.run("label", config) as run_id, self._labeller(
+            run_id, client=ResponsesClient(responses)
+        ) as labeller:  # fmt: skip
+            report = labeller.judge([self._batch(where, instruction, votes)], only=responses)
+        return report, responses.rejected
+
+    def label_pool(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        instruction: str | None = None,
+        budget: "Budget | None" = None,
+        on_rows: "OnRows | None" = None,
+    ) -> "PoolReport":
+        """Let the teacher judge the rows of a Parquet file that never enter the store; see `piar.pool`."""
+        from piar.pool import Pool
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        config = self.config
+        pool = Pool(
+            self.task, self.client("teacher"), read, config.teacher, config.label, budget, self.folder / PROMPTS
+        )
+        return pool.label(source, target, on_rows or (lambda done, total: None))
+
+    def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
+        """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.trust`."""
+        from piar.trust import trust
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        with self.run("label", {"target_precision": target}, seed) as run_id:
+            judge = f"teacher:{self.client('teacher').model}"
+            return trust(self.store, judge, read.id, target, run_id, seed)
+
     def score(
         self,
         judge: str = "teacher",
@@ -310,12 +389,17 @@ class Project:
 
     @contextmanager
     def _labeller(
-        self, run_id: str, budget: "Budget | None" = None, on_progress: "OnProgress | None" = None
+        self,
+        run_id: str,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+        client: "Client | None" = None,
     ) -> "Iterator[Labeller]":
         from piar.label import Labeller
 
+        asked = client or self.client("teacher")
         with self.journal() as journal, Labeller(
-            self.store, self.client("teacher"), journal, run_id=run_id, budget=budget, model=self.config.teacher,
+            self.store, asked, journal, run_id=run_id, budget=budget, model=self.config.teacher,
             prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress,
         ) as labeller:  # fmt: skip
             yield labeller

@@ -1,13 +1,23 @@
 """Verbs that ask judges: label, score."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.progress import meter
 from piar.cli.verb import Answer, Panel, open_project, plain, verb
+from piar.cli.views import facts, forecast_view, receipt_lines, score_view
+from store.errors import UsageError
 from store.types import Split
+
+if TYPE_CHECKING:
+    from piar.label import LabelReport
+    from piar.llm.batch_files import RequestManifest
+    from piar.llm.cost import Budget
+    from piar.project import Project
+    from piar.trust import Trust
 
 Instruction = Annotated[
     str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
@@ -21,6 +31,10 @@ def register(app: typer.Typer) -> None:
 
 
 def label(
+    pool: Annotated[
+        Path | None, typer.Argument(metavar="[POOL.parquet]", help="A file whose rows never enter the store.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where a pool's labels go.")] = None,
     where: Annotated[
         str, typer.Option("--where", metavar="SQL", help="Which samples: a condition over their columns.")
     ] = "split in ('train', 'pool')",
@@ -28,33 +42,105 @@ def label(
     votes: Annotated[
         int | None, typer.Option("--votes", min=1, help="Opinions of each sample.", show_default="label.votes")
     ] = None,
+    target_precision: Annotated[
+        float | None,
+        typer.Option("--target-precision", min=0.5, max=1, help="Say which labels to trust; queue the rest."),
+    ] = None,
+    export_requests: Annotated[
+        Path | None, typer.Option("--export-requests", metavar="DIR", help="Write requests as files; ask nothing.")
+    ] = None,
+    import_responses: Annotated[
+        Path | None, typer.Option("--import-responses", metavar="DIR", help="Take in the answers to such files.")
+    ] = None,
     dry_run: DryRun = False,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
 ) -> Answer:
-    """Let the teacher judge samples of the store.
+    """Let the teacher judge samples of the store, or the rows of a Parquet file.
 
     What is known is not asked again, and every answer is kept at once: stop it with Ctrl-C and the same
     command goes on.
 
     Example: `piar label --where "split = 'pool'" --max-usd 5`
     """
-    from piar.cli.views import facts, forecast_view, receipt_lines
-
-    project = open_project()
+    project, caps = open_project(), budget(max_usd, max_calls)
+    if pool is not None:
+        return _label_pool(project, pool, out, instruction, caps)
     if dry_run:
-        found = project.forecast_label(where, instruction=instruction, votes=votes)
-        return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
+        return _forecast(project, where, instruction, votes)
+    if export_requests is not None:
+        return _exported(project.export_requests(export_requests, where, instruction=instruction, votes=votes))
+    if import_responses is not None:
+        report, rejected = project.import_responses(import_responses, where, instruction=instruction, votes=votes)
+        return Answer({**_counts(report), "rejected": rejected}, _report_view(report, len(rejected)))
     with meter("judging") as show:
-        report, receipt = project.label(
-            where, instruction=instruction, votes=votes, budget=budget(max_usd, max_calls), on_progress=show
-        )
-    document = {"asked": report.asked, "cached": report.cached, "labelled": report.labelled,
-                "failed": report.failed, "cost_usd": report.cost_usd, "seconds": report.seconds}  # fmt: skip
-    known = [("labelled", f"{report.labelled:,} of {report.labelled + report.failed.total():,}")]
+        report, receipt = project.label(where, instruction=instruction, votes=votes, budget=caps, on_progress=show)
+    document, lines = _counts(report), _labelled(report)
+    if target_precision is not None:
+        found = project.trust(target_precision, instruction=instruction)
+        document["trust"] = found
+        lines += _trusted(found)
+    return Answer(document, facts([*lines, *receipt_lines(receipt)]))
+
+
+def _label_pool(project: "Project", pool: Path, out: Path | None, instruction: str | None, caps: "Budget") -> Answer:
+    from piar.label import Progress
+
+    if out is None:
+        raise UsageError("A pool needs a file for its labels.", "Add -o OUT.parquet.")
+    with meter("judging") as show:
+        report = project.label_pool(
+            pool, out, instruction=instruction, budget=caps,
+            on_rows=lambda done, total: show(Progress(done, total, 0.0, {})),
+        )  # fmt: skip
+    if report.skipped:
+        return Answer(plain(report), facts([("labelled", f"{out} is there already; nothing was asked")]))
+    failed = ", ".join(f"{n:,} {kind}" for kind, n in report.failed.items()) or "0"
+    return Answer(plain(report), facts([
+        ("labelled", f"{report.labelled:,} of {report.rows:,} rows, in {out}"),
+        ("receipt", f"{report.asked:,} calls · {failed} failed · ${report.cost_usd:,.4f}"),
+    ]))  # fmt: skip
+
+
+def _forecast(project: "Project", where: str, instruction: str | None, votes: int | None) -> Answer:
+    found = project.forecast_label(where, instruction=instruction, votes=votes)
+    return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
+
+
+def _exported(manifest: "RequestManifest") -> Answer:
+    lines = [("requests", f"{manifest.lines:,} in {len(manifest.shards):,} files"), ("model", manifest.name)]
+    return Answer({"requests": manifest.lines, "shards": manifest.shards}, facts(lines))
+
+
+def _counts(report: "LabelReport") -> dict[str, Any]:
+    return {"asked": report.asked, "cached": report.cached, "labelled": report.labelled,
+            "failed": report.failed, "cost_usd": report.cost_usd, "seconds": report.seconds}  # fmt: skip
+
+
+def _labelled(report: "LabelReport") -> list[tuple[str, Any]]:
+    lines = [("labelled", f"{report.labelled:,} of {report.labelled + report.failed.total():,}")]
     if report.failed["budget"]:
-        known.append(("not asked", f"{report.failed['budget']:,}: the budget is spent"))
-    return Answer(document, facts([*known, *receipt_lines(receipt)]))
+        lines.append(("not asked", f"{report.failed['budget']:,}: the budget is spent"))
+    return lines
+
+
+def _report_view(report: "LabelReport", rejected: int) -> Any:
+    failed = ", ".join(f"{n:,} {kind}" for kind, n in report.failed.items()) or "0"
+    return facts([
+        *_labelled(report),
+        ("answers", f"{report.asked:,} taken in · {report.cached:,} known · {failed} failed"),
+        ("rejected", f"{rejected:,} lines"),
+    ])  # fmt: skip
+
+
+def _trusted(found: "Trust") -> list[tuple[str, Any]]:
+    reached = found.threshold
+    if reached.precision is None or reached.low is None or reached.high is None:
+        return [("trusted", f"none: no confidence reaches {reached.target:.0%} on {found.measured:,} rows with truth")]
+    words = f"{found.trusted:,} labels, {found.queued:,} queued for people"
+    interval = f"{reached.precision:.1%} ({reached.low:.1%} to {reached.high:.1%}) right on rows with truth"
+    certain = "" if reached.reached else "; the interval does not exclude less than the target"
+    return [("trusted", words), ("", f"{interval}, out of fold by group{certain}")]
 
 
 def score(
@@ -75,12 +161,9 @@ def score(
 
     Example: `piar score --split test --against 55732387b917`
     """
-    from piar.cli.views import forecast_view, score_view
-
     project = open_project()
     if dry_run:
-        found = project.forecast_label(f"split = '{split}'", instruction=instruction, votes=1)
-        return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
+        return _forecast(project, f"split = '{split}'", instruction, 1)
     with meter("judging") as show:
         scored, receipt = project.score(
             judge, split, instruction=instruction, against=against, budget=budget(max_usd, max_calls), on_progress=show

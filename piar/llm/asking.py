@@ -22,6 +22,7 @@ STATUS_KINDS: dict[int, FailureClass] = {401: "auth", 403: "auth", 408: "timeout
 FATAL_STREAK = 8  # wrong keys or unknown models in a row, with no answer between, that stop a batch
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
+REPAIR_TOKENS = 300  # most tokens of the words that ask for a repair
 CHARACTERS_PER_TOKEN = 4  # only to keep within an endpoint's tokens a minute
 
 Notice = Callable[[str], None]
@@ -80,7 +81,7 @@ class Case:
 
     def repair(self, answer: str, reason: str) -> None:
         """Ask once more, showing the model its answer and what is wrong with it."""
-        words = f"That answer could not be read: {reason}. Answer again, in exactly the format asked for."
+        words = f"That answer could not be read: {reason[:150]}. Answer again, in exactly the format asked for."
         messages = (*self.request.messages, Message("assistant", answer), Message("user", words))
         self.request, self.repaired = replace(self.request, messages=messages), True
 

@@ -72,6 +72,7 @@ def export_requests(
     model: str,
     name: str,
     extra: Mapping[str, Any] | None = None,
+    structured: bool = True,
     shard_lines: int = SHARD_LINES,
 ) -> RequestManifest:
     """Write requests as shards with a manifest.
@@ -81,6 +82,7 @@ def export_requests(
         model: the model as verdicts name it.
         name: the model as the engine knows it.
         extra: further keys of every body.
+        structured: send JSON schemas, where requests have one.
 
     Raises:
         UsageError: the folder holds an export already.
@@ -89,9 +91,14 @@ def export_requests(
         raise UsageError(f"{folder} holds exported requests already.", "Import their responses, or name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[RequestShard] = []
+    without = () if structured else ("response_format",)
     stream = iter(requests)
     while chunk := list(islice(stream, shard_lines)):
-        lines = [json.dumps(_line(request, name, extra), ensure_ascii=False) + "\n" for request in chunk]
+        lines = [
+            json.dumps(_line(request.key, chat_body(request, name, without=without, extra=extra)), ensure_ascii=False)
+            + "\n"
+            for request in chunk
+        ]
         data = "".join(lines).encode()
         file = f"requests-{len(shards):05}.jsonl"
         (folder / file).write_bytes(data)
@@ -147,7 +154,7 @@ class Responses:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._places
 
     def completion(self, request: Request) -> Completion:
@@ -203,8 +210,8 @@ class ResponsesClient:
         return done
 
 
-def _line(request: Request, name: str, extra: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"custom_id": request.key, "method": "POST", "url": URL, "body": chat_body(request, name, extra=extra)}
+def _line(key: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {"custom_id": key, "method": "POST", "url": URL, "body": body}
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:

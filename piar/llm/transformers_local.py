@@ -71,7 +71,7 @@ class TransformersClient:
         from trainers.scoring import batches
 
         chats = [[{"role": m.role, "content": m.content} for m in request.messages] for request in requests]
-        prompts = [prompt_ids(self._tokenizer, chat) for chat in chats]
+        prompts = prompt_ids(self._tokenizer, chats)
         alike: dict[tuple[object, ...], list[int]] = {}
         for position, request in enumerate(requests):
             if (failure := self._too_long(prompts[position])) is not None:

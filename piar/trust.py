@@ -1,0 +1,77 @@
+"""Which of a judge's labels to trust: those sure enough to reach a precision; people look at the rest."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from piar.confidence import Threshold, calibrate, threshold_for
+from store.db import Store
+from store.errors import PiarError
+
+# Gold of these splits calibrates: holdout decides promotions and test stays closed.
+CALIBRATED_ON = ("train", "dev")
+
+# Share of the votes for the winning grade, times their mean probability of it where it is known.
+_BALLOTS = """
+    with counted as (select sample_id, grade, count(*) as n, avg(list_max(probs)) as p, count(probs) as told
+                     from verdict where judge = ? and instruction = ? and grade is not null group by sample_id, grade),
+         best as (select *, sum(n) over (partition by sample_id) as votes from counted
+                  qualify row_number() over (partition by sample_id order by n desc, grade) = 1)
+    select b.sample_id, s.group_key, s.split, b.grade, b.n / b.votes * coalesce(b.p, 1) as confidence,
+           b.votes > 1 or b.told > 0 as told, t.grade as truth
+    from best b join samples s using (sample_id) left join truth t using (sample_id)
+    order by b.sample_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom to believe.
+
+    Attributes:
+        threshold: with its precision, measured out of fold by group.
+        measured: rows with truth that it was measured on.
+        trusted: labels without truth at or above it.
+        queued: labels without truth below it, now in the queue for people, least sure first.
+    """
+
+    threshold: Threshold
+    measured: int
+    trusted: int
+    queued: int
+
+
+def trust(store: Store, judge: str, instruction: str, target: float, run_id: str, seed: int = 0) -> Trust:
+    """Find the confidence that reaches `target`, and queue what does not for people (reason `unsure`).
+
+    Args:
+        judge: e.g. `teacher:MODEL`, whose verdicts are in the store.
+        instruction: id of the instruction it read.
+        target: precision to reach, such as 0.95.
+
+    Raises:
+        PiarError: no verdicts, no truth to measure on, or a judge that never says how sure it is.
+    """
+    rows = store.frame(_BALLOTS, [judge, instruction])
+    if not rows["told"].any():
+        raise PiarError(
+            f"{judge} never said how sure it is.",
+            "Use an endpoint that sends logprobs, or ask several votes: piar label --votes 3.",
+        )
+    known = rows.filter(rows["truth"].is_not_null() & rows["split"].is_in(CALIBRATED_ON))
+    if known.is_empty():
+        raise PiarError("No judged row of train or dev has truth to measure on.", "Label train and dev, too.")
+    right = (known["grade"] == known["truth"]).to_numpy().astype(float)
+    groups = known["group_key"].to_list()
+    calibration = calibrate(known["confidence"].to_numpy(), right, groups, seed)
+    threshold = threshold_for(target, calibration.out_of_fold, right, groups, seed)
+    rest = rows.filter(rows["truth"].is_null())
+    calibrated = calibration.apply(rest["confidence"].to_numpy())
+    below = np.flatnonzero(calibrated < threshold.value)
+    ranked = below[np.argsort(calibrated[below], kind="stable")]
+    ids = rest["sample_id"].to_list()
+    queue = [(ids[i], "unsure", float(1 - calibrated[i]), None, n, run_id) for n, i in enumerate(ranked.tolist(), 1)]
+    if queue:
+        with store.write() as con:
+            con.executemany("insert into queue values (?, ?, ?, ?, ?, ?)", queue)
+    return Trust(threshold, known.height, rest.height - len(queue), len(queue))

@@ -1,0 +1,130 @@
+"""`piar label` beside the plain way: pools, request files, and which labels to trust."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from piar.project import Project
+from piar.trust import trust
+from store.db import now
+from store.errors import PiarError, UsageError
+from store.ids import content_id, sample_id
+from tests.faulty_server import FaultyServer
+from tests.small_project import small_project
+
+EVERYTHING = "true"
+
+
+@pytest.fixture
+def project(tmp_path):
+    return small_project(tmp_path / "p")
+
+
+def endpoint(project):
+    return Project.open(project.folder, ["teacher.model=openai:m", "teacher.base_url=http://127.0.0.1:9/v1"])
+
+
+def answer_all(folder):
+    server = FaultyServer(logprobs=False, schema=False)
+    for file in folder.glob("requests-*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        replies = [
+            {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": server.answer(line["body"])}}
+            for line in lines
+        ]
+        (folder / file.name.replace("requests", "responses")).write_text("\n".join(map(json.dumps, replies)))
+
+
+def test_requests_go_out_and_answers_come_in(project, tmp_path):
+    away, folder = endpoint(project), tmp_path / "requests"
+    assert away.export_requests(folder, EVERYTHING).lines == 5
+    answer_all(folder)
+    report, rejected = away.import_responses(folder, EVERYTHING)
+    assert (report.asked, report.labelled + report.failed.total(), rejected) == (5, 5, [])
+    again, _ = away.import_responses(folder, EVERYTHING)
+    assert again.asked == report.failed.total()
+    left = away.export_requests(tmp_path / "left", EVERYTHING)
+    assert left.lines == report.failed.total()
+
+
+def test_what_has_not_come_back_stays_open(project, tmp_path):
+    away, folder = endpoint(project), tmp_path / "requests"
+    away.export_requests(folder, EVERYTHING)
+    answer_all(folder)
+    file = folder / "responses-00000.jsonl"
+    file.write_text("\n".join(file.read_text().splitlines()[:2]))
+    report, _ = away.import_responses(folder, EVERYTHING)
+    assert report.asked == 2
+    assert away.export_requests(tmp_path / "left", EVERYTHING).lines == 5 - report.labelled
+
+
+def test_a_teacher_without_an_api_has_no_requests(project, tmp_path):
+    with pytest.raises(UsageError, match="no requests to export"):
+        project.export_requests(tmp_path / "requests", EVERYTHING)
+
+
+def test_a_pool_is_judged_without_entering_the_store(project, tmp_path):
+    pl.DataFrame({"query": ["ball", "doll"], "title": ["a ball", "a car"]}).write_parquet(tmp_path / "pool.parquet")
+    before = project.store.frame("select * from samples").height
+    report = project.label_pool(tmp_path / "pool.parquet", tmp_path / "out.parquet")
+    assert (report.rows, report.labelled) == (2, 2)
+    assert pl.read_parquet(tmp_path / "out.parquet")["piar_grade"].null_count() == 0
+    assert project.store.frame("select * from samples").height == before
+    assert project.store.frame("select * from verdicts").height == 0
+
+
+def test_privacy_is_kept_by_every_verb_that_asks(project, tmp_path):
+    away = Project.open(project.folder, ["teacher.model=openai:m", "privacy.hosts=[]"])
+    with pytest.raises(UsageError, match=r"api\.openai\.com"):
+        away.label(EVERYTHING)
+    with pytest.raises(UsageError, match=r"api\.openai\.com"):
+        away.label_pool(tmp_path / "pool.parquet", tmp_path / "out.parquet")
+
+
+def fill(store, count, seed=0):
+    """Verdicts that are right as often as they say; half of the rows have truth."""
+    draw = np.random.default_rng(seed)
+    with store.write() as con:
+        for i in range(count):
+            key, sure, moment = sample_id(f"g{i // 4}", (f"g{i // 4}", f"t{i}")), draw.uniform(0.5, 1), now()
+            truth = "1" if draw.uniform() < sure else "0"
+            con.execute(
+                "insert into samples (sample_id, group_key, split, source, run_id, created_at, query, title) "
+                "values (?, ?, ?, 's', 'r', ?, ?, ?)",
+                [key, f"g{i // 4}", "pool" if i % 2 else "train", moment, f"g{i // 4}", f"t{i}"],
+            )
+            con.execute(
+                "insert into verdicts (key, sample_id, judge, instruction, vote, grade, probs, run_id, created_at) "
+                "values (?, ?, 'teacher:t', 'i', 0, '1', ?, 'r', ?)",
+                [str(i), key, [1 - sure, sure], moment],
+            )
+            if i % 2 == 0:
+                con.execute(
+                    "insert into labels (label_id, sample_id, source, annotator, grade, run_id, created_at) "
+                    "values (?, ?, 'gold', 'o', ?, 'r', ?)",
+                    [content_id(key), key, truth, moment],
+                )
+
+
+def test_labels_below_the_target_go_to_people(project):
+    fill(project.store, 600)
+    found = trust(project.store, "teacher:t", "i", 0.85, "run")
+    assert found.measured == 300
+    assert found.trusted + found.queued == 300
+    assert 0 < found.trusted < 300
+    assert found.threshold.low <= 0.85 + 0.05
+    queue = project.store.frame("select * from queue order by rank")
+    assert queue.height == found.queued
+    assert queue["score"].to_list() == sorted(queue["score"], reverse=True)
+    sure = project.store.frame("select max(list_max(probs)) from verdicts join queue using (sample_id)").item()
+    assert sure < 0.95
+
+
+def test_a_judge_that_never_says_how_sure_it_is_cannot_be_calibrated(project):
+    fill(project.store, 20)
+    with project.store.write() as con:
+        con.execute("update verdicts set probs = null")
+    with pytest.raises(PiarError, match="how sure"):
+        trust(project.store, "teacher:t", "i", 0.9, "run")
