@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy.stats import beta
 
 from piar.evolve import EvolveReport, EvolveSettings, Models, evolve
 from piar.llm.rulebook import RulebookClient
-from store.db import Store, now
+from piar.revision import RevisionSettings
+from store.db import Store
 from store.ids import content_id, sample_id
 from store.task import Grade, Task
 from store.types import Instruction
@@ -29,8 +31,8 @@ TASK = Task(
     grades=tuple(Grade(symbol=str(i), value=i) for i in range(3)),
 )
 SEED = Instruction("Say how well the title answers the query.")
-SETTINGS = EvolveSettings(rounds=2, patience=2)
-GROUPS, ROWS, CONCENTRATION = 60, 6, 0.5
+SETTINGS = EvolveSettings(rounds=1, patience=1, revision=RevisionSettings(candidates=3))
+GROUPS, ROWS, CONCENTRATION = 50, 6, 0.5
 VOCABULARY = [f"{a}{b}" for a in ("red", "blue", "old", "new") for b in ("lamp", "desk", "shoe", "bag", "pen")]
 
 
@@ -47,25 +49,28 @@ class _Nothing:
 def fill(store: Store, seed: int) -> None:
     """Samples with grades that their query draws, whatever they say."""
     rng = np.random.default_rng(seed)
-    samples, labels = [], []
+    rows = []
     splits = ["train"] * 4 + ["dev"] + ["holdout"] * 3 + ["test"] * 2
     for group in range(GROUPS):
         query = " ".join(rng.choice(VOCABULARY, 2))
         leaning = rng.dirichlet([CONCENTRATION] * 3)
         for n in range(ROWS):
-            title = " ".join([*rng.choice(VOCABULARY, 3), *rng.choice(query.split(), rng.integers(0, 3))])
-            name = sample_id(f"{group}", (query, f"{title} {n}"))
-            samples.append([name, f"{group}", splits[group % 10], query, f"{title} {n}", now()])
-            labels.append([content_id(name), name, str(rng.choice(3, p=leaning)), now()])
+            title = " ".join([*rng.choice(VOCABULARY, 3), *rng.choice(query.split(), rng.integers(0, 3)), str(n)])
+            grade = str(rng.choice(3, p=leaning))
+            name = sample_id(f"{group}", (query, title))
+            rows.append((name, content_id(name), f"{group}", splits[group % 10], query, title, grade))
+    columns = ["sample_id", "label_id", "group_key", "split", "query", "title", "grade"]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
     with store.write() as con:
-        con.executemany(
+        con.register("null_rows", frame)
+        con.execute(
             "insert into samples (sample_id, group_key, split, query, title, created_at, source, run_id) "
-            "values (?, ?, ?, ?, ?, ?, 'null', 'null')", samples,
-        )  # fmt: skip
-        con.executemany(
+            "select sample_id, group_key, split, query, title, current_timestamp, 'null', 'null' from null_rows"
+        )
+        con.execute(
             "insert into labels (label_id, sample_id, grade, created_at, source, annotator, run_id) "
-            "values (?, ?, ?, ?, 'gold', 'gold', 'null')", labels,
-        )  # fmt: skip
+            "select label_id, sample_id, grade, current_timestamp, 'gold', 'gold', 'null' from null_rows"
+        )
 
 
 def one(seed: int) -> EvolveReport:
