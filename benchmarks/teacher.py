@@ -76,3 +76,7 @@ def _judge(world: ShopWorld, instruction: Instruction, pairs: Pairs) -> list[str
 def _accuracy(world: ShopWorld, instruction: Instruction, rows: pl.DataFrame) -> float:
     answers = _judge(world, instruction, rows.select("query", "title").to_dicts())
     return sum(a == t for a, t in zip(answers, rows["truth"], strict=True)) / len(answers)
+
+
+if __name__ == "__main__":
+    run()
