@@ -111,7 +111,6 @@ class _World:
         names = [item.group or f"alone {i}" for i, item in enumerate(items)]
         self.group: Ints = np.unique(names, return_inverse=True)[1]
         self.vocabulary = make_vocabulary(self.views, self.group, MIN_GROUPS)
-        self.price = np.array([_price(p) for p in self.vocabulary.predicates])
         self._known: dict[Predicate, Bools] = dict(zip(self.vocabulary.predicates, self.vocabulary.holds, strict=True))
         self.said = self.vocabulary.holds.astype(np.float32)  # (A, N)
         self.guess: Ints = np.array([overlap_grade(list(view.values()), len(self.grades)) for view in self.views])
