@@ -20,9 +20,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.core
 
 demo: $(VENV)/.core  ## the main job on a simulated shop, to a report; no network model, no key
-	$(BIN)/piar init demo --example shop --force
-	$(BIN)/piar evolve -C demo
-	$(BIN)/piar score -C demo --judge teacher --split test
+	$(BIN)/piar init demo --example shop --pairs 2000 --force
+	$(BIN)/piar evolve -C demo --rounds 4 --accept auto
+	$(BIN)/piar show diff -C demo
+	$(BIN)/piar score -C demo --split test
 	$(BIN)/piar report -C demo
 
 check: $(VENV)/.dev  ## format, lint, types, floors

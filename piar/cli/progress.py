@@ -32,6 +32,21 @@ def meter(what: str) -> "Iterator[Show]":
         yield _lines(out, what)
 
 
+class _Clock:
+    """The rate since counting began; a smaller count than before is a new beginning."""
+
+    def __init__(self) -> None:
+        self._began, self._from, self._last = time.monotonic(), 0, 0
+
+    def rate(self, done: int) -> float:
+        """Things a second."""
+        now = time.monotonic()
+        if done < self._last:
+            self._began, self._from = now, done
+        self._last = done
+        return (done - self._from) / max(now - self._began, 0.1)
+
+
 @contextmanager
 def _bar(out: "Console", what: str) -> "Iterator[Show]":
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -43,25 +58,25 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
     )  # fmt: skip
     with Bar(*columns, console=out, transient=True) as bar:
         task = bar.add_task(what, total=None, rate="", more="")
-        began = time.monotonic()
+        clock = _Clock()
 
         def show(state: "Progress") -> None:
-            rate = f"{state.done / max(time.monotonic() - began, 0.1):,.0f}/s"
+            rate = f"{clock.rate(state.done):,.0f}/s"
             bar.update(task, completed=state.done, total=state.total, rate=rate, more=_more(state))
 
         yield show
 
 
 def _lines(out: "Console", what: str) -> Show:
-    began = shown = time.monotonic()
+    clock, shown = _Clock(), time.monotonic()
 
     def show(state: "Progress") -> None:
         nonlocal shown
         now = time.monotonic()
+        rate = clock.rate(state.done)
         if now - shown < LINE_SECONDS:
             return
         shown = now
-        rate = state.done / (now - began)
         left = f" · {(state.total - state.done) / rate:,.0f} s left" if state.total and rate else ""
         total = f" of {state.total:,}" if state.total else ""
         out.print(f"{what} {state.done:,}{total} · {rate:,.0f}/s{left} {_more(state)}".rstrip())
