@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from curriculum.settings import CurriculumSettings
+from mining.settings import MiningSettings
 from piar.evolve import EvolveSettings
 from piar.folder import CONFIG
 from piar.label import LabelSettings
@@ -17,6 +19,7 @@ from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
 from store.task import explain
+from synth.settings import SynthSettings
 from trainers.config import AllTrainSettings, StudentSettings
 
 
@@ -36,7 +39,10 @@ class Config(Settings):
     split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
     privacy: PrivacySettings = PrivacySettings()
+    mining: MiningSettings = MiningSettings()
+    synth: SynthSettings = SynthSettings()
     review: ReviewSettings = ReviewSettings()
+    curriculum: CurriculumSettings = CurriculumSettings()
     student: StudentSettings = StudentSettings()
     train: AllTrainSettings = AllTrainSettings()
 

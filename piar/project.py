@@ -10,12 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from piar import data
 from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, PROPOSAL, SHOP, STORE, TASK, adopt, make, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from curriculum import Plan
+    from mining import Explanation, MineReport
     from piar.acceptance import Decision
     from piar.config import Config
     from piar.doctor import Check
@@ -36,8 +39,11 @@ if TYPE_CHECKING:
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
+    from store.manifest import Manifest
     from store.task import Task
     from store.types import Instruction, Split
+    from synth import SynthReport
+    from synth.drafts import Target
 
 # Known instructions, oldest first, and which of them a person put in force.
 _CURRENT = """
@@ -523,6 +529,34 @@ class Project:
         from piar.export import export
 
         return export(self.store, what, Path(path), force=force)
+
+    # -- training data ----------------------------------------------------------------------
+
+    def mine(self, top: int | None = None) -> "MineReport":
+        """Signals, difficulty and the queue for people; see `piar.data.mine`."""
+        return data.mine(self, top)
+
+    def explain(self, sample_id: str) -> "Explanation":
+        """Why mining put a sample where it is."""
+        return data.explain(self, sample_id)
+
+    def synth(
+        self, n: int | None = None, targets: str | None = None, *, budget: "Budget | None" = None
+    ) -> "tuple[SynthReport, Receipt]":
+        """Fill thin cells with synthetic samples; see `piar.data.synthesize`."""
+        return data.synthesize(self, n, targets, budget)
+
+    def thin_cells(self, n: int | None = None, targets: str | None = None) -> "list[Target]":
+        """What `synth` would fill."""
+        return data.thin_cells(self, n, targets)
+
+    def curriculum_plan(self) -> "Plan":
+        """What `curriculum_export` would write."""
+        return data.plan(self)
+
+    def curriculum_export(self, folder: str | Path, formats: tuple[str, ...] = ()) -> "Manifest":
+        """Write training shards; see `piar.data.export_shards`."""
+        return data.export_shards(self, Path(folder), formats)
 
     def sql(self, statement: str) -> "pl.DataFrame":
         """The result of a read-only SQL statement; see `piar.sql.query`."""

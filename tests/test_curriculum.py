@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from random_store import INSTRUCTION, JUDGE, TASK, make, plant
 
 from curriculum import CurriculumSettings, export, picture, plan
 from curriculum.candidates import equal_quota
@@ -26,6 +25,7 @@ from store.errors import PiarError, UsageError
 from store.manifest import COLUMNS, MANIFEST, read_manifest
 from store.trace import parse_trace, write_trace
 from store.types import Instruction
+from tests.random_store import INSTRUCTION, JUDGE, TASK, make, plant
 
 SETTINGS = CurriculumSettings(rows_per_slice=600)
 
@@ -212,8 +212,7 @@ def test_the_same_store_and_seed_give_the_same_bytes(world, tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from random_store import INSTRUCTION, TASK
+from tests.random_store import INSTRUCTION, TASK
 from curriculum import CurriculumSettings, export
 from store.db import Store
 print("go", flush=True)
@@ -222,9 +221,9 @@ export(Store.open(Path(sys.argv[1]), TASK), Path(sys.argv[2]), INSTRUCTION, Curr
 
 
 def child(store: Store, folder: Path, **options) -> subprocess.Popen:
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", CHILD, str(store.path), str(folder), here]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(here).parent,
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", CHILD, str(store.path), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
                             **options)  # fmt: skip
 
 

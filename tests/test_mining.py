@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_store import INSTRUCTION, TASK, make
 
 from mining import SIGNALS, MiningSettings, explain, mine
 from mining.difficulty import right_probability
@@ -16,6 +15,7 @@ from mining.select import REASONS
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.types import Label, Verdict
+from tests.random_store import INSTRUCTION, TASK, make
 
 NO_TEXTS = MiningSettings(texts=False)
 

@@ -1,0 +1,202 @@
+"""Verbs that make training data: mine, synth, curriculum."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
+from piar.cli.verb import Answer, Panel, group, open_project, verb
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from curriculum import Plan
+    from mining import Explanation
+    from piar.project import Project
+
+CURRICULUM = """Order the training data by difficulty, and write it as shards."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the application."""
+    verb(app, "mine", Panel.TRAIN)(mine)
+    verb(app, "synth", Panel.TRAIN)(synth)
+    curriculum = group(CURRICULUM)
+    verb(curriculum, "plan")(curriculum_plan)
+    verb(curriculum, "export")(curriculum_export)
+    app.add_typer(curriculum, name="curriculum", rich_help_panel=Panel.TRAIN, help=CURRICULUM)
+
+
+def mine(
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Length of the queue.", show_default="500")] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Say why a sample is where it is; mines nothing.")
+    ] = None,
+) -> Answer:
+    """Find what is hard, doubtful or probably mislabelled, and queue it for people.
+
+    Writes signals and difficulty of every sample, and the queue that `piar review push` takes from.
+
+    Example: `piar mine --top 200`
+    """
+    from piar.cli.views import facts
+
+    project = open_project()
+    if explain:
+        told = project.explain(explain)
+        return Answer(asdict(told), _explained(told))
+    report = project.mine(top)
+    document = {"signals": report.signals, "buckets": report.buckets, "queue": report.queue,
+                "unjudged": report.unjudged, "seconds": report.seconds}  # fmt: skip
+    said = [(name, f"{n:,}") for name, n in report.signals.items() if n]
+    view = facts([
+        ("samples", f"{report.samples:,}, {report.unjudged:,} of them without any judgement"),
+        ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
+        ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
+        ("signals", " · ".join(f"{name} {n}" for name, n in said)),
+        *(("queue", f"{n:,} {reason}") for reason, n in report.queue.items()),
+    ])  # fmt: skip
+    return Answer(document, view)
+
+
+def _explained(told: "Explanation") -> "RenderableType":
+    from piar.cli.views import facts
+
+    p = "unknown" if told.difficulty is None else f"{told.difficulty:.3f} by {told.judge}"
+    return facts([
+        ("sample", f"{told.sample_id} ({told.split})"),
+        *told.fields.items(),
+        ("truth", told.truth or "none"),
+        ("bucket", f"{told.bucket or 'none'}: p of the right grade {p}"),
+        ("queue", told.queued),
+        *(("signals", f"{s.name} {s.value:.3f}, above {s.percentile:.0%} of the samples") for s in told.signals),
+    ])  # fmt: skip
+
+
+def synth(
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Samples to keep.", show_default="synth.n, 200")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option("--targets", metavar="SQL", help="Cells to fill: a query with rule, grade and wanted."),
+    ] = None,
+    dry_run: DryRun = False,
+    max_usd: MaxUsd = None,
+    max_calls: MaxCalls = None,
+) -> Answer:
+    """Write samples for rules and grades that have few, and keep those that the teacher judges as intended.
+
+    Drafts go through screens (fields, duplicates, leaks into closed splits, the teacher's votes, the rule, variety);
+    what falls is counted by reason and kept in the table `synthesis`. Only the training split grows.
+
+    Example: `piar synth --n 50`
+    """
+    from piar.cli.views import facts, receipt_lines
+
+    project = open_project()
+    if dry_run:
+        return _forecast_synth(project, n, targets)
+    report, receipt = project.synth(n, targets, budget=budget(max_usd, max_calls))
+    document = {"asked": report.asked, "kept": report.kept, "dropped": report.dropped, "borderline": report.borderline}
+    filled = [
+        (f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} + {kept} of {t.wanted} wanted") for t, kept in report.cells
+    ]
+    view = facts([
+        ("drafts", f"{report.asked:,}: {report.kept:,} kept, {report.borderline:,} borderline"),
+        *(("dropped", f"{count:,} {reason}") for reason, count in report.dropped.most_common()),
+        *filled,
+        *receipt_lines(receipt),
+    ])  # fmt: skip
+    return Answer(document, view)
+
+
+def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> Answer:
+    from piar.cli.views import facts
+
+    cells = project.thin_cells(n, targets)
+    settings, teacher = project.config.synth, project.config.teacher.model
+    drafts = sum(-(-t.wanted * settings.tries // len(settings.methods)) * len(settings.methods) for t in cells)
+    document = {"dry_run": True, "judge": teacher, "fields": project.task.fields, "calls": drafts * settings.votes,
+                "cells": [asdict(t) for t in cells]}  # fmt: skip
+    view = facts([
+        ("asked", f"{teacher}, at most {drafts * settings.votes:,} times ({drafts:,} drafts, {settings.votes} votes)"),
+        ("leaves", f"drafts with the fields {', '.join(project.task.fields)}"),
+        *((f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),
+    ])  # fmt: skip
+    return Answer(document, view)
+
+
+def curriculum_plan() -> Answer:
+    """Show stages and counts of an export before anything is written.
+
+    Example: `piar curriculum plan`
+    """
+    plan = open_project().curriculum_plan()
+    counted = {name: value for name, value in asdict(plan).items() if name not in ("rows", "schedule")}
+    document = {"stages": [s.model_dump() for s in plan.schedule.stages], "rows": sum(plan.rows.values()),
+                "buckets": plan.rows, **counted, "schedule": plan.schedule.model_dump()}  # fmt: skip
+    return Answer(document, _plan_view(plan))
+
+
+def _plan_view(plan: "Plan") -> "RenderableType":
+    from rich.console import Group
+
+    from curriculum import picture
+    from piar.cli.views import facts, table
+    from store.types import BUCKETS
+
+    stages = [
+        (s.name, *(f"{s.mixture.get(b, 0):.0%}" for b in BUCKETS), f"{s.share:.0%}") for s in plan.schedule.stages
+    ]
+    counts = facts([
+        ("rows", " · ".join(f"{name} {n:,}" for name, n in plan.rows.items())),
+        ("grades", " · ".join(f"{name} {n:,}" for name, n in plan.grades.items())),
+        ("from", " · ".join(f"{name} {n:,}" for name, n in plan.bases.items())),
+        ("anchor", f"about {plan.anchors:,}, rare rules first"),
+        ("teacher", plan.teacher or "none: grades alone, no traces"),
+        *([("mid", f"{plan.unmined:,} of them were never mined: run `piar mine`")] if plan.unmined else []),
+        *(("left out", f"{n:,} {reason}") for reason, n in plan.left_out.items()),
+        *(("measured on", f"{n:,} {split}") for split, n in plan.evals.items()),
+    ])  # fmt: skip
+    drawing = facts([*picture(plan), ("", "start" + " " * 32 + "end")])
+    listed = [table(["stage", *BUCKETS, "of all draws"], stages)] if plan.schedule.kind == "stages" else []
+    return Group(counts, "", *listed, "", drawing)
+
+
+def curriculum_export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    formats: Annotated[
+        str | None, typer.Option("--format", metavar="A,B", help="parquet, or parquet,jsonl.", show_default="parquet")
+    ] = None,
+) -> Answer:
+    """Write training shards, a dataset card and, last, the manifest.
+
+    `piar train`, Hugging Face datasets and TRL read the folder as it is. The same store and settings give the
+    same bytes.
+
+    Example: `piar curriculum export shards`
+    """
+    from piar.cli.views import facts
+
+    wanted = tuple(name.strip() for name in (formats or "").split(",") if name.strip())
+    unknown = next((name for name in wanted if name not in ("parquet", "jsonl")), None)
+    if unknown or (wanted and "parquet" not in wanted):
+        raise UsageError(f"--format {formats!r} cannot be written.", "Write parquet, or parquet,jsonl.")
+    manifest = open_project().curriculum_export(folder, wanted)
+    rows = sum(manifest.rows.values())
+    document = {
+        "stages": [s.model_dump() for s in manifest.schedule.stages],
+        "rows": rows,
+        "buckets": manifest.rows,
+        "shards": [s.model_dump() for s in manifest.shards],
+        "manifest": str(folder / "manifest.json"),
+    }
+    view = facts([
+        ("rows", f"{rows:,}: " + " · ".join(f"{name} {n:,}" for name, n in manifest.rows.items())),
+        ("files", f"{len(manifest.shards) + len(manifest.copies)} in {folder}"),
+        ("prompt", manifest.prompt),
+        ("next", f"piar train sft {folder}"),
+    ])  # fmt: skip
+    return Answer(document, view)

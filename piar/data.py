@@ -1,0 +1,96 @@
+"""A project's labels become training data: mine, synthesize, plan and export, each recorded as a run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from piar.folder import PROMPTS
+
+if TYPE_CHECKING:
+    from curriculum import Plan
+    from mining import Explanation, MineReport
+    from piar.forecast import Receipt
+    from piar.llm.cost import Budget
+    from piar.project import Project
+    from store.manifest import Manifest
+    from synth import SynthReport
+    from synth.drafts import Target
+
+OFFLINE = "rulebook"  # a teacher that judges but cannot write: drafts are then made offline
+
+
+def mine(project: "Project", top: int | None = None) -> "MineReport":
+    """Signals, difficulty, buckets and the queue; `top` is its length, `[mining] top` when None."""
+    from mining import mine
+
+    settings = project.config.mining if top is None else project.config.mining.model_copy(update={"top": top})
+    with project.run("mine", settings.model_dump(mode="json"), settings.seed) as run_id:
+        return mine(project.store, settings, run_id, project.instruction().id)
+
+
+def explain(project: "Project", sample_id: str) -> "Explanation":
+    """Why mining put a sample where it is."""
+    from mining import explain
+
+    return explain(project.store, project.config.mining, sample_id)
+
+
+def thin_cells(project: "Project", n: int | None = None, targets: str | None = None) -> "list[Target]":
+    """The cells that `synthesize` would fill; asks nothing."""
+    from synth.targets import find_targets, make_cited
+
+    instruction = project.instruction()
+    settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
+    with project.store.read() as con:
+        make_cited(con, f"teacher:{project.client('teacher').model}", instruction.id)
+        return find_targets(con, instruction, settings, targets)
+
+
+def synthesize(
+    project: "Project", n: int | None = None, targets: str | None = None, budget: "Budget | None" = None
+) -> "tuple[SynthReport, Receipt]":
+    """Fill thin cells with drafts that the teacher, not told the target, judges as wanted.
+
+    Args:
+        n: samples to keep at most; `[synth] n` when None.
+        targets: SQL that names the cells: rule, grade, wanted.
+        budget: hard cap on calls and dollars.
+    """
+    from piar.forecast import receipt
+    from piar.label import Labeller
+    from synth import synthesize
+
+    settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
+    client = project.client("teacher")
+    writer = None if project.config.teacher.model == OFFLINE else client
+    with project.run("synth", settings.model_dump(mode="json"), settings.seed) as run_id, project.journal() as journal:
+        labeller = Labeller(
+            project.store, client, journal, run_id=run_id, budget=budget, model=project.config.teacher,
+            prompts=project.folder / PROMPTS, settings=project.config.label,
+        )  # fmt: skip
+        report = synthesize(
+            project.store, client, project.instruction(), settings, journal=journal, run_id=run_id, writer=writer,
+            labeller=labeller, budget=budget, targets=targets, prompts=project.folder / PROMPTS,
+        )  # fmt: skip
+    return report, receipt(project.store, run_id)
+
+
+def plan(project: "Project") -> "Plan":
+    """What `export_shards` would write, counted."""
+    from curriculum import plan
+
+    return plan(project.store, project.config.curriculum, project.instruction().id)
+
+
+def export_shards(project: "Project", folder: Path, formats: tuple[str, ...] = ()) -> "Manifest":
+    """Write the curriculum's shards into a folder; `[curriculum] formats` when none are named."""
+    from curriculum import CurriculumSettings, export
+
+    settings = project.config.curriculum
+    if formats:
+        settings = CurriculumSettings.model_validate({**settings.model_dump(), "formats": formats})
+    config = {**settings.model_dump(mode="json"), "folder": str(folder)}
+    with project.run("curriculum", config, settings.seed):
+        return export(
+            project.store, folder, project.instruction(), settings, prompt=project.config.student.prompt,
+            prompts=project.folder / PROMPTS, simulated="(simulated)" in project.task.name,
+        )  # fmt: skip

@@ -1,0 +1,80 @@
+"""mine, synth and curriculum from the command line, on the simulated shop."""
+
+import json
+
+import pytest
+
+from piar.cli import main
+from piar.project import Project
+from piar.shop import oracle_instruction
+from store.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A simulated shop, judged under its own policies."""
+    from piar.folder import simulate_shop
+    from piar.instruction_file import write
+
+    folder = tmp_path_factory.mktemp("data") / "shop"
+    project = Project.init(folder)
+    project.import_([folder / "shop.csv"], simulate_shop(folder, 400, 1))
+    (folder / "instruction.md").write_text(write(oracle_instruction(), project.task), encoding="utf-8")
+    project = Project.open(folder)
+    project.label()
+    return folder
+
+
+def run(capsys, *arguments: str) -> dict:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_walk_from_verdicts_to_shards(shop, capsys, tmp_path):
+    mined = run(capsys, "mine", "--top", "30", "-C", str(shop))
+    assert set(mined) >= {"signals", "buckets", "queue"}
+    assert list(mined["buckets"]) == ["easy", "mid", "hard", "suspect"]
+    assert sum(mined["queue"].values()) == 30
+    sample = run(capsys, "sql", "select sample_id from label_queue limit 1", "-C", str(shop))["rows"][0][0]
+    told = run(capsys, "mine", "--explain", sample, "-C", str(shop))
+    assert told["queued"].startswith("rank 1")
+
+    forecast = run(capsys, "synth", "--n", "6", "--dry-run", "-C", str(shop))
+    assert forecast["calls"] > 0
+    assert run(capsys, "sql", "select count(*) from synthesis", "-C", str(shop))["rows"] == [[0]]
+    made = run(capsys, "synth", "--n", "6", "--set", "synth.votes=1", "-C", str(shop))
+    assert set(made) == {"asked", "kept", "dropped", "borderline"}
+    assert made["kept"] > 0
+
+    planned = run(capsys, "curriculum", "plan", "-C", str(shop))
+    exported = run(
+        capsys, "curriculum", "export", str(tmp_path / "shards"), "--format", "parquet,jsonl", "-C", str(shop)
+    )
+    assert planned["rows"] == exported["rows"] == sum(exported["buckets"].values())
+    manifest = read_manifest(tmp_path / "shards")
+    assert manifest.simulated
+    assert manifest.copies
+
+
+def test_people_see_a_table_and_a_picture(shop, capsys):
+    assert main(["curriculum", "plan", "-C", str(shop)]) == 0
+    out = capsys.readouterr().out
+    assert "long tail" in out
+    assert "▁" in out or "▂" in out
+    assert main(["mine", "--top", "20", "-C", str(shop)]) == 0
+    assert "suspicion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("mine", "--explain", "zz"), "No samples"),
+        (("synth", "--targets", "select 1"), "rule"),
+        (("curriculum", "export", "x", "--format", "csv"), "cannot be written"),
+        (("mine", "--set", "mining.quotas.boredom=1"), "no reason"),
+        (("mine", "--set", "mining.thresholds.easy=0.2"), "must fall"),
+    ],
+)
+def test_what_is_wrong_is_said_with_exit_code_two(shop, capsys, arguments, says):
+    assert main([*arguments, "-C", str(shop)]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
