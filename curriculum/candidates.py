@@ -23,11 +23,10 @@ from truth t left join (
 ) l on l.sample_id = t.sample_id and l.grade = t.grade
 """
 
-# A suspect counts as checked when a review (labels that came back in a batch) confirmed its grade.
+# A suspect counts as checked when a review confirmed its grade.
 _CHECKED = """
 create or replace temp table checked as
-select distinct l.sample_id from label l join held h using (sample_id)
-where l.source = 'human' and l.batch <> '' and l.grade = h.grade
+select distinct r.sample_id from reviewed r join held h using (sample_id) where r.grade = h.grade
 """
 
 _CANDIDATES = """

@@ -93,8 +93,7 @@ def _queued(
         return f"not queued: {row['split']} is closed, disagreement must not choose what measures"
     if "near_duplicate" in signals:
         return f"not queued: an earlier sample says nearly the same (similarity {signals['near_duplicate']:.2f})"
-    reviewed = con.execute("select count(*) from label where sample_id = ? and source = 'human' and batch <> ''",
-                           [row["sample_id"]]).fetchone()  # fmt: skip
+    reviewed = con.execute("select count(*) from reviewed where sample_id = ?", [row["sample_id"]]).fetchone()
     if reviewed and reviewed[0]:
         return "not queued: people have reviewed it"
     reasons = _reasons_that_hold(con, str(row["sample_id"]))

@@ -88,7 +88,7 @@ def _make_eligible(con: duckdb.DuckDBPyConnection) -> None:
         create or replace temp table eligible as
         select sample_id, {scores} from judged join signals using (sample_id)
         where split in ('train', 'pool') and near_duplicate is null
-            and sample_id not in (select sample_id from label where source = 'human' and batch <> '')""")
+            and sample_id not in (select sample_id from reviewed)""")
     con.execute(
         "create or replace temp table chosen "
         "(sample_id uuid, reason varchar, score double, inclusion double, place integer)"

@@ -14,6 +14,11 @@ create or replace view label as
         partition by sample_id, source, annotator, ordinal, batch
         order by created_at desc, label_id) = 1;
 
+-- What came back from people to whom a review batch was given, as against votes that were imported.
+create or replace view reviewed as
+    select l.* from label l
+    where l.source = 'human' and l.batch in (select batch from review_batches);
+
 -- Labels that count as votes: with a grade, neither draft nor skipped.
 create or replace view vote as
     select l.sample_id, l.source, l.annotator, l.grade, g.position

@@ -86,7 +86,10 @@ def synthesize(
                            seed=settings.seed)  # fmt: skip
     report = SynthReport()
     with judge:
-        for target in cells:
+        for cell in cells:
+            target = replace(cell, wanted=min(cell.wanted, settings.n - report.kept))
+            if target.wanted <= 0:
+                break
             drafts = _drafts(proposer, target, settings)
             outcomes = _screen(store, judge, instruction, drafts, settings)
             _record(store, outcomes, run_id)

@@ -1,5 +1,7 @@
 """Which cells are thin, and the samples that drafts start from; both by SQL over the store."""
 
+from dataclasses import replace
+
 import duckdb
 
 from store.db import Store, quote
@@ -32,7 +34,7 @@ def make_cited(con: duckdb.DuckDBPyConnection, judge: str, instruction: str) -> 
 def find_targets(
     con: duckdb.DuckDBPyConnection, instruction: Instruction, settings: SynthSettings, sql: str | None = None
 ) -> list[Target]:
-    """Thin cells, those of the rarest rules first, wanting at most `settings.n` samples together.
+    """Thin cells, those of the rarest rules first.
 
     Args:
         sql: your own query with the columns rule, grade, wanted (and bucket, where it matters); may read `cited`.
@@ -41,13 +43,7 @@ def find_targets(
         UsageError: the query fails, lacks a column, or names a rule or grade that the instruction does not know.
     """
     cells = _own(con, instruction, sql) if sql else _thin(con, instruction, settings)
-    left, targets = settings.n, []
-    for cell in cells:
-        wanted = min(left, cell.wanted)
-        if wanted > 0:
-            targets.append(Target(cell.rule, cell.grade, cell.bucket, cell.have, wanted))
-            left -= wanted
-    return targets
+    return [replace(cell, wanted=min(cell.wanted, settings.n)) for cell in cells if cell.wanted > 0]
 
 
 def _thin(con: duckdb.DuckDBPyConnection, instruction: Instruction, settings: SynthSettings) -> list[Target]:

@@ -121,6 +121,7 @@ def test_unchecked_suspects_stay_out_until_a_review_confirms_them(fresh):
     assert before.rows["suspect"] == 0
     assert before.left_out["unchecked suspect"] > 0
     with fresh.write() as con:
+        con.execute("insert into review_batches values ('batch-1', '{}', 'r', now()::timestamp)")
         con.execute(
             "insert into labels by name select uuid() as label_id, d.sample_id, 'human' as source, 'ann' as annotator, "
             "t.grade, 'batch-1' as batch, 'r' as run_id, now()::timestamp as created_at "

@@ -353,7 +353,12 @@ def test_what_people_have_reviewed_is_not_queued_again(tmp_path):
     mine(store, MiningSettings(top=20, texts=False), "m1", INSTRUCTION.id)
     seen = store.frame("select sample_id from queue")["sample_id"].to_list()
     store.add_labels([Label(x, "human", "ann", "1", batch="b1") for x in seen], "r")
-    mine(store, MiningSettings(top=20, texts=False), "m2", INSTRUCTION.id)
+    store.add_labels(
+        [Label(x, "human", "rater", "1", batch="file.csv") for x in store.frame("from samples")["sample_id"]], "r"
+    )
+    with store.write() as con:
+        con.execute("insert into review_batches values ('b1', '{}', 'r', now()::timestamp)")
+    assert sum(mine(store, MiningSettings(top=20, texts=False), "m2", INSTRUCTION.id).queue.values()) == 20
     assert not set(seen) & set(store.frame("select sample_id from queue")["sample_id"])
 
 

@@ -128,7 +128,7 @@ def test_targets_are_thin_cells_of_rare_rules_first(shop):
         found = find_targets(con, ORACLE, SETTINGS)
         counts = dict(con.execute("select rule, count(*) from cited group by rule").fetchall())
         parents = find_parents(con, store)
-    assert sum(t.wanted for t in found) == SETTINGS.n
+    assert sum(t.wanted for t in found) > SETTINGS.n >= max(t.wanted for t in found)
     assert [counts.get(t.rule, 0) for t in found] == sorted(counts.get(t.rule, 0) for t in found)
     assert all(t.have + t.wanted <= SETTINGS.thin for t in found)
     assert {p.rule for p in parents} <= {r.id for r in ORACLE.rules}
@@ -227,7 +227,7 @@ def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
     made = store.frame(
         "select s.*, y.rule, y.grade from samples s join synthesis y using (sample_id) where status = 'kept'"
     )
-    assert report.kept == len(made) > SETTINGS.n / 2
+    assert SETTINGS.n >= report.kept == len(made) > SETTINGS.n / 2
     assert set(made["split"]) == {"train"}
     assert set(made["origin"]) == {"synthetic"}
     assert made["parent_id"].null_count() == 0
