@@ -69,7 +69,7 @@ def train(
     if student.shard:
         raise UsageError("GRPO needs whole weights in each process.", "Set student.shard = false.")
     run = Run("grpo", shards, out, student, settings, resume=resume)
-    reference = make_policy(student, shards, settings.seed, None, run.device)[0].eval() if settings.kl else None
+    reference = make_policy(student, shards, settings.seed, run.device)[0].eval() if settings.kl else None
     watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
     vars(watch).update(run.extra)
     for step in run.steps():

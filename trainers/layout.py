@@ -284,19 +284,21 @@ def tree_attention(
         return out.transpose(1, 2), None
     repeats = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(repeats, 1) if repeats > 1 else t for t in (key, value))
-    return torch.cat([_attend(block, query, key, value, scaling) for block in tree.blocks], 1), None
+    # One split for all blocks: a slice for each would make every backward pass as long as the pack.
+    sizes = [block.end - block.start for block in tree.blocks]
+    parts = [torch.split(t, sizes, 2) for t in (query, key, value)]
+    number = {block.start: i for i, block in enumerate(tree.blocks)}
+    return torch.cat([_attend(block, i, number, parts, scaling) for i, block in enumerate(tree.blocks)], 1), None
 
 
-def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-    spans = (*block.spans, (block.start, block.end))
-    if len(spans) > 1:
-        key, value = (torch.cat([t[:, :, a:b] for a, b in spans], 2) for t in (key, value))
-    else:
-        key, value = (t[:, :, block.start : block.end] for t in (key, value))
-    mask = block.half_mask if query.dtype == torch.bfloat16 else block.mask
-    out = scaled_dot_product_attention(
-        query[:, :, block.start : block.end], key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
-    )
+def _attend(
+    block: Block, i: int, number: dict[int, int], parts: Sequence[Sequence[Tensor]], scaling: float | None
+) -> Tensor:
+    query, *memory = parts
+    above = [number[start] for start, _ in block.spans]  # an ancestor's own segment is a block
+    key, value = (torch.cat([t[j] for j in (*above, i)], 2) if above else t[i] for t in memory)
+    mask = block.half_mask if query[i].dtype == torch.bfloat16 else block.mask
+    out = scaled_dot_product_attention(query[i], key, value, attn_mask=mask, is_causal=mask is None, scale=scaling)
     return out.transpose(1, 2)
 
 

@@ -24,11 +24,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from store.errors import PiarError
+from store.manifest import read_manifest
 from trainers import checkpoint
 from trainers.checkpoint import StudentCard
 from trainers.config import StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus, texts
-from trainers.model import Policy, grade_ids, load_policy, tiny_model, tiny_tokenizer, wrap
+from trainers.model import Policy, end_id, grade_ids, load_policy, load_tokenizer, tiny_model, tiny_tokenizer, wrap
 from trainers.scoring import measure
 
 METRICS = "metrics.jsonl"
@@ -53,6 +54,7 @@ class Run:
         trainer: `sft`, `grpo` or `distill`.
         shards: folder that `piar curriculum export` wrote.
         out: folder of the run; `checkpoint-N/` and `final/` go there.
+        tokenizer_from: whose tokenizer a tiny student takes, instead of one of its own.
         resume: go on from the newest whole checkpoint of `out`.
 
     Raises:
@@ -61,12 +63,14 @@ class Run:
 
     def __init__(
         self, trainer: str, shards: Path, out: Path, student: StudentSettings, settings: TrainSettings,
-        *, completion: Completion = "trace", resume: bool = False,
+        *, completion: Completion = "trace", tokenizer_from: str = "", resume: bool = False,
     ) -> None:  # fmt: skip
         self.out, self.settings, self.student = out, settings, student
         self.rank, self.world, self.device = _join()
         last = _previous(out, resume)
-        self.policy, self.tokenizer, self.from_nothing = make_policy(student, shards, settings.seed, last, self.device)
+        self.policy, self.tokenizer, self.from_nothing = make_policy(
+            student, shards, settings.seed, self.device, last=last, tokenizer_from=tokenizer_from
+        )
         self.corpus: Corpus = read_corpus(shards, self.tokenizer, max_length=settings.max_length, completion=completion)
         self.task = self.corpus.manifest.task
         self.grade_ids = torch.tensor(grade_ids(self.tokenizer, self.task), device=self.device)
@@ -119,14 +123,17 @@ class Run:
 
         Sharded processes meet at every forward, so all get as many parts; the surplus weighs nothing.
         """
-        mine = list(batch[self.rank :: self.world])
-        groups = micro_batches([e.item for e in mine], self.settings.pack_tokens, self.policy.shares)
-        found = [[mine[i] for i in group] for group in groups]
+        found = self.cut(batch[self.rank :: self.world])
         if self.sharded:
             most = torch.tensor(len(found), device=self.device)
             dist.all_reduce(most, dist.ReduceOp.MAX)
             found += [[replace(batch[0], weight=0.0)]] * (int(most) - len(found))
         return found
+
+    def cut(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """Examples in parts that fit `pack_tokens`, common prefixes side by side."""
+        groups = micro_batches([e.item for e in examples], self.settings.pack_tokens, self.policy.shares)
+        return [[examples[i] for i in group] for group in groups]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 where asked for, or where the machine multiplies it fast."""
@@ -274,20 +281,26 @@ class Run:
 
 
 def make_policy(
-    student: StudentSettings, shards: Path, seed: int, last: Path | None, device: torch.device
-) -> tuple[Policy, Any, bool]:
-    """The policy to train, its tokenizer, and whether it was made from nothing."""
-    tiny = student.model == "tiny"
-    if last is not None and not student.lora:
-        policy, tokenizer = load_policy(str(last), device=str(device))
-        return policy, tokenizer, tiny
-    if not tiny:
-        policy, tokenizer = load_policy(student.model, device=str(device))
-        return policy, tokenizer, False
-    from store.manifest import read_manifest
+    student: StudentSettings, shards: Path, seed: int, device: torch.device,
+    *, last: Path | None = None, tokenizer_from: str = "",
+) -> tuple[Policy, Any, bool]:  # fmt: skip
+    """The policy to train, its tokenizer, and whether it was made from nothing.
 
-    tokenizer = tiny_tokenizer(texts(shards), read_manifest(shards, verify=False).task.symbols, student.vocab_size)
-    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=tokenizer.eos_token_id, seed=seed)
+    Args:
+        last: a checkpoint to go on from.
+        tokenizer_from: a folder whose tokenizer a tiny student takes.
+    """
+    tiny = student.model == "tiny"
+    if not tiny or (last is not None and not student.lora):
+        source = student.model if last is None or student.lora else str(last)
+        policy, tokenizer = load_policy(source, device=str(device))
+        return policy, tokenizer, tiny
+    if tokenizer_from:
+        tokenizer = load_tokenizer(tokenizer_from)
+    else:
+        symbols = read_manifest(shards, verify=False).task.symbols
+        tokenizer = tiny_tokenizer(texts(shards), symbols, student.vocab_size)
+    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed)
     return wrap(lm.to(device)), tokenizer, True
 
 

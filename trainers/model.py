@@ -77,14 +77,29 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     """
     try:
         lm = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise PiarError(
-            f"Cannot load {model!r} as a causal language model: {str(error).splitlines()[0]}",
-            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
-        ) from None
+        raise _cannot_load(model, error) from None
     lm.to(torch.device(device))  # type: ignore[arg-type]
-    return wrap(lm), tokenizer
+    return wrap(lm), load_tokenizer(model)
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a Hugging Face folder or hub name.
+
+    Raises:
+        PiarError: none there.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(model, error) from None
+
+
+def _cannot_load(model: str, error: Exception) -> PiarError:
+    return PiarError(
+        f"Cannot load {model!r} as a causal language model: {str(error).splitlines()[0]}",
+        "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
+    )
 
 
 def wrap(lm: Any) -> Policy:

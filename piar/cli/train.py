@@ -1,4 +1,4 @@
-"""Verbs that train a student on shards: train sft, grpo. They need shards and torch, never the store."""
+"""Verbs that train a student: train sft, grpo, distill, export. They need shards and torch, never the store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +31,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest wh
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
     train = group(HELP)
-    for function in (sft, grpo):
+    for function in (sft, grpo, distill, export):
         verb(train, function.__name__)(function)
     app.add_typer(train, name="train", rich_help_panel=Panel.TRAIN, help=HELP)
 
@@ -58,6 +58,34 @@ def grpo(shards: Shards = None, out: Out = None, model: Model = None, resume: Re
 
     return _answer(train(*_folders(shards, out, "grpo"), student=config.student, settings=config.train.grpo,
                          resume=resume))  # fmt: skip
+
+
+def distill(shards: Shards = None, out: Out = None, model: Model = None, resume: Resume = False) -> Answer:
+    """Distil a teacher's grade distributions and traces into a student.
+
+    Example: `piar train distill shards --set train.distill.teacher=students/large/final`
+    """
+    config = _config(model)
+    from trainers.distill import train
+
+    return _answer(train(*_folders(shards, out, "distill"), student=config.student, settings=config.train.distill,
+                         resume=resume))  # fmt: skip
+
+
+def export(
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A checkpoint folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="A new folder.")],
+) -> Answer:
+    """Write a student as a sequence classifier that serving stacks load, with a model card.
+
+    Example: `piar train export students/sft/final -o classifier`
+    """
+    from trainers.export import export_classifier
+
+    gap = export_classifier(student, out)
+    return Answer(
+        {"path": str(out), "largest_difference": gap}, f"{out}: probabilities within {gap:.0e} of the student's"
+    )
 
 
 def _config(model: str | None) -> "Config":

@@ -1,0 +1,277 @@
+"""Every loss against a naive version, and the claims that the method rests on."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from store.trace import write_trace
+from store.types import Rule, Trace
+from tests.shards_fixture import RULES, TASK
+from trainers import losses
+from trainers.rewards import Case, case, format_reward, grade_rewards, judge, trace_rewards
+
+RULEBOOK = {r.id: Rule(r.id, r.text, r.grade) for r in RULES}
+GOOD = Trace("2", ("red lamp",), {"kind": "yes"}, ("R03",), "2")
+ROW = {"fields": ["red lamp", "a Red LAMP, tall"], "grade": "2", "evidence": ["red lamp"], "steps": ["yes"],
+       "rules": ["R03"], "rules_holding": None}  # fmt: skip
+
+
+# --- the grade's gradient ------------------------------------------------------------------------
+
+
+def test_the_exact_grade_gradient_is_what_a_million_samples_estimate():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 4, requires_grad=True)
+    rewards = torch.tensor([grade_rewards(2, 4, "ordinal")])
+    losses.exact_grade_loss(logits.log_softmax(-1), rewards).sum().backward()
+    p = logits.detach().softmax(-1)[0]
+    drawn = torch.multinomial(p, 1_000_000, replacement=True)
+    score = torch.eye(4)[drawn] - p  # gradient of log p of each draw
+    estimate = -(rewards[0, drawn][:, None] * score).mean(0)
+    noise = (rewards[0, drawn][:, None] * score).std(0) / 1000
+    assert ((logits.grad[0] - estimate).abs() < 5 * noise + 1e-6).all()
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.99])
+def test_the_exact_gradient_is_two_p_one_minus_p_and_std_scaling_lifts_the_hard_ones(p):
+    def gradient(scale):
+        logit = torch.tensor([[math.log(p / (1 - p)), 0.0]], requires_grad=True)
+        losses.exact_grade_loss(logit.log_softmax(-1), torch.tensor([[1.0, -1.0]]), scale).sum().backward()
+        return -logit.grad[0, 0].item()
+
+    assert gradient("none") == pytest.approx(2 * p * (1 - p), rel=1e-4)
+    assert gradient("std") == pytest.approx(math.sqrt(p * (1 - p)), rel=0.01)
+
+
+# --- credit --------------------------------------------------------------------------------------
+
+
+def naive_advantages(rewards, group, credit, scale):
+    m, s = rewards.shape
+    out = torch.zeros(m, s)
+    value = rewards.clone()
+    for i in range(m):
+        for j in range(s):
+            row = rewards[i]
+            if credit in ("outcome", "masked"):
+                value[i, j] = row[~row.isnan()].mean() if (~row.isnan()).any() else 0.0
+            elif credit == "to_go":
+                value[i, j] = row[j:].nan_to_num().sum()
+    for i in range(m):
+        for j in range(s):
+            peers = [value[k, j] for k in range(m) if group[k] == group[i] and not value[k, j].isnan()]
+            own = [rewards[k, j] for k in range(m) if group[k] == group[i] and not rewards[k, j].isnan()]
+            if rewards[i, j].isnan() or not peers:
+                continue
+            peers = torch.stack(peers)
+            spread = peers.std(correction=0)
+            if spread < 1e-6 or (credit == "masked" and torch.stack(own).std(correction=0) < 1e-6):
+                continue
+            a = value[i, j] - peers.mean()
+            out[i, j] = (a / (spread + 1e-4) if scale == "std" else a).clamp(-2, 2)
+    return out
+
+
+values = st.sampled_from([0.0, 1.0, math.nan])
+
+
+@given(st.lists(st.tuples(values, values, values), min_size=1, max_size=10), st.data(),
+       st.sampled_from(["local", "outcome", "to_go", "masked"]), st.sampled_from(["std", "none"]))  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_advantages_are_what_the_naive_version_says(rows, data, credit, scale):
+    rewards = torch.tensor(rows)
+    group = torch.tensor([data.draw(st.integers(0, 2)) for _ in rows])
+    found = losses.advantages(rewards, group, credit=credit, scale=scale)
+    assert torch.allclose(found, naive_advantages(rewards, group, credit, scale), atol=1e-4)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("credit", ["local", "outcome", "to_go", "masked"])
+@pytest.mark.parametrize("scale", ["std", "none", "batch"])
+def test_equal_groups_nan_rewards_and_lone_rollouts_have_no_advantage(credit, scale):
+    equal = torch.tensor([[1.0, math.nan], [1.0, math.nan], [0.0, math.nan]])
+    found = losses.advantages(equal, torch.tensor([0, 0, 1]), credit=credit, scale=scale)
+    assert torch.equal(found, torch.zeros(3, 2))
+
+
+def test_return_to_go_loads_the_trace_on_the_first_segment_and_local_does_not():
+    """All first segments equal: their advantage should be nothing (method, point 3)."""
+    torch.manual_seed(0)
+    rewards = torch.cat([torch.ones(16, 1), torch.randint(2, (16, 5)).float()], 1)
+    group = torch.zeros(16, dtype=torch.long)
+    assert losses.advantages(rewards, group, credit="local", scale="none")[:, 0].std() == 0
+    assert losses.advantages(rewards, group, credit="to_go", scale="none")[:, 0].std() > 0.8
+
+
+# --- the policy loss -----------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_the_segment_loss_is_what_the_naive_version_says(seed):
+    generator = torch.Generator().manual_seed(seed)
+    m, s, n = 3, 4, 30
+    logp, old = (torch.randn(n, generator=generator) * 0.4 for _ in range(2))
+    a, w = torch.randn(m, s, generator=generator), torch.rand(m, s, generator=generator)
+    owner, segment = torch.randint(m, (n,), generator=generator), torch.randint(s, (n,), generator=generator)
+    found, clipped = losses.segment_loss(logp, old, a, w, owner, segment, clip_low=0.2, clip_high=0.28)
+    cut = 0
+    for i in range(m):
+        total = 0.0
+        for j in range(s):
+            tokens = [t for t in range(n) if owner[t] == i and segment[t] == j]
+            terms = []
+            for t in tokens:
+                ratio = math.exp(logp[t] - old[t])
+                low = min(max(ratio, 0.8), 1.28)
+                terms.append(-min(ratio * a[i, j].item(), low * a[i, j].item()))
+                cut += ratio * a[i, j] > low * a[i, j]
+            total += w[i, j].item() * (sum(terms) / len(terms) if terms else 0.0)
+        assert found[i].item() == pytest.approx(total, abs=1e-5)
+    assert clipped.item() == pytest.approx(float(cut) / n)
+
+
+def test_on_policy_the_gradient_is_the_plain_policy_gradient():
+    logp = torch.tensor([-1.0, -2.0], requires_grad=True)
+    a = torch.tensor([[1.5]])
+    losses.segment_loss(logp, logp.detach(), a, torch.ones(1, 1), torch.tensor([0, 0]), torch.tensor([0, 0]),
+                        clip_low=0.2, clip_high=0.28)[0].sum().backward()  # fmt: skip
+    assert logp.grad.tolist() == pytest.approx([-0.75, -0.75])
+
+
+def test_the_kl_estimate_is_unbiased_and_never_negative():
+    torch.manual_seed(0)
+    p, q = torch.randn(5).log_softmax(0), torch.randn(5).log_softmax(0)
+    drawn = torch.multinomial(p.exp(), 400_000, replacement=True)
+    found = losses.kl_estimate(p[drawn], q[drawn])
+    assert (found >= -1e-6).all()
+    assert found.mean().item() == pytest.approx((p.exp() * (p - q)).sum().item(), rel=0.02)
+
+
+# --- balance and distillation --------------------------------------------------------------------
+
+
+def test_schedules_of_balance():
+    assert losses.balance("constant", 0.1, 50, 100) == (1.0, 0.1)
+    assert losses.balance("cosine", 0.5, 0, 100) == (1.0, pytest.approx(0.5))
+    assert losses.balance("cosine", 0.5, 100, 100) == (1.0, pytest.approx(0.02))
+    assert losses.balance("chord", 0.1, 0, 900) == (pytest.approx(0.1), pytest.approx(0.9))
+    assert losses.balance("chord", 0.1, 500, 900) == (pytest.approx(0.95), pytest.approx(0.05))
+    assert losses.balance("none", 0.1, 5, 9) == (1.0, 0.0)
+    assert losses.hpt_gate(torch.tensor([0.2, 0.5, 0.7]), 0.5).tolist() == [1, 1, 0]
+    assert losses.srft_weight(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([0.5, 0.5 / math.e])
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_the_divergence_is_what_the_naive_version_says(seed, beta):
+    generator = torch.Generator().manual_seed(seed)
+    s, t = (torch.randn(6, generator=generator).log_softmax(0) for _ in range(2))
+    ps, pt = s.exp(), t.exp()
+    if beta == 0:
+        naive = (pt * (t - s)).sum()
+    elif beta == 1:
+        naive = (ps * (s - t)).sum()
+    else:
+        mix = beta * pt + (1 - beta) * ps
+        naive = beta * (pt * (t - mix.log())).sum() + (1 - beta) * (ps * (s - mix.log())).sum()
+    assert losses.generalised_jsd(s, t, beta).item() == pytest.approx(naive.item(), abs=1e-5)
+
+
+def test_top_k_and_tail_sum_to_one_and_all_tokens_give_the_full_divergence():
+    torch.manual_seed(0)
+    t, s = torch.randn(2, 20).log_softmax(-1), torch.randn(2, 20).log_softmax(-1)
+    ids = t.topk(20).indices
+    assert torch.allclose(losses.with_tail(t, ids[:, :5]).exp().sum(-1), torch.ones(2), atol=1e-6)
+    whole = losses.generalised_jsd(s, t, 0.5)
+    assert torch.allclose(
+        losses.generalised_jsd(losses.with_tail(s, ids), losses.with_tail(t, ids), 0.5), whole, atol=1e-5
+    )
+    coarse = losses.generalised_jsd(losses.with_tail(s, ids[:, :5]), losses.with_tail(t, ids[:, :5]), 0.5)
+    assert (coarse <= whole + 1e-6).all()  # merging outcomes can only lose divergence
+
+
+# --- rewards -------------------------------------------------------------------------------------
+
+
+def judged(trace=GOOD, row=ROW, *, text=None, ended=True, right=True):
+    written = text if text is not None else write_trace(trace, TASK)
+    return judge(case(written, ended, row, TASK, RULEBOOK), TASK, right=right)
+
+
+def changed(**values):
+    return replace(GOOD, **values)
+
+
+def test_a_perfect_trace_earns_everything():
+    assert judged() == {"evidence": 1, "kind": 1, "rules": 1, "verdict": 1, "format": 1}
+    assert list(trace_rewards(TASK)) == ["evidence", "kind", "rules", "verdict", "format"]
+
+
+@pytest.mark.parametrize(
+    ("trace", "loses"),
+    [
+        (changed(evidence=("blue lamp",)), "evidence"),
+        (changed(evidence=("lamp",)), "evidence"),  # verbatim, but a single word
+        (changed(evidence=("red la",)), "evidence"),  # part of a word
+        (changed(evidence=("red lamp", "tall blue")), "evidence"),
+        (changed(evidence=(), rules=()), "evidence"),  # no spans and no rules must not earn full marks
+        (changed(rules=("R02",)), "rules"),
+        (changed(rules=("R03", "R02")), "rules"),
+        (changed(steps={"kind": "no"}), "kind"),
+        (changed(verdict="1"), "verdict"),
+    ],
+)
+def test_each_reward_is_strict(trace, loses):
+    assert judged(trace)[loses] == 0
+    assert judged(trace)["format"] == 1
+
+
+def test_spans_are_compared_ignoring_case_and_punctuation():
+    assert judged(changed(evidence=("A red, lamp",)))["evidence"] == 1
+
+
+def test_without_reference_one_existing_rule_that_admits_and_holds_is_due():
+    free = {**ROW, "rules": None}
+    assert judged(row=free)["rules"] == 1
+    assert judged(changed(rules=("R01",)), free)["rules"] == 0  # admits another grade
+    assert judged(changed(rules=("R99",)), free)["rules"] == 0
+    assert judged(changed(rules=()), free)["rules"] == 0
+    assert judged(row={**free, "rules_holding": ["R02"]})["rules"] == 0
+    none = judge(case(write_trace(GOOD, TASK), True, free, TASK, {}), TASK, right=True)
+    assert none["rules"] is None  # no rulebook, nothing to check
+
+
+def test_an_unknown_step_is_masked():
+    assert judged(row={**ROW, "steps": [None]})["kind"] is None
+    assert judged(row={**ROW, "steps": None})["kind"] is None
+
+
+def test_rewards_count_only_when_the_grade_is_right_except_format():
+    assert judged(right=False) == {"evidence": 0, "kind": 0, "rules": 0, "verdict": 0, "format": 1}
+
+
+@pytest.mark.parametrize("text", ["", "2", "2\nevidence:", write_trace(GOOD, TASK) + "\nmore", "Sure!\n2", "\x00" * 50])
+def test_what_does_not_follow_the_grammar_earns_nothing(text):
+    assert all(not value for value in judged(text=text).values())
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_no_text_breaks_a_reward(text):
+    assert isinstance(format_reward(case(text, True, ROW, TASK, RULEBOOK)), float)
+    assert set(judged(text=text)) == set(trace_rewards(TASK))
+    assert isinstance(case(text, True, ROW, TASK, RULEBOOK), Case)
+
+
+def test_an_answer_cut_off_at_the_limit_has_no_format():
+    assert judged(ended=False)["format"] == 0
+
+
+def test_grade_rewards():
+    assert grade_rewards(1, 3) == [-1, 1, -1]
+    assert grade_rewards(0, 5, "ordinal") == [1, 0.5, 0, -0.5, -1]

@@ -1,0 +1,218 @@
+"""Distillation: a teacher's grade distribution and trace, token by token, into a small student.
+
+The loop is `train`. Three terms, each over its own count: forward KL over the grades, the generalised JSD
+over the trace's tokens, cross-entropy on the gold grade. The teacher runs once over the rows: its
+grades and top-k tokens with a tail bucket are cached beside the run, chunk by chunk, and a second run
+reads them. Without a teacher model, the grade distributions come from the shards and the trace term is
+cross-entropy (SeqKD). Left out: teachers with another vocabulary, hidden-state matching.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from store.errors import PiarError, UsageError
+from store.ids import short_hash
+from trainers import losses
+from trainers.config import DistillSettings, StudentSettings
+from trainers.data import Example
+from trainers.head import over_rows
+from trainers.layout import Labels, labels
+from trainers.loop import Run, Trained
+from trainers.model import Policy, end_id, load_policy
+from trainers.rollout import generate
+from trainers.sft import columns, totals_of
+
+CHUNK = 256  # rows in one file of the cache
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the teacher says of one completion of T tokens.
+
+    Attributes:
+        grades: [K] probabilities over the grades.
+        ids: [T, k] its likeliest tokens; logp: [T, k + 1] their log-probabilities, and the tail's.
+    """
+
+    grades: Tensor
+    ids: Tensor
+    logp: Tensor
+
+
+def train(
+    shards: Path, out: Path, *, student: StudentSettings | None = None, settings: DistillSettings | None = None,
+    resume: bool = False,
+) -> Trained:  # fmt: skip
+    """Distil a teacher into a student.
+
+    Raises:
+        PiarError: see `trainers.loop.Run`; a teacher with another vocabulary.
+        UsageError: on-policy steps without a teacher.
+    """
+    student, settings = student or StudentSettings(), settings or DistillSettings()
+    if settings.on_policy and not settings.teacher:
+        raise UsageError("on_policy needs a teacher that reads the student's traces.", "Set train.distill.teacher.")
+    run = Run("distill", shards, out, student, settings, tokenizer_from=settings.teacher, resume=resume)
+    teacher = _teacher(run, settings) if settings.teacher else None
+    cache = Cache(run, teacher, settings) if teacher else None
+    signals: Sequence[Signal | None]
+    for step in run.steps():
+        batch = run.draw()
+        if teacher and step >= run.total * (1 - settings.on_policy):
+            batch = rewrite(run, batch, settings)
+            signals = ask(run, teacher, batch, settings.top_k)
+            found = distill_step(run, batch, signals, replace_beta(settings, 1.0))
+        else:
+            signals = cache.get(batch) if cache else [None] * len(batch)
+            found = distill_step(run, batch, signals, settings)
+        run.update(int(found.pop("tokens")), **found)
+    return run.finish()
+
+
+def replace_beta(settings: DistillSettings, beta: float) -> DistillSettings:
+    """On-policy steps use the reverse KL."""
+    return settings.model_copy(update={"beta": beta})
+
+
+def distill_step(
+    run: Run, batch: Sequence[Example], signals: Sequence[Signal | None], settings: DistillSettings
+) -> dict[str, float]:
+    """Gradients of the three terms on a batch, in parts that fit `pack_tokens`."""
+    totals, sums, tokens = totals_of(batch), torch.zeros(3), 0
+    by_row = {id(e): s for e, s in zip(batch, signals, strict=True)}
+    for part in run.parts(batch):
+        packs = run.policy.pack([e.item for e in part])
+        said = [by_row.get(id(e)) for e in part]
+        terms_of = partial(_terms, part=part, said=said, rows=labels(packs, run.device), totals=totals, run=run,
+                           settings=settings)  # fmt: skip
+        with run.autocast():
+            terms = run.policy(packs, terms_of)
+        run.backward(terms[0] + terms[1] + terms[2])
+        sums += torch.stack(terms).detach().cpu()
+        tokens += sum(len(one.tokens) for one in packs)
+    grade, gold, trace = sums.tolist()
+    return {"loss": grade + gold + trace, "grade_kd": grade, "grade_gold": gold, "trace_kd": trace, "tokens": tokens}
+
+
+def _terms(
+    hidden: Tensor, head: Tensor, *, part: Sequence[Example], said: Sequence[Signal | None], rows: Labels,
+    totals: losses.Totals, run: Run, settings: DistillSettings,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    gold, soft, weight = columns(part, len(run.grade_ids), run.device)
+    first = rows.place == 0
+    known = [s for s in said if s is not None]
+    if known and len(known) == len(part):
+        soft = torch.stack([s.grades for s in known]).to(hidden.device)
+        ids, teacher = (torch.cat(t).to(hidden.device) for t in ([s.ids for s in known], [s.logp for s in known]))
+        grades, per_token = over_rows(
+            lambda logits, ids, teacher: _against(logits, run.grade_ids, ids.long(), teacher.float(), settings.beta),
+            hidden, head, ids, teacher,
+        )  # fmt: skip
+    else:
+        grades, per_token = over_rows(lambda logits, to: _plain(logits, run.grade_ids, to), hidden, head, rows.targets)
+    per_grade = grades[first]
+    has = soft.isfinite().all(1)
+    kd = losses.generalised_jsd(per_grade.log_softmax(-1), soft.nan_to_num(1.0).clamp(min=1e-9).log(), 0.0)
+    grade = settings.grade_weight * (torch.where(has, kd, torch.zeros_like(kd)) * weight).sum()
+    cross = settings.gold_weight * (-per_grade.gather(1, gold[:, None])[:, 0] * weight).sum()
+    trace = (per_token * weight[rows.owner])[~first].sum()
+    return grade / max(totals.grades, 1e-9), cross / max(totals.grades, 1e-9), trace / max(totals.tokens, 1e-9)
+
+
+def _against(logits: Tensor, grade_ids: Tensor, ids: Tensor, teacher: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Grade log-probabilities [n, K] and the divergence from the teacher's buckets [n]."""
+    logp = logits.log_softmax(-1)
+    return logp[:, grade_ids], losses.generalised_jsd(losses.with_tail(logp, ids), teacher, beta)
+
+
+def _plain(logits: Tensor, grade_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logp = logits.log_softmax(-1)
+    return logp[:, grade_ids], -logp.gather(1, targets[:, None])[:, 0]
+
+
+def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings) -> list[Example]:
+    """The batch with traces that the student writes itself, after the gold grade."""
+    ids, end = run.grade_ids.tolist(), end_id(run.tokenizer)
+    run.policy.eval()
+    with run.autocast():
+        found = generate(run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens,
+                         starts=[ids[e.grade] for e in batch], generator=run.generator)  # fmt: skip
+    run.policy.train()
+    return [replace(e, completion=only) for e, [only] in zip(batch, found, strict=True)]
+
+
+@torch.no_grad()
+def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> list[Signal]:
+    """What the teacher says of each example's completion."""
+    found: dict[int, Signal] = {}
+    read = partial(over_rows, partial(_likeliest, grade_ids=run.grade_ids, k=k))
+    for part in run.cut(examples):
+        packs = teacher.pack([e.item for e in part])
+        rows = labels(packs, run.device)
+        with run.autocast():
+            grades, ids, logp = teacher(packs, read)
+        for i, example in enumerate(part):
+            mine = rows.owner == i
+            found[id(example)] = Signal(grades[mine][0].cpu(), ids[mine].int().cpu(), logp[mine].half().cpu())
+    return [found[id(e)] for e in examples]
+
+
+def _likeliest(logits: Tensor, *, grade_ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    logp = logits.log_softmax(-1)
+    ids = logp.topk(min(k, logp.shape[-1]), sorted=False).indices
+    return logp[:, grade_ids].softmax(-1), ids, losses.with_tail(logp, ids)
+
+
+def _teacher(run: Run, settings: DistillSettings) -> Policy:
+    teacher, tokenizer = load_policy(settings.teacher, device=str(run.device))
+    if tokenizer.get_vocab() != run.tokenizer.get_vocab():
+        raise PiarError(
+            "Teacher and student do not share a vocabulary, so their tokens cannot be compared.",
+            "Use a student of the teacher's family, or --model tiny, which takes the teacher's.",
+        )
+    return teacher.eval().requires_grad_(False)
+
+
+class Cache:
+    """The teacher's signals for all training rows, in files of `CHUNK` rows that are made once.
+
+    A file is written aside and renamed, so a killed run loses one chunk. Another teacher, other shards
+    or another `top_k` make another folder.
+    """
+
+    def __init__(self, run: Run, teacher: Policy, settings: DistillSettings) -> None:
+        key = short_hash([settings.teacher, run.corpus.digest, settings.top_k, settings.max_length])
+        self.folder = run.out / f"teacher-cache-{key}"
+        self.folder.mkdir(exist_ok=True)
+        self.place = {id(e): i for i, e in enumerate(run.corpus.train)}
+        self.asked = 0
+        self.chunks: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+        starts = range(0, len(run.corpus.train), CHUNK)
+        for number, start in enumerate(starts):
+            if number % run.world == run.rank and not self._file(number).exists():
+                self._make(number, ask(run, teacher, run.corpus.train[start : start + CHUNK], settings.top_k))
+        if run.world > 1:
+            dist.barrier()
+        self.chunks = [torch.load(self._file(n), mmap=True, weights_only=True) for n in range(len(starts))]
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.pt"
+
+    def _make(self, number: int, signals: Sequence[Signal]) -> None:
+        aside = self._file(number).with_suffix(".writing")
+        rows: list[Any] = [(s.grades, s.ids, s.logp) for s in signals]
+        torch.save(rows, aside)
+        aside.rename(self._file(number))
+        self.asked += len(signals)
+
+    def get(self, batch: Sequence[Example]) -> list[Signal]:
+        """Signals of training examples."""
+        places = [divmod(self.place[id(e)], CHUNK) for e in batch]
+        return [Signal(*self.chunks[chunk][row]) for chunk, row in places]

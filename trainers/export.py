@@ -1,0 +1,100 @@
+"""A student as a sequence classifier: the K grade rows of the head become a classification head.
+
+Serving stacks load such a checkpoint as a classifier (one prefill, K logits). The probabilities are
+the student's; `export_classifier` checks it on random prompts. The model card says what the student learned from.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from store.errors import PiarError
+from trainers.checkpoint import CARD, StudentCard
+from trainers.scoring import Student
+
+TOLERANCE = 1e-5
+
+
+def export_classifier(student: str | Path, out: Path, metrics: dict[str, float] | None = None) -> float:
+    """Write the classifier, its tokenizer, `student.json` and a model card.
+
+    Args:
+        out: a new folder.
+        metrics: figures for the card.
+
+    Returns:
+        The largest difference between the classifier's and the student's probabilities.
+
+    Raises:
+        PiarError: the folder exists, or the architecture has no classifier that gives the same probabilities.
+    """
+    if out.exists():
+        raise PiarError(f"{out} exists.", "Choose a new folder.")
+    judge = Student.load(student, device="cpu")
+    lm, symbols = judge.policy.lm, judge.task.symbols
+    classifier: Any = AutoModelForSequenceClassification.from_pretrained(
+        student, num_labels=len(symbols), id2label=dict(enumerate(symbols)),
+        label2id={s: i for i, s in enumerate(symbols)}, pad_token_id=judge.tokenizer.pad_token_id, dtype=lm.dtype,
+    )  # fmt: skip
+    if not hasattr(classifier, "score"):
+        raise PiarError(f"{lm.config.model_type} has no classifier with a plain head in transformers.",
+                        "Serve the student as a language model.")  # fmt: skip
+    with torch.no_grad():
+        classifier.score.weight.copy_(lm.get_output_embeddings().weight[judge.grade_ids])
+    gap = _gap(judge, classifier.eval())
+    if gap > TOLERANCE:
+        raise PiarError(
+            f"The classifier's probabilities differ by {gap:.1e}.", "Serve the student as a language model."
+        )
+    classifier.save_pretrained(out)
+    judge.tokenizer.save_pretrained(out)
+    (out / CARD).write_text(judge.card.model_dump_json(indent=1), encoding="utf-8")
+    (out / "README.md").write_text(model_card(judge.card, metrics or {}), encoding="utf-8")
+    return gap
+
+
+@torch.no_grad()
+def _gap(judge: Student, classifier: Any) -> float:
+    samples = [dict.fromkeys(judge.task.fields, text) for text in ("red lamp", "a much longer text, 40 cm", "x")]
+    scored = judge.score(samples)
+    gaps = []
+    for ids, one in zip(judge.prompts(samples), scored, strict=True):
+        probs = classifier(input_ids=torch.tensor([ids])).logits[0].float().softmax(-1)
+        gaps.append(float((probs - torch.tensor(one.probs)).abs().max()))
+    return max(gaps)
+
+
+def model_card(card: StudentCard, metrics: dict[str, float]) -> str:
+    """A model card in Markdown: what is judged, how to ask, what it learned from, what is not known."""
+    grades = "\n".join(f"- `{g.symbol}` {g.name}: {g.meaning}".rstrip(": ") for g in card.task.grades)
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
+    table = (
+        f"\n| figure | value |\n|---|---|\n{figures}\n" if figures else "\nNot measured when this card was written.\n"
+    )
+    warning = (
+        "\n**It learned from simulated data: no figure says anything about a real task.**\n" if card.simulated else ""
+    )
+    slices = ", ".join(f"{name} (`{sql}`)" for name, sql in card.task.slices.items()) or "none defined"
+    rubric = " after the rubric in student.json" if card.rubric else ""
+    return f"""---
+pipeline_tag: text-classification
+---
+# {card.task.name}: a student that grades with its first token
+{warning}
+Fields: {", ".join(card.task.fields)}. Labels, in ascending order:
+
+{grades}
+
+Ask with the chat template and the sample as one JSON object{rubric}; one prefill gives the grade.
+
+- Trained by `{card.trainer or "unknown"}` from `{card.base or "unknown"}`, instruction `{card.instruction or "none"}`.
+- Shards: sha256 of the manifest `{card.shards or "unknown"}`; splits are by `{card.task.group_by}` and never leak.
+- Slices to watch: {slices}.
+- Licence: that of the base model and of the data it learned from; neither is granted by this card.
+
+## Measured
+{table}
+The ceiling is the agreement of the people whose grades it learned; see the project's report.
+"""
