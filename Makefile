@@ -22,8 +22,8 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 demo: $(VENV)/.core  ## the main job on a simulated shop, to a report; no network model, no key
 	$(BIN)/piar init demo --example shop --pairs 2000 --force
 	$(BIN)/piar evolve -C demo --rounds 4 --accept auto
-	$(BIN)/piar show diff -C demo
 	$(BIN)/piar score -C demo --split test
+	$(BIN)/piar show diff -C demo
 	$(BIN)/piar report -C demo
 
 check: $(VENV)/.dev  ## format, lint, types, floors

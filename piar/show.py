@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from store.db import Store
     from store.types import Instruction, Rule, Split
 
-SHOWN_FLIPS = 20
+SHOWN_FLIPS = 8
 MEASURED: "tuple[Split, ...]" = ("dev", "holdout", "test")
 
 

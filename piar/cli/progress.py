@@ -74,7 +74,7 @@ def _lines(out: "Console", what: str) -> Show:
         nonlocal shown
         now = time.monotonic()
         rate = clock.rate(state.done)
-        if now - shown < LINE_SECONDS:
+        if not rate or now - shown < LINE_SECONDS:
             return
         shown = now
         left = f" · {(state.total - state.done) / rate:,.0f} s left" if state.total and rate else ""
