@@ -19,10 +19,11 @@ from store.db import Store, now
 
 @dataclass(frozen=True, slots=True)
 class ReportFile:
-    """Where the page was written."""
+    """Where the page was written, and the first two sentences on it."""
 
     path: Path
     headline: str
+    detail: str
 
 
 def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...] = ()) -> ReportFile:
@@ -47,7 +48,7 @@ def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...]
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     partial.write_text(page, encoding="utf-8")
     partial.replace(out)
-    return ReportFile(out, values["headline"])
+    return ReportFile(out, values["headline"], values["subline"])
 
 
 def simulated(store: Store, teacher: str) -> list[str]:

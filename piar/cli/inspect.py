@@ -41,7 +41,8 @@ def report(
     Example: `piar report -C demo`
     """
     made = open_project().report(out)
-    return Answer({"path": str(made.path), "headline": made.headline}, f"{made.headline}\n{made.path}")
+    document = {"path": str(made.path), "headline": made.headline, "detail": made.detail}
+    return Answer(document, f"{made.headline}\n{made.detail}\nreport: {made.path}")
 
 
 def export(
