@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from piar import data
-from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, PROPOSAL, SHOP, STORE, TASK, adopt, make, simulate_shop
+from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, PROPOSAL, SHOP, STORE, TASK, adopt, make, put, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from piar.evolve import EvolveReport
     from piar.export import What
     from piar.forecast import Forecast, Receipt
+    from piar.guideline_import import GuidelineImport
     from piar.history import OnEvent
     from piar.label import Batch, Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
@@ -82,12 +83,14 @@ class Project:
 
     Attributes:
         imported: what `init` imported, if anything.
+        guideline: how `init` read a guideline, if there was one.
     """
 
     def __init__(self, folder: Path, config: "Config") -> None:
         self.folder = folder
         self.config = config
         self.imported: Imported | None = None
+        self.guideline: GuidelineImport | None = None
 
     # -- making and opening -----------------------------------------------------------------
 
@@ -114,6 +117,7 @@ class Project:
         from_: str | Path | None = None,
         example: Literal["shop"] | None = None,
         pairs: int = 3000,
+        guideline: str | Path | None = None,
         mapping: "ImportMapping | None" = None,
         seed: int = 0,
         force: bool = False,
@@ -124,6 +128,7 @@ class Project:
             folder: where; it must be empty or not there.
             from_: a file of samples and labels: proposes the task from it and imports it.
             example: `shop` simulates a product-search world of `pairs` pairs and imports it.
+            guideline: a Markdown text in any layout; becomes `instruction.md`.
             mapping: which column of that file holds what; the rest is guessed.
             seed: of the simulation and of the splits.
             force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
@@ -139,7 +144,28 @@ class Project:
             project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
         if from_ is not None:
             project.imported = project.import_([from_], mapping, seed=seed)
+        if guideline is not None:
+            project.guideline = project.adopt_guideline(guideline)
         return project
+
+    def adopt_guideline(self, path: str | Path) -> "GuidelineImport":
+        """Make a guideline the instruction; an older `instruction.md` is kept as `instruction.md.bak`.
+
+        Raises:
+            UsageError: no such file, an empty one, or a project that has no task yet.
+        """
+        from piar.guideline_import import import_guideline
+        from piar.instruction_file import write
+
+        if not (self.folder / TASK).exists():
+            raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} cannot be read: {error}", "Give a text file in UTF-8.") from None
+        found = import_guideline(text, self.task)
+        put(self.folder / INSTRUCTION, write(found.instruction, self.task))
+        return found
 
     def import_(
         self, paths: Sequence[str | Path], mapping: "ImportMapping | None" = None, *, seed: int = 0

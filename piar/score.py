@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from store.stats import Gain
     from store.types import Split
 
-JUDGES = ("teacher", "baseline")
+JUDGES = ("teacher", "baseline", "student")
 OFFLINE = "teacher:rulebook"  # a rule learner, so always shown beside other simple learners
 
 
@@ -117,7 +117,25 @@ def _ready(store: "Store", judge: str, split: "Split", run_id: str, teach: Calla
         return teach()
     if kind == "baseline":
         return _baseline(store, name, split, run_id)
-    raise UsageError(f"There is no judge {judge!r}.", "Choose teacher or baseline:NAME.")
+    if kind == "student":
+        return _student(store, name, split, run_id)
+    raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
+
+
+def _student(store: "Store", path: str, split: "Split", run_id: str) -> Judge:
+    """Let a student judge the labelled rows of a split, by its first token."""
+    from store.ids import content_id
+    from store.types import Verdict
+    from trainers.scoring import score_samples
+
+    judge, asked = Judge(f"student:{path}"), _labelled(store, split)
+    found = score_samples(path, asked.select(store.task.fields).to_dicts())
+    verdicts = [
+        Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))
+        for sample_id, said in zip(asked["sample_id"], found, strict=True)
+    ]
+    store.record_verdicts(verdicts, run_id)
+    return judge
 
 
 def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:

@@ -131,3 +131,19 @@ def test_a_run_that_fails_is_recorded_as_failed(tmp_path) -> None:
         "failed",
         "interrupted",
     ]
+
+
+def test_a_guideline_becomes_the_instruction(tmp_path) -> None:
+    policy = tmp_path / "policy.md"
+    lines = [
+        "Grade 0: no word of the query appears in the title.",
+        "Grade 2: every word of the query appears in the title.",
+    ]
+    policy.write_text("# How we judge\n\n" + "".join(f"- {line}\n" for line in lines))
+    project = piar.Project.init(tmp_path / "p", example="shop", pairs=100, guideline=policy)
+    assert [rule.grade for rule in project.instruction().rules] == ["0", "2"]
+    assert len(project.guideline.recognised) == 2
+    with pytest.raises(UsageError, match="needs a task"):
+        piar.Project.init(tmp_path / "q", guideline=policy)
+    with pytest.raises(UsageError, match="cannot be read"):
+        project.adopt_guideline(tmp_path / "nowhere.md")

@@ -50,6 +50,9 @@ def init(
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Propose the task from a file and import it.")
     ] = None,
+    guideline: Annotated[
+        Path | None, typer.Option("--guideline", metavar="FILE.md", help="Your guideline; becomes instruction.md.")
+    ] = None,
     example: Annotated[
         Literal["shop"] | None, typer.Option("--example", help="Simulate a product-search world and import it.")
     ] = None,
@@ -76,13 +79,17 @@ def init(
     from piar.project import Project
 
     columns = mapping(gold, raters, group, fields, split, id, source)
-    project = Project.init(folder, from_=from_, example=example, pairs=pairs, mapping=columns, seed=seed, force=force)
+    project = Project.init(
+        folder, from_=from_, example=example, pairs=pairs, guideline=guideline, mapping=columns, seed=seed, force=force
+    )
     files = sorted(path.name for path in folder.iterdir())
     document: dict[str, Any] = {"project": str(folder), "files": files}
     if project.imported is None:
         return Answer(document, f"{folder}: {', '.join(files)}\nnext: piar import FILE -C {folder}")
     document["import"] = _document(project.imported)
-    return Answer(document, imported(project.imported, folder))
+    if project.guideline:
+        document["guideline"] = project.guideline
+    return Answer(document, imported(project.imported, folder, project.guideline))
 
 
 def import_(

@@ -14,6 +14,7 @@ from piar.doctor import Check
 
 if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt
+    from piar.guideline_import import GuidelineImport
     from piar.project import Imported
     from piar.score import Measured, Scored
     from piar.status import Status, Step
@@ -65,10 +66,10 @@ def facts(pairs: Iterable[tuple[str, RenderableType]]) -> Table:
     return grid
 
 
-def imported(found: "Imported", folder: Path) -> RenderableType:
+def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None" = None) -> RenderableType:
     """What an import took for what, what it added, and what it left out."""
     report = found.report
-    pairs = [
+    pairs: list[tuple[str, RenderableType]] = [
         ("rows", f"{report.read:,} read · {report.added:,} new samples · {report.known:,} known"),
         ("labels", f"{report.labels:,} new"),
     ]
@@ -83,8 +84,21 @@ def imported(found: "Imported", folder: Path) -> RenderableType:
         pairs.append(("left out", f"{n:,} × {reason} (line {', '.join(lines)}{', …' if n > 5 else ''})"))
     if found.proposed:
         pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades names and meanings"))
+    pairs += _guideline(guideline) if guideline else []
     pairs.append(("next", f"piar evolve -C {folder}"))
     return facts(pairs)
+
+
+def _guideline(found: "GuidelineImport") -> list[tuple[str, RenderableType]]:
+    lines: list[tuple[str, RenderableType]] = [("guideline", f"{len(found.recognised)} rules recognised")]
+    lines += [
+        ("", f"{a} and {b} contradict each other: the same condition, two grades") for a, b in found.contradictions
+    ]
+    if found.unfollowed:
+        lines.append(
+            ("", f"{', '.join(found.unfollowed)}: not for the offline teacher; a language model may follow them")
+        )
+    return lines
 
 
 def forecast_view(found: "Forecast") -> RenderableType:
