@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from curriculum.settings import CurriculumSettings
 from mining.settings import MiningSettings
@@ -15,19 +15,13 @@ from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.review.settings import ReviewSettings
+from piar.revision import ReviserSettings
 from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
 from store.task import explain
 from synth.settings import SynthSettings
 from trainers.config import AllTrainSettings, StudentSettings
-
-
-class ReviserSettings(ModelSettings):
-    """`[reviser]`: as `[teacher]`, with room for whole rules and some spread between candidates."""
-
-    max_tokens: int = Field(default=4000, ge=1)
-    temperature: float = Field(default=0.7, ge=0, le=2)
 
 
 class Config(Settings):

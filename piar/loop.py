@@ -11,7 +11,7 @@ from piar.llm.base import Client
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
 from piar.promotion import PromotionSettings
-from piar.revision import RevisionSettings
+from piar.revision import ReviserSettings, RevisionSettings
 from piar.search import Scoreboard
 from piar.truth import Truth, TruthMode
 from store.db import Store
@@ -57,7 +57,7 @@ class Models:
     teacher: Client
     reviser: Client
     teacher_settings: ModelSettings = field(default_factory=ModelSettings)
-    reviser_settings: ModelSettings = field(default_factory=lambda: ModelSettings(max_tokens=4000, temperature=0.7))
+    reviser_settings: ModelSettings = field(default_factory=ReviserSettings)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from piar.instruction_file import fresh_ids
 from piar.llm.base import Client, Message, Request
@@ -37,6 +37,13 @@ from store.types import Completion, Instruction, Rule
 COPIED_WORDS = 5
 _WORD = re.compile(r"\w+")
 _MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
+
+
+class ReviserSettings(ModelSettings):
+    """`[reviser]`: a model whose answers are longer and more varied than a judge's."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    max_tokens: int = Field(default=4000, ge=1)
 
 
 class RevisionSettings(Settings):

@@ -4,12 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
+from store.agreement import dawid_skene
 from store.db import Store
 from store.errors import PiarError
 
-TruthMode = Literal["gold", "majority", "votes"]
-# `votes` scores by the share of people who agree; its grade is the majority's.
-_VIEW: dict[TruthMode, str] = {"gold": "truth", "majority": "majority", "votes": "majority"}
+TruthMode = Literal["gold", "majority", "votes", "dawid_skene"]
+# `votes` scores by the share of people who agree, `dawid_skene` weighs them; where that says nothing, the majority's.
+_VIEW: dict[TruthMode, str] = {"gold": "truth", "majority": "majority", "votes": "majority", "dawid_skene": "majority"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
 
     Args:
         mode: `gold` (gold labels, else the raters' majority), `majority` (of people, whatever gold
-            says) or `votes` (as majority, scored by the share of people who agree).
+            says), `votes` (as majority, scored by the share of people who agree) or `dawid_skene` (of
+            people, each weighed by the errors that he is estimated to make).
 
     Raises:
         PiarError: nothing is labelled that way.
@@ -62,6 +66,8 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
     people: dict[str, dict[str, int]] = {}
     for sample_id, grade, count in votes:
         people.setdefault(sample_id, {})[grade] = count
+    weighed = _consensus(store) if mode == "dawid_skene" else {}
+    grades = [(sample_id, weighed.get(sample_id, grade)) for sample_id, grade in grades]
     return {sample_id: Truth(grade, people.get(sample_id, {}), mode == "votes") for sample_id, grade in grades}
 
 
@@ -69,3 +75,18 @@ def ceiling(truths: Iterable[Truth]) -> float | None:
     """How often one person agrees with the truth: what a judge can hope for; None without raters."""
     shares = [t.votes.get(t.grade, 0) / sum(t.votes.values()) for t in truths if t.votes]
     return sum(shares) / len(shares) if shares else None
+
+
+def _consensus(store: Store) -> dict[str, str]:
+    """The grade that Dawid and Skene's model holds most probable for each sample that people rated."""
+    votes = store.frame(
+        "select sample_id, annotator, grade from label where source = 'human' and grade is not null "
+        "order by sample_id, annotator, ordinal"
+    )
+    items, item_codes = np.unique(votes["sample_id"].to_numpy(), return_inverse=True)
+    raters, rater_codes = np.unique(votes["annotator"].to_numpy(), return_inverse=True)
+    symbols = store.task.symbols
+    grades = np.array([symbols.index(g) for g in votes["grade"].to_list()], dtype=np.int64)
+    found = dawid_skene(item_codes, rater_codes, grades, n_items=len(items), n_raters=len(raters), k=len(symbols))
+    best = np.asarray(found.posterior).argmax(axis=1)
+    return {str(item): symbols[i] for item, i in zip(items, best, strict=True)}

@@ -8,15 +8,12 @@ from piar.promotion import (
     Ledger,
     Paired,
     PromotionSettings,
-    accept,
     check_uses,
     confirm,
     fingerprints,
     ledger,
     power,
     record,
-    reject,
-    waiting,
 )
 from store.errors import PiarError
 
@@ -119,18 +116,6 @@ def test_levels_shrink_with_use_and_a_worn_holdout_is_refused(tmp_path):
     assert "stricter" in check_uses(used, SETTINGS)
     with pytest.raises(PiarError, match="prove nothing more"):
         check_uses(used, PromotionSettings(max_uses=3))
-
-
-def test_a_proposal_waits_until_a_person_decides(tmp_path):
-    store, _ = fill(tmp_path, [("q", "t", "holdout", "1")])
-    with pytest.raises(PiarError, match="No proposal is waiting"):
-        accept(store, "Ann")
-    for run, decide in (("a", accept), ("b", reject), ("c", accept)):
-        record(store, "promotion", "i1", "seed", "proposed", "why", {}, "piar", run)
-        record(store, "promotion", "i2", "seed", "refused", "why", {}, "piar", run)
-        assert waiting(store) == "i1"
-        assert decide(store, "Ann") == "i1"
-        assert waiting(store) is None
 
 
 def test_power_says_what_more_groups_would_bring():
