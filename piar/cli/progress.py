@@ -57,12 +57,12 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[more]}"),
     )  # fmt: skip
     with Bar(*columns, console=out, transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="", more="")
+        task = bar.add_task(what, total=None, rate="", more="", visible=False)
         clock = _Clock()
 
         def show(state: "Progress") -> None:
             rate = f"{clock.rate(state.done):,.0f}/s"
-            bar.update(task, completed=state.done, total=state.total, rate=rate, more=_more(state))
+            bar.update(task, completed=state.done, total=state.total, rate=rate, more=_more(state), visible=True)
 
         yield show
 

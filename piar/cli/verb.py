@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -216,10 +216,11 @@ def complain(error: PiarError) -> int:
 
 
 def messages() -> "Console":
-    """Where progress and messages go: stderr."""
+    """Where progress and messages go: stderr; always the same console, so that lines appear above a progress bar."""
     return console(sys.stderr)
 
 
+@lru_cache(maxsize=2)
 def console(file: Any) -> "Console":
     """A console that takes text from data as it is: no markup, no emoji codes, no highlighting."""
     from rich.console import Console
