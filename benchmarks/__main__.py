@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-NAMES = ("store", "look", "coverage", "teacher")
+NAMES = ("store", "look", "coverage", "teacher", "mining", "curriculum")
 
 
 def main() -> int:

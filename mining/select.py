@@ -45,7 +45,7 @@ REASONS: dict[str, Reason] = {
     "rare rule": Reason("rule_rarity", "rule_rarity > 0.5 and truth is null", 0.05),
     "uncertain": Reason("margin", "margin > 0.3", 0.10),
 }
-_SPARE = 4  # candidates for each place, from which the most different are taken
+_SPARE = 2  # candidates for each place, from which the most different are taken
 
 
 def fill_queue(con: duckdb.DuckDBPyConnection, store: Store, settings: MiningSettings, run_id: str) -> dict[str, int]:
@@ -110,7 +110,7 @@ def _draw_random(con: duckdb.DuckDBPyConnection, settings: MiningSettings) -> No
 
 
 def _take(con: duckdb.DuckDBPyConnection, store: Store, name: str, n: int) -> None:
-    """Move up to n samples to `chosen`: of the best-scored 4 n, one for each text, the ones that differ most."""
+    """Move up to n samples to `chosen`: of the best-scored 2 n, one for each text, the ones that differ most."""
     words = sample_words(store.task)
     con.execute(f"""
         create or replace temp table candidate as

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import resource
 import signal
@@ -367,3 +368,40 @@ def test_datasets_loads_the_folder_as_it_is(world, tmp_path):
     assert loaded["train"].num_rows == sum(manifest.rows.values())
     assert loaded["dev"].num_rows == sum(s.rows for s in manifest.shards if s.kind == "eval")
     assert loaded["train"][0]["completion"][0]["role"] == "assistant"
+
+
+TRAIN_WITH_TRL = """
+import sys
+import datasets, tokenizers, torch, transformers, trl
+folder, out = sys.argv[1:]
+data = datasets.load_dataset(folder, cache_dir=out + "/cache")["train"]
+text = [m["content"] for row in data.select(range(200)) for m in row["prompt"] + row["completion"]]
+raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+raw.decoder = tokenizers.decoders.ByteLevel()
+special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+raw.train_from_iterator(text, tokenizers.trainers.BpeTrainer(vocab_size=400, special_tokens=special,
+                        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=special[2], pad_token=special[0])
+tokenizer.chat_template = ("{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}<|im_end|>\\n{% endfor %}"
+                           "{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}")
+model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(vocab_size=len(tokenizer), hidden_size=32,
+    intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16))
+config = trl.SFTConfig(output_dir=out, max_steps=2, per_device_train_batch_size=4, report_to=[], use_cpu=True,
+                       bf16=False, max_length=256, logging_steps=1, save_strategy="no")
+trainer = trl.SFTTrainer(model, args=config, train_dataset=data.select(range(64)), processing_class=tokenizer)
+trainer.train()
+print("losses", [h["loss"] for h in trainer.state.log_history if "loss" in h])
+"""
+
+
+@pytest.mark.integration
+def test_trls_sft_trainer_takes_the_folder_as_it_is(world, tmp_path):
+    python = os.environ.get("PIAR_TRL_PYTHON")
+    if not python:
+        pytest.skip("set PIAR_TRL_PYTHON to the Python of an environment with trl 1.16 and datasets")
+    export(world, tmp_path / "out", INSTRUCTION, SETTINGS)
+    command = [python, "-c", TRAIN_WITH_TRL, str(tmp_path / "out"), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "losses [" in done.stdout
