@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-NAMES = ("store", "look", "coverage", "teacher", "mining", "curriculum")
+NAMES = ("store", "look", "coverage", "teacher", "mining", "curriculum", "label", "null_worlds")
 
 
 def main() -> int:

@@ -87,7 +87,10 @@ def one(seed: int) -> EvolveReport:
 def main(worlds: int = 400, first: int = 0) -> dict[str, Any]:
     """Run the worlds; shares come with their exact (Clopper-Pearson) upper 95 % bound."""
     started = time.perf_counter()
-    reports = [one(seed) for seed in range(first, first + worlds)]
+    reports = []
+    for seed in range(first, first + worlds):
+        reports.append(one(seed))
+        print(f"{len(reports)} of {worlds} worlds", end="\r", file=sys.stderr, flush=True)
     tests = [r.promotions[0] for r in reports if r.promotions]
     level = SETTINGS.promotion.alpha
     counts = {
