@@ -1,0 +1,140 @@
+"""One small random model, asked three ways: offline vLLM, vLLM's HTTP server, and transformers in this process."""
+
+import json
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from piar.llm.base import Message, Request
+from piar.llm.connect import ModelSettings, connect
+from piar.llm.vllm_engine import VllmClient
+from store.errors import PiarError
+from tests.tiny_model import make_tiny_model
+from tests.vllm_env import environment, vllm_python
+
+GRADES = ("0", "1", "2")
+SYSTEM = "Judge how well a product answers a search query. " * 10
+WORDS = ["wireless mouse", "desk", "5 cm cable", "für kinder", "red", "silent wireless mouse for travel"]
+TEXTS = [f"{a} {b}" for a in WORDS for b in WORDS]
+
+
+def requests():
+    return [Request(f"k{i}", (Message("system", SYSTEM), Message("user", t)), GRADES) for i, t in enumerate(TEXTS)]
+
+
+OFFLINE = """
+import json, sys
+from piar.llm.base import Message, Request
+from piar.llm.vllm_engine import VllmClient, VllmOptions
+def requests():
+    return [Request(f"k{i}", (Message("system", SYSTEM), Message("user", t)), GRADES) for i, t in enumerate(TEXTS)]
+def main():
+    options = VllmOptions(engines=int(sys.argv[2]), engine={"enforce_eager": True, "max_model_len": 2048, "dtype": "float32"})
+    done = VllmClient(sys.argv[1], options).generate(requests())
+    json.dump([[c.key, c.text, c.probs, c.usage.cached] for c in done], open(sys.argv[3], "w"))
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_without_vllm_the_error_names_the_way_out():
+    with pytest.raises(PiarError, match=r"piar\[vllm\]"):
+        VllmClient("/nowhere")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random model, its head turned so that grades depend on the sample and not on what all prompts share."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = make_tiny_model(tmp_path_factory.mktemp("tiny"))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        chats = [[{"role": m.role, "content": m.content} for m in r.messages] for r in requests()]
+        prompts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
+        last = torch.stack([model.model(**tokenizer(p, return_tensors="pt")).last_hidden_state[0, -1] for p in prompts])
+        mean = last.mean(0)
+        head = model.lm_head.weight
+        head -= torch.outer(head @ mean, mean) / mean.square().sum()
+        head /= (last @ head[[tokenizer(g)["input_ids"][0] for g in GRADES]].T).std()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(folder):
+    done = connect(ModelSettings(model=f"hf:{folder}", extra={"device": "cpu"})).generate(requests())
+    assert len({c.text for c in done}) > 1
+    return done
+
+
+def offline(folder, out, engines):
+    script = out.with_suffix(".py")
+    script.write_text(f"SYSTEM, TEXTS, GRADES = {SYSTEM!r}, {TEXTS!r}, {GRADES!r}\n{OFFLINE}")
+    command = [vllm_python(), str(script), str(folder), str(engines), str(out)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("engines", [1, 2])
+def test_offline_vllm_gives_the_grades_of_transformers(folder, local, tmp_path, engines):
+    found = offline(folder, tmp_path / "out.json", engines)
+    assert [row[0] for row in found] == [c.key for c in local]
+    assert [row[1] for row in found] == [c.text for c in local]
+    for row, mine in zip(found, local, strict=True):
+        assert row[2] == pytest.approx(mine.probs, abs=1e-3)
+    assert sum(row[3] for row in found) > 0
+
+
+@contextmanager
+def http_server(folder, log):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
+        "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",
+        "--max-model-len", "2048", "--dtype", "float32",
+    ]  # fmt: skip
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + 400
+            while not _healthy(port):
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _healthy(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1200)
+def test_the_http_server_gives_the_grades_of_transformers(folder, local, tmp_path):
+    extra = {"structured_outputs": {"choice": list(GRADES)}, "max_tokens": 4}
+    with http_server(folder, tmp_path / "server.log") as url:
+        settings = ModelSettings(model="openai:tiny", base_url=url, extra=extra, structured=False, timeout=120)
+        for transport in ("lean", "openai"):
+            done = connect(settings.model_copy(update={"transport": transport}), lambda words: None).generate(
+                requests()
+            )
+            assert [c.failure for c in done] == [None] * len(TEXTS)
+            assert [c.text for c in done] == [c.text for c in local]
