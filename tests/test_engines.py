@@ -33,7 +33,8 @@ from piar.llm.vllm_engine import VllmClient, VllmOptions
 def requests():
     return [Request(f"k{i}", (Message("system", SYSTEM), Message("user", t)), GRADES) for i, t in enumerate(TEXTS)]
 def main():
-    options = VllmOptions(engines=int(sys.argv[2]), engine={"enforce_eager": True, "max_model_len": 2048, "dtype": "float32"})
+    engine = {"enforce_eager": True, "max_model_len": 2048, "dtype": "float32"}
+    options = VllmOptions(engines=int(sys.argv[2]), engine=engine)
     done = VllmClient(sys.argv[1], options).generate(requests())
     json.dump([[c.key, c.text, c.probs, c.usage.cached] for c in done], open(sys.argv[3], "w"))
 if __name__ == "__main__":
