@@ -16,7 +16,7 @@ from store.task import Task
 
 _TRUTH = """
 create or replace temp table held as
-select t.sample_id, t.grade, t.basis, l.rule
+select t.sample_id, t.grade, if(t.basis = 'settled', 'gold', t.basis) as basis, l.rule
 from truth t left join (
     select l.sample_id, l.grade, min(l.rule) as rule from label l
     where l.rule is not null and l.source in ('gold', 'human') group by l.sample_id, l.grade

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from piar.answers import ask_once
 from piar.finale import attribute, compare, on_test, promote, promotion_json
@@ -23,7 +24,7 @@ from piar.promotion import check_uses, ledger, power
 from piar.prompting import template_source
 from piar.revision import contradiction, counts_evidence, evidence_limit, merge, request, revise
 from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
-from piar.truth import ceiling, load_truth
+from piar.truth import ceiling, load_truth, people_heard, review_comments
 from store.db import Store
 from store.errors import PiarError
 from store.ids import seed_of, short_hash
@@ -44,6 +45,7 @@ class EvolveReport(Result):
         test: seed against champion on the untouched split, against `gold` and `majority`.
         detectable: what the holdout can show, in words.
         ceiling: how often one person agrees with the truth, None without raters.
+        people: how much of what people said was used; see `piar.truth.people_heard`.
         attribution: what each rule of the champion fixes and breaks; see `piar.finale.attribute`.
         stopped: why the search ended.
     """
@@ -62,6 +64,7 @@ class EvolveReport(Result):
     detectable: str
     ceiling: float | None
     stopped: str
+    people: dict[str, int] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -193,7 +196,7 @@ def _prepare(
     log = RunLog(store, begun.run_id, on_event)
     return Loop(
         store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
-        [instruction], {instruction.id},
+        [instruction], {instruction.id}, comments=review_comments(store),
     )  # fmt: skip
 
 
@@ -259,7 +262,9 @@ def _revise(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
     """Prompt and inspect on train, ask the reviser, and add a merge of two that complement each other."""
     batch = _train_batch(loop, number)
     verdicts = loop.board.verdicts(parent, batch)
-    judged = [Judged(s, loop.truths[s.id], v) for s, v in zip(batch, verdicts, strict=True)]
+    judged = [
+        Judged(s, loop.truths[s.id], v, loop.comments.get(s.id, "")) for s, v in zip(batch, verdicts, strict=True)
+    ]
     found = inspect(judged, parent, loop.slices)
     loop.log.step(
         "inspected", round=number, parent=parent.id, rows=len(judged), errors=len(found.errors), causes=found.counts()
@@ -372,6 +377,7 @@ def _close(
         detectable=power([s.group for s in loop.splits["holdout"]], loop.settings.promotion.alpha).sentence(),
         ceiling=ceiling(loop.truths.values()),
         stopped=stopped,
+        people=people_heard(loop.store, [s.id for samples in loop.splits.values() for s in samples]),
         warnings=tuple(warnings),
     )
     return report.model_copy(update={"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}), standing

@@ -148,8 +148,8 @@ def data_fingerprint(store: Store) -> str:
             "select count(*), coalesce(bit_xor(hash(sample_id, split)), 0)::varchar from samples"
         ).fetchone()
         labels = con.execute(
-            "select count(*), coalesce(sum(hash(sample_id, annotator, grade, ordinal)::hugeint % 1000000007), 0)"
-            "::varchar from label where source in ('gold', 'human')"
+            "select count(*), coalesce(sum(hash(sample_id, annotator, grade, ordinal, blind, flags, rule, comment)"
+            "::hugeint % 1000000007), 0)::varchar from label where source in ('gold', 'human')"
         ).fetchone()
     return f"{samples[0]}-{samples[1]}-{labels[0]}-{labels[1]}" if samples and labels else ""
 

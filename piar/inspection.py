@@ -26,11 +26,12 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A sample with its truth and what the judge said."""
+    """A sample with its truth, what the judge said, and what people wrote about it in review."""
 
     sample: Sample
     truth: Truth
     verdict: Verdict
+    comment: str = ""
 
     @property
     def right(self) -> bool:
@@ -111,7 +112,7 @@ def cause_of(
         served: (truth, field, term) -> the rule that right verdicts on such samples cite.
     """
     votes, verdict = judged.truth.votes, judged.verdict
-    if votes and (judged.truth.contested or judged.truth.grade not in votes):
+    if votes and not judged.truth.settled and (judged.truth.contested or judged.truth.grade not in votes):
         return "suspect"
     if verdict.grade is None:
         return "misread"
@@ -124,7 +125,7 @@ def cause_of(
 
 def suspects(judged: Iterable[Judged]) -> list[Judged]:
     """Samples whose label contradicts every person who rated them: for people to look at, not for a reviser."""
-    return [j for j in judged if j.truth.votes and j.truth.grade not in j.truth.votes]
+    return [j for j in judged if j.truth.votes and not j.truth.settled and j.truth.grade not in j.truth.votes]
 
 
 def untouched_rules(instruction: Instruction, verdicts: Iterable[Verdict]) -> list[str]:
@@ -150,19 +151,25 @@ def whole_evidence(judged: Sequence[Judged], limit: int, seed: int) -> tuple[Evi
     for group in groups:
         if len(chosen) + len(by_group[group]) <= limit or not chosen:
             chosen += by_group[group]
-    return _items([(j, "right" if j.right else "error") for j in chosen])
+    return _items(_with_kind(chosen))
 
 
 def contrast_evidence(
     inspection: Inspection, limit: int, seed: int, focus: Cluster | None = None
 ) -> tuple[EvidenceItem, ...]:
-    """Errors, each followed by its nearest correct neighbour, with a cap on each confusion cell.
+    """What people commented on, then errors, each followed by its nearest correct neighbour.
+
+    Comments take at most a quarter of the room; each confusion cell is capped.
 
     Args:
         limit: most items, neighbours included.
         focus: a cluster whose errors come first.
     """
-    errors = [j for j in inspection.errors if inspection.causes[j.sample.id] in ("knowledge", "not_applied")]
+    commented = [j for j in inspection.judged if j.comment][: limit // 4]
+    told = {j.sample.id for j in commented}
+    limit -= len(commented)
+    usable = ("knowledge", "not_applied")
+    errors = [j for j in inspection.errors if inspection.causes[j.sample.id] in usable and j.sample.id not in told]
     random.Random(seed).shuffle(errors)
     first = {j.sample.id for j in focus.errors} if focus else set()
     errors.sort(key=lambda j: j.sample.id not in first)
@@ -174,8 +181,8 @@ def contrast_evidence(
         if len(shown) < limit // 2 and (error.sample.id in first or taken[error.cell] < cap):
             taken[error.cell] += 1
             shown.append(error)
-    rights = [j for j in inspection.judged if j.right]
-    pairs: list[tuple[Judged, str]] = []
+    rights = [j for j in inspection.judged if j.right and j.sample.id not in told]
+    pairs = _with_kind(commented)
     for error, right in zip(shown, nearest(shown, rights), strict=True):
         pairs += [(error, "error")] + ([(right, "neighbour")] if right else [])
     return _items(pairs)
@@ -210,6 +217,10 @@ def hints(inspection: Inspection, limit: int = 12) -> tuple[str, ...]:
     return tuple(said + weak)
 
 
+def _with_kind(chosen: Iterable[Judged]) -> list[tuple[Judged, str]]:
+    return [(j, "right" if j.right else "error") for j in chosen]
+
+
 def _items(chosen: Sequence[tuple[Judged, str]]) -> tuple[EvidenceItem, ...]:
     labels: dict[str, str] = {}
     for item, _ in chosen:
@@ -221,8 +232,9 @@ def _items(chosen: Sequence[tuple[Judged, str]]) -> tuple[EvidenceItem, ...]:
             verdict=j.verdict.grade,
             rules=j.verdict.trace.rules if j.verdict.trace else (),
             group=labels[j.sample.group],
-            votes=dict(j.truth.votes),
+            votes={} if j.truth.settled else dict(j.truth.votes),
             kind=kind,  # type: ignore[arg-type]
+            comment=j.comment,
         )
         for j, kind in chosen
     )

@@ -62,7 +62,7 @@ class Models:
 
 @dataclass(slots=True)
 class Loop:
-    """One run. `pool` holds the champion first and whatever survived a race."""
+    """One run. `pool` holds the champion first and whatever survived a race; `comments` what people wrote in review."""
 
     store: Store
     journal: Journal
@@ -78,6 +78,7 @@ class Loop:
     pool: list[Instruction]
     seen: set[str] = field(default_factory=set)
     merged: set[tuple[str, str]] = field(default_factory=set)
+    comments: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dev(self) -> list[Sample]:

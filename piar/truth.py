@@ -1,6 +1,6 @@
 """What is held true of each sample, and how sure people were of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,11 +22,13 @@ class Truth:
     Attributes:
         votes: grade symbol -> number of people who chose it; empty when no raters are known.
         soft: score a grade by the share of people who chose it.
+        settled: people settled it against what stood before; see the view `settled`.
     """
 
     grade: str
     votes: Mapping[str, int] = field(default_factory=dict)
     soft: bool = False
+    settled: bool = False
 
     def score(self, grade: str | None) -> float:
         """1 for the right grade, 0 for a wrong one or none; with `soft`, the share of people who agree."""
@@ -36,16 +38,16 @@ class Truth:
 
     @property
     def contested(self) -> bool:
-        """Whether people chose different grades."""
-        return len(self.votes) > 1
+        """Whether people chose different grades and nobody has settled it."""
+        return len(self.votes) > 1 and not self.settled
 
 
 def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
     """Sample id -> truth, for all samples that have one.
 
     Args:
-        mode: `gold` (gold labels, else the raters' majority), `majority` (of people, whatever gold
-            says), `votes` (as majority, scored by the share of people who agree) or `dawid_skene` (of
+        mode: `gold` (what people settled, else gold labels, else the raters' majority), `majority` (of people,
+            whatever gold says), `votes` (as majority, scored by the share of people who agree) or `dawid_skene` (of
             people, each weighed by the errors that he is estimated to make).
 
     Raises:
@@ -53,6 +55,9 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
     """
     with store.read() as con:
         grades = con.execute(f"select sample_id::varchar, grade from {_VIEW[mode]}").fetchall()
+        settled = {
+            row[0] for row in con.execute("select sample_id::varchar from truth where basis = 'settled'").fetchall()
+        }
         votes = con.execute(
             "select sample_id::varchar, grade, count(*) from label where source = 'human' and grade is not null "
             "group by sample_id, grade order by grade"
@@ -68,7 +73,45 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
         people.setdefault(sample_id, {})[grade] = count
     weighed = _consensus(store) if mode == "dawid_skene" else {}
     grades = [(sample_id, weighed.get(sample_id, grade)) for sample_id, grade in grades]
-    return {sample_id: Truth(grade, people.get(sample_id, {}), mode == "votes") for sample_id, grade in grades}
+    return {
+        sample_id: Truth(grade, people.get(sample_id, {}), mode == "votes", mode == "gold" and sample_id in settled)
+        for sample_id, grade in grades
+    }
+
+
+def review_comments(store: Store) -> dict[str, str]:
+    """Sample id -> what people wrote about it in review and which rule they found unclear; nobody is named."""
+    sql = """select sample_id::varchar, string_agg(concat_ws(': ', rule,
+                 if(list_contains(flags, 'rule_unclear'), 'the rule is unclear', null), nullif(comment, '')), ' | '
+                 order by created_at, label_id)
+             from label where source = 'human' and (comment <> '' or list_contains(flags, 'rule_unclear'))
+                 and not list_contains(flags, 'draft')
+             group by sample_id"""
+    with store.read() as con:
+        return dict(con.execute(sql).fetchall())
+
+
+def people_heard(store: Store, samples: Collection[str]) -> dict[str, int]:
+    """How much of what people said counts on these samples.
+
+    Returns:
+        `labels` (grades by people), `reviewed` (of these, given in review batches), `settled` (samples whose truth
+        people settled) and `commented` (samples with a comment or an unclear rule).
+    """
+    ids = list(samples)
+    with store.read() as con:
+        counted = con.execute(
+            "select count(*), count(*) filter (batch in (select batch from review_batches)) from label "
+            "where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped']) "
+            "and sample_id in (select unnest($1::uuid[]))",
+            [ids],
+        ).fetchone()
+        settled = con.execute(
+            "select count(*) from settled where sample_id in (select unnest($1::uuid[]))", [ids]
+        ).fetchone()
+    labels, reviewed = counted or (0, 0)
+    commented = len(review_comments(store).keys() & set(ids))
+    return {"labels": labels, "reviewed": reviewed, "settled": settled[0] if settled else 0, "commented": commented}
 
 
 def ceiling(truths: Iterable[Truth]) -> float | None:

@@ -45,13 +45,22 @@ create or replace view winner as
 create or replace view majority as
     select sample_id, grade, n, votes from winner where source = 'human';
 
--- What is held true: gold where there is gold, else the people's majority. Never a judge's own answer.
+-- Grades that people settled against what stood before: given with all opinions in sight (blind is false, an
+-- adjudication), or with the words that the gold label is wrong. A blind grade alone settles nothing, however it
+-- differs. The latest settlement counts; to take one back, settle the sample again.
+create or replace view settled as
+    select sample_id, grade, annotator, batch from label
+    where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped'])
+        and (blind = false or list_contains(flags, 'gold_is_wrong'))
+    qualify row_number() over (partition by sample_id order by created_at desc, label_id) = 1;
+
+-- What is held true: what people settled, else gold, else the people's majority. Never a judge's own answer.
 create or replace view truth as
-    select coalesce(g.sample_id, m.sample_id) as sample_id,
-           coalesce(g.grade, m.grade) as grade,
-           case when g.sample_id is null then 'majority' else 'gold' end as basis
-    from (from winner where source = 'gold') g
-    full join majority m using (sample_id);
+    select sample_id, coalesce(t.grade, g.grade, m.grade) as grade,
+           case when t.grade is not null then 'settled' when g.grade is not null then 'gold' else 'majority' end as basis
+    from (select sample_id, grade from winner where source = 'gold') g
+    full join (select sample_id, grade from majority) m using (sample_id)
+    full join (select sample_id, grade from settled) t using (sample_id);
 
 -- What all judges together say: a consensus model's label where there is one, else the people's majority.
 create or replace view consensus as

@@ -9,6 +9,8 @@ from piar.cli.views import facts, gain_short, table
 from store.stats import Gain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from piar.evolve import EvolveReport
     from piar.history import Event
 
@@ -49,6 +51,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     lines += [("provable", report.detectable)]
     if report.ceiling is not None:
         lines.append(("ceiling", f"one person agrees with the truth on {100 * report.ceiling:.0f} %"))
+    lines += [("people", _people(report.people))] if report.people.get("labels") else []
     lines += [("note", warning) for warning in report.warnings]
     lines.append(("spent", f"{report.calls:,} calls · ${report.cost_usd:,.4f}"))
     lines.append(("next", _next(report, accepted)))
@@ -71,6 +74,13 @@ def _figures(report: "EvolveReport") -> list[RenderableType]:
                 ]
             )
     return [table(["accuracy, %", "rows", "before", "after", "gain, 95 % by group"], rows), ""] if rows else []
+
+
+def _people(heard: "Mapping[str, int]") -> str:
+    return (
+        f"{heard['labels']:,} labels used, {heard['reviewed']:,} of them from review; {heard['settled']:,} grades "
+        f"settled by people, {heard['commented']:,} samples commented on"
+    )
 
 
 def _guards(report: "EvolveReport") -> str:

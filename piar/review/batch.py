@@ -83,7 +83,8 @@ def compose(
         settings: size, shares and people.
         run_id: recorded with the batch.
         relabel: a whole split to be judged again, blind, instead of queue and random rows.
-        adjudicate: an earlier batch; the rows on which its people disagree are settled, not blind.
+        adjudicate: an earlier batch; rows on which its people contradict each other or gold are
+            settled, with all opinions in sight: that grade is the truth from then on.
 
     Raises:
         UsageError: no annotators, or a name that is not a plain word.
@@ -158,9 +159,11 @@ def _relabel(store: Store, split: Split) -> list[_Pick]:
 
 
 def _disputed(store: Store, batch: str) -> list[_Pick]:
-    """Rows to which the people of an earlier batch gave different grades."""
-    sql = """select sample_id from label where batch = ? and source = 'human' and grade is not null
-             group by sample_id having count(distinct grade) > 1 order by sample_id"""
+    """Rows on which the people of an earlier batch contradict each other or the gold label."""
+    sql = """select sample_id from label
+             where grade is not null and (batch = $1 and source = 'human' or source = 'gold')
+             group by sample_id having count(distinct grade) > 1 and bool_or(batch = $1 and source = 'human')
+             order by sample_id"""
     return [_Pick(i, "adjudicate", batch) for i in store.frame(sql, [batch])["sample_id"].to_list()]
 
 
