@@ -252,22 +252,18 @@ def _terms(sample: Sample) -> frozenset[Term]:
 def _rules_serving(
     judged: Sequence[Judged], instruction: Instruction, terms: Mapping[str, frozenset[Term]]
 ) -> dict[tuple[str, str, str], str]:
-    """(truth, field, term) -> a rule that at least three right verdicts cite, where nearly all of them do."""
-    seen: Counter[tuple[str, str, str]] = Counter()
-    cited: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    """(truth, field, term) -> the rule that decides, rightly, most samples with this term, and at least three."""
+    everywhere = Counter(term for found in terms.values() for term in found)
+    cited: Counter[tuple[str, str, str, str]] = Counter()
     for item in judged:
-        if not item.right:
-            continue
-        rules = [r for r in (item.verdict.trace.rules if item.verdict.trace else ()) if instruction.rule(r)]
-        for term in terms[item.sample.id]:
-            key = (item.truth.grade, *term)
-            seen[key] += 1
-            cited[key].update(rules)
-    served = {}
-    for key, counts in cited.items():
-        if counts and (best := counts.most_common(1)[0])[1] >= max(MIN_CLUSTER, 0.8 * seen[key]):
-            served[key] = best[0]
-    return served
+        rules = item.verdict.trace.rules if item.right and item.verdict.trace else ()
+        known = [r for r in rules if instruction.rule(r)]
+        cited.update((item.truth.grade, *term, rule) for term in terms[item.sample.id] for rule in known)
+    return {
+        (grade, name, word): rule
+        for (grade, name, word, rule), count in sorted(cited.items())
+        if count >= max(MIN_CLUSTER, 0.5 * everywhere[name, word])
+    }
 
 
 def _clusters(judged: Sequence[Judged], wrong: set[str], terms: Mapping[str, frozenset[Term]]) -> tuple[Cluster, ...]:

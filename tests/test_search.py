@@ -1,0 +1,75 @@
+"""Racing drops what is beaten, by group; parents come from the Pareto front; pairs complement each other."""
+
+import numpy as np
+
+from piar.label import LabelReport
+from piar.search import Scoreboard, blocks, complementary, draw_parent, race
+from piar.truth import Truth
+from store.types import Instruction, Sample, Verdict
+
+SAMPLES = [Sample(f"s{i:03d}", f"g{i // 5}", {"n": str(i)}) for i in range(200)]
+CHAMPION, GOOD, BAD, ODD = (Instruction(name) for name in ("champion", "good", "bad", "odd"))
+RIGHT = {
+    CHAMPION.id: lambda i: i % 2 == 0,
+    GOOD.id: lambda i: i % 10 != 0,
+    BAD.id: lambda i: i % 10 == 0,
+    ODD.id: lambda i: i < 40 or i % 2 == 1,
+}
+
+
+class Known:
+    """Answers from `RIGHT`; stands for the labeller."""
+
+    def __init__(self):
+        self.store = type("S", (), {"task": type("T", (), {"symbols": ("0", "1")})()})()
+        self.asked = []
+
+    def judge(self, batches, on_verdict):
+        for batch in batches:
+            for sample in batch.samples:
+                grade = "1" if RIGHT[batch.instruction.id](int(sample.fields["n"])) else "0"
+                self.asked.append((batch.instruction.id, sample.id))
+                on_verdict(Verdict("k", sample.id, "j", batch.instruction.id, 0, grade))
+        return LabelReport()
+
+
+def board():
+    made = Scoreboard(Known(), SAMPLES, {s.id: Truth("1") for s in SAMPLES})
+    made.judge([CHAMPION], SAMPLES)
+    return made
+
+
+def test_nothing_is_asked_twice_and_scores_are_as_judged():
+    made = board()
+    made.judge([CHAMPION, GOOD], SAMPLES)
+    assert len(made.labeller.asked) == len(set(made.labeller.asked)) == 400
+    assert made.scores(GOOD, SAMPLES).mean() == 0.9
+
+
+def test_blocks_hold_everything_once_informative_first():
+    plan = blocks(board(), CHAMPION, SAMPLES, 50, seed=3)
+    assert sorted(s.id for b in plan for s in b) == [s.id for s in SAMPLES]
+    wrong = [int(s.fields["n"]) % 2 for s in plan[0]]
+    assert sum(wrong) == 25
+
+
+def test_a_race_drops_the_beaten_early_and_keeps_the_good_to_the_end():
+    made = board()
+    plan = blocks(made, CHAMPION, SAMPLES, 50, seed=3)
+    alive, dropped = race(made, CHAMPION, [GOOD, BAD, ODD], plan)
+    assert GOOD in alive
+    assert f"beaten by {GOOD.id} after 50 rows" == dropped[BAD.id]
+    assert sum(name == BAD.id for name, _ in made.labeller.asked) == 50
+    assert np.all(made.grades(GOOD, SAMPLES) >= 0)
+
+
+def test_parents_come_from_the_front_and_pairs_complement_each_other():
+    made = board()
+    pool = [CHAMPION, GOOD, BAD, ODD]
+    made.judge(pool, SAMPLES)
+    drawn = {draw_parent(made, pool, SAMPLES, seed).preamble for seed in range(30)}
+    assert "bad" not in drawn
+    assert drawn >= {"good", "odd"}
+    first, second = complementary(made, pool, SAMPLES, set())
+    assert made.scores(first, SAMPLES).mean() >= made.scores(second, SAMPLES).mean()
+    assert complementary(made, [GOOD], SAMPLES, set()) is None
