@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from piar.shop import make_shop
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.S)
 
 
+@pytest.mark.integration
 def test_the_readmes_commands_work(tmp_path) -> None:
     make_shop(300, seed=1).pairs.drop("pair").write_csv(tmp_path / "ratings.csv")
     tools = tmp_path / "bin"
