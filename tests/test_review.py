@@ -78,6 +78,21 @@ def test_random_rows_know_the_chance_with_which_they_were_drawn(world):
     assert {a.inclusion for a in rows} == {len({a.sample_id for a in rows}) / 180}
 
 
+def test_without_a_queue_all_rows_are_random_and_know_their_chance(tmp_path):
+    store, _ = review_store(tmp_path, queued=0)
+    batch = batch_of(store)
+    assert batch.unqueued
+    rows = [a for a in batch.assignments if a.role == "random"]
+    assert len(rows) == pytest.approx(0.5 * 3600 / 20 * 0.9, abs=2)  # the rest are checks
+    assert {a.inclusion for a in rows} == {len({a.sample_id for a in rows}) / 180}
+    assert not batch_of(review_store_of(tmp_path / "queued")).unqueued
+
+
+def review_store_of(folder):
+    folder.mkdir()
+    return review_store(folder)[0]
+
+
 def test_relabelling_takes_a_split_whole(world):
     store, _ = world
     batch = batch_of(store, relabel="test")

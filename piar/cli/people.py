@@ -65,7 +65,8 @@ def push(
         report = send(project.store, server, composed, project.instruction(), _progress("tasks there"))
     text = f"batch {report.batch}: {report.pushed:,} tasks pushed, {report.known:,} known"
     people = [f"  {p}: {n:,} tasks in project {report.projects[p]}" for p, n in report.annotators.items()]
-    return Answer(_plain(report), "\n".join([text, *people]))
+    word = ["all rows were drawn at random: `piar mine` queues those that are worth people's time"]
+    return Answer(_plain(report), "\n".join([text, *people, *(word if composed.unqueued else [])]))
 
 
 def pull(batch: BatchName = None) -> Answer:

@@ -48,6 +48,11 @@ class Batch:
         """Whether people answer without seeing what others and the models said."""
         return all(a.role != "adjudicate" for a in self.assignments)
 
+    @property
+    def unqueued(self) -> bool:
+        """Whether all its rows were drawn at random, for want of a queue or because that was asked for."""
+        return {a.role for a in self.assignments} <= {"random", "check"}
+
     def of(self, annotator: str) -> list[Assignment]:
         """One person's rows in the order in which they are shown."""
         return sorted((a for a in self.assignments if a.annotator == annotator), key=lambda a: a.position)
@@ -105,8 +110,8 @@ def compose(
         picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)
     if not picks:
         raise PiarError(
-            "There is nothing to review: the queue is empty and no row is left to draw.",
-            "Run `piar label`, then `piar mine`, then push again.",
+            "There is nothing to review: no row is queued, disputed or left to draw.",
+            "Import more rows, or run `piar label` and `piar mine`, then push again.",
         )
     checks = _checks(store, wanted, {p.sample_id for p in picks}, seed_of(settings.seed, name, "checks"))
     assignments = _assign(picks, checks, settings, name)
@@ -138,14 +143,17 @@ _FREE = """s.split not in ('dev', 'holdout', 'test') and s.origin = 'import'
 
 
 def _rows(store: Store, answers: int, settings: ReviewSettings, name: str) -> list[_Pick]:
-    """Random rows first (they are the honest part), then the queue by rank. Closed splits are never queued."""
+    """Random rows first (they are the honest part), then the queue by rank; without a queue, random rows alone.
+
+    Closed splits are never queued.
+    """
     unique = max(1, round(answers / (1 + settings.overlap)))
     free = store.frame(f"select s.sample_id from samples s where {_FREE} order by s.sample_id")["sample_id"].to_list()
-    wanted = min(len(free), round(unique * settings.random))
+    queue = store.frame(f"select s.sample_id, s.reason, s.inclusion from label_queue s where {_FREE} order by s.rank")
+    wanted = min(len(free), unique if queue.is_empty() else round(unique * settings.random))
     drawn = random.Random(seed_of(settings.seed, name, "random")).sample(free, wanted)
     chance = wanted / len(free) if free else None
     picks = [_Pick(i, "random", "", chance) for i in drawn]
-    queue = store.frame(f"select s.sample_id, s.reason, s.inclusion from label_queue s where {_FREE} order by s.rank")
     taken = set(drawn)
     queued = [_Pick(i, "queue", reason, p) for i, reason, p in queue.rows() if i not in taken]
     return picks + queued[: unique - len(picks)]
