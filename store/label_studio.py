@@ -4,12 +4,11 @@ Annotations are people's opinions and never gold by themselves; "ground truth" b
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
-from store.tables import VOTES, Rejection, Table, from_records, text
+from store.tables import VOTES, Rejection, Table, from_records, moment, text
 
 
 def is_export(records: Sequence[Any]) -> bool:
@@ -68,7 +67,7 @@ def _vote(annotation: Mapping[str, Any], row: int, *, draft: bool) -> tuple[Any,
         float(seconds) if isinstance(seconds, (int, float)) else None,
         " ".join(_values(results, "textarea", "text")),
         [flag for flag, holds in named.items() if holds],
-        _when(annotation.get("updated_at") or annotation.get("created_at")),
+        moment(annotation.get("updated_at") or annotation.get("created_at")),
     )
 
 
@@ -97,11 +96,3 @@ def _values(results: Sequence[Mapping[str, Any]], kind: str, key: str) -> list[s
     values = [r["value"].get(key) for r in results if r.get("type") == kind and isinstance(r.get("value"), dict)]
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return [text(item) for item in flat if item is not None]
-
-
-def _when(value: object) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 from pydantic import Field
 
 from store.errors import UsageError
 from store.settings import Settings
-from store.tables import VOTES, Rejection, Table
+from store.tables import VOTES, Rejection, Table, moment
 from store.task import Task
 
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
@@ -27,7 +27,9 @@ class ImportMapping(Settings):
     Attributes:
         fields: task field -> column.
         gold: column of the final grade.
-        raters: one column for each rater.
+        raters: one column for each rater; with `annotator`, the one column of grades.
+        annotator: column that says who gave the grade of the row: one row for each label, as older tools write.
+        date: with `annotator`, the column that says when, as ISO 8601 (a zone is turned into UTC).
         group: column of the group; else the task's `group_by`.
         split: column that says the split; else groups are dealt.
         id: column of the owner's own id.
@@ -38,6 +40,8 @@ class ImportMapping(Settings):
     fields: dict[str, str] = Field(default_factory=dict)
     gold: str | None = None
     raters: tuple[str, ...] = ()
+    annotator: str | None = None
+    date: str | None = None
     group: str | None = None
     split: str | None = None
     id: str | None = None
@@ -71,6 +75,8 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     Raises:
         UsageError: a named column is missing.
     """
+    if mapping.annotator:
+        table = _with_annotators(table, mapping)
     raters = [name for name in mapping.raters if name not in table.vote_columns]
     texts = _text_columns(table.frame, task, mapping)
     grades = ({"gold": mapping.gold} if mapping.gold else {}) | {f"rater{i}": name for i, name in enumerate(raters)}
@@ -191,6 +197,27 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _with_annotators(table: Table, mapping: ImportMapping) -> Table:
+    """A table with one row for each label as a table with votes; rows without a grade only bring the sample."""
+    if len(mapping.raters) != 1:
+        raise UsageError(
+            "--annotator needs exactly one column of grades.", "Name it: --annotator who --raters label [--date when]."
+        )
+    grade = mapping.raters[0]
+    _require(table.frame, [grade, mapping.annotator, mapping.date])
+    said_at = table.frame[mapping.date].to_list() if mapping.date else [None] * len(table.frame)
+    votes = table.frame.select(
+        row=pl.int_range(pl.len(), dtype=pl.Int64),
+        annotator=pl.col(str(mapping.annotator)).str.strip_chars().replace("", "unknown"),
+        grade=pl.col(grade).str.strip_chars(),
+        seconds=pl.lit(None, pl.Float64),
+        comment=pl.lit(""),
+        flags=pl.lit([], pl.List(pl.String)),
+        at=pl.Series([moment(text) for text in said_at], dtype=pl.Datetime("us")),
+    ).filter(~pl.col("grade").str.to_lowercase().is_in(list(MISSING)))
+    return replace(table, votes=votes, vote_columns=(grade,))
 
 
 def _votes(table: Table, task: Task) -> tuple[pl.DataFrame, dict[int, str]]:

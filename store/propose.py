@@ -37,7 +37,8 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     said = mapping or ImportMapping()
     reasons: dict[str, str] = {}
     few = {name: values for name in frame.columns if (values := _values(frame[name])) is not None}
-    free = [name for name in frame.columns if name not in {*said.fields.values(), *said.raters, said.gold, said.group}]
+    free = [name for name in frame.columns if name not in {*said.fields.values(), *said.raters, said.gold, said.group,
+                                                           said.annotator, said.date}]  # fmt: skip
     split = said.split or next(
         (n for n in free if few.get(n) and {v.lower() for v in few[n]} <= set(SPLIT_NAMES)), None
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -76,3 +77,12 @@ def _texts(column: pl.Series) -> pl.Series:
     if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
         return pl.Series(column.name, [text(value) for value in column.to_list()], dtype=pl.String)
     return column.cast(pl.String).fill_null("")
+
+
+def moment(value: object) -> datetime | None:
+    """An ISO 8601 text as a time in UTC without a zone; None where it is none."""
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at

@@ -321,6 +321,49 @@ def test_label_studio_export_keeps_every_person_and_makes_no_gold(store, file):
     assert propose_task(read_table(path)).fields == ("query", "title")
 
 
+LEGACY = """query,title,who,label,when
+tv,a set,ann,2,2024-11-02T10:00:00+02:00
+tv,a set,bob,1,2024-11-03
+tv,a stand,ann,,2024-11-04
+radio,a dial,ann,0,last week
+radio,a dial,ann,17,2024-11-05
+radio,a dial,ann,2,2024-11-06
+"""
+
+
+def test_a_legacy_table_of_labels_keeps_who_and_when_and_makes_no_gold(store, file):
+    path = file(LEGACY)
+    mapping = ImportMapping(raters=("label",), annotator="who", date="when", source="old tool")
+    report = import_files(store, [path], mapping, "run")
+    assert [r.line for r in report.rejected] == [6]
+    assert (report.added, report.labels) == (3, 4)
+    said = store.frame("select annotator, grade, source, created_at::date::varchar as day from labels order by 1, 4")
+    assert set(said["source"]) == {"human"}
+    assert [row for row in said.rows() if row[3].startswith("2024")] == [
+        ("ann", "2", "human", "2024-11-02"),
+        ("ann", "2", "human", "2024-11-06"),
+        ("bob", "1", "human", "2024-11-03"),
+    ]
+    assert set(store.frame("select basis from truth")["basis"]) == {"majority"}
+    assert set(store.frame("select source from samples")["source"]) == {"old tool"}
+    again = import_files(store, [path], mapping, "run")
+    assert (again.added, again.labels) == (0, 0)
+
+
+def test_a_column_of_annotators_needs_one_column_of_grades(store, file):
+    with pytest.raises(UsageError, match="exactly one column of grades"):
+        import_files(store, [file(LEGACY)], ImportMapping(annotator="who"), "run")
+
+
+def test_grades_are_proposed_from_what_annotators_chose(file):
+    tasks = [
+        {"data": {"query": f"query {i}", "title": f"a thing {i}"}, "annotations": [annotation(str(i % 3), 7)]}
+        for i in range(40)
+    ]
+    task = propose_task(read_table(file(json.dumps(tasks), "export.json")))
+    assert (task.symbols, task.group_by) == (("0", "1", "2"), "query")
+
+
 # -- splits ---------------------------------------------------------------------------------
 
 

@@ -21,6 +21,16 @@ Raters = Annotated[
         "--raters", metavar="A,B,C", help="Several people's grades; patterns too: 'rater_*'.", rich_help_panel=_COLUMNS
     ),
 ]
+AnnotatorColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--annotator", metavar="COLUMN", help="Who gave the grade in --raters: a row a label.", rich_help_panel=_COLUMNS
+    ),
+]
+DateColumn = Annotated[
+    str | None,
+    typer.Option("--date", metavar="COLUMN", help="With --annotator: when, as ISO 8601.", rich_help_panel=_COLUMNS),
+]
 GroupColumn = Annotated[
     str | None,
     typer.Option("--group", metavar="COLUMN", help="What belongs together: the query.", rich_help_panel=_COLUMNS),
@@ -70,6 +80,8 @@ def mapping(
     split: str | None = None,
     id: str | None = None,
     source: str | None = None,
+    annotator: str | None = None,
+    date: str | None = None,
 ) -> "ImportMapping":
     """The columns as a mapping; what is not named will be guessed.
 
@@ -90,4 +102,6 @@ def mapping(
         split=split,
         id=id,
         source=source,
+        annotator=annotator,
+        date=date,
     )

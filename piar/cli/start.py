@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from piar.cli.options import Fields, Gold, GroupColumn, IdColumn, Raters, Seed, Source, SplitColumn, mapping
+from piar.cli.options import (
+    AnnotatorColumn,
+    DateColumn,
+    Fields,
+    Gold,
+    GroupColumn,
+    IdColumn,
+    Raters,
+    Seed,
+    Source,
+    SplitColumn,
+    mapping,
+)
 from piar.cli.verb import Answer, Panel, open_project, verb
 
 if TYPE_CHECKING:
@@ -59,6 +71,8 @@ def init(
     pairs: Annotated[int, typer.Option("--pairs", min=100, help="Size of the simulated world.")] = 3000,
     gold: Gold = None,
     raters: Raters = None,
+    annotator: AnnotatorColumn = None,
+    date: DateColumn = None,
     group: GroupColumn = None,
     fields: Fields = None,
     split: SplitColumn = None,
@@ -78,7 +92,7 @@ def init(
     from piar.cli.views import imported
     from piar.project import Project
 
-    columns = mapping(gold, raters, group, fields, split, id, source)
+    columns = mapping(gold, raters, group, fields, split, id, source, annotator, date)
     project = Project.init(
         folder, from_=from_, example=example, pairs=pairs, guideline=guideline, mapping=columns, seed=seed, force=force
     )
@@ -99,6 +113,8 @@ def import_(
     ],
     gold: Gold = None,
     raters: Raters = None,
+    annotator: AnnotatorColumn = None,
+    date: DateColumn = None,
     group: GroupColumn = None,
     fields: Fields = None,
     split: SplitColumn = None,
@@ -116,7 +132,7 @@ def import_(
     from piar.cli.views import imported
 
     project = open_project()
-    found = project.import_(files, mapping(gold, raters, group, fields, split, id, source), seed=seed)
+    found = project.import_(files, mapping(gold, raters, group, fields, split, id, source, annotator, date), seed=seed)
     return Answer(_document(found), imported(found, project.folder))
 
 
