@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-NAMES = ("store", "look", "coverage", "teacher", "mining", "curriculum", "label", "null_worlds")
+NAMES = ("store", "look", "coverage", "teacher", "mining", "curriculum", "label", "null_worlds", "review")
 
 
 def main() -> int:
