@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from piar.acceptance import Decision
+    from piar.check import Checked
     from piar.config import Config
     from piar.doctor import Check
     from piar.evolve import EvolveReport
@@ -418,6 +419,38 @@ class Project:
             began = time.monotonic()
             scored = score(self.store, judge, split, teach, instruction=instruction, against=against, run_id=run_id)
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began)
+
+    def check(
+        self,
+        split: "Split" = "dev",
+        *,
+        max_drop: float = 2.0,
+        against: str | None = None,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+    ) -> "tuple[Checked, Receipt]":
+        """Compare the committed `instruction.md` with the one a person last accepted; see `piar.check`.
+
+        Args:
+            split: which gold rows.
+            max_drop: points that may be lost.
+            against: the id of another instruction to compare with.
+        """
+        from piar.check import check, reference_id
+        from piar.forecast import receipt
+        from piar.score import Judge
+
+        cached, where = 0, f"split = '{split}' and sample_id in (select sample_id from truth)"
+        with self.run("check", {"split": split, "max_drop": max_drop}) as run_id:
+            began = time.monotonic()
+            earlier = against or reference_id(self.store)
+            with self._labeller(run_id, budget, on_progress) as labeller:
+                batches = [self._batch(where, None, votes=1), self._batch(where, earlier, votes=1)]
+                for batch in batches:
+                    cached += labeller.judge([batch]).cached
+            current, reference = (Judge(labeller.judge_name, b.instruction.id) for b in batches)
+            checked = check(self.store, current, reference, split, max_drop)
+        return checked, receipt(self.store, run_id, cached, time.monotonic() - began)
 
     @contextmanager
     def _labeller(

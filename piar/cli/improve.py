@@ -1,12 +1,14 @@
-"""Verbs that change the instruction, and those that show what changed: evolve, show, accept, reject."""
+"""Verbs that change the instruction, and those that show what changed: evolve, show, accept, reject, check."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from piar.cli.options import DryRun, MaxCalls, MaxUsd
+from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.progress import meter
 from piar.cli.verb import Answer, Panel, group, messages, open_project, plain, verb
+from store.types import Split
 
 if TYPE_CHECKING:
     from piar.acceptance import Decision
@@ -29,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(show, name="show", rich_help_panel=Panel.IMPROVE, help=SHOW)
     verb(app, "accept", Panel.IMPROVE)(accept)
     verb(app, "reject", Panel.IMPROVE)(reject)
+    verb(app, "check", Panel.IMPROVE)(check)
 
 
 def evolve(
@@ -172,3 +175,36 @@ def reject(by: By = None) -> Answer:
 def _decided(decision: "Decision") -> Answer:
     document = {"instruction": decision.instruction, "by": decision.by, "at": decision.at, "outcome": decision.outcome}
     return Answer(document, f"{decision.instruction} {decision.outcome} by {decision.by}")
+
+
+def check(
+    split: Annotated[Split, typer.Option("--split", help="Which gold rows.")] = "dev",
+    max_drop: Annotated[float, typer.Option("--max-drop", min=0, metavar="POINTS", help="What may be lost.")] = 2.0,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="ID", help="Compare with this one.", show_default="last accepted")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", metavar="FILE", help="Append Markdown to a file.")
+    ] = None,
+    max_usd: MaxUsd = None,
+    max_calls: MaxCalls = None,
+) -> Answer:
+    """A gate for CI: exit 3 when the committed instruction.md is worse than the one last accepted.
+
+    Verdicts that are known cost nothing. Overall, the estimate may not fall by more than --max-drop; a grade or a slice
+    fails when its fall is also shown by its 95 % interval, by group.
+
+    Example: `piar check --summary "$GITHUB_STEP_SUMMARY"`
+    """
+    from piar.check import REGRESSED
+
+    with meter("judging") as show:
+        checked, receipt = open_project().check(
+            split, max_drop=max_drop, against=against, budget=budget(max_usd, max_calls), on_progress=show
+        )
+    text = checked.markdown()
+    if summary is not None:
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(text)
+    document = {**plain(checked), "receipt": receipt}
+    return Answer(document, text, 0 if checked.passed else REGRESSED)
