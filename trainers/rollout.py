@@ -59,15 +59,15 @@ class Memory:
         at, keys, values = self.width + self.step, *self.own[layer]
         keys[:, :, at], values[:, :, at] = key[0].transpose(0, 1), value[0].transpose(0, 1)
         shared_keys, shared_values = self.shared[layer]
+        split = shared_keys.shape[1]  # 0 where prompts share nothing
         by_rollout = query[0].view(groups, heads // groups, batch, dim).permute(2, 0, 1, 3) * scaling  # [B, Hkv, g, D]
         by_head = by_rollout.permute(1, 0, 2, 3).reshape(groups, -1, dim)  # [Hkv, B * g, D]
-        above = (by_head @ shared_keys.transpose(1, 2)).view(groups, batch, heads // groups, -1).transpose(0, 1)
+        above = (by_head @ shared_keys.transpose(1, 2)).view(groups, batch, heads // groups, split).transpose(0, 1)
         own = by_rollout @ keys[:, :, : at + 1].transpose(2, 3)
         own[..., : self.width] += self.hidden[:, None, None].to(own.dtype)
         weights = torch.cat([above, own], -1).softmax(-1)
-        split = shared_keys.shape[1]
         from_own = weights[..., split:] @ values[:, :, : at + 1]
-        from_shared = weights[..., :split].transpose(0, 1).reshape(groups, -1, split) @ shared_values
+        from_shared = weights[..., :split].transpose(0, 1).reshape(groups, by_head.shape[1], split) @ shared_values
         out = from_own + from_shared.view(groups, batch, heads // groups, dim).transpose(0, 1)
         return out.reshape(1, batch, heads, dim)
 
