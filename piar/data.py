@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mining import Explanation, MineReport
     from piar.forecast import Receipt
     from piar.llm.cost import Budget
-    from piar.project import Project
+    from piar.workspace import Workspace
     from store.manifest import Manifest
     from synth import SynthReport
     from synth.drafts import Target
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OFFLINE = "rulebook"  # a teacher that judges but cannot write: drafts are then made offline
 
 
-def mine(project: "Project", top: int | None = None) -> "MineReport":
+def mine(project: "Workspace", top: int | None = None) -> "MineReport":
     """Signals, difficulty, buckets and the queue; `top` is its length, `[mining] top` when None."""
     from mining import mine
 
@@ -27,14 +27,14 @@ def mine(project: "Project", top: int | None = None) -> "MineReport":
         return mine(project.store, settings, run_id, project.instruction().id)
 
 
-def explain(project: "Project", sample_id: str) -> "Explanation":
+def explain(project: "Workspace", sample_id: str) -> "Explanation":
     """Why mining put a sample where it is."""
     from mining import explain
 
     return explain(project.store, project.config.mining, sample_id)
 
 
-def thin_cells(project: "Project", n: int | None = None, targets: str | None = None) -> "list[Target]":
+def thin_cells(project: "Workspace", n: int | None = None, targets: str | None = None) -> "list[Target]":
     """The cells that `synthesize` would fill; asks nothing."""
     from synth.targets import find_targets, make_cited
 
@@ -46,7 +46,7 @@ def thin_cells(project: "Project", n: int | None = None, targets: str | None = N
 
 
 def synthesize(
-    project: "Project", n: int | None = None, targets: str | None = None, budget: "Budget | None" = None
+    project: "Workspace", n: int | None = None, targets: str | None = None, budget: "Budget | None" = None
 ) -> "tuple[SynthReport, Receipt]":
     """Fill thin cells with drafts that the teacher, not told the target, judges as wanted.
 
@@ -74,14 +74,14 @@ def synthesize(
     return report, receipt(project.store, run_id)
 
 
-def plan(project: "Project") -> "Plan":
+def plan(project: "Workspace") -> "Plan":
     """What `export_shards` would write, counted."""
     from curriculum import plan
 
     return plan(project.store, project.config.curriculum, project.instruction().id)
 
 
-def export_shards(project: "Project", folder: Path, formats: tuple[str, ...] = ()) -> "Manifest":
+def export_shards(project: "Workspace", folder: Path, formats: tuple[str, ...] = ()) -> "Manifest":
     """Write the curriculum's shards into a folder; `[curriculum] formats` when none are named."""
     from curriculum import CurriculumSettings, export
 

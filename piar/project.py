@@ -1,17 +1,14 @@
 """The Python front door: one project is one folder, and its verbs are methods."""
 
-import getpass
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from piar import data
-from piar.folder import INSTRUCTION, JOURNAL, PROMPTS, PROPOSAL, SHOP, STORE, TASK, adopt, make, put, simulate_shop
+from piar.folder import PROMPTS, PROPOSAL
+from piar.workspace import Workspace, whoami
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +18,10 @@ if TYPE_CHECKING:
     from mining import Explanation, MineReport
     from piar.acceptance import Decision
     from piar.check import Checked
-    from piar.config import Config
     from piar.doctor import Check
     from piar.evolve import EvolveReport
     from piar.export import What
     from piar.forecast import Forecast, Receipt
-    from piar.guideline_import import GuidelineImport
     from piar.history import OnEvent
     from piar.label import Batch, Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
@@ -38,241 +33,14 @@ if TYPE_CHECKING:
     from piar.show import Difference
     from piar.status import Status
     from piar.trust import Trust
-    from store.db import Store
-    from store.importers import ImportMapping, ImportReport
-    from store.journal import Journal
     from store.manifest import Manifest
-    from store.task import Task
     from store.types import Instruction, Split
     from synth import SynthReport
     from synth.drafts import Target
 
-# Known instructions, oldest first, and which of them a person put in force.
-_CURRENT = """
-select i.instruction_id,
-       d.instruction is not null or i.run_id in (select run_id from runs where verb = 'edit') as in_force
-from instructions i
-left join (select instruction, max(created_at) as at_time from decisions where outcome = 'accepted' group by all) d
-    on d.instruction = i.instruction_id
-order by greatest(i.created_at, coalesce(d.at_time, i.created_at))
-"""
 
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What `import` did.
-
-    Attributes:
-        report: counts, rejected rows with their line and reason, splits.
-        mapping: which column was taken for what, of the last file.
-        reasons: why, for the columns that were guessed.
-        proposed: the task was proposed from the file.
-    """
-
-    report: "ImportReport"
-    mapping: "ImportMapping"
-    reasons: dict[str, str]
-    proposed: bool
-
-
-class Project:
-    """A folder with `piar.toml`, `task.toml`, `instruction.md` and the store.
-
-    Args:
-        folder: the project folder.
-        config: its resolved configuration.
-
-    Attributes:
-        imported: what `init` imported, if anything.
-        guideline: how `init` read a guideline, if there was one.
-    """
-
-    def __init__(self, folder: Path, config: "Config") -> None:
-        self.folder = folder
-        self.config = config
-        self.imported: Imported | None = None
-        self.guideline: GuidelineImport | None = None
-
-    # -- making and opening -----------------------------------------------------------------
-
-    @classmethod
-    def open(cls, folder: str | Path = ".", overrides: Sequence[str] = ()) -> "Project":
-        """Open a project folder.
-
-        Args:
-            folder: where `piar init` made it.
-            overrides: `section.key=value`, stronger than `piar.toml`.
-
-        Raises:
-            UsageError: no project there, or a configuration that does not hold.
-        """
-        from piar.config import load
-
-        return cls(Path(folder), load(Path(folder), overrides))
-
-    @classmethod
-    def init(
-        cls,
-        folder: str | Path,
-        *,
-        from_: str | Path | None = None,
-        example: Literal["shop"] | None = None,
-        pairs: int = 3000,
-        guideline: str | Path | None = None,
-        mapping: "ImportMapping | None" = None,
-        seed: int = 0,
-        force: bool = False,
-    ) -> "Project":
-        """Make a project folder.
-
-        Args:
-            folder: where; it must be empty or not there.
-            from_: a file of samples and labels: proposes the task from it and imports it.
-            example: `shop` simulates a product-search world of `pairs` pairs and imports it.
-            guideline: a Markdown text in any layout; becomes `instruction.md`.
-            mapping: which column of that file holds what; the rest is guessed.
-            seed: of the simulation and of the splits.
-            force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
-                and a store is never replaced: what is imported is added to it.
-
-        Raises:
-            UsageError: the folder is not empty, or the file cannot be understood.
-        """
-        make(Path(folder), force=force)
-        project = cls.open(folder)
-        if example is not None:
-            columns = simulate_shop(project.folder, pairs, seed)
-            project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
-        if from_ is not None:
-            project.imported = project.import_([from_], mapping, seed=seed)
-        if guideline is not None:
-            project.guideline = project.adopt_guideline(guideline)
-        return project
-
-    def adopt_guideline(self, path: str | Path) -> "GuidelineImport":
-        """Make a guideline the instruction; an older `instruction.md` is kept as `instruction.md.bak`.
-
-        Raises:
-            UsageError: no such file, an empty one, or a project that has no task yet.
-        """
-        from piar.guideline_import import import_guideline
-        from piar.instruction_file import write
-
-        if not (self.folder / TASK).exists():
-            raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}", "Give a text file in UTF-8.") from None
-        found = import_guideline(text, self.task)
-        put(self.folder / INSTRUCTION, write(found.instruction, self.task))
-        return found
-
-    def import_(
-        self, paths: Sequence[str | Path], mapping: "ImportMapping | None" = None, *, seed: int = 0
-    ) -> Imported:
-        """Bring files into the store; without a `task.toml`, propose one from the first file.
-
-        Args:
-            paths: CSV, TSV, JSON lines, Parquet, a Hugging Face folder or a Label Studio export.
-            mapping: which column holds what; the rest is guessed, and the guess is in the answer.
-            seed: of the splits; groups that have a split keep it.
-
-        Raises:
-            UsageError: a named column is missing, or no task can be recognised.
-        """
-        from store.importers import ImportMapping, ImportReport, import_table, read, read_table
-        from store.propose import complete, propose_task
-
-        sources = [Path(path) for path in paths]
-        proposed = not (self.folder / TASK).exists()
-        if proposed:
-            adopt(self.folder, propose_task(read_table(sources[0]), mapping, name=sources[0].stem))
-        report, found = ImportReport(), None
-        with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
-            for path in sources:
-                table = read(path)
-                found = complete(table.frame, self.task, mapping)
-                import_table(self.store, table, found.mapping, path.stem, run_id, seed, self.config.split, report)
-        return Imported(report, found.mapping if found else ImportMapping(), found.reasons if found else {}, proposed)
-
-    # -- what it holds ----------------------------------------------------------------------
-
-    @cached_property
-    def task(self) -> "Task":
-        """What is judged, from `task.toml`."""
-        from store.task import load_task
-
-        return load_task(self.folder / TASK)
-
-    @cached_property
-    def store(self) -> "Store":
-        """The project's DuckDB store."""
-        from store.db import Store
-
-        return Store.open(self.folder / STORE, self.task)
-
-    def instruction(self) -> "Instruction":
-        """What `instruction.md` says now; a text that the store does not know is kept as a new version.
-
-        Its author is the person who asks, except for the first one, which is the seed.
-        """
-        from piar.instruction_file import parse
-
-        path = self.folder / INSTRUCTION
-        try:
-            written = parse(path.read_text(encoding="utf-8"), self.task)
-        except FileNotFoundError:
-            raise UsageError(f"{path} is missing.", "`piar show instruction` lists older versions.") from None
-        known = self.store.frame(_CURRENT).rows(named=True)
-        if any(row["instruction_id"] == written.id for row in known):
-            return self.store.instruction(written.id)
-        in_force = [row["instruction_id"] for row in known if row["in_force"]]
-        author, parent = (whoami(self.folder), in_force[-1]) if in_force else ("seed", None)
-        with self.run("edit", {"author": author}) as run_id:
-            self.store.put_instruction(replace(written, author=author, parent=parent), run_id)
-        return self.store.instruction(written.id)
-
-    def client(self, role: Literal["teacher", "reviser"]) -> "Client":
-        """The model of a role, as `piar.toml` names it.
-
-        Raises:
-            UsageError: `[privacy]` does not let it see the samples.
-            PiarError: a package or a key is missing.
-        """
-        from piar.llm.connect import connect
-        from piar.llm.privacy import disclosure
-
-        settings = getattr(self.config, role)
-        disclosure(self.task, settings, self.config.privacy)
-        return connect(settings)
-
-    @contextmanager
-    def run(self, verb: str, config: dict[str, Any], seed: int = 0) -> Iterator[str]:
-        """One command's life in the store: begun, then done, failed or interrupted, with what it cost."""
-        from piar.forecast import receipt
-
-        run_id, status = self.store.start_run(verb, config, seed), "failed"
-        try:
-            yield run_id
-            status = "done"
-        except KeyboardInterrupt:
-            status = "interrupted"
-            raise
-        finally:
-            self.store.finish_run(run_id, status, receipt(self.store, run_id).cost_usd)
-
-    @contextmanager
-    def journal(self) -> "Iterator[Journal]":
-        """The journal, open for appending; folded into the store when it closes."""
-        from store.journal import Journal
-
-        journal = Journal(self.folder / JOURNAL)
-        try:
-            yield journal
-        finally:
-            journal.fold(self.store)
-            journal.close()
+class Project(Workspace):
+    """A folder with `piar.toml`, `task.toml`, `instruction.md` and the store; its verbs are methods."""
 
     # -- judging ----------------------------------------------------------------------------
 
@@ -635,12 +403,3 @@ class Project:
         from piar.doctor import diagnose
 
         return diagnose(self.folder)
-
-
-def whoami(folder: Path) -> str:
-    """The person at work: git's user name, else the login name."""
-    with suppress(OSError):
-        git = subprocess.run(["git", "config", "user.name"], cwd=folder, capture_output=True, text=True)
-        if name := git.stdout.strip():
-            return name
-    return getpass.getuser()

@@ -100,7 +100,7 @@ def test_a_wrong_configuration_names_the_place_and_never_the_value(tmp_path, tex
 
 
 def test_a_hand_edit_is_a_new_version_with_the_person_as_author(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("piar.project.whoami", lambda folder: "Ada")
+    monkeypatch.setattr("piar.workspace.whoami", lambda folder: "Ada")
     project = small_project(tmp_path / "toys")
     seed = project.instruction()
     assert (seed.author, seed.parent, len(seed.rules)) == ("seed", None, 1)

@@ -21,7 +21,7 @@ from piar.cli.options import (
 from piar.cli.verb import Answer, Panel, open_project, verb
 
 if TYPE_CHECKING:
-    from piar.project import Imported
+    from piar.workspace import Imported
 
 
 def register(app: typer.Typer) -> None:

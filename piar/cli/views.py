@@ -15,9 +15,9 @@ from piar.doctor import Check
 if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt
     from piar.guideline_import import GuidelineImport
-    from piar.project import Imported
     from piar.score import Measured, Scored
     from piar.status import Status, Step
+    from piar.workspace import Imported
     from store.stats import Gain, Interval
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
