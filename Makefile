@@ -40,7 +40,7 @@ test: check  ## checks and the fast tests
 	$(BIN)/pytest -q
 
 integration: $(VENV)/.dev  ## real servers, real browser, long walks
-	$(BIN)/pytest -q -m integration
+	$(BIN)/pytest -q -m integration --timeout 1800 --durations 15
 
 bench: $(VENV)/.dev  ## figures of the README, as ratios in one run
 	$(BIN)/python -m benchmarks

@@ -228,10 +228,12 @@ def show_sample(store: "Store", prefix: str) -> dict[str, Any]:
         "where sample_id = ? order by source, annotator, ordinal",
         "verdicts": "select judge, instruction, vote, grade, probs, evidence, steps, rules, trace_verdict, failure, "
         "created_at from verdict where sample_id = ? order by created_at",
-        "signals": "select name, value from signals where sample_id = ? order by name",
+        "signals": "select * from signals where sample_id = ?",  # a column for each signal
         "difficulty": "select p, bucket, judge from difficulty where sample_id = ?",
     }
     known = {name: store.frame(query, [uuid.UUID(key)]).rows(named=True) for name, query in parts.items()}
+    signals = (item for row in known["signals"] for item in sorted(row.items()) if item[0] != "sample_id")
+    known["signals"] = [{"name": name, "value": value} for name, value in signals]
     return {"sample": found[0], **known}
 
 

@@ -218,7 +218,7 @@ def test_an_interrupt_lets_what_is_in_flight_arrive(transport):
 
         before = signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            client_for(server, transport, notices).generate(requests(500), keep)
+            client_for(server, transport, notices, timeout=30).generate(requests(500), keep)
         time.sleep(0.3)
         assert 20 <= len(kept) <= 20 + 2 * 16
         assert all(c.failure is None for c in kept)
