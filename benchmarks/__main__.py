@@ -3,7 +3,18 @@
 import runpy
 import sys
 
-NAMES = ("store", "look", "coverage", "teacher", "mining", "curriculum", "label", "null_worlds", "review")
+NAMES = (
+    "store",
+    "look",
+    "coverage",
+    "teacher",
+    "mining",
+    "curriculum",
+    "label",
+    "null_worlds",
+    "shop_recovery",
+    "review",
+)
 
 
 def main() -> int:
