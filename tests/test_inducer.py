@@ -203,4 +203,4 @@ def test_a_request_with_nothing_to_learn_from_gets_no_candidates(data):
 )
 def test_any_evidence_is_survived(rows):
     evidence = tuple(EvidenceItem(fields={"query": q, "title": t}, truth=g, group=q) for q, t, g in rows)
-    revise(request(evidence))
+    assert revise(request(evidence)) is not None

@@ -5,6 +5,7 @@ an English sentence and reads sentences back; the inducer searches among them.
 """
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,12 +62,12 @@ class Part:
         return (0, at) if self.side == "before" else (at + length, size)
 
 
-class Predicate:
+class Predicate(ABC):
     """Something that holds of a sample or does not."""
 
+    @abstractmethod
     def holds(self, view: View) -> bool:
         """Whether it holds."""
-        raise NotImplementedError
 
     def evidence(self, view: View) -> Iterator[Span]:
         """The words that made it hold; nothing when it speaks of what is absent."""
