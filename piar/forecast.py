@@ -1,7 +1,8 @@
 """What a paying command would ask, of whom, with which fields, at what cost; and what it did cost.
 
-Tokens are forecast from earlier answers of the same model where there are enough; otherwise a token is taken
-for four bytes and an answer for its limit, and the forecast says so. A reservation (`--max-usd`) never relies on it.
+Tokens are forecast from earlier answers: under the same instruction where there are enough (a pilot such as
+`piar label --max-calls 50` makes them), else the length of any answer of the same model; otherwise a token is taken for
+four bytes and an answer for its limit. The forecast says which. A reservation (`--max-usd`) never relies on it.
 """
 
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ class Forecast:
         fields: what would leave.
         asked: requests to be sent; what is known already is not among them.
         basis: where the token figures come from.
+        most_asked: with adaptive votes, requests if no sample is ever sure.
+        most_usd: what those would cost.
     """
 
     model: str
@@ -37,6 +40,8 @@ class Forecast:
     tokens_out: int
     cost_usd: float
     basis: str
+    most_asked: int | None = None
+    most_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +58,35 @@ class Receipt:
     seconds: float
 
 
-def forecast(store: "Store", settings: "ModelSettings", requests: "Iterable[Request]") -> Forecast:
+def forecast(
+    store: "Store", settings: "ModelSettings", requests: "Iterable[Request]", instruction: str = ""
+) -> Forecast:
     """What it would take to send these requests.
 
     Args:
         store: its earlier answers of the same model tell how many tokens to expect.
         requests: consumed one by one.
+        instruction: id of the one that all of them read, if they do.
     """
+    from store.types import Usage
+
     size = count = limit = 0
     for request in requests:
         count += 1
         size += sum(len(message.content.encode()) for message in request.messages)
         limit += request.max_tokens
-    seen = _earlier(store, settings.model)
-    tokens_in, tokens_out = size // BYTES_A_TOKEN, round(count * seen[1]) if seen else limit
-    basis = f"answers as long as {seen[0]:,} earlier ones" if seen else "every answer as long as its limit"
-    cost = (tokens_in * settings.price.input + tokens_out * settings.price.output) / 1e6
+    if pilot := _earlier(store, settings.model, instruction):
+        usage = Usage(round(count * pilot.tokens_in), round(count * pilot.cached), round(count * pilot.tokens_out))
+        basis = f"as {pilot.answers:,} earlier answers under this instruction"
+    elif seen := _earlier(store, settings.model):
+        usage = Usage(size // BYTES_A_TOKEN, 0, round(count * seen.tokens_out))
+        basis = f"{BYTES_A_TOKEN} bytes a token, answers as long as {seen.answers:,} earlier ones"
+    else:
+        usage = Usage(size // BYTES_A_TOKEN, 0, limit)
+        basis = f"{BYTES_A_TOKEN} bytes a token, every answer as long as its limit"
     return Forecast(
-        settings.model, settings.host, store.task.fields, count, tokens_in, tokens_out, cost,
-        f"{BYTES_A_TOKEN} bytes a token, {basis}",
+        settings.model, settings.host, store.task.fields, count, usage.prompt, usage.completion,
+        settings.price.cost(usage), basis,
     )  # fmt: skip
 
 
@@ -88,14 +103,26 @@ def scaled(found: Forecast, asked: int) -> Forecast:
     )
 
 
-def _earlier(store: "Store", model: str) -> tuple[int, float] | None:
-    """How many answers this model gave, and their mean length in tokens; None when too few."""
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """Earlier answers, and their mean tokens."""
+
+    answers: int
+    tokens_in: float
+    cached: float
+    tokens_out: float
+
+
+def _earlier(store: "Store", model: str, instruction: str | None = None) -> _Earlier | None:
+    """What this model's answers took, under one instruction or any; None when there are too few."""
+    under = "and key in (select key from verdicts where instruction = $2)" if instruction is not None else ""
     with store.read() as con:
         row = con.execute(
-            "select count(*), avg(tokens_out) from completions where model = ? and failure is null and tokens_out > 0",
-            [model],
+            "select count(*), avg(tokens_in), avg(tokens_cached), avg(tokens_out) from completions "
+            f"where model = $1 and failure is null and tokens_out > 0 {under}",
+            [model, *([instruction] if instruction is not None else [])],
         ).fetchone()
-    return (row[0], row[1]) if row and row[0] >= ENOUGH else None
+    return _Earlier(*row) if row and row[0] >= ENOUGH else None
 
 
 def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0) -> Receipt:

@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piar.label import Batch, Labeller, LabelSettings
+from piar.label import Batch, Labeller, LabelReport, LabelSettings
 from piar.llm.base import Client
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
+from piar.votes import count
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
@@ -32,6 +33,7 @@ OUTPUT = pa.schema(
     [
         ("piar_grade", pa.string()),
         ("piar_probs", pa.list_(pa.float32())),
+        ("piar_votes", pa.int32()),
         ("piar_rules", pa.list_(pa.string())),
         ("piar_evidence", pa.list_(pa.string())),
         ("piar_failure", pa.string()),
@@ -43,7 +45,13 @@ OnRows = Callable[[int, int], None]
 
 @dataclass
 class PoolReport:
-    """What judging pools did; `rows` = `labelled` + all of `failed`."""
+    """What judging pools did.
+
+    Attributes:
+        rows: rows judged so far.
+        labelled: requests that have a grade.
+        failed: class of failure -> requests.
+    """
 
     files: int = 0
     skipped: int = 0
@@ -52,6 +60,14 @@ class PoolReport:
     labelled: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     cost_usd: float = 0.0
+
+    def add(self, done: LabelReport, rows: int) -> None:
+        """Count a slice of this many rows."""
+        self.rows += rows
+        self.asked += done.asked
+        self.labelled += done.labelled
+        self.failed.update(done.failed)
+        self.cost_usd += done.cost_usd
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,7 @@ class Pool:
 
     def _judge(self, rows: pa.Table, work: Path, report: PoolReport) -> pa.Table:
         samples = list(_samples(rows, self.task))
-        verdicts: list[Verdict] = []
+        said: dict[str, dict[int, Verdict]] = {sample.id: {} for sample in samples}
         work.mkdir(parents=True, exist_ok=True)
         journal = Journal(work / "journal")
         store = Store.create(work / "piar.duckdb", self.task)
@@ -112,14 +128,11 @@ class Pool:
             store, self.client, journal, run_id="pool", budget=self.budget, model=self.model, prompts=self.prompts,
             settings=self.settings,
         ) as labeller:  # fmt: skip
-            done = labeller.judge([Batch(self.instruction, samples)], verdicts.append)
+            batch = Batch(self.instruction, samples, self.settings.votes, self.settings.sure)
+            done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
-        report.rows += len(samples)
-        report.asked += done.asked
-        report.labelled += done.labelled
-        report.failed.update(done.failed)
-        report.cost_usd += done.cost_usd
-        return _with_verdicts(rows, verdicts)
+        report.add(done, len(samples))
+        return _with_verdicts(rows, [list(said[sample.id].values()) for sample in samples], self.task)
 
 
 def _open(source: Path, task: Task) -> pq.ParquetFile:
@@ -158,14 +171,19 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _with_verdicts(rows: pa.Table, verdicts: list[Verdict]) -> pa.Table:
-    traces = [verdict.trace for verdict in verdicts]
+def _with_verdicts(rows: pa.Table, votes: list[list[Verdict]], task: Task) -> pa.Table:
+    """The rows with what their votes come to; reasons are those of the first vote for the grade."""
+    tallies = [count(said, task.symbols) for said in votes]
+    first = [
+        next((v for v in said if v.grade == tally.grade), said[0]) for said, tally in zip(votes, tallies, strict=True)
+    ]
     values: list[list[Any]] = [
-        [verdict.grade for verdict in verdicts],
-        [verdict.probs for verdict in verdicts],
-        [trace and trace.rules for trace in traces],
-        [trace and trace.evidence for trace in traces],
-        [verdict.failure for verdict in verdicts],
+        [tally.grade for tally in tallies],
+        [tally.probs if tally.told else None for tally in tallies],
+        [len(said) for said in votes],
+        [verdict.trace and verdict.trace.rules for verdict in first],
+        [verdict.trace and verdict.trace.evidence for verdict in first],
+        [verdict.failure for verdict in first],
     ]
     for column, data in zip(OUTPUT, values, strict=True):
         rows = rows.append_column(column, pa.array(data, column.type))

@@ -5,7 +5,7 @@ sample is written as one JSON object: text from data can neither open a new fiel
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -50,10 +50,17 @@ def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, 
         ) from None
 
 
-def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = None) -> str:
-    """The part of the judging prompt that all samples share: task, grades, rulebook, answer format."""
+def judge_prefix(
+    task: Task, instruction: Instruction, overrides: Path | None = None, precedence: Sequence[str] = ()
+) -> str:
+    """The part of the judging prompt that all samples share: task, grades, rulebook, answer format.
+
+    Args:
+        precedence: ids of the rules, the one that decides first, where that is not the order they are listed in.
+    """
     meanings = {g.symbol: instruction.meanings.get(g.symbol, g.meaning) for g in task.grades}
-    return render("judge", {"task": task, "instruction": instruction, "meanings": meanings}, overrides)
+    values = {"task": task, "instruction": instruction, "meanings": meanings, "precedence": precedence}
+    return render("judge", values, overrides)
 
 
 def judge_messages(prefix: str, fields: Mapping[str, str]) -> tuple[Message, ...]:

@@ -11,14 +11,18 @@ from store.errors import PiarError
 # Gold of these splits calibrates: holdout decides promotions and test stays closed.
 CALIBRATED_ON = ("train", "dev")
 
-# Share of the votes for the winning grade, times their mean probability of it where it is known.
+# The tally of `piar.votes` in SQL: the grade that most votes name, and its mean probability over all of them.
 _BALLOTS = """
-    with counted as (select sample_id, grade, count(*) as n, avg(list_max(probs)) as p, count(probs) as told
-                     from verdict where judge = ? and instruction = ? and grade is not null group by sample_id, grade),
-         best as (select *, sum(n) over (partition by sample_id) as votes from counted
-                  qualify row_number() over (partition by sample_id order by n desc, grade) = 1)
-    select b.sample_id, s.group_key, s.split, b.grade, b.n / b.votes * coalesce(b.p, 1) as confidence,
-           b.votes > 1 or b.told > 0 as told, t.grade as truth
+    with counted as (select v.sample_id, g.symbol as grade, g.position, count(*) as votes, count(v.probs) as told,
+                            count(*) filter (v.grade = g.symbol) as said,
+                            avg(coalesce(v.probs[g.position + 1], (v.grade = g.symbol)::integer)) as confidence
+                     from verdict v cross join grades g
+                     where v.judge = ? and v.instruction = ? and v.grade is not null
+                     group by v.sample_id, g.symbol, g.position),
+         best as (select * from counted
+                  qualify row_number() over (
+                      partition by sample_id order by said desc, round(confidence, 6) desc, position) = 1)
+    select b.sample_id, s.group_key, s.split, b.grade, b.confidence, b.votes > 1 or b.told > 0 as told, t.grade as truth
     from best b join samples s using (sample_id) left join truth t using (sample_id)
     order by b.sample_id
 """

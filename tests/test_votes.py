@@ -1,40 +1,87 @@
-from piar.label import Labeller
-from piar.votes import count, vote
-from store.types import Verdict
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piar.label import Batch, Labeller, LabelSettings, judge
+from piar.llm.cost import Budget
+from piar.llm.rulebook import RulebookClient
+from piar.questions import permuted
+from piar.shop import make_shop
+from piar.votes import count, rounds, settled
+from store.db import Store
+from store.ids import sample_id
+from store.journal import Journal
+from store.types import Failure, Sample, Verdict
 from tests.test_label import INSTRUCTION, Scripted, place, samples  # noqa: F401
 
 
 class Wavering(Scripted):
-    """Sure of some samples; of others it says now this, now that."""
+    """Sure of even samples; of every third it says now this, now that; of the others always 0, and not how surely."""
 
     def one(self, request, on_completion):
-        from dataclasses import replace
-
         done = super().one(request, None)
         number = int(request.messages[-1].content.split('"t')[-1].split('"')[0])
-        if number % 2 == 0:
+        if done.failure is None and number % 2 == 0:
             done = replace(done, text="1", probs={"0": 0.02, "1": 0.98})
-        elif number % 3 == 0:
-            done = replace(done, text=str(request.seed % 2), probs=None)
-        else:
-            done = replace(done, text="0", probs=None)
+        elif done.failure is None:
+            done = replace(done, text=str(request.seed % 2) if number % 3 == 0 else "0", probs=None)
         on_completion(done)
         return done
 
 
+def wanted(number):
+    return 1 if number % 2 == 0 else 5 if number % 3 == 0 else 3
+
+
 def test_more_is_asked_only_while_unsure(place):  # noqa: F811
     store, journal = place
-    client = Wavering()
-    with Labeller(store, client, journal) as labeller:
-        ballots = vote(labeller, INSTRUCTION, samples(12), steps=(1, 3, 5), sure=0.9)
-    asked = [b.votes for b in ballots]
-    assert asked == [1 if i % 2 == 0 else 5 if i % 3 == 0 else 3 for i in range(12)]
-    assert len(client.asked) == sum(asked)
-    assert [b.grade for b in ballots] == ["1" if i % 2 == 0 else "0" for i in range(12)]
-    assert [b.confidence for b in ballots if b.votes == 5] == [0.6, 0.6]
-    with Labeller(store, client, journal) as labeller:
-        assert vote(labeller, INSTRUCTION, samples(12)) == ballots
-    assert len(client.asked) == sum(asked)
+    client, seen, shown = Wavering(), [], []
+    with Labeller(store, client, journal, settings=LabelSettings(chunk=5), on_progress=shown.append) as labeller:
+        report = labeller.judge([Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)], seen.append)
+    asked = {s.id: sum(v.sample_id == s.id for v in seen) for s in samples(12)}
+    assert list(asked.values()) == [wanted(i) for i in range(12)]
+    assert (len(client.asked), report.asked, report.unsure) == (sum(asked.values()), sum(asked.values()), 2)
+    assert client.batches[:3] == [
+        5,
+        4,
+        2,
+    ]  # a chunk of five samples: all, then the unsure ones, then those still unsure
+    assert (shown[-1].done, shown[-1].total) == (sum(asked.values()), sum(asked.values()))
+    again = judge(store, client, INSTRUCTION, samples(12), journal=journal, votes=5, sure=0.9)
+    assert (again.asked, again.cached, again.unsure) == (0, sum(asked.values()), 2)
+
+
+def test_the_next_round_is_pending_once_the_first_is_known(place):  # noqa: F811
+    store, journal = place
+    batch = Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)
+    with Labeller(store, Wavering(), journal) as labeller:
+        assert len(list(labeller.pending([batch]))) == 12
+        assert len(list(labeller.pending([replace(batch, sure=None)]))) == 60
+        labeller.judge([replace(batch, votes=1)])
+        assert len(list(labeller.pending([batch]))) == 2 * 6
+        assert len(list(labeller.requests([batch]))) == 60
+
+
+def test_votes_stop_at_the_cap_and_after_failures(place):  # noqa: F811
+    store, journal = place
+    report = judge(
+        store, Wavering(), INSTRUCTION, samples(12), journal=journal, votes=5, sure=0.9, budget=Budget(max_calls=14)
+    )
+    assert (report.asked, report.failed["budget"]) == (14, 2 * 6 - 2)
+    broken = Wavering(lambda fields: Failure("timeout", "slow") if fields["title"] == "t13" else "1")
+    report = judge(store, broken, INSTRUCTION, samples(14)[12:], journal=journal, votes=5, sure=0.9)
+    assert (report.asked, report.failed) == (2, {"timeout": 1})
+
+
+@given(st.integers(1, 12), st.sampled_from([None, 0.5, 1.0]))
+def test_rounds_cover_all_votes_once(votes, sure):
+    found = rounds(votes, sure)
+    assert [vote for part in found for vote in part] == list(range(votes))
+    assert len(found) == (1 if sure is None else votes // 2 + 1)
+    assert all(part.stop % 2 for part in found[:-1]) or sure is None
 
 
 def verdict(grade, probs=None):
@@ -43,7 +90,66 @@ def verdict(grade, probs=None):
 
 def test_counting():
     symbols = ("0", "1")
-    assert count("s", [verdict(None)], symbols).grade is None
-    assert count("s", [verdict("1"), verdict("0")], symbols).grade == "0"
-    both = count("s", [verdict("1", (0.4, 0.6)), verdict("0", (0.9, 0.1))], symbols)
-    assert (both.grade, round(both.confidence, 3)) == ("0", 0.65)
+    assert count([verdict(None)], symbols).grade is None
+    assert count([verdict("1"), verdict("0")], symbols).grade == "0"
+    both = count([verdict("1", (0.4, 0.6)), verdict("0", (0.9, 0.1)), verdict(None)], symbols)
+    assert (both.grade, both.confidence, both.probs) == ("0", 0.65, (0.65, 0.35))
+    assert not settled([verdict("1")], symbols, 0.9)
+    assert settled([verdict("1"), verdict("1")], symbols, 0.9)
+    assert settled([verdict("1", (0.1, 0.9))], symbols, 0.9)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    world = make_shop(300, 0)
+    rows = world.pairs.select("query", "title").rows()
+    texts = [Sample(sample_id(q, (q, t)), q, {"query": q, "title": t}) for q, t in rows]
+    return world, texts, Store.create(tmp_path / "piar.duckdb", world.task), Journal(tmp_path / "journal")
+
+
+def test_permuted_votes_show_other_orders_and_keep_the_policy(shop):
+    world, texts, store, journal = shop
+
+    systems = {}
+
+    class Recording(RulebookClient):
+        def generate(self, requests, on_completion=None):
+            for request in requests:
+                systems.setdefault(request.seed, set()).add(request.messages[0].content)
+            return super().generate(requests, on_completion)
+
+    seen = []
+    judge(
+        store, Recording(), world.oracle, texts, journal=journal, votes=3, settings=LabelSettings(permute=True),
+        on_verdict=seen.append,
+    )  # fmt: skip
+    journal.close()
+    assert {vote: len(shown) for vote, shown in systems.items()} == {0: 1, 1: 1, 2: 1}
+    assert len(set.union(*systems.values())) == 3
+    grades = {}
+    for v in seen:
+        grades.setdefault(v.sample_id, set()).add(v.grade)
+    assert all(len(said) == 1 for said in grades.values())
+    assert len({json.dumps([r.id for r in permuted(world.oracle, n)]) for n in range(1, 4)}) == 3
+    assert {v.instruction for v in seen} == {world.oracle.id}
+
+
+def test_the_store_counts_as_the_labeller_does(place):  # noqa: F811
+    from piar.trust import _BALLOTS
+
+    store, journal = place
+    said = {}
+    judge(store, Wavering(), INSTRUCTION, samples(12), journal=journal, votes=4,
+          on_verdict=lambda v: said.setdefault(v.sample_id, []).append(v))  # fmt: skip
+    with store.write() as con:
+        for sample in samples(12):
+            con.execute(
+                "insert into samples (sample_id, group_key, split, source, run_id, created_at, query, title) "
+                "values (?, 'g', 'pool', 's', 'r', now(), 'q', 't')",
+                [sample.id],
+            )
+    rows = store.frame(_BALLOTS, ["teacher:scripted", INSTRUCTION.id])
+    assert rows.height == 12
+    for row in rows.iter_rows(named=True):
+        tally = count(said[row["sample_id"]], ("0", "1"))
+        assert (row["grade"], round(row["confidence"], 6), row["told"]) == (tally.grade, tally.confidence, tally.told)

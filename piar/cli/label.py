@@ -42,6 +42,16 @@ def label(
     votes: Annotated[
         int | None, typer.Option("--votes", min=1, help="Opinions of each sample.", show_default="label.votes")
     ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option(
+            "--sure",
+            min=0.0,
+            max=1,
+            help="Ask 1, 3, 5, … votes only until a sample is this sure.",
+            show_default="label.sure",
+        ),
+    ] = None,
     target_precision: Annotated[
         float | None,
         typer.Option("--target-precision", min=0.5, max=1, help="Say which labels to trust; queue the rest."),
@@ -64,17 +74,18 @@ def label(
     Example: `piar label --where "split = 'pool'" --max-usd 5`
     """
     project, caps = open_project(), budget(max_usd, max_calls)
+    asked: dict[str, Any] = {"instruction": instruction, "votes": votes, "sure": sure}
     if pool is not None:
-        return _label_pool(project, pool, out, instruction, caps)
+        return _label_pool(project, pool, out, asked, caps)
     if dry_run:
-        return _forecast(project, where, instruction, votes)
+        return _forecast(project, where, **asked)
     if export_requests is not None:
-        return _exported(project.export_requests(export_requests, where, instruction=instruction, votes=votes))
+        return _exported(project.export_requests(export_requests, where, **asked))
     if import_responses is not None:
-        report, rejected = project.import_responses(import_responses, where, instruction=instruction, votes=votes)
+        report, rejected = project.import_responses(import_responses, where, **asked)
         return Answer({**_counts(report), "rejected": rejected}, _report_view(report, len(rejected)))
     with meter("judging") as show:
-        report, receipt = project.label(where, instruction=instruction, votes=votes, budget=caps, on_progress=show)
+        report, receipt = project.label(where, **asked, budget=caps, on_progress=show)
     document, lines = _counts(report), _labelled(report)
     if target_precision is not None:
         found = project.trust(target_precision, instruction=instruction)
@@ -83,14 +94,14 @@ def label(
     return Answer(document, facts([*lines, *receipt_lines(receipt)]))
 
 
-def _label_pool(project: "Project", pool: Path, out: Path | None, instruction: str | None, caps: "Budget") -> Answer:
+def _label_pool(project: "Project", pool: Path, out: Path | None, asked: dict[str, Any], caps: "Budget") -> Answer:
     from piar.label import Progress
 
     if out is None:
         raise UsageError("A pool needs a file for its labels.", "Add -o OUT.parquet.")
     with meter("judging") as show:
         report = project.label_pool(
-            pool, out, instruction=instruction, budget=caps,
+            pool, out, **asked, budget=caps,
             on_rows=lambda done, total: show(Progress(done, total, 0.0, {})),
         )  # fmt: skip
     if report.skipped:
@@ -102,8 +113,8 @@ def _label_pool(project: "Project", pool: Path, out: Path | None, instruction: s
     ]))  # fmt: skip
 
 
-def _forecast(project: "Project", where: str, instruction: str | None, votes: int | None) -> Answer:
-    found = project.forecast_label(where, instruction=instruction, votes=votes)
+def _forecast(project: "Project", where: str, **asked: Any) -> Answer:
+    found = project.forecast_label(where, **asked)
     return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
 
 
@@ -113,7 +124,7 @@ def _exported(manifest: "RequestManifest") -> Answer:
 
 
 def _counts(report: "LabelReport") -> dict[str, Any]:
-    return {"asked": report.asked, "cached": report.cached, "labelled": report.labelled,
+    return {"asked": report.asked, "cached": report.cached, "labelled": report.labelled, "unsure": report.unsure,
             "failed": report.failed, "cost_usd": report.cost_usd, "seconds": report.seconds}  # fmt: skip
 
 
@@ -121,6 +132,8 @@ def _labelled(report: "LabelReport") -> list[tuple[str, Any]]:
     lines = [("labelled", f"{report.labelled:,} of {report.labelled + report.failed.total():,}")]
     if report.failed["budget"]:
         lines.append(("not asked", f"{report.failed['budget']:,}: the budget is spent"))
+    if report.unsure:
+        lines.append(("unsure", f"{report.unsure:,} samples after all their votes"))
     return lines
 
 
@@ -163,7 +176,7 @@ def score(
     """
     project = open_project()
     if dry_run:
-        return _forecast(project, f"split = '{split}'", instruction, 1)
+        return _forecast(project, f"split = '{split}'", instruction=instruction, votes=1)
     with meter("judging") as show:
         scored, receipt = project.score(
             judge, split, instruction=instruction, against=against, budget=budget(max_usd, max_calls), on_progress=show

@@ -106,12 +106,21 @@ def forecast_view(found: "Forecast") -> RenderableType:
     goes = f"to {found.host}" if found.host else "nowhere: the model runs here"
     return facts(
         [
-            ("would ask", f"{found.asked:,} requests of {found.model}"),
+            ("would ask", f"{found.asked:,} requests of {found.model}{_most(found)}"),
             ("fields", f"{', '.join(found.fields)} go {goes}"),
             ("tokens", f"about {found.tokens_in:,} in, {found.tokens_out:,} out ({found.basis})"),
-            ("cost", f"about ${found.cost_usd:,.4f}" if found.cost_usd else "$0"),
+            ("cost", f"about ${found.cost_usd:,.4f}{_most_usd(found)}" if found.cost_usd else "$0"),
         ]
     )
+
+
+def _most(found: "Forecast") -> str:
+    more = found.most_asked is not None and found.most_asked > found.asked
+    return f", then more while unsure, {found.most_asked:,} at most" if more else ""
+
+
+def _most_usd(found: "Forecast") -> str:
+    return f", ${found.most_usd:,.4f} at most" if found.most_usd else ""
 
 
 def receipt_lines(found: "Receipt") -> list[tuple[str, RenderableType]]:

@@ -1,0 +1,199 @@
+"""A project's labelling verbs: what the teacher is asked, in the store, by file, in batches, and whom to trust."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from piar.folder import PROMPTS
+from piar.workspace import Workspace
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from piar.forecast import Forecast, Receipt
+    from piar.label import Labeller, LabelReport, OnProgress
+    from piar.llm.base import Client
+    from piar.llm.batch_files import RejectedLine, RequestManifest
+    from piar.llm.cost import Budget
+    from piar.pool import OnRows, PoolReport
+    from piar.questions import Batch
+    from piar.trust import Trust
+
+EVERYTHING_OPEN = "split in ('train', 'pool')"
+
+
+class Judging(Workspace):
+    """A workspace whose teacher can be asked."""
+
+    def label(
+        self,
+        where: str = EVERYTHING_OPEN,
+        *,
+        instruction: str | None = None,
+        votes: int | None = None,
+        sure: float | None = None,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+    ) -> "tuple[LabelReport, Receipt]":
+        """Let the teacher judge samples of the store; what is known is not asked again.
+
+        Args:
+            where: SQL condition over the columns of `samples`.
+            instruction: id of a known instruction; what `instruction.md` says when None.
+            votes: opinions of each sample; `[label] votes` when None.
+            sure: confidence from which on a sample is asked no more votes; `[label] sure` when None.
+            budget: hard cap on calls and dollars.
+
+        Raises:
+            PiarError: the teacher cannot be asked at all.
+        """
+        from piar.forecast import receipt
+
+        config = {"where": where, "teacher": self.config.teacher.model, "label": self.config.label.model_dump()}
+        with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress) as labeller:
+            report = labeller.judge([self._batch(where, instruction, votes, sure)])
+        return report, receipt(self.store, run_id, report.cached, report.seconds)
+
+    def forecast_label(
+        self,
+        where: str = EVERYTHING_OPEN,
+        *,
+        instruction: str | None = None,
+        votes: int | None = None,
+        sure: float | None = None,
+    ) -> "Forecast":
+        """What `label` with the same arguments would ask, and what that would cost; nothing is asked.
+
+        With adaptive votes: what it would ask next, and at most.
+        """
+        from piar.forecast import forecast
+
+        with self._labeller("") as labeller:
+            batch = self._batch(where, instruction, votes, sure)
+
+            def found(asked: "Batch") -> "Forecast":
+                return forecast(self.store, self.config.teacher, labeller.pending([asked]), batch.instruction.id)
+
+            least = found(batch)
+            if batch.sure is None:
+                return least
+            most = found(replace(batch, sure=None))
+            return replace(least, most_asked=most.asked, most_usd=most.cost_usd)
+
+    def export_requests(
+        self,
+        folder: Path,
+        where: str,
+        *,
+        instruction: str | None = None,
+        votes: int | None = None,
+        sure: float | None = None,
+    ) -> "RequestManifest":
+        """Write what `label` would ask next as request files for engines elsewhere; see `piar.llm.batch_files`.
+
+        Raises:
+            UsageError: the teacher is no endpoint, or the folder holds an export already.
+        """
+        from piar.llm.batch_files import export_requests
+
+        teacher = self.config.teacher
+        if teacher.backend != "openai":
+            raise UsageError(
+                f"{teacher.model} is not asked over an API, so there are no requests to export.",
+                "Set model = 'openai:NAME' under [teacher], with the name that the engine serves.",
+            )
+        with self._labeller("") as labeller:
+            return export_requests(
+                labeller.pending([self._batch(where, instruction, votes, sure)]), folder, model=labeller.client.model,
+                name=teacher.name, extra=teacher.extra, structured=teacher.structured,
+            )  # fmt: skip
+
+    def import_responses(
+        self,
+        folder: Path,
+        where: str,
+        *,
+        instruction: str | None = None,
+        votes: int | None = None,
+        sure: float | None = None,
+    ) -> "tuple[LabelReport, list[RejectedLine]]":
+        """Take in the responses to exported requests; what is not there stays open.
+
+        Raises:
+            UsageError: no whole export in the folder.
+        """
+        from piar.llm.batch_files import Responses, ResponsesClient
+
+        responses = Responses(folder, self.config.teacher.price)
+        config = {"where": where, "responses": responses.manifest.model_dump()}
+        with self.run("label", config) as run_id, self._labeller(
+            run_id, client=ResponsesClient(responses)
+        ) as labeller:  # fmt: skip
+            report = labeller.judge([self._batch(where, instruction, votes, sure)], only=responses)
+        return report, responses.rejected
+
+    def label_pool(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        instruction: str | None = None,
+        votes: int | None = None,
+        sure: float | None = None,
+        budget: "Budget | None" = None,
+        on_rows: "OnRows | None" = None,
+    ) -> "PoolReport":
+        """Let the teacher judge the rows of a Parquet file that never enter the store; see `piar.pool`."""
+        from piar.pool import Pool
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        config = self.config
+        asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
+        settings = config.label.model_copy(update=asked)
+        pool = Pool(self.task, self.client("teacher"), read, config.teacher, settings, budget, self.folder / PROMPTS)
+        return pool.label(source, target, on_rows or (lambda done, total: None))
+
+    def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
+        """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.trust`."""
+        from piar.trust import trust
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        with self.run("label", {"target_precision": target}, seed) as run_id:
+            judge = f"teacher:{self.client('teacher').model}"
+            return trust(self.store, judge, read.id, target, run_id, seed)
+
+    @contextmanager
+    def _labeller(
+        self,
+        run_id: str,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+        client: "Client | None" = None,
+    ) -> "Iterator[Labeller]":
+        from piar.label import Labeller
+
+        asked = client or self.client("teacher")
+        with self.journal() as journal, Labeller(
+            self.store, asked, journal, run_id=run_id, budget=budget, model=self.config.teacher,
+            prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress,
+        ) as labeller:  # fmt: skip
+            yield labeller
+
+    def _batch(
+        self, where: str, instruction: str | None, votes: int | None = None, sure: float | None = None
+    ) -> "Batch":
+        import duckdb
+
+        from piar.questions import Batch
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        try:
+            samples = self.store.samples(where=where)
+        except duckdb.Error as error:
+            raise UsageError(
+                f"--where {where!r} fails: {str(error).splitlines()[0]}",
+                f"Write a condition over {', '.join(self.task.fields)}, split, source, group_key.",
+            ) from None
+        settings = self.config.label
+        return Batch(read, samples, votes or settings.votes, sure or settings.sure)

@@ -1,0 +1,151 @@
+"""What a judge is asked of a sample, and how its answer is read: rendered requests, their keys, and verdicts."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from piar.llm.base import Message, Request
+from piar.llm.connect import ModelSettings
+from piar.prompting import judge_prefix
+from store.ids import content_id, seed_of, short_hash
+from store.task import Task, sample_text
+from store.trace import parse_trace, trace_schema
+from store.types import Completion, Instruction, Rule, Sample, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples to be judged under one instruction.
+
+    Attributes:
+        votes: opinions asked of each sample.
+        sure: with it, no more votes are asked of a sample whose confidence has reached it; see `piar.votes`.
+    """
+
+    instruction: Instruction
+    samples: Iterable[Sample]
+    votes: int = 1
+    sure: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request together with what its verdict needs."""
+
+    request: Request
+    sample_id: str
+    instruction: str
+    vote: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What the requests of one instruction share."""
+
+    system: Message
+    schema: Mapping[str, Any]
+    digest: str
+
+
+def request_key(digest: str, sample: Sample, text: str, vote: int) -> str:
+    """Key of a request: sample content, vote, and the digest of all that the batch's requests share.
+
+    Args:
+        digest: hash over instruction, rendered prefix, model, parameters and answer schema.
+        text: the sample as the judge reads it.
+    """
+    return content_id("judge", digest, sample.id, text, str(vote))
+
+
+class Questions:
+    """Renders requests and reads answers.
+
+    Args:
+        model: the model's name as it enters request keys.
+        settings: temperature and token limit of the model.
+        vote_temperature: of the second vote on.
+        permute: show the rules in another order to each vote after the first; which decides stays the same.
+        overrides: the project's folder of template overrides.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: str,
+        settings: ModelSettings,
+        *,
+        vote_temperature: float,
+        permute: bool,
+        overrides: Path | None,
+    ) -> None:
+        self._task, self._model, self._settings = task, model, settings
+        self._vote_temperature, self._permute, self._overrides = vote_temperature, permute, overrides
+        self._grades = task.symbols
+        self._prompts: dict[tuple[int, int], tuple[Instruction, str, _Prompt]] = {}
+        # A client may read an answer to decide about a repair; the verdict then reads the same text.
+        self._parse = lru_cache(maxsize=1024)(partial(parse_trace, task=task))
+
+    def asks(self, instruction: Instruction, sample: Sample, votes: range) -> Iterator[Ask]:
+        """The requests for these votes on a sample."""
+        text = sample_text(sample.fields)
+        for vote in votes:
+            name, prompt = self._prompt(instruction, vote if self._permute else 0)
+            request = Request(
+                request_key(prompt.digest, sample, text, vote),
+                (prompt.system, Message("user", text)),
+                self._grades,
+                prompt.schema,
+                max_tokens=self._settings.max_tokens,
+                temperature=self._vote_temperature if vote else self._settings.temperature,
+                seed=vote,
+                check=self._unreadable,
+            )
+            yield Ask(request, sample.id, name, vote)
+
+    def verdict(self, completion: Completion, ask: Ask, judge: str) -> Verdict:
+        """Read one answer; an answer without a grade is a verdict too, with the reason."""
+        failure: str | None = completion.failure.kind if completion.failure else None
+        trace = None
+        if failure is None:
+            trace = self._parse(completion.text or "").trace
+            failure = None if trace else "malformed"
+        probs = completion.probs if trace else None
+        return Verdict(
+            key=completion.key,
+            sample_id=ask.sample_id,
+            judge=judge,
+            instruction=ask.instruction,
+            vote=ask.vote,
+            grade=trace.grade if trace else None,
+            probs=tuple([float(probs.get(s, 0.0)) for s in self._grades]) if probs else None,
+            trace=trace,
+            failure=failure,
+        )
+
+    def _unreadable(self, text: str) -> str | None:
+        return self._parse(text).reason
+
+    def _prompt(self, instruction: Instruction, order: int) -> tuple[str, _Prompt]:
+        """The id of an instruction, and its prompt with the rules in the given order, 0 being their own."""
+        if found := self._prompts.get((id(instruction), order)):
+            return found[1], found[2]
+        name = instruction.id
+        shown = replace(instruction, rules=permuted(instruction, order)) if order else instruction
+        prefix = judge_prefix(self._task, shown, self._overrides, [r.id for r in instruction.rules] if order else ())
+        schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
+        asked = [self._settings.temperature, self._vote_temperature, self._settings.max_tokens]
+        digest = short_hash([name, prefix, self._model, *asked, schema], 32)
+        prompt = _Prompt(Message("system", prefix), schema, digest)
+        # The reference to the instruction keeps its address from being used again.
+        self._prompts[id(instruction), order] = (instruction, name, prompt)
+        return name, prompt
+
+
+def permuted(instruction: Instruction, order: int) -> tuple[Rule, ...]:
+    """The rules shuffled; the same instruction and order always give the same."""
+    rules = list(instruction.rules)
+    Random(seed_of("order of rules", instruction.id, order)).shuffle(rules)
+    return tuple(rules)
