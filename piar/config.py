@@ -16,6 +16,7 @@ from piar.llm.connect import ModelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.review.settings import ReviewSettings
 from piar.revision import ReviserSettings
+from piar.serve.settings import ServeSettings
 from store.errors import UsageError
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
@@ -39,6 +40,7 @@ class Config(Settings):
     curriculum: CurriculumSettings = CurriculumSettings()
     student: StudentSettings = StudentSettings()
     train: AllTrainSettings = AllTrainSettings()
+    serve: ServeSettings = ServeSettings()
 
 
 def load(folder: Path, overrides: Sequence[str] = (), *, optional: bool = False) -> Config:

@@ -282,13 +282,40 @@ def tree_attention(
     if query.is_cuda:
         out = _flex()(query, key, value, block_mask=tree.block_mask, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2), None
+    return attend_blocks(tree.blocks, query, key, value, scaling), None
+
+
+def attend_blocks(
+    blocks: Sequence[Block], query: Tensor, key: Tensor, value: Tensor, scaling: float | None,
+    above: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention block by block.
+
+    Args:
+        query: [1, heads, T, head_dim]; key and value: [1, kv_heads, T, head_dim].
+        above: key and value [1, kv_heads, P, head_dim] of a prefix that ran before; the blocks then have the
+            span (-P, 0), see `below`.
+
+    Returns:
+        [1, T, heads, head_dim].
+    """
     repeats = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(repeats, 1) if repeats > 1 else t for t in (key, value))
     # One split for all blocks: a slice for each would make every backward pass as long as the pack.
-    sizes = [block.end - block.start for block in tree.blocks]
+    sizes = [block.end - block.start for block in blocks]
     parts = [torch.split(t, sizes, 2) for t in (query, key, value)]
-    number = {block.start: i for i, block in enumerate(tree.blocks)}
-    return torch.cat([_attend(block, i, number, parts, scaling) for i, block in enumerate(tree.blocks)], 1), None
+    number = {block.start: i for i, block in enumerate(blocks)}
+    if above is not None:
+        number[-above[0].shape[2]] = len(blocks)
+        wide = (t.repeat_interleave(repeats, 1) if repeats > 1 else t for t in above)
+        parts = [parts[0], *((*part, t) for part, t in zip(parts[1:], wide, strict=True))]
+    return torch.cat([_attend(block, i, number, parts, scaling) for i, block in enumerate(blocks)], 1)
+
+
+def below(one: Pack, prefix: int) -> list[Block]:
+    """Attention blocks of a pack whose every token also sees `prefix` tokens that ran before it."""
+    spans = ((-prefix, 0),) if prefix else ()
+    return list(_blocks(one.nodes, spans, one.sub_end.cpu(), BLOCK))
 
 
 def _attend(

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from trainers.layout import Item, Pack, Tokens, pack, tree_attention
+from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack, tree_attention
 from trainers.model import Policy
+
+Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
 
 
 class Prefill:
@@ -22,12 +24,48 @@ class Prefill:
 
     def __init__(self, one: Pack) -> None:
         self.pack = one
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers: Layers = {}
 
     def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Keep keys and values, and attend as the pack does."""
         self.layers[layer] = (key, value)
         return tree_attention(module, query, key, value, None, tree=self.pack, scaling=scaling)[0]
+
+    @property
+    def own_from(self) -> int:
+        """Position in the pack where a prompt's own tokens begin; all before it is shared."""
+        return self.pack.nodes[0].stop
+
+    @property
+    def shared(self) -> Layers:
+        """Keys and values of what all prompts share."""
+        return {n: (k[:, :, : self.own_from], v[:, :, : self.own_from]) for n, (k, v) in self.layers.items()}
+
+
+class Below(Prefill):
+    """Runs a pack of prompts whose first tokens ran before.
+
+    Args:
+        one: the prompts without those tokens; its positions go on from theirs.
+        root: the keys and values of those tokens.
+    """
+
+    own_from = 0
+
+    def __init__(self, one: Pack, root: Layers) -> None:
+        super().__init__(one)
+        self._root = root
+        self._blocks = below(one, next((keys.shape[2] for keys, _ in root.values()), 0))
+
+    @property
+    def shared(self) -> Layers:
+        """The root's."""
+        return self._root
+
+    def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Keep keys and values, and attend to the root and the pack."""
+        self.layers[layer] = (key, value)
+        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer))
 
 
 class Memory:
@@ -40,8 +78,8 @@ class Memory:
     """
 
     def __init__(self, prefill: Prefill, copies: int, room: int) -> None:
-        one, root = prefill.pack, prefill.pack.nodes[0]
-        own = [_path(one, int(row), root.stop) for row in one.rows]
+        one = prefill.pack
+        own = [_path(one, int(row), prefill.own_from) for row in one.rows]
         self.width, self.step = max(map(len, own)), 0
         device = one.tokens.device
         index = torch.zeros(len(own), self.width, dtype=torch.long, device=device)
@@ -49,7 +87,7 @@ class Memory:
         for i, path in enumerate(own):
             index[i, : len(path)] = path
             self.hidden[i * copies : (i + 1) * copies, : len(path)] = 0
-        self.shared = {n: (k[0, :, : root.stop], v[0, :, : root.stop]) for n, (k, v) in prefill.layers.items()}
+        self.shared = {n: (k[0], v[0]) for n, (k, v) in prefill.shared.items()}
         self.own = {n: tuple(_spread(t[0], index, copies, room) for t in kv) for n, kv in prefill.layers.items()}
 
     def attend(self, layer: int, _: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -118,7 +156,7 @@ def generate(
     if not policy.shares:
         return _plainly(policy, prompts, end, limit, copies, starts, choices, temperature, generator)
     prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
-    logits = _run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
+    logits = run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
     token = _first(logits.repeat_interleave(copies, 0), starts, copies, choices, temperature, generator)
     memory = Memory(prefill, copies, limit)
     done: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
@@ -134,11 +172,12 @@ def generate(
             memory.keep(open_rows)
             alive, token, depth = alive[open_rows], token[open_rows], depth[open_rows]
         memory.step = step
-        token = _draw(_run(policy, token, depth + step, memory, slice(None)), temperature, generator)
+        token = _draw(run(policy, token, depth + step, memory, slice(None)), temperature, generator)
     return [done[i : i + copies] for i in range(0, len(done), copies)]
 
 
-def _run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any) -> Tensor:
+def run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any) -> Tensor:
+    """Logits [n, V] of the rows of one row of tokens [T], through a `tree` with an `attend` method."""
     out = policy.lm.get_decoder()(input_ids=tokens[None], position_ids=positions[None], use_cache=False, tree=tree)
     return linear(out.last_hidden_state[0, rows], policy.lm.get_output_embeddings().weight).float()
 

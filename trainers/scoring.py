@@ -105,8 +105,8 @@ class Student:
         scored: list[Scored] = [Scored("", (), 0.0)] * len(prompts)
         for batch in batches(prompts):
             chosen = [prompts[i] for i in batch]
-            for i, probs in zip(batch, self._probs(chosen), strict=True):
-                scored[i] = self._scored(probs)
+            for i, one in zip(batch, self.scored(chosen), strict=True):
+                scored[i] = one
             if trace:
                 texts = self._texts(chosen, [self.task.index(scored[i].grade) for i in batch])
                 for i, text in zip(batch, texts, strict=True):
@@ -115,13 +115,15 @@ class Student:
             on_progress(len(batch))
         return scored
 
-    def _probs(self, prompts: Sequence[Tokens]) -> list[list[float]]:
+    @torch.no_grad()
+    def scored(self, prompts: Sequence[Tokens]) -> list[Scored]:
+        """The grade of each prompt, all of them in one pass."""
         ids = torch.tensor(self.grade_ids, device=self.policy.device)
         packs = self.policy.pack([Item(p, [[0]]) for p in prompts])
-        probs: list[list[float]] = self.policy(packs, lambda h, w: read_grades(h, w, ids)).tolist()
-        return probs
+        return [self.opinion(row) for row in self.policy(packs, lambda h, w: read_grades(h, w, ids)).tolist()]
 
-    def _scored(self, probs: list[float]) -> Scored:
+    def opinion(self, probs: Sequence[float]) -> Scored:
+        """The likeliest grade and the expected value of a distribution over the task's grades."""
         values = [g.value for g in self.task.grades]
         best = max(range(len(probs)), key=probs.__getitem__)
         expected = sum(v * p for v, p in zip(values, probs, strict=True))

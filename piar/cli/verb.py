@@ -42,6 +42,9 @@ EXTRAS = {
     "safetensors": "train",
     "peft": "train",
     "vllm": "vllm",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 
 

@@ -1,0 +1,41 @@
+"""The verb that puts a student into production: serve."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from piar.cli.verb import Answer, Panel, asked, messages, verb
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the application."""
+    verb(app, "serve", Panel.TRAIN)(serve)
+
+
+def serve(
+    student: Annotated[Path, typer.Option("--student", metavar="PATH", help="A checkpoint folder.")],
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="0 takes a free one.", show_default="8900")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …", show_default="a GPU when there is one")
+    ] = None,
+) -> Answer:
+    """Serve a student over HTTP: the grade at once, the reason streamed after it.
+
+    `POST /score` grades one or many samples; `POST /explain` streams the grade as its first event, then the trace as it
+    is written. A page to try it is at `/`, the API at `/docs`, Prometheus counters at `/metrics`, health at `/healthz`.
+    More work than the limits of `[serve]` allow is answered 429 with Retry-After. Ctrl-C and SIGTERM finish what is
+    under way. There is no authentication: put a proxy in front before you listen on other addresses.
+
+    Example: `piar serve --student students/sft/final --port 8900`
+    """
+    from piar.config import load
+    from piar.serve import serve as run
+
+    given = {"serve.host": host, "serve.port": port}
+    overrides = (*asked().overrides, *(f"{key}={value}" for key, value in given.items() if value is not None))
+    settings = load(asked().folder, overrides, optional=True).serve
+    served = run(student, settings, device=device, on_ready=lambda url: messages().print(f"Serving {student} on {url}"))
+    document = {"url": served.url, "requests": served.requests, "samples": served.samples}
+    return Answer(document, f"Served {served.requests:,} requests, {served.samples:,} samples judged.")

@@ -1,0 +1,88 @@
+"""`piar serve`: a student over HTTP, its grade in the first token and its trace streamed after it."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.errors import PiarError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from piar.serve.settings import ServeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one server did in its life."""
+
+    url: str
+    samples: int
+    requests: int
+
+
+def serve(
+    student: Path, settings: "ServeSettings", *, device: str | None = None, on_ready: Callable[[str], None] = print
+) -> Served:
+    """Serve a student until SIGTERM or Ctrl-C; requests under way are finished first.
+
+    Args:
+        student: a checkpoint folder.
+        device: `cpu`, `cuda:1`, …; None takes a GPU when there is one.
+        on_ready: called with the URL once requests are taken.
+
+    Raises:
+        PiarError: no student there, or the port is taken.
+    """
+    import uvicorn
+
+    from piar.serve.app import build
+    from trainers.scoring import Student
+    from trainers.serving import Session
+
+    listening = _listen(settings.host, settings.port)
+    url = f"http://{settings.host}:{listening.getsockname()[1]}"
+    with listening:
+        app = build(Session(Student.load(student, device=device)), settings, student.as_posix())
+        config = uvicorn.Config(app, log_level=logging.WARNING, access_log=False, server_header=False,
+                                backlog=2048, timeout_graceful_shutdown=settings.drain_seconds)  # fmt: skip
+        server = _announcing(uvicorn.Server(config), lambda: on_ready(url))
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:  # the same for Ctrl-C
+            pass
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    count = app.state.meters.registry.get_sample_value
+    requests = sum(s.value for m in app.state.meters.requests.collect() for s in m.samples if s.name.endswith("_total"))
+    return Served(url, int(count("piar_samples_total") or 0), int(requests))
+
+
+def _announcing(server: "uvicorn.Server", on_ready: Callable[[], None]) -> "uvicorn.Server":
+    startup = server.startup
+
+    async def announce(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets)
+        if server.started:
+            on_ready()
+
+    server.startup = announce  # type: ignore[method-assign]
+    return server
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise PiarError(f"Cannot listen on {host}:{port}: {error.strerror}.",
+                        "Choose another --port (0 takes a free one), or stop what holds it.") from None  # fmt: skip
+    return listening

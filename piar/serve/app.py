@@ -1,0 +1,208 @@
+"""The HTTP face of a student: `/score`, `/explain`, and what operators need around them."""
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
+from piar.serve.guard import BodyGuard
+from piar.serve.meters import Meters
+from piar.serve.settings import ServeSettings
+from store.task import Task
+from store.version import version
+from trainers.scoring import Scored
+from trainers.serving import Session
+
+PAGE = Path(__file__).with_name("page.html")
+ABOUT = """The grade is the student's first token: `/score` runs one prefill and reads it.
+`/explain` streams the same grade as its first event, then the trace as it is written."""
+
+
+class Opinion(BaseModel):
+    """What the student says of one sample; the likeliest grade, every grade's probability, the expected value."""
+
+    grade: str
+    probs: dict[str, float]
+    expected: float
+
+
+class Opinions(BaseModel):
+    """One opinion per sample, in the order asked."""
+
+    results: list[Opinion]
+    student: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body is not JSON."},
+    408: {"model": Problem, "description": "The body did not arrive in time."},
+    413: {"model": Problem, "description": "The body is too large, or a sample too long for the student."},
+    429: {"model": Problem, "description": "Too much waits already; see Retry-After."},
+    500: {"model": Problem, "description": "The model failed on these samples; the server's log says why."},
+    503: {"model": Problem, "description": "The model has stopped."},
+}
+NO_TRACES = {"model": Problem, "description": "This student was taught grades alone."}
+
+
+def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
+    """The application, with an engine that lives as long as it does.
+
+    Args:
+        name: of the student, as answers give it.
+    """
+    meters = Meters()
+    task = session.student.task
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.engine = Engine(session, settings, meters)
+        yield
+        app.state.engine.close()
+
+    app = FastAPI(title=f"{task.name}: piar student", description=ABOUT, version=version(), lifespan=lifespan)
+    app.state.meters = meters
+    app.add_middleware(BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds)
+    app.middleware("http")(_counted(meters))
+    for kind, answer in ((Busy, _busy), (Unfit, _unfit), (Failed, _failed), (RequestValidationError, _invalid)):
+        app.add_exception_handler(kind, answer)
+    _judging(app, task, settings, name, writes=session.student.card.completion == "trace")
+    _around(app, task, name, meters)
+    return app
+
+
+def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, writes: bool) -> None:
+    Sample, Samples = _bodies(task, settings)
+
+    @app.post("/score", responses=REFUSALS, summary="Grade one or many samples")
+    async def score(body: Samples, request: Request) -> Opinions:  # type: ignore[valid-type]
+        engine = _engine(request)
+        samples = [one.model_dump(by_alias=True) for one in body.samples]  # type: ignore[attr-defined]
+        return Opinions(results=[_opinion(s, task) for s in await engine.score(samples)], student=name)
+
+    async def begin(body: Sample, request: Request) -> AsyncIterator[Explanation]:  # type: ignore[valid-type]
+        if not writes:
+            raise HTTPException(409, "This student was taught grades alone: it has no trace to write.")
+        explanation = await _engine(request).explain(body.model_dump(by_alias=True))  # type: ignore[attr-defined]
+        try:
+            yield explanation
+        finally:
+            explanation.cancelled = True
+
+    @app.post("/explain", responses={**REFUSALS, 409: NO_TRACES}, response_class=EventSourceResponse,
+              summary="Grade one sample at once, then stream the reason")  # fmt: skip
+    async def explain(explanation: Annotated[Explanation, Depends(begin)]) -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(event="grade", data=_opinion(explanation.begun.result(), task))
+        async for text in explanation.texts():
+            yield ServerSentEvent(event="text", data=text)
+        parsed = explanation.parsed
+        yield ServerSentEvent(
+            event="trace", data={"text": explanation.text, "trace": parsed.trace, "reason": parsed.reason}
+        )
+
+
+def _around(app: FastAPI, task: Task, name: str, meters: Meters) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    policy = _policy(page)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def try_it() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    @app.get("/task", summary="What is judged: fields and grades")
+    async def about() -> dict[str, Any]:
+        return {"student": name, "task": task.name, "fields": list(task.fields),
+                "grades": [{"symbol": g.symbol, "name": g.name, "meaning": g.meaning, "value": g.value}
+                           for g in task.grades]}  # fmt: skip
+
+    @app.get("/healthz", responses={503: REFUSALS[503]}, summary="Whether the model answers")
+    async def health(request: Request) -> dict[str, Any]:
+        return {"status": "ok", "student": name, "waiting": _engine(request).waiting}
+
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus")
+    async def metrics() -> Response:
+        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _bodies(task: Task, settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
+    """Request models that name the task's fields; the attributes have names of their own, so no field can clash."""
+    strict = ConfigDict(extra="forbid")
+    most = settings.field_characters
+    fields: dict[str, Any] = {
+        f"field_{i}": (str, Field(alias=name, max_length=most)) for i, name in enumerate(task.fields)
+    }
+    sample = create_model("Sample", __config__=strict, **fields)
+    many = Annotated[list[sample], Field(min_length=1, max_length=settings.request_samples)]  # type: ignore[valid-type]
+    return sample, create_model("Samples", __config__=strict, samples=(many, ...))
+
+
+def _opinion(scored: Scored, task: Task) -> Opinion:
+    return Opinion(
+        grade=scored.grade, probs=dict(zip(task.symbols, scored.probs, strict=True)), expected=scored.expected
+    )
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    if not engine.alive:
+        raise HTTPException(503, "The model has stopped; restart the server.")
+    return engine
+
+
+def _counted(meters: Meters) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    async def count(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call(request)
+        route = request.scope.get("route")
+        meters.requests.labels(getattr(route, "path", "unknown"), response.status_code).inc()
+        return response
+
+    return count
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Busy)
+    return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(error.retry_after)})
+
+
+async def _unfit(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Unfit)
+    return JSONResponse({"detail": f"sample {error.index}: {error}"}, 413)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error)}, 500)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """What is wrong and where, without echoing what was sent."""
+    assert isinstance(error, RequestValidationError)
+    problems = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+    if "json" not in request.headers.get("content-type", ""):
+        problems = [{"loc": ["header", "content-type"], "msg": "send application/json", "type": "content_type"}]
+    return JSONResponse({"detail": problems}, 422)
+
+
+def _policy(page: str) -> str:
+    """The page may run its own inline script and style, by hash, and ask this server; nothing else."""
+    allowed = {
+        kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for kind, text in re.findall(r"<(script|style)>(.*?)</\1>", page, re.DOTALL)
+    }
+    return (f"default-src 'none'; connect-src 'self'; script-src 'sha256-{allowed['script']}'; "
+            f"style-src 'sha256-{allowed['style']}'")  # fmt: skip

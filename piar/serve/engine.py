@@ -1,0 +1,300 @@
+"""One thread owns the model: it judges what waits in small batches, and between two batches writes traces on.
+
+A batch forms while the one before it runs; nothing ever waits for company. Grades go first: a trace
+being written gives way after every token.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from piar.serve.meters import Meters
+from piar.serve.settings import ServeSettings
+from trainers.serving import Session, TooLong
+
+if TYPE_CHECKING:
+    from store.trace import Parsed
+    from trainers.scoring import Scored
+    from trainers.serving import Writing
+
+log = logging.getLogger(__name__)
+Sample = Mapping[str, str]
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """Too much waits already; `retry_after` is the seconds after which it should have been worked off."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"busy for about {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Failed(Exception):
+    """The model raised an error; the log has it."""
+
+    def __init__(self) -> None:
+        super().__init__("the model failed on this request; the server's log says why")
+
+
+class Unfit(Exception):
+    """A sample that the student cannot read: its place in the request, and why."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
+@dataclass(eq=False)
+class _Asked:
+    """Samples of one request, judged in as many batches as it takes."""
+
+    samples: Sequence[Sample]
+    answer: "asyncio.Future[list[Scored]]"
+    since: float
+    found: "list[Scored]" = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return len(self.samples) - len(self.found)
+
+
+class Explanation:
+    """An answer under way: the grade is known, its trace is being written."""
+
+    def __init__(self, sample: Sample, loop: asyncio.AbstractEventLoop) -> None:
+        self.sample, self.since = sample, time.perf_counter()
+        self.begun: asyncio.Future[Scored] = loop.create_future()
+        self.cancelled = False
+        self.writing: Writing | None = None
+        self._loop = loop
+        self._texts: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def texts(self) -> AsyncIterator[str]:
+        """What follows the grade, piece by piece."""
+        while (text := await self._texts.get()) is not None:
+            yield text
+
+    @property
+    def parsed(self) -> "Parsed":
+        """The whole answer, read as a trace."""
+        assert self.writing is not None
+        return self.writing.parsed
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        assert self.writing is not None
+        return self.writing.text
+
+    def put(self, text: str | None) -> None:
+        """From the model's thread: more text, or None at the end."""
+        self._loop.call_soon_threadsafe(self._texts.put_nowait, text)
+
+
+class Engine:
+    """Answers with one student, from any number of requests at once.
+
+    Args:
+        session: the student; only the engine's own thread touches it.
+    """
+
+    def __init__(self, session: Session, settings: ServeSettings, meters: Meters) -> None:
+        self._session, self._settings, self._meters = session, settings, meters
+        self._asked: deque[_Asked] = deque()
+        self._to_explain: deque[Explanation] = deque()
+        self._explaining: list[Explanation] = []
+        self._waiting = 0
+        self._seconds_a_sample = 0.01
+        self._closing = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait for the model."""
+        return self._waiting
+
+    async def score(self, samples: Sequence[Sample]) -> "list[Scored]":
+        """Judge samples, in the order given.
+
+        Raises:
+            Busy: too many wait already.
+            Unfit: a sample is too long for the model.
+            Failed: the model raised an error.
+        """
+        loop = asyncio.get_running_loop()
+        asked = _Asked(samples, loop.create_future(), time.perf_counter())
+        with self._wake:
+            if self._waiting + len(samples) > self._settings.waiting and self._waiting:
+                raise Busy(max(1, math.ceil(self._waiting * self._seconds_a_sample)))
+            self._waiting += len(samples)
+            self._meters.waiting.set(self._waiting)
+            self._asked.append(asked)
+            self._wake.notify()
+        return await asked.answer
+
+    async def explain(self, sample: Sample) -> Explanation:
+        """Judge one sample and begin to write its trace; returns when the grade is known.
+
+        Raises:
+            Busy: too many traces are being written already.
+            Unfit: the sample is too long for the model, or the student writes no traces.
+        """
+        explanation = Explanation(sample, asyncio.get_running_loop())
+        with self._wake:
+            if len(self._to_explain) + len(self._explaining) >= self._settings.explaining:
+                raise Busy(1)
+            self._to_explain.append(explanation)
+            self._wake.notify()
+        try:
+            await explanation.begun
+        except asyncio.CancelledError:
+            explanation.cancelled = True
+            raise
+        return explanation
+
+    def close(self) -> None:
+        """Stop the thread after the batch under way."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    # --- the model's thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            batch, begin = work
+            if batch:
+                self._guarded(partial(self._score, batch), batch)
+            if begin is not None:
+                self._guarded(partial(self._begin, begin), [begin])
+            for explanation in list(self._explaining):
+                self._guarded(partial(self._write, explanation), [explanation])
+
+    def _next(self) -> tuple[list[_Asked], Explanation | None] | None:
+        """What to do now, or None to stop: requests of the next batch, and an explanation to begin."""
+        with self._wake:
+            while not (self._asked or self._to_explain or self._explaining or self._closing):
+                self._wake.wait()
+            if self._closing:
+                return None
+            chosen: list[_Asked] = []
+            room = self._settings.batch
+            for asked in self._asked:
+                if room <= 0:
+                    break
+                chosen.append(asked)
+                room -= asked.left
+            return chosen, self._to_explain.popleft() if self._to_explain else None
+
+    def _guarded(self, act: Callable[[], None], on: "Sequence[_Asked | Explanation]") -> None:
+        """A fault of one batch fails that batch, never the server."""
+        try:
+            act()
+        except Unfit as unfit:
+            for one in on:
+                self._fail(one, unfit)
+        except Exception:
+            log.exception("the model failed")
+            for one in on:
+                self._fail(one, Failed())
+
+    def _score(self, chosen: list[_Asked]) -> None:
+        started = time.perf_counter()
+        shares = self._shares(chosen)
+        samples = [s for asked, n in shares for s in asked.samples[len(asked.found) : len(asked.found) + n]]
+        prompts = self._session.prompts(samples)
+        fitting = [p for p in prompts if not isinstance(p, TooLong)]
+        scored = iter(self._session.score(fitting) if fitting else [])
+        found = [p if isinstance(p, TooLong) else next(scored) for p in prompts]
+        self._meters.batch.observe(len(samples))
+        self._seconds_a_sample += 0.1 * ((time.perf_counter() - started) / len(samples) - self._seconds_a_sample)
+        for asked, n in shares:
+            self._settle(asked, found[:n])
+            del found[:n]
+
+    def _shares(self, chosen: list[_Asked]) -> list[tuple[_Asked, int]]:
+        room, shares = self._settings.batch, []
+        for asked in chosen:
+            shares.append((asked, min(room, asked.left)))
+            room -= shares[-1][1]
+        return shares
+
+    def _settle(self, asked: _Asked, found: "list[Scored | TooLong]") -> None:
+        """Take in what a batch found for a request; the last part answers it, a sample that does not fit ends it."""
+        for one in found:
+            if isinstance(one, TooLong):
+                self._fail(asked, Unfit(len(asked.found), _too_long(one)))
+                return
+            asked.found.append(one)
+        self._forget(asked, len(found), whole=not asked.left)
+        if not asked.left:
+            self._meters.judged(asked.found, time.perf_counter() - asked.since)
+            _resolve(asked.answer, asked.found)
+
+    def _fail(self, one: "_Asked | Explanation", error: Exception) -> None:
+        if isinstance(one, _Asked):
+            self._forget(one, one.left, whole=True)
+            _reject(one.answer, error)
+        else:
+            if one in self._explaining:
+                self._explaining.remove(one)
+            _reject(one.begun, error)
+            one.put(None)
+
+    def _forget(self, asked: _Asked, judged: int, *, whole: bool) -> None:
+        with self._wake:
+            self._waiting -= judged
+            self._meters.waiting.set(self._waiting)
+            if whole and asked in self._asked:
+                self._asked.remove(asked)
+
+    def _begin(self, explanation: Explanation) -> None:
+        if explanation.cancelled:
+            return
+        [prompt] = self._session.prompts([explanation.sample])
+        if isinstance(prompt, TooLong):
+            raise Unfit(0, _too_long(prompt))
+        explanation.writing = self._session.begin(prompt)
+        scored = explanation.writing.scored
+        self._meters.judged([scored], time.perf_counter() - explanation.since)
+        self._explaining.append(explanation)
+        _resolve(explanation.begun, scored)
+
+    def _write(self, explanation: Explanation) -> None:
+        writing = explanation.writing
+        assert writing is not None
+        if not explanation.cancelled and (text := writing.step()):
+            explanation.put(text)
+        if writing.done or explanation.cancelled:
+            self._explaining.remove(explanation)
+            explanation.put(None)
+            if writing.done:
+                self._meters.trace_seconds.observe(time.perf_counter() - explanation.since)
+
+
+def _too_long(one: TooLong) -> str:
+    return f"the sample makes a prompt of {one.tokens:,} tokens; this student reads {one.most:,}"
+
+
+def _resolve(future: asyncio.Future[T], value: T) -> None:
+    future.get_loop().call_soon_threadsafe(lambda: None if future.done() else future.set_result(value))
+
+
+def _reject(future: asyncio.Future[Any], error: Exception) -> None:
+    future.get_loop().call_soon_threadsafe(lambda: None if future.done() else future.set_exception(error))

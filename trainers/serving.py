@@ -1,0 +1,168 @@
+"""A student kept warm for requests: what its prompts share is computed once, and an answer is written token by token.
+
+The root (chat template and rubric) stays in memory as keys and values; a request pays for its own
+tokens alone. Left out: continuous batching of answers and paged memory (a large model is served by
+vLLM from the same checkpoint).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from store.errors import UsageError
+from store.trace import Parsed, parse_trace
+from trainers.data import common_prefix
+from trainers.head import read_grades
+from trainers.layout import Item, Tokens, pack
+from trainers.model import end_id
+from trainers.rollout import Below, Layers, Memory, Prefill, run
+from trainers.scoring import TRACE_TOKENS, Scored, Student
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A sample whose prompt does not fit the model."""
+
+    tokens: int
+    most: int
+
+
+class Session:
+    """Answers requests with one student.
+
+    Args:
+        student: ready to judge; a model that cannot share prefixes works too, without the warm root.
+    """
+
+    def __init__(self, student: Student) -> None:
+        self.student = student
+        self.most = int(getattr(student.policy.lm.config, "max_position_embeddings", 1 << 20)) - 1
+        self.root: list[int] = []
+        self._layers: Layers = {}
+        if student.policy.shares:
+            self._warm()
+
+    @torch.inference_mode()
+    def _warm(self) -> None:
+        fields = self.student.task.fields
+        alike = self.student.prompts([dict.fromkeys(fields, "a"), dict.fromkeys(fields, "7 b")])
+        root = alike[0][: common_prefix(*alike)]
+        prefill = Prefill(pack([Item([*root, 0], [[0]])]).to(self.student.policy.device))
+        self._hidden(prefill)
+        self._layers = {n: (k[:, :, : len(root)], v[:, :, : len(root)]) for n, (k, v) in prefill.layers.items()}
+        self.root = root
+
+    def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[list[int] | TooLong]:
+        """Tokens of each prompt, or why there are none.
+
+        Raises:
+            UsageError: a sample lacks a field.
+        """
+        fitting = self.most - TRACE_TOKENS if self.student.card.completion == "trace" else self.most
+        return [p if len(p) <= fitting else TooLong(len(p), fitting) for p in self.student.prompts(samples)]
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Tokens]) -> list[Scored]:
+        """The grade of each prompt, in one prefill."""
+        if not self.student.policy.shares:
+            return self.student.scored(prompts)
+        return self._grades(self._hidden(self._below_root(prompts)))
+
+    @torch.inference_mode()
+    def begin(self, prompt: Tokens) -> "Writing":
+        """The grade of one prompt, and the answer that begins with it.
+
+        Raises:
+            UsageError: this student was taught grades without traces.
+        """
+        if self.student.card.completion == "grade":
+            raise UsageError("This student was taught grades alone: it has no trace to write.",
+                             "Train with train.sft.completion=trace.")  # fmt: skip
+        if not self.student.policy.shares:
+            [scored] = self.student.scored([prompt])
+            return Writing(self.student, scored, _Stock(self.student, prompt))
+        prefill = self._below_root([prompt])
+        [scored] = self._grades(self._hidden(prefill))
+        return Writing(self.student, scored, _Tree(self.student, Memory(prefill, 1, TRACE_TOKENS), len(prompt)))
+
+    def _below_root(self, prompts: Sequence[Tokens]) -> Prefill:
+        size = len(self.root)
+        warm = all(len(p) > size and list(p[:size]) == self.root for p in prompts)
+        one = pack([Item(p[size:] if warm else p, [[0]]) for p in prompts]).to(self.student.policy.device)
+        return Below(replace(one, positions=one.positions + size), self._layers) if warm else Prefill(one)
+
+    def _hidden(self, prefill: Prefill) -> Tensor:
+        one = prefill.pack
+        body = self.student.policy.lm.get_decoder()
+        out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=prefill)
+        rows: Tensor = out.last_hidden_state[0, one.rows]
+        return rows
+
+    def _grades(self, hidden: Tensor) -> list[Scored]:
+        ids = torch.tensor(self.student.grade_ids, device=hidden.device)
+        probs = read_grades(hidden, self.student.policy.lm.get_output_embeddings().weight, ids)
+        return [self.student.opinion(row) for row in probs.tolist()]
+
+
+class Writing:
+    """One answer being written after its grade, the likeliest token each time.
+
+    Attributes:
+        scored: the grade and its probabilities, known before any step.
+        text: the answer so far.
+    """
+
+    def __init__(self, student: Student, scored: Scored, steps: "_Tree | _Stock") -> None:
+        self._student, self._steps, self.scored = student, steps, scored
+        self._end = end_id(student.tokenizer)
+        self._tokens = [student.grade_ids[student.task.index(scored.grade)]]
+        self.text = scored.grade
+        self.done = False
+
+    @torch.inference_mode()
+    def step(self) -> str:
+        """Write one more token; returns the text that became whole with it, and sets `done` at the end."""
+        token = self._steps.next(self._tokens[-1])
+        self.done = token == self._end or len(self._tokens) + 1 >= TRACE_TOKENS
+        if token != self._end:
+            self._tokens.append(token)
+        before, text = self.text, str(self._student.tokenizer.decode(self._tokens))
+        if not self.done and text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: wait for its other bytes
+            return ""
+        self.text = text
+        return text[len(before) :]
+
+    @property
+    def parsed(self) -> Parsed:
+        """The answer as a trace, or why it is none."""
+        return parse_trace(self.text, self._student.task)
+
+
+class _Tree:
+    """Next tokens through the layers' own memory of the prompt."""
+
+    def __init__(self, student: Student, memory: Memory, depth: int) -> None:
+        self._policy, self._memory, self._depth = student.policy, memory, depth
+
+    def next(self, token: int) -> int:
+        device = self._policy.device
+        here = torch.tensor([self._depth + self._memory.step], device=device)
+        logits = run(self._policy, torch.tensor([token], device=device), here, self._memory, slice(None))
+        self._memory.step += 1
+        return int(logits[0].argmax())
+
+
+class _Stock:
+    """Next tokens through the model's own cache."""
+
+    def __init__(self, student: Student, prompt: Tokens) -> None:
+        self._policy, self._unread, self._cache = student.policy, list(prompt), None
+
+    def next(self, token: int) -> int:
+        ids = torch.tensor([[*self._unread, token]], device=self._policy.device)
+        out: Any = self._policy.lm(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        self._unread, self._cache = [], out.past_key_values
+        return int(out.logits[0, -1].argmax())
