@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from piar.folder import PROMPTS
 from piar.workspace import Workspace
@@ -89,8 +89,12 @@ class Judging(Workspace):
         instruction: str | None = None,
         votes: int | None = None,
         sure: float | None = None,
+        budget: "Budget | None" = None,
     ) -> "RequestManifest":
         """Write what `label` would ask next as request files for engines elsewhere; see `piar.llm.batch_files`.
+
+        Args:
+            budget: only so many requests are written as it can hold at their highest cost.
 
         Raises:
             UsageError: the teacher is no endpoint, or the folder holds an export already.
@@ -103,10 +107,11 @@ class Judging(Workspace):
                 f"{teacher.model} is not asked over an API, so there are no requests to export.",
                 "Set model = 'openai:NAME' under [teacher], with the name that the engine serves.",
             )
-        with self._labeller("") as labeller:
+        with self._labeller("", budget) as labeller:
+            pending = labeller.pending([self._batch(where, instruction, votes, sure)])
             return export_requests(
-                labeller.pending([self._batch(where, instruction, votes, sure)]), folder, model=labeller.client.model,
-                name=teacher.name, extra=teacher.extra, structured=teacher.structured,
+                labeller.granted(pending), folder, model=labeller.client.model, name=teacher.name,
+                extra=teacher.extra, structured=teacher.structured,
             )  # fmt: skip
 
     def import_responses(
@@ -132,6 +137,30 @@ class Judging(Workspace):
         ) as labeller:  # fmt: skip
             report = labeller.judge([self._batch(where, instruction, votes, sure)], only=responses)
         return report, responses.rejected
+
+    def submit_batches(self, folder: Path, where: str, **asked: Any) -> dict[str, str]:
+        """One step of labelling through the provider's batch API: export, upload, look, or download.
+
+        Called again, it goes on where it was. When all shards are `downloaded`, `import_responses` takes them in.
+
+        Args:
+            folder: where the request files, `batches.json` and the responses lie.
+            asked: as of `export_requests`; used by the first call, which writes the requests.
+
+        Returns:
+            shard file -> status.
+
+        Raises:
+            PiarError: the endpoint has no batch API, refuses, or ended a batch without answers.
+        """
+        from piar.llm.batch_files import MANIFEST
+        from piar.llm.provider_batches import advance, connect_provider
+
+        self.client("teacher")  # says at once what may not leave, or which key is missing
+        if not (folder / MANIFEST).exists():
+            self.export_requests(folder, where, **asked)
+        with connect_provider(self.config.teacher) as provider:
+            return advance(folder, provider)
 
     def label_pool(
         self,

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -251,6 +251,10 @@ class Labeller:
                 yield from {a.request.key: a.request for a in asks if a.request.key not in known}.values()
                 for ballot, own in asked:
                     ballot.record(own, known)
+
+    def granted(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """Of these requests, in order, those that the budget can hold at their highest cost; nothing is asked."""
+        return takewhile(lambda request: self.budget.reserve(self._ceiling(request)), requests)
 
     # -- one chunk --------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The offline teacher behind an OpenAI-compatible endpoint, so that any client can be run against it.
 
 `/v1/chat/completions` (log-probabilities of every token, JSON schema, seeds, token limits), `/v1/models`, and
-`/ledger`: what the server itself counted, by the model name that was asked for. Latency and faults can be
+`/ledger`: what the server itself counted, by the model name that was asked for; `/v1/files` and `/v1/batches` (see
+`piar.simulate_batches`) for the batch API. Latency and faults can be
 dialled in; which call meets which fault depends on the seed and the call's number only. Standard library only.
 """
 
@@ -18,6 +19,7 @@ from random import Random
 from typing import Any
 
 from piar.llm.base import Client, Completion, Message, Request
+from piar.simulate_batches import Batches
 from store.ids import short_hash
 
 MAX_BODY = 64 * 2**20
@@ -84,6 +86,9 @@ class Simulator:
     calls: int = 0
     url: str = ""
 
+    def __post_init__(self) -> None:
+        self._batches = Batches(self._chat)
+
     def ledger(self) -> dict[str, Any]:
         """Calls and tokens in all and by the model name that was asked for."""
         names = ("calls", "answered", "failed", "prompt_tokens", "completion_tokens")
@@ -113,8 +118,8 @@ class Simulator:
         finally:
             writer.close()
 
-    async def _route(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]] | None:
-        """Status and JSON body, or None to hang up."""
+    async def _route(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any] | bytes] | None:
+        """Status and body, or None to hang up."""
         match method, path.rstrip("/"):
             case "POST", "/v1/chat/completions":
                 return await self._chat(body)
@@ -122,6 +127,8 @@ class Simulator:
                 return 200, {"object": "list", "data": [{"id": self.client.model, "object": "model", "created": 0}]}
             case "GET", "/ledger":
                 return 200, self.ledger()
+        if (found := await self._batches.route(method, path, body)) is not None:
+            return found
         return 404, _error(f"There is no {method} {path} here.")
 
     async def _chat(self, body: bytes) -> tuple[int, dict[str, Any]] | None:
@@ -263,8 +270,8 @@ def _error(message: str) -> dict[str, Any]:
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
 
 
-def _response(status: int, body: Mapping[str, Any]) -> bytes:
-    data = json.dumps(body).encode()
+def _response(status: int, body: Mapping[str, Any] | bytes) -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} {_REASONS[status]}", "content-type: application/json", f"content-length: {len(data)}"]
     lines += ["retry-after: 0"] if status == 429 else []
     return "\r\n".join([*lines, "", ""]).encode() + data

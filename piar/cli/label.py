@@ -1,5 +1,7 @@
 """Verbs that ask judges: label, score."""
 
+import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,6 +64,12 @@ def label(
     import_responses: Annotated[
         Path | None, typer.Option("--import-responses", metavar="DIR", help="Take in the answers to such files.")
     ] = None,
+    batch: Annotated[
+        Path | None, typer.Option("--batch", metavar="DIR", help="Go through the provider's batch API; run it again.")
+    ] = None,
+    wait: Annotated[
+        float | None, typer.Option("--wait", min=0, help="With --batch: look every so many seconds until all is back.")
+    ] = None,
     dry_run: DryRun = False,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
@@ -80,10 +88,13 @@ def label(
     if dry_run:
         return _forecast(project, where, **asked)
     if export_requests is not None:
-        return _exported(project.export_requests(export_requests, where, **asked))
-    if import_responses is not None:
-        report, rejected = project.import_responses(import_responses, where, **asked)
-        return Answer({**_counts(report), "rejected": rejected}, _report_view(report, len(rejected)))
+        return _exported(project.export_requests(export_requests, where, **asked, budget=caps))
+    if batch is not None:
+        states = _batches(project, batch, wait, where, {**asked, "budget": caps})
+        if set(states.values()) - {"downloaded"}:
+            return _under_way(states)
+    if import_responses := import_responses or batch:
+        return _imported(project, import_responses, where, asked)
     with meter("judging") as show:
         report, receipt = project.label(where, **asked, budget=caps, on_progress=show)
     document, lines = _counts(report), _labelled(report)
@@ -116,6 +127,26 @@ def _label_pool(project: "Project", pool: Path, out: Path | None, asked: dict[st
 def _forecast(project: "Project", where: str, **asked: Any) -> Answer:
     found = project.forecast_label(where, **asked)
     return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
+
+
+def _batches(project: "Project", folder: Path, wait: float | None, where: str, asked: dict[str, Any]) -> dict[str, str]:
+    """Step after step, until all is back or nobody waits."""
+    states = project.submit_batches(folder, where, **asked)
+    while wait is not None and set(states.values()) - {"downloaded"}:
+        time.sleep(wait)
+        states = project.submit_batches(folder, where, **asked)
+    return states
+
+
+def _under_way(states: dict[str, str]) -> Answer:
+    counted = ", ".join(f"{n:,} {status}" for status, n in Counter(states.values()).items())
+    lines = [("batches", counted), ("next", "run the same command again; what is back is not asked or paid for twice")]
+    return Answer({"batches": states}, facts(lines))
+
+
+def _imported(project: "Project", folder: Path, where: str, asked: dict[str, Any]) -> Answer:
+    report, rejected = project.import_responses(folder, where, **asked)
+    return Answer({**_counts(report), "rejected": rejected}, _report_view(report, len(rejected)))
 
 
 def _exported(manifest: "RequestManifest") -> Answer:

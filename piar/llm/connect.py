@@ -111,7 +111,7 @@ def _openai(settings: ModelSettings, notice: Notice) -> Client:
 
     local = is_local(settings.host)
     transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
-    endpoint = Endpoint(settings.base_url or OPENAI_URL, _key(settings), settings.concurrency, settings.timeout)
+    endpoint = Endpoint(settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout)
     manners = Manners(settings.attempts, settings.patience, settings.structured, settings.extra, transport)
     return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
 
@@ -143,7 +143,7 @@ BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {
 }
 
 
-def _key(settings: ModelSettings) -> str:
+def endpoint_key(settings: ModelSettings) -> str:
     """The key from the environment; may be missing only for an endpoint of one's own that names no variable."""
     name = settings.api_key_env or ("" if settings.base_url else OPENAI_KEY)
     key = os.environ.get(name, "").strip() if name else ""

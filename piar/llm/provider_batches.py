@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from piar.llm.batch_files import URL, RequestManifest, RequestShard, read_manifest
+from piar.llm.chat import scrub
+from piar.llm.connect import OPENAI_URL, ModelSettings, endpoint_key
 from piar.llm.transports import missing_teacher
 from store.errors import PiarError
 from store.files import write_text
@@ -20,13 +22,18 @@ OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 WINDOW = "24h"
 
 
-def connect_provider(base_url: str, key: str) -> Any:
-    """An `openai` client for files and batches."""
+def connect_provider(settings: ModelSettings) -> Any:
+    """An `openai` client for files and batches at a model's endpoint.
+
+    Raises:
+        PiarError: the package or the key is missing.
+    """
     try:
         import openai
     except ImportError:
         raise missing_teacher("openai") from None
-    return openai.OpenAI(base_url=base_url, api_key=key or "none")
+    key = endpoint_key(settings) or "none"
+    return openai.OpenAI(base_url=settings.base_url or OPENAI_URL, api_key=key, timeout=settings.timeout)
 
 
 def advance(folder: Path, provider: Any) -> dict[str, str]:
@@ -38,12 +45,23 @@ def advance(folder: Path, provider: Any) -> dict[str, str]:
 
     Returns:
         shard file -> status; `downloaded` when its responses are in the folder.
+
+    Raises:
+        PiarError: the provider refuses, cannot be reached, or ended a batch without answers. What is noted stays.
     """
+    import openai
+
     manifest = read_manifest(folder)
     state: dict[str, dict[str, str]] = _read_state(folder)
-    for shard in manifest.shards:
-        known = state.setdefault(shard.file, {})
-        _step(folder, provider, manifest, shard, known, save=lambda: _write_state(folder, state))
+    try:
+        for shard in manifest.shards:
+            known = state.setdefault(shard.file, {})
+            _step(folder, provider, manifest, shard, known, save=lambda: _write_state(folder, state))
+    except openai.OpenAIError as error:
+        raise PiarError(
+            f"The batch API said: {scrub(str(error))[:300]}",
+            "Check base_url and the key under [teacher]; an endpoint without a batch API can be asked directly.",
+        ) from None
     return {file: known["status"] for file, known in state.items()}
 
 
