@@ -218,7 +218,7 @@ class Judging(Workspace):
 
         read = self.store.instruction(instruction) if instruction else self.instruction()
         try:
-            samples = self.store.samples(where=where)
+            samples = self.store.sample_table(where)
         except duckdb.Error as error:
             raise UsageError(
                 f"--where {where!r} fails: {str(error).splitlines()[0]}",

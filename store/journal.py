@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
+from pydantic_core import from_json, to_json
 
 from store.db import Store
 from store.errors import PiarError
@@ -229,7 +230,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 def _encode(role: str, run_id: str, completion: Completion, verdict: Verdict | None) -> bytes:
     answer = completion_row(completion, role, run_id)
     record = {"at": time.time_ns() // 1000, "answer": answer, "verdict": verdict and _verdict_json(verdict)}
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    try:
+        return to_json(record) + b"\n"
+    except ValueError:  # half a surrogate pair, which no file can hold
+        return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
 def _verdict_json(v: Verdict) -> dict[str, Any]:
@@ -244,7 +248,7 @@ def _decode(line: bytes, steps: list[str]) -> _Rows:
     Raises:
         one of `_DAMAGE`: not a line of ours, or a damaged one.
     """
-    record = json.loads(line)
+    record = from_json(line)
     at = datetime.fromtimestamp(record["at"] / 1e6, UTC).replace(tzinfo=None)
     answer = (*record["answer"], at)
     if len(answer) != len(COMPLETIONS) or None in answer[:4] or None in answer[7:]:

@@ -200,9 +200,13 @@ def _without_empty(value: Any) -> Any:
     return [_without_empty(item) for item in value] if isinstance(value, list) else value
 
 
+# What `json.dumps(…, ensure_ascii=False)` does to a text, without making an encoder for each sample.
+_quoted = json.encoder.encode_basestring
+
+
 def sample_text(fields: Mapping[str, str]) -> str:
     """A sample as every judge reads it: one JSON object on one line."""
-    return json.dumps(dict(fields), ensure_ascii=False)
+    return "{" + ", ".join([f"{_quoted(name)}: {_quoted(text)}" for name, text in fields.items()]) + "}"
 
 
 def explain(error: ValidationError) -> str:

@@ -175,12 +175,12 @@ def _or(read: Callable[[], Any], default: Any) -> Any:
 
 def _symbol(text: str, task: Task) -> str | None:
     """The grade that a text names; as it is written first, so that `A*` is not `A` and `a` is not `A`."""
-    bare = text.strip()
+    bare, symbols = text.strip(), task.symbols
     cleaned = bare.strip("\"'`*.:()[] ")
     for wanted in (bare, cleaned):
-        if wanted in task.symbols:
+        if wanted in symbols:
             return wanted
-    return next((s for s in task.symbols if s.lower() in (bare.lower(), cleaned.lower())), None)
+    return next((s for s in symbols if s.lower() in (bare.lower(), cleaned.lower())), None)
 
 
 def _spans(text: str) -> tuple[str, ...]:

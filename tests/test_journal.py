@@ -86,7 +86,7 @@ def test_a_damaged_line_is_set_aside_and_counted(store, journal, tmp_path, caplo
     segment = next((tmp_path / "journal").glob("*.jsonl"))
     lines = segment.read_bytes().splitlines()
     lines[1] = b'{"at": 1, "answer": ["k1"], "verdict": null}'
-    lines[2] = lines[2].replace(b'"m", "2"', b'"m", {"not": "text"}')
+    lines[2] = lines[2].replace(b'"m","2"', b'"m",{"not": "text"}')
     segment.write_bytes(b"\n".join([*lines, b"\xff\xfe", b'{"at": 17, "answer": [1, 2']))  # the last one is torn
     assert journal.fold(store) == 2
     assert keys(store) == ["k0", "k3"]

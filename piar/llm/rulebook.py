@@ -206,13 +206,5 @@ def _plain(value: object) -> str:
 
 def _as_json(trace: Trace) -> str:
     """The trace as the JSON object of `store.trace.trace_schema`."""
-    return json.dumps(
-        {
-            "grade": trace.grade,
-            "evidence": list(trace.evidence),
-            **trace.steps,
-            "rules": list(trace.rules),
-            "verdict": trace.verdict,
-        },
-        ensure_ascii=False,
-    )
+    said = {"grade": trace.grade, "evidence": trace.evidence, **trace.steps}
+    return json.dumps({**said, "rules": trace.rules, "verdict": trace.verdict}, ensure_ascii=False)
