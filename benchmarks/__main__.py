@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME…]`: run all benchmarks, or those named, each as `python -m benchmarks.NAME` would."""
+"""`python -m benchmarks [NAME…]`: run all benchmarks, or those named, each as `python -m benchmarks.NAME` would.
+
+`python -m benchmarks.optimizers`, `teachers` and `trainers` need environments of their own and are apart.
+"""
 
 import runpy
 import sys
@@ -12,6 +15,7 @@ NAMES = (
     "curriculum",
     "label",
     "null_worlds",
+    "gain_worlds",
     "shop_recovery",
     "review",
 )

@@ -36,7 +36,7 @@ GROUPS, ROWS, CONCENTRATION = 50, 6, 0.5
 VOCABULARY = [f"{a}{b}" for a in ("red", "blue", "old", "new") for b in ("lamp", "desk", "shoe", "bag", "pen")]
 
 
-class _Nothing:
+class NoJournal:
     """A journal that keeps nothing: these runs need not survive a crash."""
 
     due = False
@@ -81,7 +81,7 @@ def one(seed: int) -> EvolveReport:
         client = RulebookClient()
         settings = SETTINGS.model_copy(update={"seed": seed})
         with store.write():  # one connection for the whole run
-            return evolve(store, Models(client, client), SEED, settings, journal=_Nothing())[0]  # type: ignore[arg-type]
+            return evolve(store, Models(client, client), SEED, settings, journal=NoJournal())[0]  # type: ignore[arg-type]
 
 
 def main(worlds: int = 400, first: int = 0) -> dict[str, Any]:

@@ -5,7 +5,7 @@ strict: the best of the pool meets the champion once, on holdout groups that nob
 proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else here is ours.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,22 @@ from pydantic import Field
 
 from piar.answers import ask_once
 from piar.finale import attribute, compare, on_test, promote, promotion_json
-from piar.history import Begun, OnEvent, RunLog, begin, data_fingerprint
+from piar.history import OnEvent, begin
 from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
-from piar.label import Labeller, LabelSettings, OnProgress
+from piar.label import LabelSettings, OnProgress
 from piar.llm.cost import Budget
 from piar.llm.revision_schema import EvidenceItem
 from piar.loop import EvolveSettings, Loop, Models
-from piar.promotion import check_uses, ledger, power
-from piar.prompting import template_source
+from piar.opening import identity, open_run, prepare
+from piar.promotion import power
 from piar.revision import contradiction, counts_evidence, evidence_limit, merge, request, revise
-from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
-from piar.truth import ceiling, load_truth, people_heard, review_comments
+from piar.search import BudgetSpent, blocks, complementary, draw_parent, race
+from piar.truth import ceiling, people_heard
 from store.db import Store
 from store.errors import PiarError
-from store.ids import seed_of, short_hash
 from store.journal import Journal
-from store.stats import Result, spend
-from store.types import Instruction, Sample, Split
+from store.stats import Result
+from store.types import Instruction, Sample
 
 __all__ = ["EvolveReport", "EvolveSettings", "Models", "evolve"]
 
@@ -102,13 +101,13 @@ def evolve(
     """
     settings = settings or EvolveSettings()
     begun = begin(
-        store, "evolve", _identity(store, models, instruction, settings, prompts), settings.seed, restart=restart
+        store, "evolve", identity(store, models, instruction, settings, prompts), settings.seed, restart=restart
     )
     if begun.finished:
         report = EvolveReport.model_validate(begun.finished)
         return report, instruction if report.proposal is None else store.instruction(report.proposal)
     try:
-        loop = _prepare(store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress)
+        loop = prepare(store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress)
         with loop.board.labeller:
             report, standing = _run(loop, instruction)
     except KeyboardInterrupt:
@@ -123,7 +122,7 @@ def evolve(
 
 def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
     """The whole loop on one screen."""
-    warnings = _open(loop, champion)
+    warnings = open_run(loop, champion)
     rounds, stopped, stale = 0, "all rounds made", 0
     before = loop.best()
     for rounds in range(1, loop.settings.rounds + 1):
@@ -143,116 +142,6 @@ def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
             break
     loop.log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in loop.pool], best=before.id)
     return _close(loop, champion, before, rounds, stopped, warnings)
-
-
-# -- beginning ------------------------------------------------------------------------------------
-
-
-def _identity(
-    store: Store, models: Models, instruction: Instruction, settings: EvolveSettings, prompts: Path | None
-) -> dict[str, Any]:
-    return {
-        "seed": settings.seed,
-        "task": store.task.hash,
-        "data": data_fingerprint(store),
-        "instruction": instruction.id,
-        "teacher": models.teacher.model,
-        "reviser": models.reviser.model,
-        "prompts": short_hash([template_source(name, prompts) for name in ("judge", "revise")]),
-        "settings": settings.model_dump(mode="json", exclude={"seed"}),
-    }
-
-
-def _prepare(
-    store: Store,
-    models: Models,
-    instruction: Instruction,
-    settings: EvolveSettings,
-    journal: Journal,
-    label: LabelSettings | None,
-    prompts: Path | None,
-    begun: Begun,
-    on_event: OnEvent | None,
-    on_progress: OnProgress | None,
-) -> Loop:
-    truths = load_truth(store, settings.truth)
-    samples = [s for s in store.samples(where="split in ('train', 'dev', 'holdout', 'test')") if s.id in truths]
-    splits: dict[Split, list[Sample]] = {"train": [], "dev": [], "holdout": [], "test": []}
-    for sample in samples:
-        splits[sample.split].append(sample)
-    for name, found in splits.items():
-        if name != "test" and len({s.group for s in found}) < 2:
-            raise PiarError(
-                f"The {name} split has fewer than two labelled groups: nothing can be learned or shown.",
-                "Label more groups (`piar review push`, or import a file with more), then evolve.",
-            )
-    _keep_back(splits, settings)
-    budget = _search_budget(settings, splits)
-    labeller = Labeller(
-        store, models.teacher, journal, run_id=begun.run_id, budget=budget, model=models.teacher_settings,
-        prompts=prompts, settings=label, on_progress=on_progress,
-    )  # fmt: skip
-    board = Scoreboard(labeller, samples, truths)
-    log = RunLog(store, begun.run_id, on_event)
-    return Loop(
-        store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
-        [instruction], {instruction.id}, comments=review_comments(store),
-    )  # fmt: skip
-
-
-def _keep_back(splits: dict[Split, list[Sample]], settings: EvolveSettings) -> None:
-    """Move some of train's groups to dev, the same ones for the same seed."""
-    groups = sorted({s.group for s in splits["train"]})
-    order = np.random.default_rng(seed_of(settings.seed, "kept back")).permutation(len(groups))
-    moved = {groups[i] for i in order[: int(settings.kept_back * len(groups))]}
-    splits["dev"] += [s for s in splits["train"] if s.group in moved]
-    splits["train"] = [s for s in splits["train"] if s.group not in moved]
-
-
-def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> Budget:
-    """The search's share: what is left when the final measurements of two instructions are set aside."""
-    final = 2 * (len(splits["holdout"]) + len(splits["test"]))
-    if settings.max_calls is None:
-        return Budget(None, settings.max_usd)
-    least = final + len(splits["dev"])
-    if settings.max_calls < least:
-        raise PiarError(
-            f"{settings.max_calls} calls are too few: judging dev once and two instructions on holdout and test takes "
-            f"{least}.",
-            "Raise --max-calls.",
-        )
-    return Budget(settings.max_calls - final, settings.max_usd)
-
-
-def _slices(store: Store) -> dict[str, frozenset[str]]:
-    """Slice name -> sample ids. A slice's condition is the task owner's own SQL."""
-    found = {}
-    with store.read() as con:
-        for name, condition in store.task.slices.items():
-            rows = con.execute(f"select sample_id::varchar from samples where {condition}").fetchall()
-            found[name] = frozenset(row[0] for row in rows)
-    return found
-
-
-def _open(loop: Loop, champion: Instruction) -> list[str]:
-    """Judge the champion on dev, set money aside for the end, and say what the holdout can show."""
-    used = ledger(loop.store, [s.group for s in loop.splits["holdout"]], loop.log.run_id)
-    warning = check_uses(used, loop.settings.promotion)
-    level = spend(used.spent, total=loop.settings.promotion.alpha)
-    told = power([s.group for s in loop.splits["holdout"]], level)
-    loop.log.keep(champion)
-    loop.log.step("opened", champion=champion.id, level=level, detectable=told.sentence(), warning=warning)
-    try:
-        loop.board.judge([champion], loop.dev)
-    except BudgetSpent:
-        raise PiarError("The budget does not cover judging dev once.", "Raise --max-usd or --max-calls.") from None
-    if loop.settings.max_usd is not None and loop.budget.calls:
-        final = 2 * (len(loop.splits["holdout"]) + len(loop.splits["test"]))
-        loop.budget.max_usd = max(0.0, loop.settings.max_usd - 1.2 * final * loop.budget.usd / loop.budget.calls)
-    score = float(loop.board.scores(champion, loop.dev).mean())
-    loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
-    loop.log.flush()
-    return [warning] if warning else []
 
 
 # -- one round ------------------------------------------------------------------------------------

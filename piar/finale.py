@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from piar.audit import Repeated, ask_again
 from piar.loop import Loop
 from piar.promotion import Outcome, Paired, confirm, fingerprints, ledger, record
 from piar.search import BudgetSpent
@@ -18,6 +19,11 @@ from store.types import Instruction, Sample
 
 
 def promote(loop: Loop, champion: Instruction, best: Instruction) -> Outcome:
+    """Test the best of the pool against the champion on the holdout, audit the teacher, and record the outcome.
+
+    Raises:
+        PiarError: the budget ended first.
+    """
     holdout = loop.splits["holdout"]
     groups = [s.group for s in holdout]
     try:
@@ -29,12 +35,35 @@ def promote(loop: Loop, champion: Instruction, best: Instruction) -> Outcome:
         best.id, champion.id, _paired(loop, champion, best, holdout), loop.store.task, used,
         loop.settings.promotion, loop.seed("promotion"),
     )  # fmt: skip
+    audited = _audit(loop, best, holdout) if outcome.passed else None
+    if audited and outcome.gain.mean <= audited.rate:
+        reason = (
+            f"{outcome.reason}, but the teacher changes its own answer on {100 * audited.rate:.0f} % of "
+            f"{audited.asked} rows asked twice: a gain no larger than that is not claimed"
+        )
+        outcome = replace(outcome, passed=False, reason=reason)
+    outcome = replace(outcome, audit=audited)
     detail = {**promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
     verdict = "proposed" if outcome.passed else "refused"
     record(loop.store, "promotion", best.id, champion.id, verdict, outcome.reason, detail, "piar", loop.log.run_id)
     loop.log.step("promotion", candidate=best.id, passed=outcome.passed, reason=outcome.reason)
     loop.log.flush()
     return outcome
+
+
+def _audit(loop: Loop, best: Instruction, holdout: Sequence[Sample]) -> Repeated | None:
+    """Ask some holdout rows a second time; the same ones for the same seed."""
+    size = min(loop.settings.audit.items, len(holdout))
+    if not size:
+        return None
+    chosen = np.random.default_rng(loop.seed("audit")).choice(len(holdout), size, replace=False)
+    samples = [holdout[i] for i in sorted(chosen)]
+    symbols, grades = loop.board.symbols, loop.board.grades(best, samples)
+    before = [symbols[g] if g >= 0 else None for g in grades]
+    labeller = loop.board.labeller
+    found = ask_again(labeller, best, samples, before, "audit", labeller.budget)
+    loop.log.step("audit", model=loop.models.teacher.model, asked=found.asked, flipped=found.flipped)
+    return found
 
 
 def _paired(loop: Loop, champion: Instruction, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
@@ -51,6 +80,7 @@ def _paired(loop: Loop, champion: Instruction, candidate: Instruction, samples: 
 
 
 def promotion_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as plain JSON."""
     return {
         "candidate": outcome.candidate,
         "against": outcome.against,
@@ -66,6 +96,7 @@ def promotion_json(outcome: Outcome) -> dict[str, Any]:
         "passed": outcome.passed,
         "accepted": False,
         "reason": outcome.reason,
+        "audit": asdict(outcome.audit) if outcome.audit else None,
     }
 
 

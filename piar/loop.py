@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from piar.audit import AuditSettings
 from piar.history import RunLog
 from piar.llm.base import Client
 from piar.llm.connect import ModelSettings
@@ -48,6 +49,7 @@ class EvolveSettings(Settings):
     max_usd: float | None = None
     revision: RevisionSettings = RevisionSettings()
     promotion: PromotionSettings = PromotionSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The Python front door: one project is one folder, and its verbs are methods."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -153,7 +154,8 @@ class Project(Judging):
         """What `evolve` with the same settings would ask of the teacher at most; nothing is asked.
 
         Each round judges the train batch once and every candidate on dev; the end judges two instructions on holdout
-        and test. Races drop candidates early, so that a search usually takes far less.
+        and test. Races drop candidates early, so that a search usually takes far less. The flip audit and the canary
+        (`[evolve.audit]`) are in it.
         """
         from piar.evolve import EvolveSettings
         from piar.forecast import forecast, scaled
@@ -163,11 +165,13 @@ class Project(Judging):
         sizes = dict(self.sql("select split, count(*) from samples join truth using (sample_id) group by split").rows())
         train = min(chosen.train_rows, sizes.get("train", 0))
         a_round = train + (chosen.revision.candidates + 1) * sizes.get("dev", 0)
-        final = 2 * (sizes.get("holdout", 0) + sizes.get("test", 0))
+        again = min(chosen.audit.items, sizes.get("holdout", 0)) + min(chosen.audit.canary, sizes.get("dev", 0))
+        final = 2 * (sizes.get("holdout", 0) + sizes.get("test", 0)) + again
         most = sizes.get("dev", 0) + chosen.rounds * a_round + final
         with self._labeller("") as labeller:
             one = forecast(self.store, self.config.teacher, labeller.requests([self._batch("split = 'dev'", None, 1)]))
-        return scaled(one, min(most, chosen.max_calls or most))
+        found = scaled(one, min(most, chosen.max_calls or most))
+        return replace(found, basis=f"{found.basis}; {again} asked again to audit the teacher")
 
     def proposal(self) -> "Instruction":
         """What waits in `instruction.proposed.md`."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from piar.audit import Repeated
 from store.db import Store, now
 from store.errors import PiarError
 from store.ids import short_hash
@@ -119,6 +120,7 @@ class Outcome:
     Attributes:
         mcnemar_p: the row-wise test, for comparison only.
         level: what `gain.p_value` had to stay below.
+        audit: rows asked twice before the gain is claimed, None when there was nothing to claim.
     """
 
     candidate: str
@@ -133,12 +135,16 @@ class Outcome:
     guards: tuple[Guard, ...]
     passed: bool
     reason: str
+    audit: Repeated | None = None
 
 
 def confirm(
     candidate: str, against: str, paired: Paired, task: Task, ledger: Ledger, settings: PromotionSettings, seed: int
 ) -> Outcome:
-    """Sign-flip permutation test over groups, then the guards.
+    """Sign-flip permutation test over groups, confirmed by the interval by group, then the guards.
+
+    The test takes groups for exchangeable. Where a few very large groups go the other way it finds a gain too often;
+    the interval, which weighs groups by their rows, finds it less often (LOG.md). So both must agree.
 
     Args:
         candidate: id of the instruction that wants to be promoted.
@@ -150,7 +156,7 @@ def confirm(
     level = spend(ledger.spent, total=settings.alpha)
     gain = paired_gain(paired.score_before, paired.score_after, paired.groups, seed=seed)
     right_before, right_after = paired.before == paired.truth, paired.after == paired.truth
-    better = gain.p_value <= level and gain.mean > 0
+    better = gain.p_value <= level and gain.low is not None and gain.low > 0
     guards = tuple(guard(paired, task, settings, seed)) if better else ()
     harmed = [g for g in guards if g.state == "harm"]
     return Outcome(
@@ -176,7 +182,11 @@ def _reason(gain: Gain, level: float, harmed: Sequence[Guard], settings: Promoti
         return f"{points}, but it loses more than {100 * settings.margin:.0f} points on {losses}"
     if gain.mean <= 0:
         return f"{points}: no gain"
-    return points if gain.p_value <= level else f"{points}: could well be chance"
+    if gain.p_value > level:
+        return f"{points}: could well be chance"
+    if gain.low is None or gain.low <= 0:
+        return f"{points}, but the interval by group reaches {100 * (gain.low or 0):+.1f}: a few large groups decide it"
+    return points
 
 
 # -- guards ---------------------------------------------------------------------------------------

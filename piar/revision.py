@@ -249,8 +249,9 @@ def evidence_limit(client: Client, settings: RevisionSettings) -> int:
 
 
 def counts_evidence(client: Client) -> bool:
-    """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some."""
-    return client.model.startswith("rulebook")
+    """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some; it may be served
+    (`piar simulate`)."""
+    return client.model.rpartition(":")[2].startswith("rulebook") or client.model.startswith("rulebook")
 
 
 def request(

@@ -115,6 +115,8 @@ class Simulator:
                     break
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
             pass  # the other side hung up, or does not speak HTTP
+        except asyncio.CancelledError:
+            pass  # the endpoint stops; asyncio's streams would report the cancelled task as a failure
         finally:
             writer.close()
 

@@ -143,7 +143,7 @@ def test_a_cut_off_run_refuses_what_has_changed(tmp_path):
     assert report.run
 
 
-@pytest.mark.parametrize("cap", [450, 700])
+@pytest.mark.parametrize("cap", [500, 700])
 def test_calls_never_pass_the_cap_and_the_test_is_still_made(tmp_path, cap):
     store, journal = world(tmp_path)
     teacher, reviser = WordTeacher(), WordReviser()

@@ -126,3 +126,18 @@ def test_power_says_what_more_groups_would_bring():
     assert halved.detectable == pytest.approx(told.detectable / 2, rel=0.02)
     assert "27 groups" in told.sentence()
     assert "nothing can be shown" in power(["q"] * 5, 0.05).sentence()
+
+
+def test_a_gain_that_hangs_on_how_often_one_large_group_is_drawn_is_not_promoted():
+    sizes = [10] * 40 + [400]
+    group = np.repeat(np.arange(41), sizes)
+    truth = np.zeros(len(group), dtype=np.int64)
+    before, after = np.ones_like(truth), np.ones_like(truth)
+    for g in range(40):
+        after[np.flatnonzero(group == g)[:3]] = 0  # three rows better in every small group
+    before[np.flatnonzero(group == 40)[:45]] = 0  # and 45 worse in the large one
+    outcome = confirm("b", "a", paired(before, after, truth, group), TASK, FRESH, PromotionSettings(alpha=0.1), 0)
+    assert outcome.gain.p_value <= outcome.level
+    assert outcome.gain.low < 0
+    assert not outcome.passed
+    assert "a few large groups decide it" in outcome.reason

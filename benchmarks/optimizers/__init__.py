@@ -1,0 +1,1 @@
+"""Instruction optimizers side by side on one simulated endpoint: `python -m benchmarks.optimizers`."""

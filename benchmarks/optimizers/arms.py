@@ -1,0 +1,288 @@
+"""The arms of the comparison: each spends at most `budget` teacher calls at the endpoint and ends with a text."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import polars as pl
+
+from benchmarks.optimizers.drafter import Drafter
+from benchmarks.optimizers.environments import peer_python
+from benchmarks.optimizers.texts import read_text, write_text
+from benchmarks.optimizers.worlds import TASK, Row, World
+from piar.evolve import EvolveSettings, Models, evolve
+from piar.history import Event
+from piar.llm.base import Client, Message, Request
+from piar.llm.connect import ModelSettings, connect
+from piar.llm.revision_schema import GradeShown, RevisionRequest, RuleShown
+from piar.llm.rulebook import RulebookClient
+from piar.revision import ReviserSettings, apply, read_answer
+from piar.simulate import Simulator, running
+from store.db import Store
+from store.errors import PiarError
+from store.ids import content_id, sample_id, short_hash
+from store.journal import Journal
+from store.types import Instruction
+
+REVISER = "rulebook-reviser"  # the name tells our loop that its reviser counts evidence instead of reading some
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What an arm returns.
+
+    Attributes:
+        text: the instruction.
+        steps: (teacher calls so far, the text that the arm would return then), where it can be known.
+        confirmed: whether its own test passed; None for arms without one.
+    """
+
+    text: str
+    steps: Sequence[tuple[int, str]] = ()
+    confirmed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An optimizer with its settings.
+
+    Attributes:
+        run: world, address, budget, seed -> what it ends with.
+        drafter: keywords of the endpoint's drafter.
+    """
+
+    run: Callable[[World, Simulator, int, int], Ended]
+    drafter: Mapping[str, Any] = field(default_factory=dict)
+
+
+def measure(arm: Arm, world: World, budget: int, seed: int, drop: float = 0.0) -> dict[str, Any]:
+    """Run one arm in one world against an endpoint of its own; figures from the world's fresh rows and true grades."""
+    drafter = Drafter(seed, **{"drop": drop, "clueless": world.kind == "harmful", **arm.drafter})
+    with running(drafter) as endpoint:
+        ended = arm.run(world, endpoint, budget, seed)
+        ledger = endpoint.ledger()
+    start, best = accuracy(write_text(world.seed), world.fresh), accuracy(write_text(world.oracle), world.fresh)
+    reached = accuracy(ended.text, world.fresh)
+    teacher = ledger["models"].get("teacher", {})
+    return {
+        "seed_accuracy": start, "accuracy": reached, "oracle": best,
+        "changed": read_text(ended.text).rules != read_text(write_text(world.seed)).rules,
+        "confirmed": ended.confirmed,
+        "calls": teacher.get("calls", 0),
+        "reviser_calls": ledger["models"].get(REVISER, {}).get("calls", 0),
+        "tokens": ledger["prompt_tokens"] + ledger["completion_tokens"],
+        "teacher_tokens": teacher.get("prompt_tokens", 0) + teacher.get("completion_tokens", 0),
+        "to_90": _calls_to(0.9, ended.steps, start, best, world.fresh),
+    }  # fmt: skip
+
+
+def accuracy(text: str, rows: Sequence[Row]) -> float:
+    """Share of true grades that the teacher gives under a text, outside any ledger."""
+    return sum(said == r.true for said, r in zip(says(text, rows), rows, strict=True)) / len(rows)
+
+
+def says(text: str, rows: Sequence[Row]) -> list[str]:
+    """The teacher's grades under a text."""
+    prompt = Message("system", write_text(read_text(text)))
+    asked = [
+        Request("", (prompt, Message("user", json.dumps({"query": r.query, "title": r.title}))), TASK.symbols)
+        for r in rows
+    ]
+    return [(c.text or "").split("\n", 1)[0] for c in RulebookClient().generate(asked)]
+
+
+def _calls_to(
+    share: float, steps: Sequence[tuple[int, str]], start: float, best: float, rows: Sequence[Row]
+) -> int | None:
+    """Calls after which the arm's choice first had this share of the oracle's gain; None: never, or nothing to gain."""
+    if best <= start:
+        return None
+    wanted = start + share * (best - start)
+    return next((calls for calls, text in steps if accuracy(text, rows) >= wanted), None)
+
+
+# -- controls -----------------------------------------------------------------------------------
+
+
+def keep_seed(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """The seed instruction, untouched."""
+    return Ended(write_text(world.seed))
+
+
+def tell_oracle(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """The planted policies."""
+    return Ended(write_text(world.oracle))
+
+
+def best_of_drafts(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """As many drafts as can be judged on all validation rows, each from other examples; the best one."""
+    teacher, reviser = _clients(endpoint)
+    rows, rng = world.of("dev", "holdout"), Random(f"drafts-{seed}")
+    texts = [world.seed]
+    for _ in range(budget // len(rows) - 1):
+        shown = rng.sample(world.of("train"), len(world.of("train")) // 2)
+        texts.append(_draft(reviser, world.seed, shown, rng))
+    scored = [(_score(teacher, text, rows), -i, text) for i, text in enumerate(texts)]
+    return Ended(write_text(max(scored, key=lambda s: s[:2])[2]))
+
+
+def _draft(reviser: Client, current: Instruction, rows: Sequence[Row], rng: Random) -> Instruction:
+    from benchmarks.optimizers.formats import item
+
+    request = RevisionRequest(
+        grades=tuple(GradeShown(symbol=g) for g in TASK.symbols),
+        rules=tuple(RuleShown(id=r.id, text=r.text, grade=r.grade) for r in current.rules),
+        evidence=tuple(item({"query": r.query, "title": r.title}, r.gold) for r in rows),
+        seed=rng.randrange(2**31),
+    )
+    asked = Request(short_hash(request.seed), (Message("user", request.model_dump_json()),), temperature=1.0)
+    found = read_answer(reviser.generate([asked])[0])[0]
+    return apply(current, found[0].operations, TASK) if found else current
+
+
+def _score(teacher: Client, instruction: Instruction, rows: Sequence[Row]) -> float:
+    prompt = Message("system", write_text(instruction))
+    asked = [
+        Request(f"{i}", (prompt, Message("user", json.dumps({"query": r.query, "title": r.title}))))
+        for i, r in enumerate(rows)
+    ]
+    answers = teacher.generate(asked)
+    return sum((c.text or "").split("\n", 1)[0] == r.gold for c, r in zip(answers, rows, strict=True)) / len(rows)
+
+
+# -- ours -----------------------------------------------------------------------------------------
+
+
+def ours(world: World, endpoint: Simulator, budget: int, seed: int, **changed: Any) -> Ended:
+    """`piar evolve` with its defaults, capped at the budget."""
+    settings = EvolveSettings(seed=seed, max_calls=budget, **changed)
+    found = _evolve(world, endpoint, settings)
+    return Ended(write_text(found.standing), found.steps, found.standing.id != world.seed.id)
+
+
+def without_test(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """No promotion test: its holdout joins dev, and what dev prefers is returned."""
+    joined = tuple(replace(r, split="dev" if r.split == "holdout" else r.split) for r in world.rows)
+    last = [r.query for r in joined if r.split == "dev"][-1]
+    first = next(r.query for r in joined if r.split == "dev")
+    kept = tuple(replace(r, split="holdout" if r.query in (first, last) else r.split) for r in joined)
+    found = _evolve(replace(world, rows=kept), endpoint, EvolveSettings(seed=seed, max_calls=budget))
+    return Ended(write_text(found.preferred), found.steps)
+
+
+@dataclass
+class _Evolved:
+    standing: Instruction
+    preferred: Instruction
+    steps: list[tuple[int, str]]
+
+
+def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings) -> _Evolved:
+    teacher, reviser = _clients(endpoint)
+    best, steps, preferred = 0.0, list[tuple[int, str]](), world.seed.id
+
+    def watch(event: Event) -> None:
+        nonlocal best, preferred
+        if event.kind == "searched":
+            preferred = event.detail["best"]
+        if event.kind in ("champion", "survived") and event.detail["dev"] > best:
+            best = event.detail["dev"]
+            name = event.detail["instruction" if event.kind == "champion" else "candidate"]
+            steps.append((endpoint.ledger()["models"]["teacher"]["calls"], name))
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "piar.duckdb", TASK)
+        journal = Journal(Path(folder) / "journal")
+        fill_store(store, world.rows)
+        try:
+            models = Models(teacher, reviser, ModelSettings(structured=False), ReviserSettings())
+            standing = evolve(store, models, world.seed, settings, journal=journal, on_event=watch)[1]
+        except PiarError as error:
+            raise RuntimeError(error.message) from error
+        known = {world.seed.id: world.seed}
+        texts = [(calls, write_text(known.get(name) or store.instruction(name))) for calls, name in steps]
+        chosen = known.get(preferred) or store.instruction(preferred)
+        journal.close()
+    return _Evolved(standing, chosen, texts)
+
+
+def _clients(endpoint: Simulator) -> tuple[Client, Client]:
+    made = [
+        connect(ModelSettings(model=f"openai:{name}", base_url=f"{endpoint.url}/v1", structured=False))
+        for name in ("teacher", REVISER)
+    ]
+    return made[0], made[1]
+
+
+def fill_store(store: Store, rows: Sequence[Row]) -> None:
+    """Bring rows with their gold grades into an empty store."""
+    names = [sample_id(r.query, (r.query, r.title)) for r in rows]
+    frame = pl.DataFrame(
+        [(n, content_id(n), r.query, r.split, r.title, r.gold) for n, r in zip(names, rows, strict=True)],
+        schema=["sample_id", "label_id", "query", "split", "title", "gold"], orient="row",
+    )  # fmt: skip
+    with store.write() as con:
+        con.register("world_rows", frame)
+        con.execute(
+            "insert into samples (sample_id, group_key, split, query, title, created_at, source, run_id) "
+            "select sample_id, query, split, query, title, current_timestamp, 'world', 'world' from world_rows"
+        )
+        con.execute(
+            "insert into labels (label_id, sample_id, grade, created_at, source, annotator, run_id) "
+            "select label_id, sample_id, gold, current_timestamp, 'gold', 'gold', 'world' from world_rows"
+        )
+
+
+# -- peers ----------------------------------------------------------------------------------------
+
+
+def peer(name: str, optimizer: str, **settings: Any) -> Arm:
+    """An optimizer in its own environment; our holdout is part of its validation set."""
+
+    def run(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+        job = {
+            "url": endpoint.url, "optimizer": optimizer, "text": write_text(world.seed), "budget": budget, "seed": seed,
+            "train": [asdict(r) for r in world.of("train")], "val": [asdict(r) for r in world.of("dev", "holdout")],
+            "settings": settings,
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "job.json"
+            file.write_text(json.dumps(job))
+            command = [peer_python(name), str(Path(__file__).with_name(f"peer_{name}.py")), str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=1200)
+        if done.returncode:
+            raise RuntimeError(f"{optimizer} failed: {done.stderr[-2000:]}")
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return Ended(answer["text"], [(calls, text) for calls, text in answer["steps"]])
+
+    return Arm(run)
+
+
+def _tuned(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    return ours(world, endpoint, budget, seed, block=36, kept_back=0.2)
+
+
+ARMS: dict[str, Arm] = {
+    "seed": Arm(keep_seed),
+    "oracle": Arm(tell_oracle),
+    "best of N drafts": Arm(best_of_drafts),
+    "gepa": peer("gepa", "gepa"),
+    "gepa, tuned": peer("gepa", "gepa", reflection_minibatch_size=40),
+    "dspy GEPA": peer("dspy", "dspy_gepa"),
+    "dspy GEPA, tuned": peer("dspy", "dspy_gepa", reflection_minibatch_size=40),
+    "dspy MIPROv2": peer("dspy", "mipro"),
+    "dspy MIPROv2, tuned": peer("dspy", "mipro", view=90),
+    "dspy SIMBA": peer("dspy", "simba", max_steps=1),
+    "dspy SIMBA, tuned": peer("dspy", "simba", bsize=24, num_candidates=4, max_steps=1),
+    "ours": Arm(ours),
+    "ours, tuned": Arm(_tuned),
+    "ours without test": Arm(without_test),
+    "ours, whole rewrites": Arm(ours, {"drop": 0.1}),
+    "ours, errors only": Arm(ours, {"errors_only": True}),
+    "ours without racing": Arm(lambda *a: ours(*a, block=10**6)),
+}

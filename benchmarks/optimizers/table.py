@@ -1,0 +1,161 @@
+"""The comparison's rows as a table and a plot. Intervals are by world: its seeds are repetitions, not evidence."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+from statistics import mean, median
+from typing import Any
+
+from benchmarks.optimizers.worlds import KINDS
+from store.stats import bootstrap_by_group
+
+Rows = Sequence[dict[str, Any]]
+OURS = "ours"
+FIRST = (
+    "Simulated: this shows search, accounting and statistics; not how well a language model reads and writes English."
+)
+NOTHING_TO_FIND = ("null", "harmful")
+
+
+def gain(row: dict[str, Any]) -> float:
+    """True gain over the seed instruction, in points."""
+    return 100 * float(row["accuracy"] - row["seed_accuracy"])
+
+
+def table(rows: Rows) -> str:
+    """Gains, false promotions and calls, by arm; Markdown."""
+    worlds = len({(r["kind"], r["world"]) for r in rows})
+    parts = [FIRST, f"\n{worlds} worlds, {len({r['seed'] for r in rows})} seeds, {len(rows)} runs.\n", _gains(rows)]
+    parts += [_promotions(rows), _cost(rows), _speed(rows), _losses(rows)]
+    return "\n".join(parts)
+
+
+def _gains(rows: Rows) -> str:
+    lines = ["True gain in points, and how far ours is ahead (95 % by world):\n"]
+    lines += [_line("arm", *(f"{k}" for k in KINDS), *(f"ours ahead, {k}" for k in KINDS)), _line(*["---"] * 9)]
+    for arm in _arms(rows):
+        means = [_mean([gain(r) for r in rows if r["arm"] == arm and r["kind"] == kind]) for kind in KINDS]
+        ahead = [_ahead(rows, arm, kind) for kind in KINDS]
+        lines.append(_line(arm, *means, *ahead))
+    return "\n".join(lines) + "\n"
+
+
+def differences(rows: Rows, arm: str, kinds: Sequence[str]) -> tuple[list[float], list[str]]:
+    """Ours minus an arm in the same world with the same seed, and the world of each."""
+    found = {(r["kind"], r["world"], r["seed"], r["arm"]): gain(r) for r in rows}
+    pairs = [
+        (mine - found[kind, world, seed, arm], f"{kind} {world}")
+        for (kind, world, seed, name), mine in found.items()
+        if name == OURS and kind in kinds and (kind, world, seed, arm) in found
+    ]
+    return [d for d, _ in pairs], [w for _, w in pairs]
+
+
+def _ahead(rows: Rows, arm: str, kind: str) -> str:
+    values, worlds = differences(rows, arm, (kind,))
+    if arm == OURS or not values:
+        return ""
+    found = bootstrap_by_group(values, worlds)
+    if found.low is None or found.high is None:
+        return f"{mean(values):+.1f}"
+    return f"{mean(values):+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def _promotions(rows: Rows) -> str:
+    lines = [
+        "Where there is nothing to find: share of runs that return a changed instruction, and its mean true gain:\n"
+    ]
+    lines += [_line("arm", "null", "harmful"), _line(*["---"] * 3)]
+    for arm in _arms(rows):
+        cells = []
+        for kind in NOTHING_TO_FIND:
+            mine = [r for r in rows if r["arm"] == arm and r["kind"] == kind]
+            changed = [r for r in mine if r["changed"]]
+            worth = f", {_mean([gain(r) for r in changed])} points" if changed else ""
+            cells.append(f"{len(changed)} of {len(mine)}{worth}")
+        lines.append(_line(arm, *cells))
+    return "\n".join(lines) + "\n"
+
+
+def _cost(rows: Rows) -> str:
+    lines = ["By the server's own ledger:\n"]
+    lines += [_line("arm", "teacher calls, mean", "most", "runs over budget", "reviser calls", "thousand tokens")]
+    lines += [_line(*["---"] * 6)]
+    for arm in _arms(rows):
+        mine = [r for r in rows if r["arm"] == arm]
+        calls = [r["calls"] for r in mine]
+        over = sum(r["calls"] > r["budget"] for r in mine)
+        tokens = mean(r["tokens"] for r in mine) / 1000
+        cells = f"{mean(calls):.0f}", max(calls), over, f"{mean(r['reviser_calls'] for r in mine):.1f}", f"{tokens:.0f}"
+        lines.append(_line(arm, *cells))
+    return "\n".join(lines) + "\n"
+
+
+def _speed(rows: Rows) -> str:
+    """Teacher calls until the arm's choice had nine tenths of the oracle's gain; only arms whose steps are known."""
+    lines = ["Teacher calls until the choice had 90 % of the oracle's gain (worlds with something to find):\n"]
+    for arm in _arms(rows):
+        mine = [r for r in rows if r["arm"] == arm and r["kind"] not in NOTHING_TO_FIND]
+        reached = [r["to_90"] for r in mine if r["to_90"] is not None]
+        if reached:
+            lines.append(f"- {arm}: {len(reached)} of {len(mine)} runs, median {median(reached):.0f} calls")
+    return "\n".join(lines) + "\n"
+
+
+def _losses(rows: Rows) -> str:
+    lines = ["Where ours is behind by more than a point on average:\n"]
+    for arm in _arms(rows):
+        for kind in KINDS:
+            values = differences(rows, arm, (kind,))[0]
+            if arm not in (OURS, "oracle") and values and mean(values) < -1:
+                lines.append(f"- {arm}, {kind} worlds: {mean(values):+.1f} points")
+    return "\n".join(lines if len(lines) > 1 else [*lines, "- nowhere"]) + "\n"
+
+
+def _arms(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(r["arm"] for r in rows))
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{mean(values):+.1f}" if values else ""
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+# -- plot -------------------------------------------------------------------------------------------
+
+_LEFT, _STEP, _WIDTH, _SCALE = 170, 22, 640, 8.0
+
+
+def plot(rows: Rows) -> str:
+    """Mean true gain by arm with its 95 % interval by world, in the worlds where there is something to find; SVG."""
+    by_arm: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["kind"] not in NOTHING_TO_FIND:
+            by_arm[row["arm"]].append(row)
+    marks = [_text(_LEFT, 16, "true gain in points, 95 % by world; simulated", "start")]
+    for at, (arm, mine) in enumerate(by_arm.items()):
+        y = 40 + _STEP * at
+        found = bootstrap_by_group([gain(r) for r in mine], [f"{r['kind']} {r['world']}" for r in mine])
+        value, low, high = found.value or 0.0, found.low, found.high
+        if low is not None and high is not None:
+            marks.append(f'<path d="M{_x(low)} {y}H{_x(high)}" stroke="#888"/>')
+        fill = "#c33" if arm == OURS else "#246"
+        marks += [f'<circle cx="{_x(value)}" cy="{y}" r="4" fill="{fill}"/>', _text(_LEFT - 10, y + 4, arm, "end")]
+        marks.append(_text(_WIDTH - 10, y + 4, f"{value:+.1f}", "end"))
+    height = 50 + _STEP * len(by_arm)
+    axis = f'<path d="M{_x(0)} 26V{height - 14}" stroke="#ccc"/>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif" '
+        f'font-size="12">{axis}{"".join(marks)}</svg>\n'
+    )
+
+
+def _x(points: float) -> float:
+    return round(_LEFT + 20 + _SCALE * points, 1)
+
+
+def _text(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>'

@@ -1,0 +1,138 @@
+"""How steady a teacher is: a flip audit before a gain is claimed, and a canary for an endpoint that silently changed.
+
+Both ask again what was asked before, under keys of their own, so that no known answer can stand in and no
+verdict is added. Chosen by us: the sizes, and the binomial test of the canary.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import Field
+
+from piar.answers import ask_once
+from piar.label import Batch, Labeller
+from piar.llm.cost import Budget
+from store.db import Store
+from store.ids import content_id
+from store.settings import Settings
+from store.trace import parse_trace
+from store.types import Instruction, Sample
+
+ALARM = 0.01  # chance of an alarm in a run in which nothing changed
+LEAST_FLIPS = 0.05  # share of answers that even a steady endpoint may change
+
+
+class AuditSettings(Settings):
+    """`[evolve.audit]`: what is asked again, beside the search.
+
+    Attributes:
+        items: holdout rows asked twice before a gain is claimed; a gain no larger than the share of answers that
+            flipped is refused. 0: no audit.
+        canary: dev rows that every run asks again, to notice an endpoint that changed. 0: no canary.
+    """
+
+    items: int = Field(default=50, ge=0)
+    canary: int = Field(default=20, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """What asking again brought; rows without an answer (a failure, a spent budget) do not count."""
+
+    asked: int
+    flipped: int
+
+    @property
+    def rate(self) -> float:
+        """Share of answers that are another grade than before."""
+        return self.flipped / self.asked if self.asked else 0.0
+
+
+def ask_again(
+    labeller: Labeller,
+    instruction: Instruction,
+    samples: Sequence[Sample],
+    before: Sequence[str | None],
+    role: str,
+    budget: Budget,
+) -> Repeated:
+    """Ask these samples once more and count the answers that changed.
+
+    Args:
+        before: the grade of each sample's first answer, None where it failed.
+        role: `audit` or `canary`: what the answers are kept as.
+    """
+    asked = [
+        replace(r, key=content_id(role, labeller.run_id, r.key))
+        for r in labeller.requests([Batch(instruction, samples)])
+    ]
+    answers = ask_once(
+        labeller.store, labeller.client, labeller.journal, asked, role=role, run_id=labeller.run_id, budget=budget
+    )
+    pairs = [
+        (first, trace.grade)
+        for first, answer in zip(before, answers, strict=True)
+        if first and (trace := parse_trace(answer.text or "", labeller.store.task).trace)
+    ]
+    return Repeated(len(pairs), sum(first != second for first, second in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The fixed rows of this teacher: the answers of the first run, under the instruction that stood then.
+
+    Attributes:
+        since: when they were first asked, ISO 8601; "" in the first run.
+    """
+
+    instruction: str
+    grades: Mapping[str, str]
+    since: str = ""
+
+    def to_json(self, model: str) -> dict[str, Any]:
+        """What a run's record keeps."""
+        return {"model": model, "instruction": self.instruction, "grades": dict(self.grades)}
+
+
+def known_canary(store: Store, model: str, run_id: str) -> Canary | None:
+    """The canary that an earlier run began for this model."""
+    with store.read() as con:
+        rows = con.execute(
+            "select detail, created_at from run_events where status = 'canary' and run_id <> ? order by created_at",
+            [run_id],
+        ).fetchall()
+    for detail, at in rows:
+        data = json.loads(detail)
+        if data["model"] == model and data.get("grades"):
+            return Canary(data["instruction"], data["grades"], at.isoformat(timespec="minutes"))
+    return None
+
+
+def changed_endpoint(found: Repeated, canary: Canary, usual: float) -> str | None:
+    """A warning when more canary answers changed than a steady endpoint's would, else None.
+
+    Args:
+        usual: share of answers that this teacher is known to flip anyway.
+    """
+    from scipy.stats import binom
+
+    rate = max(LEAST_FLIPS, usual)
+    if not found.asked or float(binom.sf(found.flipped - 1, found.asked, rate)) > ALARM:
+        return None
+    return (
+        f"The teacher answers {found.flipped} of {found.asked} canary rows differently than at {canary.since}: the "
+        "endpoint has probably changed, and answers from before and after it cannot be compared. Name a dated version "
+        "of the model in [teacher], so that everything is asked anew."
+    )
+
+
+def last_flip_rate(store: Store, model: str, run_id: str) -> float:
+    """The flip rate that the latest audit of this model found, 0 without one."""
+    with store.read() as con:
+        rows = con.execute(
+            "select detail from run_events where status = 'audit' and run_id <> ? order by created_at desc", [run_id]
+        ).fetchall()
+    found = (json.loads(detail) for (detail,) in rows)
+    return next((float(d["flipped"]) / d["asked"] for d in found if d["model"] == model and d["asked"]), 0.0)

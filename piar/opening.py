@@ -1,0 +1,170 @@
+"""The beginning of a run: what must not change, who is in which split, what may be spent, and the champion on dev."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from piar.audit import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
+from piar.history import Begun, OnEvent, RunLog, data_fingerprint
+from piar.label import Labeller, LabelSettings, OnProgress
+from piar.llm.cost import Budget
+from piar.loop import EvolveSettings, Loop, Models
+from piar.promotion import check_uses, ledger, power
+from piar.prompting import template_source
+from piar.search import BudgetSpent, Scoreboard
+from piar.truth import load_truth, review_comments
+from store.db import Store
+from store.errors import PiarError
+from store.ids import seed_of, short_hash
+from store.journal import Journal
+from store.stats import spend
+from store.types import Instruction, Sample, Split
+
+
+def identity(
+    store: Store, models: Models, instruction: Instruction, settings: EvolveSettings, prompts: Path | None
+) -> dict[str, Any]:
+    """What decides the outcome of a run; a run that was cut off goes on only while none of it has changed."""
+    return {
+        "seed": settings.seed,
+        "task": store.task.hash,
+        "data": data_fingerprint(store),
+        "instruction": instruction.id,
+        "teacher": models.teacher.model,
+        "reviser": models.reviser.model,
+        "prompts": short_hash([template_source(name, prompts) for name in ("judge", "revise")]),
+        "settings": settings.model_dump(mode="json", exclude={"seed"}),
+    }
+
+
+def prepare(
+    store: Store,
+    models: Models,
+    instruction: Instruction,
+    settings: EvolveSettings,
+    journal: Journal,
+    label: LabelSettings | None,
+    prompts: Path | None,
+    begun: Begun,
+    on_event: OnEvent | None,
+    on_progress: OnProgress | None,
+) -> Loop:
+    """Everything that a run needs, its samples dealt and its budget divided; nothing is asked.
+
+    Raises:
+        PiarError: too few labelled groups, or a budget that cannot suffice.
+    """
+    truths = load_truth(store, settings.truth)
+    samples = [s for s in store.samples(where="split in ('train', 'dev', 'holdout', 'test')") if s.id in truths]
+    splits: dict[Split, list[Sample]] = {"train": [], "dev": [], "holdout": [], "test": []}
+    for sample in samples:
+        splits[sample.split].append(sample)
+    for name, found in splits.items():
+        if name != "test" and len({s.group for s in found}) < 2:
+            raise PiarError(
+                f"The {name} split has fewer than two labelled groups: nothing can be learned or shown.",
+                "Label more groups (`piar review push`, or import a file with more), then evolve.",
+            )
+    _keep_back(splits, settings)
+    budget = _search_budget(settings, splits)
+    labeller = Labeller(
+        store, models.teacher, journal, run_id=begun.run_id, budget=budget, model=models.teacher_settings,
+        prompts=prompts, settings=label, on_progress=on_progress,
+    )  # fmt: skip
+    board = Scoreboard(labeller, samples, truths)
+    log = RunLog(store, begun.run_id, on_event)
+    return Loop(
+        store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
+        [instruction], {instruction.id}, comments=review_comments(store),
+    )  # fmt: skip
+
+
+def _keep_back(splits: dict[Split, list[Sample]], settings: EvolveSettings) -> None:
+    """Move some of train's groups to dev, the same ones for the same seed."""
+    groups = sorted({s.group for s in splits["train"]})
+    order = np.random.default_rng(seed_of(settings.seed, "kept back")).permutation(len(groups))
+    moved = {groups[i] for i in order[: int(settings.kept_back * len(groups))]}
+    splits["dev"] += [s for s in splits["train"] if s.group in moved]
+    splits["train"] = [s for s in splits["train"] if s.group not in moved]
+
+
+def final_calls(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> int:
+    """Calls set aside for the end: two instructions on holdout and test, and the flip audit."""
+    holdout = len(splits["holdout"])
+    return 2 * (holdout + len(splits["test"])) + min(settings.audit.items, holdout)
+
+
+def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> Budget:
+    """The search's share: what is left when the final measurements are set aside."""
+    final = final_calls(settings, splits)
+    if settings.max_calls is None:
+        return Budget(None, settings.max_usd)
+    least = final + len(splits["dev"])
+    if settings.max_calls < least:
+        raise PiarError(
+            f"{settings.max_calls} calls are too few: judging dev once, two instructions on holdout and test, and the "
+            f"flip audit take {least}.",
+            "Raise --max-calls.",
+        )
+    return Budget(settings.max_calls - final, settings.max_usd)
+
+
+def _slices(store: Store) -> dict[str, frozenset[str]]:
+    """Slice name -> sample ids. A slice's condition is the task owner's own SQL."""
+    found = {}
+    with store.read() as con:
+        for name, condition in store.task.slices.items():
+            rows = con.execute(f"select sample_id::varchar from samples where {condition}").fetchall()
+            found[name] = frozenset(row[0] for row in rows)
+    return found
+
+
+def open_run(loop: Loop, champion: Instruction) -> list[str]:
+    """Judge the champion on dev, set money aside for the end, and say what the holdout can show.
+
+    Returns:
+        warnings: a worn holdout, an endpoint that changed.
+    """
+    used = ledger(loop.store, [s.group for s in loop.splits["holdout"]], loop.log.run_id)
+    warning = check_uses(used, loop.settings.promotion)
+    level = spend(used.spent, total=loop.settings.promotion.alpha)
+    told = power([s.group for s in loop.splits["holdout"]], level)
+    loop.log.keep(champion)
+    loop.log.step("opened", champion=champion.id, level=level, detectable=told.sentence(), warning=warning)
+    try:
+        loop.board.judge([champion], loop.dev)
+    except BudgetSpent:
+        raise PiarError("The budget does not cover judging dev once.", "Raise --max-usd or --max-calls.") from None
+    if loop.settings.max_usd is not None and loop.budget.calls:
+        final = final_calls(loop.settings, loop.splits)
+        loop.budget.max_usd = max(0.0, loop.settings.max_usd - 1.2 * final * loop.budget.usd / loop.budget.calls)
+    score = float(loop.board.scores(champion, loop.dev).mean())
+    loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
+    alarm = _watch(loop, champion)
+    loop.log.flush()
+    return [said for said in (warning, alarm) if said]
+
+
+def _watch(loop: Loop, champion: Instruction) -> str | None:
+    """Ask the canary rows of this teacher again, or begin a canary; a warning when the endpoint has changed."""
+    model, size = loop.models.teacher.model, loop.settings.audit.canary
+    if not size:
+        return None
+    canary = known_canary(loop.store, model, loop.log.run_id)
+    if canary is None:
+        rows = sorted(loop.dev, key=lambda s: s.id)[:size]
+        grades = loop.board.grades(champion, rows)
+        first = {s.id: loop.board.symbols[g] for s, g in zip(rows, grades, strict=True) if g >= 0}
+        loop.log.step("canary", **Canary(champion.id, first).to_json(model), asked=0, flipped=0)
+        return None
+    samples = [s for s in loop.store.samples() if s.id in canary.grades]
+    found = ask_again(
+        loop.board.labeller, loop.store.instruction(canary.instruction), samples,
+        [canary.grades[s.id] for s in samples], "canary", loop.budget,
+    )  # fmt: skip
+    usual = last_flip_rate(loop.store, model, loop.log.run_id)
+    alarm = changed_endpoint(found, canary, usual)
+    loop.log.step("canary", model=model, asked=found.asked, flipped=found.flipped, warning=alarm)
+    return alarm
