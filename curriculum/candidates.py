@@ -11,7 +11,7 @@ import duckdb
 from curriculum.settings import CurriculumSettings
 from store.db import Store
 from store.fragments import literal, valid_probs
-from store.judges import main_teacher
+from store.judges import main_teacher, verdict_relation
 from store.task import Task
 
 _TRUTH = """
@@ -54,7 +54,7 @@ from one
 """
 
 
-def opinion_sql(task: Task) -> str:
+def opinion_sql(task: Task, verdicts: str) -> str:
     """One row for each sample that the teacher judged: majority grade (ties: the lowest), confidence, cited rule.
 
     The confidence is the mean probability of that grade over the votes, else its share of two or more votes.
@@ -70,7 +70,7 @@ with tally as (
     select v.sample_id, [{counts}] as counts, [{means}] as means, count(v.grade) as votes,
            arg_min(v.rules[1], v.vote)
                filter (where len(v.rules) = 1 and v.grade = coalesce(h.grade, v.grade)) as rule
-    from verdict v left join held h using (sample_id)
+    from {verdicts} v left join held h using (sample_id)
     where v.judge = $judge and v.instruction = $instruction group by v.sample_id
 ), best as (select *, list_position(counts, list_max(counts)) as place from tally where votes > 0)
 select sample_id, ([{symbols}])[place] as grade, rule,
@@ -88,7 +88,9 @@ def choose(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSet
     judge = main_teacher(con, instruction, settings.teacher)
     con.execute(_TRUTH)
     con.execute(_CHECKED)
-    con.execute(opinion_sql(store.task), {"judge": judge, "instruction": instruction})
+    con.execute(
+        opinion_sql(store.task, verdict_relation(con, judge, instruction)), {"judge": judge, "instruction": instruction}
+    )
     con.execute(
         _CANDIDATES,
         {

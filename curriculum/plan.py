@@ -9,7 +9,6 @@ from curriculum.candidates import choose, set_anchor_rates
 from curriculum.settings import CurriculumSettings
 from store.db import Store
 from store.errors import PiarError
-from store.judges import id_ranges
 from store.leaks import find_leaks
 from store.manifest import Schedule, mixture_at
 from store.types import BUCKETS
@@ -62,7 +61,7 @@ def plan(store: Store, settings: CurriculumSettings, instruction: str) -> Plan:
 def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSettings, instruction: str) -> Plan:
     """Choose rows and anchors in temporary tables of this connection, and count them."""
     con.execute("set memory_limit = ?", [settings.memory])
-    find_leaks(con, store, settings.leak_similarity, id_ranges(con, settings.rows_per_slice))
+    find_leaks(con, store, settings.leak_similarity)
     teacher = choose(con, store, settings, instruction)
     set_anchor_rates(con, settings.anchor_share)
     rows = _counts(con, "coalesce(bucket, 'mid')", "fate = 'train'")

@@ -17,11 +17,12 @@ coalesce(t.grade = t.trace_verdict
 """
 
 
-def slice_sql(task: Task, weights: Weights, prompt: str) -> str:
+def slice_sql(task: Task, weights: Weights, prompt: str, verdicts: str = "verdict") -> str:
     """Statement that renders the rows of samples in [$low, $high) into the temporary table `slice`.
 
     Parameters: $low, $high (uuid bounds), $judge, $instruction, $seed, $eval_splits, $rule_pairs (rule id,
-    unit separator and a grade that it admits), and $rubric when the prompt is `rulebook`.
+    unit separator and a grade that it admits), and $rubric when the prompt is `rulebook`. `verdicts` is the relation
+    to read, see `store.judges.verdict_relation`.
 
     A reference trace is the teacher's first vote that gives the row's grade. It is verified when its closing
     verdict agrees, it cites one rule that admits the grade, and every span is part of the sample, one of
@@ -37,26 +38,27 @@ create or replace temp table slice as
 with vote as (
     select sample_id, vote, grade, evidence, steps, rules, trace_verdict,
            if({valid_probs("probs", len(task.symbols))}, probs, null) as probs
-    from verdict where judge = $judge and instruction = $instruction
+    from {verdicts} where judge = $judge and instruction = $instruction
         and sample_id >= $low::uuid and sample_id < $high::uuid
-), soft as (
-    select sample_id, if(count(probs) > 0, [{means}]::float[], null) as grade_probs from vote group by sample_id
 ), chosen as (
     select * from candidate where sample_id >= $low::uuid and sample_id < $high::uuid
         and (fate = 'train' or list_contains($eval_splits, fate))
+), heard as (
+    select sample_id, if(count(probs) > 0, [{means}]::float[], null) as grade_probs,
+           min(vote) filter (v.grade = c.grade and v.evidence is not null and v.rules is not null) as telling
+    from vote v join chosen c using (sample_id) group by sample_id
 ), trace as (
-    select v.* from vote v join chosen c using (sample_id)
-    where v.grade = c.grade and v.evidence is not null and v.rules is not null
-    qualify row_number() over (partition by v.sample_id order by v.vote) = 1
+    select v.* exclude (probs) from vote v join heard h on h.sample_id = v.sample_id and h.telling = v.vote
 ), sample as (
     select sample_id, group_key, source, [{fields}] as fields, {sample_json(task.fields)} as content,
            {sample_words(task)} as words
     from samples where sample_id >= $low::uuid and sample_id < $high::uuid
 ), row as (
-    select s.*, c.* exclude (sample_id), f.grade_probs, t.evidence, t.steps,
+    select s.*, c.* exclude (sample_id), h.grade_probs, t.evidence, t.steps,
            if(c.label_rule is null, t.rules, [c.label_rule]) as rules,
            t.sample_id is not null as traced, {_VERIFIED} as verified
-    from chosen c join sample s using (sample_id) left join soft f using (sample_id) left join trace t using (sample_id)
+    from chosen c join sample s using (sample_id)
+    left join heard h using (sample_id) left join trace t using (sample_id)
 ), told as (
     select r.* exclude (rules),
            if(traced, rules, null) as rules,

@@ -22,7 +22,7 @@ from piar.prompting import judge_prefix
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.ids import SEPARATOR
-from store.judges import id_ranges
+from store.judges import id_ranges, verdict_relation
 from store.manifest import MANIFEST, Manifest, RuleRecord, Shard, file_sha256
 from store.types import BUCKETS, Instruction
 
@@ -64,7 +64,8 @@ def export(
             "rule_pairs": [r.id + SEPARATOR + s for r in instruction.rules for s in store.task.symbols if r.admits(s)],
             **({"rubric": rubric} if rubric else {}),
         }
-        sql = slice_sql(store.task, settings.weights, prompt)
+        verdicts = verdict_relation(con, the_plan.teacher, instruction.id)
+        sql = slice_sql(store.task, settings.weights, prompt, verdicts)
         shards, copies = _write_slices(con, staging, sql, values, settings)
         manifest = Manifest(
             task=store.task,

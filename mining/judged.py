@@ -44,20 +44,29 @@ class Columns:
 
 
 def make_judged(con: duckdb.DuckDBPyConnection, store: Store, judges: Judges, ranges: list[Range]) -> None:
-    """Fill the temporary table `judged`, one range of samples after the other."""
-    con.execute(_HELD)
-    con.execute(_people_sql(store.task.symbols))
-    sql = _range_sql(store.task.symbols)
+    """Fill the temporary table `judged`.
+
+    One pass over the verdicts keeps what counts as a few bytes a row; these are then summed for one range of
+    samples after the other, which bounds the memory and reads the wide table once however many ranges there are.
+    """
+    symbols = store.task.symbols
     values = {"teacher": judges.teacher, "student": judges.student, "instruction": judges.instruction}
+    con.execute(_HELD)
+    con.execute(_people_sql(symbols))
+    con.execute(_RULES, {name: values[name] for name in ("teacher", "instruction")})
+    con.execute(f"create or replace temp table spoken as {_spoken_sql(symbols, 'verdicts')}", values)
+    summed = _range_sql(symbols, "spoken", student=bool(judges.student))
     for number, (low, high) in enumerate(ranges):
-        bounds = {**values, "low": low, "high": high}
-        con.execute(f"create or replace temp table part as {sql.format(verdicts='verdicts')}", bounds)
-        if con.execute("select count(*) from part where rows > kinds").fetchall()[0][0]:
-            # Someone was asked again: the view `verdict` knows which answer counts, at four times the cost.
-            con.execute(f"create or replace temp table part as {sql.format(verdicts='verdict')}", bounds)
         start = "insert into judged" if number else "create or replace temp table judged as"
-        con.execute(f"{start} select * exclude (rows, kinds) from part")
-    con.execute("drop table part")
+        con.execute(f"{start} {summed}", {"low": low, "high": high})
+        inside = "sample_id >= $low::uuid and sample_id < $high::uuid"
+        again = f"select count(*) from judged where again and {inside}"
+        if con.execute(again, {"low": low, "high": high}).fetchall()[0][0]:
+            # Someone was asked again: the view `verdict` knows which answer counts, at several times the cost.
+            con.execute(f"delete from judged where {inside}", {"low": low, "high": high})
+            once = _range_sql(symbols, f"({_spoken_sql(symbols, 'verdict', inside)})", student=bool(judges.student))
+            con.execute(f"insert into judged {once}", {**values, "low": low, "high": high})
+    con.execute("drop table spoken; alter table judged drop column again")
 
 
 _HELD = """
@@ -79,51 +88,84 @@ from (select *, not list_has_any(flags, ['draft', 'skipped']) as counts from lab
 group by sample_id"""
 
 
-def _range_sql(symbols: tuple[str, ...]) -> str:
-    """The aggregation of one range; every aggregate is free of order, so that it can run in parallel and spill.
+# Rules by number, so that a row needs four bytes for one.
+_RULES = """
+create or replace temp table rule_name as
+select rule, (row_number() over (order by rule))::integer as number from (
+    select distinct rules[1] as rule from verdicts
+    where judge = $teacher and instruction = $instruction and len(rules) = 1 and rules[1] is not null)
+"""
 
-    `rows` counts a sample's verdicts and `kinds` the bits that their (judge, instruction, vote) set among 63: fewer
-    bits than rows means that some question may have been answered twice.
+
+def _spoken_sql(symbols: tuple[str, ...], source: str, where: str = "true") -> str:
+    """Verdicts as a few bytes each: in which roles someone spoke, grade, probabilities, the one rule, and `kind`.
+
+    `kind` is one of 63 bits for (judge, instruction, vote): a sample with more verdicts than bits may have been asked
+    the same twice.
     """
-    aggregates = []
-    for k, symbol in enumerate(symbols):
-        said = f"grade = {literal(symbol)}"
-        aggregates += [
-            f"avg(probs[{k + 1}]) filter (where main)::float as t{k}",
-            f"count(*) filter (where taught and {said})::utinyint as v{k}",
-            f"avg(coalesce(probs[{k + 1}], ({said})::int)) filter (where student and grade is not null)::float as s{k}",
-            f"count(*) filter (where version and {said})::utinyint as g{k}",
-        ]
-    people = ", ".join(f"p.h{k}" for k in range(len(symbols)))
+    places = " ".join(f"when {literal(s)} then {k}" for k, s in enumerate(symbols))
+    probs = ", ".join(f"if(valid, probs[{k + 1}], null) as p{k}" for k in range(len(symbols)))
     return f"""
-with spoken as (
-    select sample_id, grade, rules, truth, starts_with(judge, 'teacher:') and instruction = $instruction as taught,
+select sample_id, taught, main, version, student, checkpoint, case grade {places} end::tinyint as place, kind, {probs},
+       if(main and len(rules) = 1, number, null) as rule
+from (
+    select sample_id, grade, rules, probs, rules[1] as rule,
+           starts_with(judge, 'teacher:') and instruction = $instruction as taught,
            judge = $teacher and instruction = $instruction as main,
            judge = $teacher and vote = 0 as version, judge = $student as student,
            starts_with(judge, 'student:') and vote = 0 as checkpoint,
-           if({valid_probs("probs", len(symbols))}, probs, null) as probs,
-           coalesce(probs[truth + 1], if(grade is null, null, (grade = symbol)::int)) as p_true,
-           1::bigint << (hash(judge, instruction, vote) % 63)::integer as kind
-    from {{verdicts}} left join held using (sample_id)
-    where sample_id >= $low::uuid and sample_id < $high::uuid
+           {valid_probs("probs", len(symbols))} as valid, (hash(judge, instruction, vote) % 63)::tinyint as kind
+    from {source} where {where}
+) left join rule_name using (rule)"""
+
+
+def _range_sql(symbols: tuple[str, ...], spoken: str, *, student: bool) -> str:
+    """The sums of one range; every aggregate is free of order, so that it can run in parallel and spill."""
+    aggregates = []
+    for k in range(len(symbols)):
+        p_student = f"avg(coalesce(p{k}, (place = {k})::int)) filter (where student and place is not null)"
+        aggregates += [
+            f"avg(p{k}) filter (where main) as t{k}",
+            f"count(*) filter (where taught and place = {k})::utinyint as v{k}",
+            f"{p_student if student else 'null::double'} as s{k}",
+            f"count(*) filter (where version and place = {k})::utinyint as g{k}",
+        ]
+    people = ", ".join(f"p.h{k}" for k in range(len(symbols)))
+    at_truth = f"case truth {' '.join(f'when {k} then p{k}' for k in range(len(symbols)))} end"
+    return f"""
+with heard as not materialized (
+    select * from {spoken} where sample_id >= $low::uuid and sample_id < $high::uuid
 ), counted as (
-    select sample_id, {", ".join(aggregates)}, count(*) as rows, bit_count(bit_or(kind)) as kinds,
-           any_value(rules[1]) filter (where main and len(rules) = 1) as rule,
-           count(p_true) filter (where checkpoint) as checkpoints, count(p_true) filter (where version) as versions,
-           avg(p_true) filter (where checkpoint) as mean_checkpoint, avg(p_true) filter (where version) as mean_version,
-           stddev_pop(p_true) filter (where checkpoint) as spread_checkpoint,
-           stddev_pop(p_true) filter (where version) as spread_version
-    from spoken group by sample_id
+    select sample_id, {", ".join(aggregates)}, count(*) > bit_count(bit_or(1::bigint << kind)) as again,
+           any_value(rule) as rule_number
+    from heard group by sample_id
+), course as (
+    select sample_id, {_course("version")}, {_course("checkpoint") if student else _NO_COURSE}
+    from (select x.*, coalesce({at_truth}, (place = truth)::int) as p_true from heard x join held using (sample_id))
+    group by sample_id
 ), sample as (
     select sample_id, split from samples where sample_id >= $low::uuid and sample_id < $high::uuid
 )
 select s.sample_id, s.split, h.truth, h.basis, {people}, p.doubts,
-       c.* exclude (sample_id, checkpoints, versions, mean_checkpoint, mean_version, spread_checkpoint, spread_version),
-       if(checkpoints > 1, checkpoints, versions) as seen,
-       if(checkpoints > 1, mean_checkpoint, mean_version) as mean_true,
-       if(checkpoints > 1, spread_checkpoint, spread_version) as spread_true
-from sample s left join counted c using (sample_id) left join held h using (sample_id)
-left join people p using (sample_id)"""
+       c.* exclude (sample_id, again, rule_number), n.rule, coalesce(again, false) as again,
+       if(n_checkpoint > 1, n_checkpoint, n_version) as seen,
+       if(n_checkpoint > 1, mean_checkpoint, mean_version) as mean_true,
+       if(n_checkpoint > 1, spread_checkpoint, spread_version) as spread_true
+from sample s left join counted c using (sample_id) left join course using (sample_id)
+left join held h using (sample_id) left join people p using (sample_id)
+left join rule_name n on n.number = c.rule_number"""
+
+
+def _course(role: str) -> str:
+    """How many first opinions of a role there are, mean and spread of their probability of the truth."""
+    where = f"filter (where {role})"
+    return (
+        f"count(p_true) {where} as n_{role}, avg(p_true) {where} as mean_{role}, "
+        f"stddev_pop(p_true) {where} as spread_{role}"
+    )
+
+
+_NO_COURSE = "0 as n_checkpoint, null as mean_checkpoint, null as spread_checkpoint"
 
 
 def rater_accuracy(con: duckdb.DuckDBPyConnection, columns: Columns) -> float:

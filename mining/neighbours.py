@@ -124,15 +124,15 @@ def conflict(places: Array, cosines: Array, grades: Array, *, least: float = 0.5
     return np.where(grades >= 0, share, np.nan)
 
 
-def spread_out(vectors: Vectors, n: int) -> list[int]:
-    """Places of n vectors that cover all of them: the first, then always the one farthest from those chosen.
+def spread_out(vectors: Vectors, n: int, *, first: int = 1) -> list[int]:
+    """Places of n vectors that cover all of them: the `first` ones, then always the one farthest from those chosen.
 
     Source: k-centre, Gonzalez 1985; for active learning, Sener and Savarese 2018.
     """
     chosen: list[int] = []
     nearest_chosen = np.full(len(vectors), -2.0, dtype=np.float32)
-    for _ in range(min(n, len(vectors))):
-        chosen.append(int(nearest_chosen.argmin()) if chosen else 0)
+    for turn in range(min(n, len(vectors))):
+        chosen.append(turn if turn < first else int(nearest_chosen.argmin()))
         nearest_chosen = np.maximum(nearest_chosen, vectors @ vectors[chosen[-1]])
         nearest_chosen[chosen[-1]] = np.inf
     return chosen

@@ -4,6 +4,7 @@ Only train and pool samples are ever queued: a closed split chosen by disagreeme
 rows are drawn at random before anything else; they alone stand for the whole, with their inclusion probability.
 """
 
+import math
 from dataclasses import dataclass
 
 import duckdb
@@ -15,6 +16,7 @@ from mining.settings import MiningSettings
 from store.db import Store
 from store.errors import UsageError
 from store.fragments import sample_words
+from store.ids import content_id
 
 RANDOM = "random"
 
@@ -37,9 +39,8 @@ REASONS: dict[str, Reason] = {
     "flagged by people": Reason("flagged", "flagged > 0", 0.10),
     "suspect gold": Reason("suspicion", "suspicion > 0.5 or confident_learning is not null", 0.30),
     "teacher against student": Reason("teacher_against_student", "teacher_against_student > 0.5", 0.15),
-    "votes split": Reason(
-        "greatest(vote_entropy, people_entropy)", "greatest(vote_entropy, people_entropy) > 0.5", 0.10
-    ),
+    "ambiguous": Reason("ambiguity", "ambiguity > 0.2", 0.15),
+    "votes split": Reason("vote_entropy", "vote_entropy > 0.5", 0.05),
     "version flips": Reason("version_flips", "version_flips > 0", 0.10),
     "neighbours disagree": Reason("neighbour_conflict", "neighbour_conflict > 0.6", 0.10),
     "rare rule": Reason("rule_rarity", "rule_rarity > 0.5 and truth is null", 0.05),
@@ -53,13 +54,12 @@ def fill_queue(con: duckdb.DuckDBPyConnection, store: Store, settings: MiningSet
     shares = _shares(settings)
     _make_eligible(con)
     _draw_random(con, settings)
-    wanted = settings.top - _chosen(con)
-    for everything in (False, True):  # first by quota, then whatever is left wherever there is more
-        for name, share in shares.items():
-            free = settings.top - _chosen(con)
-            n = free if everything else min(free, round(share * wanted))
-            if n > 0:
-                _take(con, store, name, n)
+    while shares and (free := settings.top - _chosen(con)) > 0:  # what a reason cannot fill goes to the others
+        total = sum(shares.values())
+        for name, share in list(shares.items()):
+            n = min(math.ceil(share / total * free), settings.top - _chosen(con))
+            if n > 0 and _take(con, store, name, n) < n:
+                del shares[name]
     con.execute("delete from queue")
     con.execute(
         # Ranked so that every beginning of the queue holds its reasons in the same proportion.
@@ -77,8 +77,7 @@ def _shares(settings: MiningSettings) -> dict[str, float]:
     if unknown is not None:
         raise UsageError(f"mining.quotas: {unknown!r} is no reason", f"Reasons are {', '.join(REASONS)}.")
     shares = {name: settings.quotas.get(name, reason.share) for name, reason in REASONS.items()}
-    total = sum(shares.values())
-    return {name: share / total for name, share in shares.items() if share > 0}
+    return {name: share for name, share in shares.items() if share > 0}
 
 
 def _make_eligible(con: duckdb.DuckDBPyConnection) -> None:
@@ -103,14 +102,18 @@ def _draw_random(con: duckdb.DuckDBPyConnection, settings: MiningSettings) -> No
     total = int(con.execute("select count(*) from eligible").fetchall()[0][0])
     n = min(total, max(1, round(settings.random_share * settings.top)))
     con.execute(
-        "insert into chosen select sample_id, ?, 0, ?, row_number() over (order by draw) - 1 from "
-        "(select sample_id, md5_number_lower(sample_id::varchar || ?) as draw from eligible order by draw limit ?)",
-        [RANDOM, n / total if total else None, str(settings.seed), n],
+        # Ids are content hashes: the n that follow any point of their circle are a random sample, and a cheap one.
+        "insert into chosen select sample_id, ?, 0, ?, row_number() over (order by past, sample_id) - 1 from "
+        "(select sample_id, sample_id < ?::uuid as past from eligible order by past, sample_id limit ?)",
+        [RANDOM, n / total if total else None, content_id("queue", str(settings.seed)), n],
     )
 
 
-def _take(con: duckdb.DuckDBPyConnection, store: Store, name: str, n: int) -> None:
-    """Move up to n samples to `chosen`: of the best-scored 2 n, one for each text, the ones that differ most."""
+def _take(con: duckdb.DuckDBPyConnection, store: Store, name: str, n: int) -> int:
+    """Move up to n samples to `chosen`, one for each text; returns how many.
+
+    Half of them are the best-scored; the other half are those of the best 2 n that differ most from all before.
+    """
     words = sample_words(store.task)
     con.execute(f"""
         create or replace temp table candidate as
@@ -125,9 +128,9 @@ def _take(con: duckdb.DuckDBPyConnection, store: Store, name: str, n: int) -> No
         select *, row_number() over (order by score desc, sample_id) - 1 as place from once""")
     found = int(con.execute("select count(*) from candidate").fetchall()[0][0])
     if not found:
-        return
+        return 0
     vectors = hashed_vectors(con, "select place, words from candidate", found) if found > n else None
-    picked = np.arange(found) if vectors is None else np.array(spread_out(vectors, n))
+    picked = np.arange(found) if vectors is None else np.array(spread_out(vectors, n, first=-(-n // 2)))
     start = int(con.execute("select count(*) from chosen where reason = ?", [name]).fetchall()[0][0])
     con.register("picks", pa.table({"pick": picked, "turn": start + np.argsort(np.argsort(picked))}))
     con.execute(
@@ -135,6 +138,7 @@ def _take(con: duckdb.DuckDBPyConnection, store: Store, name: str, n: int) -> No
         [name],
     )
     con.unregister("picks")
+    return len(picked)
 
 
 def _chosen(con: duckdb.DuckDBPyConnection) -> int:

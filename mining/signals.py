@@ -143,13 +143,41 @@ def suspicion(s: Setting) -> str:
     """
     k = s.columns.grades
     odds = s.rater_accuracy * (k - 1) / (1 - s.rater_accuracy)
-    pooled = [
-        f"(coalesce(greatest({t}, .01), 1) * coalesce(greatest({u}, .01), 1) "
-        f"* if({h} > 0, pow({odds}, least({h}, 99)), 1))"
-        for t, u, h in zip(s.columns("t"), s.columns("s"), s.columns("h"), strict=True)
-    ]
+    pooled = [f"({judged} * if({h} > 0, pow({odds}, least({h}, 99)), 1))"
+              for judged, h in zip(_by_judges(s.columns), s.columns("h"), strict=True)]  # fmt: skip
     said = f"t0 is not null or s0 is not null or {_sum(s.columns('h'))} > 0"
     return f"if({said}, 1 - {_at_truth(pooled)} / ({' + '.join(pooled)}), null)"
+
+
+@signal
+def ambiguity(s: Setting) -> str:
+    """Probability that people's votes were dealt at random rather than given by raters who see one right grade.
+
+    Σ_k q(k) a^h_k b^(n − h_k) against K^−n, at prior odds of 1 to 9: h_k of n votes for grade k, a how often votes
+    agree with gold, b = (1 − a) / (K − 1), and q(k) what teacher, student and gold say, each at least .01. Where
+    people split it is high, and where they agree on what all others deny. Our choice; the likelihood of a rater of
+    known accuracy is Dawid and Skene's (1979).
+    """
+    k = s.columns.grades
+    right, wrong = s.rater_accuracy, (1 - s.rater_accuracy) / (k - 1)
+    votes = _sum(s.columns("h"))
+    gold = [f"if(basis = 'majority', 1, if(truth = {i}, {_GOLD}, {(1 - _GOLD) / (k - 1)}))" for i in range(k)]
+    prior = [f"({judged} * coalesce({g}, 1))" for judged, g in zip(_by_judges(s.columns), gold, strict=True)]
+    seen = [f"{q} * pow({right}, {h}::double) * pow({wrong}, {votes} - {h})"
+            for q, h in zip(prior, s.columns("h"), strict=True)]  # fmt: skip
+    clear = f"({' + '.join(seen)}) / ({' + '.join(prior)})"
+    return f"if({votes} > 0, 1 / (1 + 9 * {clear} * pow({float(k)}, {votes})), null)"
+
+
+_GOLD = 0.95  # how far a gold grade is believed while asking whether a sample has one right grade
+
+
+def _by_judges(columns: Columns) -> list[str]:
+    """For each grade, teacher's times student's probability, each at least .01; 1 where neither spoke."""
+    return [
+        f"coalesce(greatest({t}, .01), 1) * coalesce(greatest({u}, .01), 1)"
+        for t, u in zip(columns("t"), columns("s"), strict=True)
+    ]
 
 
 def p_answer(columns: Columns, judge: str = "t") -> str:

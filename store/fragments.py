@@ -10,6 +10,7 @@ from store.task import Task
 
 # Everything that is neither letter, mark nor digit separates words (RE2 syntax).
 _GAP = r"[^\p{L}\p{M}\p{N}]+"
+_PLAIN = "(?:[A-Za-z0-9]+(?: [A-Za-z0-9]+)*)?"
 
 
 def literal(text: str) -> str:
@@ -41,8 +42,20 @@ def _key(name: str) -> str:
 
 
 def normal_text(column: str) -> str:
-    """Lower case, every run of non-word characters one space: what "the same text" means for duplicates and leaks."""
-    return f"trim(regexp_replace(lower(coalesce({column}, '')), {literal(_GAP)}, ' ', 'g'))"
+    """Lower case, every run of non-word characters one space: what "the same text" means for duplicates and leaks.
+
+    A text of plain words and single spaces is only lowered, which is five times as fast as the Unicode classes.
+    """
+    text = f"coalesce({column}, '')"
+    return (
+        f"if(regexp_full_match({text}, {literal(_PLAIN)}), lower({text}), "
+        f"trim(regexp_replace(lower({text}), {literal(_GAP)}, ' ', 'g')))"
+    )
+
+
+def word_list(words: str) -> str:
+    """SQL list of the words of a text that `sample_words` normalised."""
+    return f"list_filter(string_split(replace({words}, chr(10), ' '), ' '), lambda w: w <> '')"
 
 
 def sample_words(task: Task) -> str:

@@ -6,47 +6,50 @@ neighbourhoods, as spelling correction uses them), bags being sums of word hashe
 every such pair, at a cost linear in the words. Case, punctuation and word order do not count.
 """
 
-from collections.abc import Sequence
-
 import duckdb
 
 from store.db import Store
-from store.fragments import sample_words
-from store.judges import Range
+from store.fragments import sample_words, word_list
 
-# One row for each bag of a text: `size` words in the text, `common` of them in the bag.
-_BAGS = """
-select id, len(hashes) as size, unnest([{{'bag': total, 'common': len(hashes)}}] || list_transform(hashes,
-       lambda h: {{'bag': total - h, 'common': len(hashes) - 1}}), recursive := true)
+
+def _bags(source: str) -> str:
+    """Query (id, size, bag, common): one row for each bag of a text of `size` words, `common` of them in the bag.
+
+    Args:
+        source: SQL of a relation (id, words).
+    """
+    return f"""
+select id, len(hashes) as size, unnest([{{'bag': hash(total), 'common': len(hashes)}}] || list_transform(hashes,
+       lambda h: {{'bag': hash(total - h), 'common': len(hashes) - 1}}), recursive := true)
 from (select id, hashes, list_sum(hashes)::hugeint as total
-      from (select id, list_transform(string_split_regex(words, '\\s+'), lambda w: hash(w)::hugeint) as hashes
-            from ({source})))
+      from (select id, list_transform({word_list("words")}, lambda w: hash(w)::hugeint) as hashes from ({source})))
 """
 
 
-def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float, ranges: Sequence[Range]) -> None:
+def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float) -> None:
     """Fill the temporary table `leak` (sample_id, similarity): train and pool samples close to a closed one.
+
+    The bags of the closed samples are held in memory; the others stream past them.
 
     Args:
         threshold: shared words over all words of the pair, from which a pair is near; short texts, where
             one word is much, stay below it.
-        ranges: of sample ids to work through one after the other; they bound the memory.
     """
     words = sample_words(store.task)
     texts = f"select sample_id as id, {words} as words from samples where"
-    closed = _BAGS.format(source=f"{texts} split in ('dev', 'holdout', 'test')")
-    con.execute("create or replace temp table leak (sample_id uuid, similarity double)")
+    closed = _bags(f"{texts} split in ('dev', 'holdout', 'test')")
+    ours = _bags(f"{texts} split in ('train', 'pool')")
     con.execute(
         f"create or replace temp table closed_bag as select bag, min(size) as size from ({closed}) group by bag"
     )
-    for low, high in ranges:
-        inside = f"split in ('train', 'pool') and sample_id >= '{low}'::uuid and sample_id < '{high}'::uuid"
-        con.execute(
-            "insert into leak select id, max(o.common / (o.size + c.size - o.common)) as similarity "
-            f"from ({_BAGS.format(source=f'{texts} {inside}')}) o join closed_bag c using (bag) "
-            "group by id having similarity >= ?",
-            [threshold],
-        )
+    con.execute(
+        "create or replace temp table leak as "
+        "select id as sample_id, max(o.common / (o.size + c.size - o.common)) as similarity "
+        f"from ({ours}) o join closed_bag c using (bag) "
+        "group by id having similarity >= ?",
+        [threshold],
+    )
+    con.execute("drop table closed_bag")
 
 
 def one_word_apart(con: duckdb.DuckDBPyConnection, few: str, many: str, threshold: float) -> None:
@@ -57,11 +60,11 @@ def one_word_apart(con: duckdb.DuckDBPyConnection, few: str, many: str, threshol
             `few` are held in memory.
         threshold: shared words over all words of the pair.
     """
-    con.execute(f"create or replace temp table few_bag as {_BAGS.format(source=few)}")
+    con.execute(f"create or replace temp table few_bag as {_bags(few)}")
     con.execute(
         "create or replace temp table apart as select f.id, m.id as other, "
         "max(f.common / (f.size + m.size - f.common)) as similarity "
-        f"from few_bag f join ({_BAGS.format(source=many)}) m using (bag) group by f.id, m.id "
+        f"from few_bag f join ({_bags(many)}) m using (bag) group by f.id, m.id "
         f"having similarity >= {float(threshold)}"
     )
     con.execute("drop table few_bag")

@@ -13,6 +13,8 @@ import random
 
 import duckdb
 
+from store.fragments import word_list
+
 BANDS, ROWS = 12, 5
 LINKS = 6  # members of a band that a text is compared with: a million copies cost a few million comparisons
 _SLACK = 0.2  # how far below the threshold an estimate may lie: three standard errors of 60 minima
@@ -20,7 +22,7 @@ _SLACK = 0.2  # how far below the threshold an estimate may lie: three standard 
 
 def shingles(words: str) -> str:
     """SQL list of a normalised text's distinct shingles (words and adjacent pairs), hashed to 64 bits."""
-    tokens = f"string_split_regex({words}, '\\s+')"
+    tokens = word_list(words)
     return (
         f"list_distinct(list_transform({tokens}, lambda w: hash(w)) || "
         f"list_transform(list_zip({tokens}, list_slice({tokens}, 2, null)), lambda pair: hash(pair)))"

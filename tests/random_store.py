@@ -37,10 +37,11 @@ _LABELS = """
 insert into labels by name
 select uuid() as label_id, sample_id, 'gold' as source, 'owner' as annotator,
        (hash(sample_id, 5) % 4)::varchar as grade, 'random-0' as run_id, timestamp '2026-01-01' as created_at
-from samples where split <> 'pool'
+from samples where split <> 'pool' and hash(sample_id, 9) % {labelled} = 0
 """
 
-# The teacher is right on about four in five; its trace quotes the end of the title.
+# The teacher is right on about four in five; its trace quotes the end of the title. The third opinion is a student's
+# or the teacher's under an older instruction where `others` are wanted.
 _VERDICTS = """
 insert into verdicts by name
 with base as (
@@ -50,7 +51,10 @@ with base as (
     select *, if(u < .8, truth, (truth + 1) % 4) as g,
            .4 + .59 * (hash(sample_id, 7, vote) % 1000) / 1000 as p from base
 )
-select sha256(sample_id::varchar || vote) as key, sample_id, '{judge}' as judge, '{instruction}' as instruction, vote,
+select sha256(sample_id::varchar || vote) as key, sample_id,
+       if({others} and vote = 2 and hash(sample_id, 10) % 2 = 0, 'student:random', '{judge}') as judge,
+       if({others} and vote = 2 and hash(sample_id, 10) % 2 = 1, 'older', '{instruction}') as instruction,
+       if({others} and vote = 2, 0, vote)::integer as vote,
        g::varchar as grade, list_transform([0, 1, 2, 3], lambda k: if(k = g, p, (1 - p) / 3)::float) as probs,
        ['no ' || string_split(title, ' ')[-1]] as evidence, ['thing'] as steps,
        ['R' || (g + 4 * (hash(sample_id, 8) % 20 = 0)::int)] as rules, g::varchar as trace_verdict,
@@ -67,10 +71,25 @@ from (select v.sample_id, avg(v.probs[t.grade::int + 1]) as p
 """
 
 
-def make(path: Path, rows: int, *, votes: int = 1, seed: int = 0, difficulty: bool = True) -> Store:
-    """A new store at `path` with that many samples, `votes` verdicts each."""
+def make(
+    path: Path,
+    rows: int,
+    *,
+    votes: int = 1,
+    seed: int = 0,
+    difficulty: bool = True,
+    labelled: int = 1,
+    others: bool = False,
+) -> Store:
+    """A new store at `path` with that many samples, `votes` verdicts each.
+
+    Args:
+        labelled: one in so many samples outside the pool has gold.
+        others: the third verdict is a student's or an older instruction's.
+    """
     store = Store.create(path, TASK)
-    values = {"rows": rows, "seed": seed, "votes": votes, "judge": JUDGE, "instruction": INSTRUCTION.id}
+    values = {"rows": rows, "seed": seed, "votes": votes, "judge": JUDGE, "instruction": INSTRUCTION.id,
+              "labelled": labelled, "others": others}  # fmt: skip
     with store.write() as con:
         for statement in (_SAMPLES, _LABELS, _VERDICTS, *([_DIFFICULTY] if difficulty else [])):
             con.execute(statement.format(**values))

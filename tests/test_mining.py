@@ -97,6 +97,31 @@ def test_signals_follow_their_formulas(small):
     assert found[f]["margin"] is None
 
 
+def test_ambiguity_weighs_random_votes_against_raters_who_see_one_grade(small):
+    a, b, c, *_ = ids(small)
+    votes = {a: "013", b: "333", c: "000"}
+    small.add_labels([Label(x, "human", f"p{i}", g) for x, said in votes.items() for i, g in enumerate(said)], "r")
+    small.record_verdicts([say(x, "3", [0.1, 0.1, 0.1, 0.7]) for x in (a, b, c)], "r")
+    found = {x: row["ambiguity"] for x, row in signals_of(small).items()}
+    right, wrong, teacher = 0.8, 0.2 / 3, (0.1, 0.1, 0.1, 0.7)
+
+    def expected(said: str) -> float:
+        clear = sum(p * math.prod(right if vote == str(k) else wrong for vote in said) for k, p in enumerate(teacher))
+        return 1 / (1 + 9 * clear * 4 ** len(said))
+
+    assert [found[x] for x in (a, b, c)] == pytest.approx([expected(votes[x]) for x in (a, b, c)], rel=1e-5)
+    assert found[a] > 0.2 > found[c] > found[b]  # split, united against the teacher, united with it
+    assert found[ids(small)[3]] is None
+
+
+def test_gold_counts_when_people_are_judged_ambiguous(small):
+    a, b, *_ = ids(small)
+    small.add_labels([Label(x, "human", f"p{i}", "3") for x in (a, b) for i in range(2)], "r")
+    small.add_labels([Label(a, "gold", "o", "3"), Label(b, "gold", "o", "0")], "r")
+    found = signals_of(small)
+    assert found[b]["ambiguity"] > found[a]["ambiguity"]
+
+
 def test_every_signal_says_formula_and_source():
     assert len(SIGNALS) >= 12
     for name, function in SIGNALS.items():
@@ -264,6 +289,7 @@ def test_spread_takes_the_first_and_then_the_farthest():
     vectors = unit(np.array([[1, 0], [0.99, 0.1], [0, 1], [-1, 0.0]]))
     assert spread_out(vectors, 3) == [0, 3, 2]
     assert sorted(spread_out(vectors, 10)) == [0, 1, 2, 3]
+    assert spread_out(vectors, 3, first=2) == [0, 1, 3]
 
 
 def test_similar_texts_have_similar_vectors(small):
@@ -302,6 +328,13 @@ def test_only_open_samples_are_queued_each_once_and_with_a_random_part(mined):
     assert drawn["inclusion"].n_unique() == 1
     assert 0 < drawn["inclusion"][0] < 0.05
     assert 1 <= len(queue.head(30).filter(pl.col("reason") == "random")) <= 4
+
+
+def test_what_a_reason_cannot_fill_goes_to_the_others_by_their_quotas(mined):
+    reasons = mined.frame("select reason, count(*) as n from queue where reason <> 'random' group by all")
+    filled = dict(reasons.iter_rows())
+    assert "flagged by people" not in filled  # nobody flagged anything, so its tenth went to others
+    assert filled["suspect gold"] <= 0.8 * sum(filled.values())
 
 
 def test_near_duplicates_are_found_and_the_queue_holds_none(mined):
