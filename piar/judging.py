@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from piar.llm.base import Client
     from piar.llm.batch_files import RejectedLine, RequestManifest
     from piar.llm.cost import Budget
-    from piar.pool import OnRows, PoolReport
+    from piar.pool import PoolReport
     from piar.questions import Batch
     from piar.trust import Trust
 
@@ -171,7 +171,7 @@ class Judging(Workspace):
         votes: int | None = None,
         sure: float | None = None,
         budget: "Budget | None" = None,
-        on_rows: "OnRows | None" = None,
+        on_progress: "OnProgress | None" = None,
     ) -> "PoolReport":
         """Let the teacher judge the rows of a Parquet file that never enter the store; see `piar.pool`."""
         from piar.pool import Pool
@@ -181,7 +181,7 @@ class Judging(Workspace):
         asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
         settings = config.label.model_copy(update=asked)
         pool = Pool(self.task, self.client("teacher"), read, config.teacher, settings, budget, self.folder / PROMPTS)
-        return pool.label(source, target, on_rows or (lambda done, total: None))
+        return pool.label(source, target, on_progress or (lambda progress: None))
 
     def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
         """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.trust`."""

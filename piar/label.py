@@ -69,13 +69,13 @@ class Progress:
         total: verdicts expected; None when the samples are a stream. It grows while unsure samples need more votes.
         asked: how many of them had to be asked.
         usage: tokens of what was asked.
-        failed: class of failure -> count.
+        failed: class of failure -> count, of what was asked.
     """
 
     done: int
     total: int | None
-    cost_usd: float
-    failed: Mapping[str, int]
+    cost_usd: float = 0.0
+    failed: Mapping[str, int] = field(default_factory=dict)
     asked: int = 0
     usage: Usage = field(default_factory=Usage)
 
@@ -188,6 +188,7 @@ class Labeller:
             permute=self.settings.permute, overrides=prompts,
         )  # fmt: skip
         self._total: int | None = None
+        self._failed: Counter[str] = Counter()
         journal.fold(store)
         self._known = Known(store, self.judge_name, run_id)
 
@@ -216,7 +217,7 @@ class Labeller:
             PiarError: a whole chunk failed in a way that the rest would, too.
         """
         report, started = LabelReport(), time.monotonic()
-        self._total = _total(batches)
+        self._total, self._failed = _total(batches), Counter()
         with patient() as interrupted:
             for ballots in _chunks(_ballots(batches), self.settings.chunk):
                 for verdict in self._judge_chunk(ballots, report, only):
@@ -309,6 +310,8 @@ class Labeller:
             self._known.add(verdict)
             verdicts[completion.key] = verdict
             report.add(completion)
+            if verdict.grade is None:
+                self._failed[verdict.failure or "malformed"] += 1
             self._show(report)
 
         completions = self.client.generate([a.request for a in asks], keep)
@@ -347,7 +350,7 @@ class Labeller:
             self._shown_at = moment
             usage = Usage(report.tokens_in, report.tokens_cached, report.tokens_out)
             done = report.asked + report.cached
-            self._on_progress(Progress(done, self._total, report.cost_usd, dict(report.failed), report.asked, usage))
+            self._on_progress(Progress(done, self._total, report.cost_usd, dict(self._failed), report.asked, usage))
 
 
 def judge(

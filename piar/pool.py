@@ -7,7 +7,7 @@ what it does not have. The output appears when it is whole; a file whose output 
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piar.label import Batch, Labeller, LabelReport, LabelSettings
+from piar.label import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
 from piar.llm.base import Client
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
-from piar.votes import count
+from piar.votes import count, rounds
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
 from store.ids import sample_id
 from store.journal import Journal
 from store.task import Task
-from store.types import Instruction, Sample, Verdict
+from store.types import Instruction, Sample, Usage, Verdict
 
 SLICE_ROWS = 20_000
 OUTPUT = pa.schema(
@@ -40,8 +40,6 @@ OUTPUT = pa.schema(
     ]
 )
 
-OnRows = Callable[[int, int], None]
-
 
 @dataclass
 class PoolReport:
@@ -49,6 +47,7 @@ class PoolReport:
 
     Attributes:
         rows: rows judged so far.
+        cached: verdicts that an earlier run of the same command had paid for.
         labelled: requests that have a grade.
         failed: class of failure -> requests.
     """
@@ -57,17 +56,32 @@ class PoolReport:
     skipped: int = 0
     rows: int = 0
     asked: int = 0
+    cached: int = 0
     labelled: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     cost_usd: float = 0.0
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
 
     def add(self, done: LabelReport, rows: int) -> None:
         """Count a slice of this many rows."""
         self.rows += rows
-        self.asked += done.asked
-        self.labelled += done.labelled
         self.failed.update(done.failed)
-        self.cost_usd += done.cost_usd
+        for name in ("asked", "cached", "labelled", "cost_usd", "tokens_in", "tokens_cached", "tokens_out"):
+            setattr(self, name, getattr(self, name) + getattr(done, name))
+
+    def with_slice(self, now: Progress, rows_after: int, votes: int) -> Progress:
+        """How far all is when the present slice is as far as `now`, with this many rows after it."""
+        usage, done = now.usage, self.asked + self.cached
+        return Progress(
+            done + now.done,
+            None if now.total is None else done + now.total + rows_after * votes,
+            self.cost_usd + now.cost_usd,
+            self.failed + Counter(now.failed),
+            self.asked + now.asked,
+            Usage(self.tokens_in + usage.prompt, self.tokens_cached + usage.cached, self.tokens_out + usage.completion),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,11 +102,8 @@ class Pool:
     prompts: Path | None = None
     slice_rows: int = SLICE_ROWS
 
-    def label(self, source: Path, target: Path, on_rows: OnRows = lambda done, total: None) -> PoolReport:
+    def label(self, source: Path, target: Path, on_progress: OnProgress = lambda progress: None) -> PoolReport:
         """Judge every row of a file; the output has its columns and those of `OUTPUT`.
-
-        Args:
-            on_rows: told rows done and rows in all, after each slice.
 
         Raises:
             UsageError: no Parquet file, or one that lacks a field of the task.
@@ -103,13 +114,18 @@ class Pool:
             report.skipped = 1
             return report
         file, work = _open(source, self.task), target.with_name(f"{target.name}.work")
+        first_votes = len(rounds(self.settings.votes, self.settings.sure)[0])
         schema = file.schema_arrow
         for column in OUTPUT:
             schema = schema.append(column)
         with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
             for number, rows in enumerate(_slices(file, self.slice_rows)):
-                writer.write_table(self._judge(rows, work / f"{number:05}", report))
-                on_rows(report.rows, file.metadata.num_rows)
+                rows_after = file.metadata.num_rows - report.rows - rows.num_rows
+
+                def show(now: Progress, rows_after: int = rows_after) -> None:
+                    on_progress(report.with_slice(now, rows_after, first_votes))
+
+                writer.write_table(self._judge(rows, work / f"{number:05}", report, show))
             if report.failed["budget"]:
                 raise PiarError(
                     f"The budget is spent: {report.failed['budget']:,} rows of {source.name} were not asked.",
@@ -118,7 +134,7 @@ class Pool:
         shutil.rmtree(work)
         return report
 
-    def _judge(self, rows: pa.Table, work: Path, report: PoolReport) -> pa.Table:
+    def _judge(self, rows: pa.Table, work: Path, report: PoolReport, show: OnProgress) -> pa.Table:
         samples = list(_samples(rows, self.task))
         said: dict[str, dict[int, Verdict]] = {sample.id: {} for sample in samples}
         work.mkdir(parents=True, exist_ok=True)
@@ -126,7 +142,7 @@ class Pool:
         store = Store.create(work / "piar.duckdb", self.task)
         with Labeller(
             store, self.client, journal, run_id="pool", budget=self.budget, model=self.model, prompts=self.prompts,
-            settings=self.settings,
+            settings=self.settings, on_progress=show,
         ) as labeller:  # fmt: skip
             batch = Batch(self.instruction, samples, self.settings.votes, self.settings.sure)
             done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))

@@ -13,7 +13,7 @@ from piar.llm.connect import ModelSettings, connect
 from piar.llm.cost import Price
 from store.task import Grade, Task
 from store.trace import parse_trace, trace_schema
-from tests.faulty_server import GRADES, FaultyServer, right_grade
+from tests.faulty_server import GRADES, FaultyServer, right_grade, send
 
 TASK = Task(
     name="t", group_by="q", fields=("q",), grades=tuple(Grade(symbol=g, value=float(g)) for g in GRADES)
@@ -196,6 +196,22 @@ def test_a_malformed_answer_is_asked_again_once_with_the_reason(transport):
     assert "first line is not a grade symbol" in again[0][-1]["content"]
     assert again[0][-2] == {"role": "assistant", "content": "I would say it is rather relevant."}
     assert {c.usage.prompt for c in done} == {100}
+
+
+def test_a_repair_that_is_refused_leaves_the_answer_malformed(transport):
+    class Strict(FaultyServer):
+        async def _ok(self, writer, body):
+            if len(body["messages"]) > 2:
+                await send(writer, 400, {"error": {"message": "roles must alternate"}})
+            else:
+                await super()._ok(writer, body)
+
+    notices = []
+    with Strict(malformed=1, latency=0).running() as server:
+        done = client_for(server, transport, notices).generate(requests(3, schema=trace_schema(TASK)))
+    assert [c.failure.kind for c in done] == ["malformed"] * 3
+    assert "roles must alternate" in done[0].failure.message
+    assert not any("ignores the JSON schema" in notice for notice in notices)
 
 
 def test_usage_cached_tokens_and_cost(transport):

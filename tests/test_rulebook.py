@@ -332,3 +332,14 @@ def test_order_is_kept_and_every_answer_is_announced():
     answers = CLIENT.generate(requests, seen.append)
     assert [a.key for a in answers] == [str(i) for i in range(50)]
     assert seen == answers
+
+
+def test_a_repair_is_answered_from_the_sample_before_it() -> None:
+    asked = (
+        Message("system", "Grade.\n- 1: words in common\n- 0: none"),
+        Message("user", '{"a": "red ball", "b": "red"}'),
+    )
+    again = (*asked, Message("assistant", "Rather good."), Message("user", "That could not be read. Answer again."))
+    first, second = RulebookClient().generate([Request("k", asked, ("0", "1")), Request("k", again, ("0", "1"))])
+    assert first.failure is None
+    assert (second.text, second.probs) == (first.text, first.probs)

@@ -74,7 +74,7 @@ def main(road="store", count=1_000_000):
             source = Path(folder) / "pool.parquet"
             texts(count).write_parquet(source)
             watch = Watch(count)
-            project.label_pool(source, Path(folder) / "out.parquet", on_rows=lambda done, total: watch.note(done))
+            project.label_pool(source, Path(folder) / "out.parquet", on_progress=lambda seen: watch.note(seen.done))
         else:
             fill(project, texts(count))
             watch = Watch(count)

@@ -106,15 +106,10 @@ def label(
 
 
 def _label_pool(project: "Project", pool: Path, out: Path | None, asked: dict[str, Any], caps: "Budget") -> Answer:
-    from piar.label import Progress
-
     if out is None:
         raise UsageError("A pool needs a file for its labels.", "Add -o OUT.parquet.")
     with meter("judging") as show:
-        report = project.label_pool(
-            pool, out, **asked, budget=caps,
-            on_rows=lambda done, total: show(Progress(done, total, 0.0, {})),
-        )  # fmt: skip
+        report = project.label_pool(pool, out, **asked, budget=caps, on_progress=show)
     if report.skipped:
         return Answer(plain(report), facts([("labelled", f"{out} is there already; nothing was asked")]))
     failed = ", ".join(f"{n:,} {kind}" for kind, n in report.failed.items()) or "0"

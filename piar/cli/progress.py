@@ -32,19 +32,31 @@ def meter(what: str) -> "Iterator[Show]":
         yield _lines(out, what)
 
 
-class _Clock:
-    """The rate since counting began; a smaller count than before is a new beginning."""
+class _Pace:
+    """Rates since counting began; a smaller count than before is a new beginning."""
 
     def __init__(self) -> None:
-        self._began, self._from, self._last = time.monotonic(), 0, 0
+        self._began, self._last, self._asked, self._tokens = time.monotonic(), 0, 0, 0
 
-    def rate(self, done: int) -> float:
-        """Things a second."""
-        now = time.monotonic()
-        if done < self._last:
-            self._began, self._from = now, done
-        self._last = done
-        return (done - self._from) / max(now - self._began, 0.1)
+    def note(self, state: "Progress") -> None:
+        """Take in how far it is."""
+        if state.done < self._last:
+            self._began = time.monotonic()
+        self._last, self._asked, self._tokens = state.done, state.asked, state.usage.prompt + state.usage.completion
+
+    @property
+    def rate(self) -> float:
+        """Verdicts a second: those that were asked for, or known ones while nothing is asked."""
+        return (self._asked or self._last) / self._seconds
+
+    @property
+    def tokens(self) -> float:
+        """Tokens a second, in and out."""
+        return self._tokens / self._seconds
+
+    @property
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._began, 0.1)
 
 
 @contextmanager
@@ -53,37 +65,52 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[more]}"),
+        TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[more]}"),
     )  # fmt: skip
     with Bar(*columns, console=out, transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="", more="", visible=False)
-        clock = _Clock()
+        task = bar.add_task(what, total=None, more="", visible=False)
+        pace = _Pace()
 
         def show(state: "Progress") -> None:
-            rate = f"{clock.rate(state.done):,.0f}/s"
-            bar.update(task, completed=state.done, total=state.total, rate=rate, more=_more(state), visible=True)
+            pace.note(state)
+            bar.update(task, completed=state.done, total=state.total, more=_more(state, pace), visible=True)
 
         yield show
 
 
 def _lines(out: "Console", what: str) -> Show:
-    clock, shown = _Clock(), time.monotonic()
+    pace, shown = _Pace(), time.monotonic()
 
     def show(state: "Progress") -> None:
         nonlocal shown
         now = time.monotonic()
-        rate = clock.rate(state.done)
-        if not rate or now - shown < LINE_SECONDS:
+        pace.note(state)
+        over = state.total is not None and state.done >= state.total  # what comes of it is printed anyway
+        if over or not pace.rate or now - shown < LINE_SECONDS:
             return
         shown = now
-        left = f" · {(state.total - state.done) / rate:,.0f} s left" if state.total and rate else ""
+        left = f" · {(state.total - state.done) / pace.rate:,.0f} s left" if state.total else ""
         total = f" of {state.total:,}" if state.total else ""
-        out.print(f"{what} {state.done:,}{total} · {rate:,.0f}/s{left} {_more(state)}".rstrip())
+        out.print(f"{what} {state.done:,}{total}{left} · {_more(state, pace)}", soft_wrap=True)
 
     return show
 
 
-def _more(state: "Progress") -> str:
-    cost = [f"${state.cost_usd:.4f}"] if state.cost_usd else []
-    return " · ".join([*cost, *(f"{n:,} {kind}" for kind, n in sorted(state.failed.items()))])
+def _more(state: "Progress", pace: _Pace) -> str:
+    """Rates, how much of the prompts was cached, cost so far and at the end, failures by class."""
+    parts, usage = [f"{pace.rate:,.0f}/s"], state.usage
+    if usage.prompt:
+        parts.append(f"{pace.tokens:,.0f} tokens/s")
+    if usage.cached:
+        parts.append(f"{usage.cached / usage.prompt:.0%} cached")
+    if state.cost_usd:
+        parts.append(f"${state.cost_usd:.4f}{_at_the_end(state)}")
+    return " · ".join([*parts, *(f"{n:,} {kind}" for kind, n in sorted(state.failed.items()))])
+
+
+def _at_the_end(state: "Progress") -> str:
+    """The cost of all, if the rest costs what was asked so far did."""
+    if state.total is None or not state.asked or state.done >= state.total:
+        return ""
+    return f" of about ${state.cost_usd * (1 + (state.total - state.done) / state.asked):.4f}"

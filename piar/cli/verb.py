@@ -10,8 +10,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -174,7 +175,7 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
     """Run a verb, print its answer on stdout and anything else on stderr; returns the exit code."""
     token = _asked.set(options)
     try:
-        with redirect_stdout(sys.stderr):  # a library that prints must not spoil the answer
+        with redirect_stdout(sys.stderr), _notes():  # a library that prints must not spoil the answer
             answer = action()
         show(answer, as_json=options.as_json)
         return answer.exit_code
@@ -194,6 +195,21 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
         return complain(PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", "Check it."))
     finally:
         _asked.reset(token)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """What the library warns of, as one line for people instead of a place in the source."""
+
+    def tell(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+        messages().print(f"note  {message}", style="yellow")
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def show(answer: Answer, *, as_json: bool) -> None:

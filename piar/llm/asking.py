@@ -128,14 +128,22 @@ class Asker:
             answer = await self._ask(case)
             failure = examine(request, answer)
             if failure is not None and failure.kind == "malformed":
-                case.repair(answer.text, failure.message)
-                answer = await self._ask(case)
-                failure = examine(request, answer)
+                answer, failure = await self._repair(case, answer, failure)
         except Failed as failed:
             return self._completion(case, None, Failure(failed.kind, failed.message))
         except Halted as halted:
             return self._completion(case, None, halted.failure)
         return self._completion(case, answer, failure)
+
+    async def _repair(self, case: Case, answer: Answer, failure: Failure) -> tuple[Answer, Failure | None]:
+        """Ask once more for a readable answer; if even that fails, the first one was malformed."""
+        first = case.request
+        case.repair(answer.text, failure.message)
+        try:
+            again = await self._ask(case)
+        except Failed as failed:
+            return answer, Failure("malformed", f"{failure.message}; asked again: {failed.message}")
+        return again, examine(first, again)
 
     async def _ask(self, case: Case) -> Answer:
         """Send until an answer comes. Raises `Failed` when trying again is no use, and `Halted`."""
@@ -217,7 +225,7 @@ class Asker:
         """Say aloud, once each, what the endpoint passed over in silence."""
         if request.grades and "logprobs" in body and not answer.tokens:
             self._say("no logprobs", f"{self.model} sends no logprobs: its verdicts carry no probabilities.")
-        if "response_format" in body and not answer.text.lstrip().startswith("{"):
+        if "response_format" in body and _is_plain(request, answer.text):
             self._say("no schema", f"{self.model} ignores the JSON schema; its text is read as the trace format.")
         if answer.model and answer.model != self.name and not answer.model.startswith(self.name):
             self._say("other model", f"{self.model} was asked for, {answer.model!r} says that it answered.")
@@ -257,6 +265,11 @@ def examine(request: Request, answer: Answer) -> Failure | None:
     if answer.finish == "length":
         return Failure("truncated", f"the answer reached {request.max_tokens} tokens and was cut off: {reason}")
     return Failure("malformed", reason)
+
+
+def _is_plain(request: Request, text: str) -> bool:
+    """Whether an answer can be read, and not because it follows the schema."""
+    return not text.lstrip().startswith("{") and request.check is not None and request.check(text) is None
 
 
 def failure_kind(status: int, message: str) -> FailureClass:

@@ -179,17 +179,20 @@ def unfollowed(prompt: str, grades: Sequence[str], fields: Sequence[str]) -> lis
 
 
 def _read_messages(request: Request) -> tuple[str, dict[str, Any] | None]:
-    """The text that samples share, and the JSON object to judge: the last message, or the end of it."""
-    if not request.messages:
-        return "", None
-    *shared, last = request.messages
-    prompt = "\n\n".join(message.content for message in shared)
-    data = _json_object(last.content)
-    if data is None:
-        at = last.content.rfind("\n{")
-        data = _json_object(last.content[at:]) if at >= 0 else None
-        prompt = f"{prompt}\n\n{last.content[:at]}" if data is not None else prompt
-    return prompt, data
+    """The text that samples share, and the JSON object to judge: the last message of the user's that holds one.
+
+    After it there may be an answer that could not be read, and the words that ask for another.
+    """
+    for place, message in reversed(list(enumerate(request.messages))):
+        if message.role != "user":
+            continue
+        shared = [earlier.content for earlier in request.messages[:place]]
+        if (data := _json_object(message.content)) is not None:
+            return "\n\n".join(shared), data
+        at = message.content.rfind("\n{")
+        if at >= 0 and (data := _json_object(message.content[at:])) is not None:
+            return "\n\n".join([*shared, message.content[:at]]), data
+    return "", None
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
