@@ -5,12 +5,12 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.endpoints import Check, models
 from piar.folder import CONFIG, INSTRUCTION, STORE, TASK
 from store.errors import PiarError
 
@@ -23,24 +23,20 @@ EXTRAS = {
     "teacher": ("openai", 'for `[teacher] model = "openai:NAME"`'),
     "review": ("label_studio_sdk", "for `piar review push` and `pull`"),
     "train": ("torch", "for `piar train`"),
+    "ray": ("ray", "for `piar.llm.ray_data` on a cluster"),
     "vllm": ("vllm", 'for `[teacher] model = "vllm:PATH"`; needs an environment without the others'),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at. `detail` says what was found, or how to mend it."""
+def diagnose(folder: Path, overrides: Sequence[str] = (), *, ask: bool = False) -> list[Check]:
+    """Everything that can be checked here; project checks only where `folder` is a project.
 
-    name: str
-    ok: bool
-    detail: str
-
-
-def diagnose(folder: Path, overrides: Sequence[str] = ()) -> list[Check]:
-    """Everything that can be checked here; project checks only where `folder` is a project."""
+    Args:
+        ask: send each endpoint one tiny question.
+    """
     checks = [_python(), _one_folder(), *_core(), *_extras()]
     if (folder / CONFIG).exists():
-        checks += [*_project(folder, overrides), _disk(folder)]
+        checks += [*_project(folder, overrides, ask), _disk(folder)]
     return checks
 
 
@@ -83,21 +79,22 @@ def _disk(folder: Path) -> Check:
     return Check("disk", writable and free > 0.5, f"{free:.1f} GB free" + ("" if writable else ", but not writable"))
 
 
-def _project(folder: Path, overrides: Sequence[str]) -> Iterator[Check]:
-    """Configuration, task, instruction and store, until the first that the next ones cannot do without."""
+def _project(folder: Path, overrides: Sequence[str], ask: bool) -> Iterator[Check]:
+    """Configuration, task, instruction, store and models, until the first that the next ones cannot do without."""
     from piar.config import load
     from piar.instruction_file import parse
     from store.db import Store
     from store.task import load_task
 
     try:
-        load(folder, overrides)
+        config = load(folder, overrides)
         yield Check("piar.toml", True, "every key is known")
         task = load_task(folder / TASK)
         yield Check("task.toml", True, f"{task.name}: {', '.join(task.fields)} → {', '.join(task.symbols)}")
         instruction = parse((folder / INSTRUCTION).read_text(encoding="utf-8"), task)
         yield Check("instruction.md", True, f"{len(instruction.rules)} rules, {instruction.id}")
         yield Check("store", True, _contents(Store.open(folder / STORE, task)))
+        yield from models({"teacher": config.teacher, "reviser": config.reviser}, task, config.privacy, ask=ask)
     except PiarError as error:
         yield Check("project", False, f"{error.message} {error.fix}".strip())
     except FileNotFoundError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mining import Explanation, MineReport
     from piar.acceptance import Decision
     from piar.check import Checked
-    from piar.doctor import Check
+    from piar.endpoints import Check
     from piar.evolve import EvolveReport
     from piar.export import What
     from piar.forecast import Forecast, Receipt

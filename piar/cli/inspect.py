@@ -81,13 +81,19 @@ def sql(
     return Answer(document, as_csv(frame) if csv else table(frame.columns, frame.head(100).rows(), frame.height - 100))
 
 
-def doctor() -> Answer:
+def doctor(
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask each endpoint one tiny question: does it take schemas and logprobs?")
+    ] = False,
+) -> Answer:
     """Check the environment, the project, its endpoints and keys (by name, never by value).
+
+    Endpoints are asked which models they serve, which costs nothing; with `--ask` one short question as well.
 
     Example: `piar doctor -C demo`
     """
     from piar.cli.views import checks
     from piar.doctor import diagnose
 
-    found = diagnose(asked().folder, asked().overrides)
+    found = diagnose(asked().folder, asked().overrides, ask=ask)
     return Answer({"checks": found}, checks(found), 0 if all(check.ok for check in found) else 1)

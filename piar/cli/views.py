@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from piar.doctor import Check
+from piar.endpoints import Check
 
 if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt

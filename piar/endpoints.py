@@ -1,0 +1,129 @@
+"""Can the models that a project names be asked? Keys by name, endpoints, model lists, and what an endpoint can do."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import Request as Call
+from urllib.request import urlopen
+
+from piar.llm.connect import OPENAI_KEY, OPENAI_URL, ModelSettings, endpoint_key, is_local
+from piar.llm.privacy import PrivacySettings, disclosure
+from store.errors import PiarError
+
+if TYPE_CHECKING:
+    from store.task import Task
+
+SECONDS = 5.0  # how long an endpoint may take to list its models
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. `detail` says what was found, or how to mend it."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def models(
+    named: dict[str, ModelSettings], task: "Task", privacy: PrivacySettings, *, ask: bool = False
+) -> Iterator[Check]:
+    """Check each model, and whether the project works without a network.
+
+    Args:
+        named: role -> model, e.g. `teacher`.
+        ask: send each endpoint one tiny question, to see what it answers with.
+    """
+    for role, model in named.items():
+        try:
+            yield from _CHECKS[model.backend](role, model)
+            disclosure(task, model, privacy)
+            if ask and model.backend == "openai":
+                yield _answers(role, model, task)
+        except PiarError as error:
+            yield Check(role, False, f"{error.message} {error.fix}".strip())
+    away = [f"{role} ({model.model} at {model.host})" for role, model in named.items() if not is_local(model.host)]
+    needs = f"needs a network: {', '.join(away)}" if away else "works without a network: every model runs here"
+    yield Check("offline", True, needs)
+
+
+def _rulebook(role: str, model: ModelSettings) -> Iterator[Check]:
+    yield Check(role, True, "rulebook: offline, no key, no cost")
+
+
+def _folder(role: str, model: ModelSettings) -> Iterator[Check]:
+    place = Path(model.name)
+    found = (place / "config.json").exists()
+    looks_local = place.is_absolute() or place.exists() or model.name.startswith(".")
+    missing = "no model folder there" if looks_local else "no folder of that name: it would be fetched from the hub"
+    yield Check(role, found or not looks_local, f"{model.model}: {'a model folder' if found else missing}")
+
+
+def _endpoint(role: str, model: ModelSettings) -> Iterator[Check]:
+    key = endpoint_key(model)  # raises, naming the variable
+    variable = model.api_key_env or ("" if model.base_url else OPENAI_KEY)
+    said = f"the key is in {variable}" if variable else "no key is sent: api_key_env is empty"
+    url = model.base_url or OPENAI_URL
+    try:
+        listed = _listed(url, key)
+    except HTTPError as error:
+        known = {401: "the key is refused", 403: "the key may not list models", 404: "it lists no models"}
+        yield Check(
+            role, error.code == 404, f"{url} answers {error.code}: {known.get(error.code, 'see its log')}; {said}"
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        yield Check(role, False, f"{url} does not answer: {reason}{_hint(url)}")
+    else:
+        there = not listed or model.name in listed
+        some = ", ".join(listed[:SHOWN]) + (", …" if len(listed) > SHOWN else "")
+        detail = (
+            f"{model.name} at {url}; {said}" if there else f"{url} serves no {model.name!r}, but {some}{_hint(url)}"
+        )
+        yield Check(role, there, detail)
+
+
+def _listed(url: str, key: str) -> list[str]:
+    """Names of the models that an endpoint serves."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with urlopen(Call(f"{url}/models", headers=headers), timeout=SECONDS) as reply:
+        data = json.loads(reply.read(2**22))
+    rows: Any = data.get("data") if isinstance(data, dict) else None
+    return [str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row] if isinstance(rows, list) else []
+
+
+def _hint(url: str) -> str:
+    if ":11434" in url:
+        return "; Ollama: `ollama serve`, then `ollama pull NAME`, and base_url ends in /v1"
+    if is_local(ModelSettings(model="openai:x", base_url=url).host):
+        return "; vLLM: `vllm serve NAME --served-model-name NAME`, and base_url ends in /v1"
+    return ""
+
+
+def _answers(role: str, model: ModelSettings, task: "Task") -> Check:
+    """Ask one tiny question, with a schema and log-probabilities, and say what came back."""
+    from piar.llm.base import Message, Request
+    from piar.llm.connect import connect
+    from store.trace import parse_trace, trace_schema
+
+    words = f"Answer with a JSON object whose grade and verdict are {task.symbols[0]} and whose other values are empty."
+    sample = json.dumps(dict.fromkeys(task.fields, "test"))
+    request = Request(
+        "doctor", (Message("system", words), Message("user", sample)), task.symbols, trace_schema(task),
+        max_tokens=model.max_tokens, check=lambda text: parse_trace(text, task).reason,
+    )  # fmt: skip
+    notices: list[str] = []
+    client = connect(model.model_copy(update={"attempts": 1, "patience": SECONDS}), notices.append)
+    [done] = client.generate([request])
+    if done.failure and done.failure.kind != "malformed":
+        return Check(f"{role} answers", False, f"{done.failure.kind}: {done.failure.message}")
+    read = "an answer that cannot be read" if done.failure else f"a readable answer in {done.seconds:.1f} s"
+    can = "JSON by schema and log-probabilities" if not notices and done.probs else "not everything asked for"
+    return Check(f"{role} answers", done.failure is None, "; ".join([read, can, *notices]))
+
+
+_CHECKS = {"rulebook": _rulebook, "openai": _endpoint, "hf": _folder, "vllm": _folder}
