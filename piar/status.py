@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from store.db import Store
     from store.types import Instruction
 
+FIRST_GAIN = 0.25  # a first search is proposed once the holdout can show this much
+FEWEST_GROUPS = 5  # groups nobody has graded, from which on it is worth asking people for more
+
 
 @dataclass(frozen=True, slots=True)
 class Stale:
@@ -49,6 +52,7 @@ class _State:
         unscored: labelled test rows without a verdict under the present instruction.
         last: verb -> when it was last done.
         cut_off: a search that did not end, or None.
+        lacking: why a first search could show nothing yet while rows wait that people could grade, or None.
     """
 
     samples: int
@@ -60,6 +64,7 @@ class _State:
     last: dict[str, Any]
     cut_off: str | None
     proposal: bool
+    lacking: str | None
 
 
 def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, proposal: bool) -> Status:
@@ -109,7 +114,32 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
     free = 0.0 if teacher.host is None else None
     price = free if row[4] is None else float(row[4])
     found = str(cut_off.item()) if cut_off.height else None
-    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal)
+    lacking = _lacking(store) if row[1] else None
+    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking)
+
+
+def _lacking(store: "Store") -> str | None:
+    """What a search lacks to show a gain of `FIRST_GAIN`, in words; None when it lacks nothing, or nothing waits."""
+    from piar.promotion import PromotionSettings, power
+
+    waiting = store.frame(
+        "select 1 from samples group by group_key having bool_and(split = 'pool') and "
+        "not bool_or(sample_id in (select sample_id from truth))"
+    )
+    if waiting.height < FEWEST_GROUPS:
+        return None
+    rows = store.frame(
+        "select split, group_key from samples join truth using (sample_id) where split in ('train', 'dev', 'holdout')"
+    ).rows()
+    groups = {split: [g for s, g in rows if s == split] for split in ("train", "dev", "holdout")}
+    thin = [split for split, found in groups.items() if len(set(found)) < 2]
+    if thin:
+        return f"fewer than two labelled groups in {' and '.join(thin)}"
+    found = power(groups["holdout"], PromotionSettings().alpha)
+    if found.detectable is not None and found.detectable <= FIRST_GAIN:
+        return None
+    shown = "nothing" if found.detectable is None else f"no gain below {100 * found.detectable:.0f} points"
+    return f"{found.groups} labelled holdout groups can show {shown}; {100 * FIRST_GAIN:.0f} points are worth a search"
 
 
 # -- what is stale --------------------------------------------------------------------------------
@@ -162,8 +192,19 @@ def _go_on(state: _State) -> Iterator[Step]:
         yield Step("piar evolve", f"{state.cut_off} was cut off; it goes on where it was", cost_usd=None)
 
 
+def _ask_people(state: _State) -> Iterator[Step]:
+    if state.samples and not state.labelled:
+        yield Step(
+            "piar review export first.csv --batch first",
+            "nothing is labelled: rows of random groups, and some that differ most, for your people to grade; "
+            "`piar review import` brings them back (or push and pull, with Label Studio)",
+        )
+    elif state.lacking and "evolve" not in state.last:
+        yield Step("piar review export more.csv --batch more", state.lacking)
+
+
 def _evolve(state: _State) -> Iterator[Step]:
-    if state.labelled and "evolve" not in state.last and not state.cut_off:
+    if state.labelled and not state.lacking and "evolve" not in state.last and not state.cut_off:
         yield Step("piar evolve --dry-run", f"{state.labelled:,} labelled rows wait to teach the rules", cost_usd=None)
 
 
@@ -179,4 +220,4 @@ def _score(state: _State) -> Iterator[Step]:
         yield Step("piar score --split test", "how good it is on rows that nobody has used", state.unscored, cost)
 
 
-_NEXT: tuple[Callable[[_State], Iterator[Step]], ...] = (_import, _decide, _go_on, _evolve, _label, _score)
+_NEXT: tuple[Callable[[_State], Iterator[Step]], ...] = (_import, _decide, _go_on, _ask_people, _evolve, _label, _score)

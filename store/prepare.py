@@ -35,6 +35,7 @@ class ImportMapping(Settings):
         id: column of the owner's own id.
         inclusion: column of the probability with which a queue chose the row; such rows are not for holdout and test.
         source: name for where the rows come from; else the file's name.
+        grades: the grades of a task to be proposed, lowest first; needed only where nothing is graded yet.
     """
 
     fields: dict[str, str] = Field(default_factory=dict)
@@ -47,6 +48,7 @@ class ImportMapping(Settings):
     id: str | None = None
     inclusion: str | None = None
     source: str | None = None
+    grades: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,11 +72,13 @@ def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, n
     """
     found = guess(frame, mapping)
     graded = [*found.mapping.raters, *([found.mapping.gold] if found.mapping.gold else [])]
-    symbols = sorted({v for column in graded for v in (_values(frame[column]) or ())})
+    named = mapping.grades if mapping else ()
+    symbols = list(named) or sorted({v for column in graded for v in (_values(frame[column]) or ())})
     if not found.columns or len(symbols) < 2:
         raise UsageError(
             f"No {'text' if not found.columns else 'grade'} column was recognised among {', '.join(frame.columns)}.",
-            "Name the columns: --gold COLUMN, --map field=column, --group COLUMN.",
+            "Name the columns: --gold COLUMN, --map field=column, --group COLUMN; or, where nothing is graded yet, the "
+            "grades, lowest first: --grades 0,1,2.",
         )
     said = {column: field for field, column in (mapping.fields if mapping else {}).items()}
     fields = {column: said.get(column) or _field_name(column) for column in found.columns}
@@ -176,7 +178,7 @@ def _field_name(column: str) -> str:
 
 
 def _grades(symbols: list[str]) -> tuple[Grade, ...]:
-    """Numbers keep their value. Words are ordered by the alphabet: a person should put them in order."""
+    """Numbers keep their value, words their order: found in a file that is the alphabet's, to be mended by a person."""
     numbers = {symbol: float(symbol) for symbol in symbols if re.fullmatch(r"-?\d+(?:\.\d+)?", symbol)}
     if len(numbers) == len(symbols):
         by_value = {value: symbol.removesuffix(".0") for symbol, value in numbers.items()}

@@ -72,6 +72,19 @@ def budget(max_usd: float | None, max_calls: int | None) -> "Budget":
     return Budget(max_calls, max_usd)
 
 
+Grades = Annotated[
+    str | None,
+    typer.Option(
+        "--grades", metavar="0,1,2", help="Where nothing is graded yet: the grades, lowest first.",
+        rich_help_panel=_COLUMNS,
+    ),
+]  # fmt: skip
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def mapping(
     gold: str | None = None,
     raters: str | None = None,
@@ -82,6 +95,7 @@ def mapping(
     source: str | None = None,
     annotator: str | None = None,
     date: str | None = None,
+    grades: str | None = None,
 ) -> "ImportMapping":
     """The columns as a mapping; what is not named will be guessed.
 
@@ -97,7 +111,8 @@ def mapping(
     return ImportMapping(
         fields={name.strip(): column.strip() for name, _, column in pairs},
         gold=gold,
-        raters=tuple(name.strip() for name in (raters or "").split(",") if name.strip()),
+        raters=_listed(raters),
+        grades=_listed(grades),
         group=group,
         split=split,
         id=id,

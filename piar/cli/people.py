@@ -80,7 +80,7 @@ def pull(batch: BatchName = None) -> Answer:
     named = _batch(project, batch)
     with project.run("review-pull", {"batch": named.name}) as run_id, _server(project) as server:
         report = fetch(project.store, server, named, run_id, _progress("projects read"))
-    return Answer(_plain(report), _pulled(report))
+    return _answered(project, report)
 
 
 def status(batch: BatchName = None) -> Answer:
@@ -156,7 +156,7 @@ def import_(
     named = _batch(project, batch)
     with project.run("review-import", {"batch": named.name, "file": file.name}) as run_id:
         report = import_batch(project.store, named, file, annotator, run_id)
-    return Answer(_plain(report), _pulled(report))
+    return _answered(project, report)
 
 
 def _settings(project: "Project") -> "ReviewSettings":
@@ -222,6 +222,15 @@ def _progress(what: str) -> Any:
         messages().print(f"  {done:,} of {total:,} {what}")
 
     return say
+
+
+def _answered(project: "Project", report: "PullReport") -> Answer:
+    """What came back, and where the rows that waited in the pool have gone."""
+    from piar.review.first import settle_in
+
+    moved = settle_in(project.store, project.config.split, _settings(project).seed)
+    words = [f"splits: {', '.join(f'{split} {n:,}' for split, n in moved.items())} rows of the pool"] if moved else []
+    return Answer({**_plain(report), "splits": moved}, "\n".join([_pulled(report), *words]))
 
 
 def _pulled(report: "PullReport") -> str:

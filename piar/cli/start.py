@@ -10,6 +10,7 @@ from piar.cli.options import (
     DateColumn,
     Fields,
     Gold,
+    Grades,
     GroupColumn,
     IdColumn,
     Raters,
@@ -78,6 +79,7 @@ def init(
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
+    grades: Grades = None,
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty; what differs is kept as NAME.bak.")
@@ -85,14 +87,15 @@ def init(
 ) -> Answer:
     """Make a project folder: piar.toml, task.toml, instruction.md and the store.
 
-    Columns that you do not name are guessed, and the guess is shown.
+    Columns that you do not name are guessed, and the guess is shown. A file without any grade needs --grades;
+    `piar status` then says how to begin.
 
     Example: `piar init shoes --from ratings.csv --gold grade --group query`
     """
     from piar.cli.views import imported
     from piar.project import Project
 
-    columns = mapping(gold, raters, group, fields, split, id, source, annotator, date)
+    columns = mapping(gold, raters, group, fields, split, id, source, annotator, date, grades)
     project = Project.init(
         folder, from_=from_, example=example, pairs=pairs, guideline=guideline, mapping=columns, seed=seed, force=force
     )

@@ -85,7 +85,8 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
     if found.proposed:
         pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades names and meanings"))
     pairs += _guideline(guideline) if guideline else []
-    pairs.append(("next", f"piar evolve -C {folder}"))
+    verb = "evolve" if report.labels or report.known else "status"
+    pairs.append(("next", f"piar {verb} -C {folder}"))
     return facts(pairs)
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import polars as pl
 
+from piar.review.first import first_rows, starting
 from piar.review.settings import ReviewSettings
 from store.db import Store, now
 from store.errors import PiarError, UsageError
@@ -145,9 +146,13 @@ _FREE = """s.split not in ('dev', 'holdout', 'test') and s.origin = 'import'
 def _rows(store: Store, answers: int, settings: ReviewSettings, name: str) -> list[_Pick]:
     """Random rows first (they are the honest part), then the queue by rank; without a queue, random rows alone.
 
-    Closed splits are never queued.
+    Closed splits are never queued. At a project's beginning, see `piar.review.first`.
     """
     unique = max(1, round(answers / (1 + settings.overlap)))
+    if starting(store):
+        at_random, diverse = first_rows(store, unique, seed_of(settings.seed, name, "first"))
+        if at_random:
+            return [_Pick(i, "random", "", p) for i, p in at_random] + [_Pick(i, "queue", "diverse") for i in diverse]
     free = store.frame(f"select s.sample_id from samples s where {_FREE} order by s.sample_id")["sample_id"].to_list()
     queue = store.frame(f"select s.sample_id, s.reason, s.inclusion from label_queue s where {_FREE} order by s.rank")
     wanted = min(len(free), unique if queue.is_empty() else round(unique * settings.random))

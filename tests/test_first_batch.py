@@ -1,0 +1,123 @@
+"""Starting without gold: a file nobody has graded becomes a project that can search, through people's answers alone."""
+
+import csv
+import json
+
+import pytest
+
+from piar.cli import main
+from piar.project import Project
+from piar.review.batch import compose
+from piar.review.first import ROWS_A_GROUP, first_rows, settle_in
+from piar.review.settings import ReviewSettings
+from store.errors import UsageError
+from store.prepare import ImportMapping
+from store.splits import SplitSettings
+
+PEOPLE = ("ann@example.com", "bob@example.com")
+QUERIES = [f"{a} {b}" for a in ("red", "blue", "old", "tiny") for b in ("lamp", "desk", "shoe", "bag", "pen", "mug")]
+
+
+def ungraded(folder, per_query=9):
+    file = folder / "pairs.csv"
+    with file.open("w", newline="") as out:
+        sheet = csv.writer(out)
+        sheet.writerow(["query", "title"])
+        sheet.writerows(
+            [q, f"{w} {n}{q[:2]} {q if n % 3 else 'thing'}"]
+            for q in QUERIES
+            for n, w in zip(range(per_query), ["fine", "new", "spare"] * 9, strict=False)
+        )
+    return file
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project.init(tmp_path / "p", from_=ungraded(tmp_path), mapping=ImportMapping(grades=("no", "maybe", "yes")))
+
+
+def grade(row):
+    return "no" if "spare" in row["title"] else "yes" if row["query"] in row["title"] else "maybe"
+
+
+def test_an_ungraded_file_needs_its_grades_named(tmp_path):
+    with pytest.raises(UsageError, match="No grade column") as caught:
+        Project.init(tmp_path / "p", from_=ungraded(tmp_path))
+    assert "--grades" in caught.value.fix
+
+
+def test_grades_keep_the_order_in_which_they_are_named(project):
+    assert project.task.symbols == ("no", "maybe", "yes")
+    assert dict(project.status().holds["samples"]) == {"pool": len(QUERIES) * 9}
+    assert project.status().next[0].command.startswith("piar review export")
+
+
+def test_a_first_batch_is_a_few_rows_of_many_random_groups_and_some_that_differ_most(project):
+    at_random, diverse = first_rows(project.store, 60, 0)
+    assert first_rows(project.store, 60, 0) == (at_random, diverse)
+    groups = dict(project.sql("select sample_id, group_key from samples").rows())
+    drawn = [groups[i] for i, _ in at_random]
+    assert max(drawn.count(g) for g in drawn) <= ROWS_A_GROUP
+    assert len(at_random) + len(diverse) == 60
+    assert not set(drawn) & {groups[i] for i in diverse}
+    assert len({groups[i] for i in diverse}) > 5
+    chance = len(set(drawn)) / len(QUERIES) * ROWS_A_GROUP / 9
+    assert all(p == pytest.approx(chance) for _, p in at_random)
+
+
+def test_answers_bring_random_rows_into_every_split_and_diverse_ones_into_train_alone(project):
+    batch = compose(project.store, "b1", ReviewSettings(annotators=PEOPLE, hours=0.4), "run")
+    diverse = {a.sample_id for a in batch.assignments if a.role == "queue"}
+    answer(project, batch, "b1")
+    moved = settle_in(project.store, SplitSettings(), 0)
+    assert moved["train"] > 0 < moved["holdout"]
+    assert settle_in(project.store, SplitSettings(), 0) == {}
+    for sample, split, group in project.sql("select sample_id, split, group_key from samples").rows():
+        if sample in diverse:
+            assert split == "train"
+        assert split == "pool" or group
+    splits = project.sql(
+        "select group_key from samples where split <> 'pool' group by all having count(distinct split) > 1"
+    )
+    assert splits.is_empty()
+    before = dict(project.sql("select group_key, max(split) from samples where split <> 'pool' group by all").rows())
+    again = compose(project.store, "b2", ReviewSettings(annotators=PEOPLE, hours=0.3), "run")
+    answer(project, again, "b2")
+    settle_in(project.store, SplitSettings(), 0)
+    after = dict(project.sql("select group_key, max(split) from samples where split <> 'pool' group by all").rows())
+    assert before.items() <= after.items()
+    assert len(after) > len(before)
+
+
+def answer(project, batch, name):
+    from store.types import Label
+
+    rows = {r["sample_id"]: r for r in project.sql("select sample_id, query, title from samples").rows(named=True)}
+    project.store.add_labels(
+        [Label(a.sample_id, "human", a.annotator, grade(rows[a.sample_id]), batch=name) for a in batch.assignments], "r"
+    )
+
+
+def test_from_an_ungraded_file_to_a_search_by_the_command_line(tmp_path, capsys, monkeypatch):
+    folder = str(tmp_path / "p")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", folder, "--from", str(ungraded(tmp_path)), "--grades", "no,maybe,yes"]) == 0
+    (tmp_path / "p" / "piar.toml").write_text('[review]\nannotators = ["ann@example.com"]\nchecks = 0.0\n')
+    assert main(["review", "export", str(tmp_path / "first.csv"), "--batch", "first", "-C", folder]) == 0
+    sheet = tmp_path / "first-ann.csv"
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with sheet.open("w", encoding="utf-8-sig", newline="") as file:
+        filled = csv.DictWriter(file, rows[0].keys())
+        filled.writeheader()
+        filled.writerows({**row, "grade": grade(row)} for row in rows)
+    capsys.readouterr()
+    assert main(["review", "import", str(sheet), "--json", "-C", folder]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["splits"]) == {"train", "dev", "holdout", "test"}
+    assert main(["status", "--json", "-C", folder]) == 0
+    asked = [step["command"] for step in json.loads(capsys.readouterr().out)["next"]]
+    assert asked[0].startswith(("piar review export", "piar evolve"))
+    assert main(["evolve", "--rounds", "1", "--json", "-C", folder]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["holdout"]["groups"] > 2
