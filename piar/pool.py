@@ -1,16 +1,17 @@
 """Pools that never enter the store: Parquet in, Parquet out, rows in order, memory bounded.
 
-A file is judged in slices. Each slice has a small store of its own in a work folder beside the output, so
-that an answer is durable when it arrives; a run that was cut short goes on at the slice it was in, asking only
-what it does not have. The output appears when it is whole; a file whose output is there is skipped.
+A file is judged in slices; the output appears when it is whole, and a file whose output is there is skipped. Each
+slice of a teacher has a small store of its own in a work folder beside the output, so that an answer is durable when
+it arrives: a run that was cut short goes on at the slice it was in, asking only what it does not have. A student
+judges a file that was cut short again. Files are dealt to processes by number, one process a device.
 """
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,22 +24,38 @@ from piar.votes import count, rounds
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
-from store.ids import sample_id
+from store.ids import content_id, sample_id
 from store.journal import Journal
 from store.task import Task
 from store.types import Instruction, Sample, Usage, Verdict
+
+if TYPE_CHECKING:
+    from trainers.scoring import Student
 
 SLICE_ROWS = 20_000
 OUTPUT = pa.schema(
     [
         ("piar_grade", pa.string()),
         ("piar_probs", pa.list_(pa.float32())),
+        ("piar_expected", pa.float64()),
         ("piar_votes", pa.int32()),
         ("piar_rules", pa.list_(pa.string())),
         ("piar_evidence", pa.list_(pa.string())),
         ("piar_failure", pa.string()),
     ]
 )
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some rows of a file: their place among its slices, and how many rows come after them."""
+
+    number: int
+    samples: list[Sample]
+    rows_after: int
+
+
+JudgeSlice = Callable[[Slice], list[list[Verdict]]]  # the votes on each sample
 
 
 @dataclass
@@ -64,9 +81,8 @@ class PoolReport:
     tokens_cached: int = 0
     tokens_out: int = 0
 
-    def add(self, done: LabelReport, rows: int) -> None:
-        """Count a slice of this many rows."""
-        self.rows += rows
+    def add(self, done: LabelReport) -> None:
+        """Count what a slice was asked."""
         self.failed.update(done.failed)
         for name in ("asked", "cached", "labelled", "cost_usd", "tokens_in", "tokens_cached", "tokens_out"):
             setattr(self, name, getattr(self, name) + getattr(done, name))
@@ -109,33 +125,26 @@ class Pool:
             UsageError: no Parquet file, or one that lacks a field of the task.
             PiarError: the judge cannot be asked at all, or the budget is spent; what is paid for is kept.
         """
-        report = PoolReport(files=1)
-        if target.exists():
-            report.skipped = 1
-            return report
-        file, work = _open(source, self.task), target.with_name(f"{target.name}.work")
+        report, work = PoolReport(), target.with_name(f"{target.name}.work")
         first_votes = len(rounds(self.settings.votes, self.settings.sure)[0])
-        schema = file.schema_arrow
-        for column in OUTPUT:
-            schema = schema.append(column)
-        with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
-            for number, rows in enumerate(_slices(file, self.slice_rows)):
-                rows_after = file.metadata.num_rows - report.rows - rows.num_rows
 
-                def show(now: Progress, rows_after: int = rows_after) -> None:
-                    on_progress(report.with_slice(now, rows_after, first_votes))
+        def judge(now: Slice) -> list[list[Verdict]]:
+            def show(state: Progress) -> None:
+                on_progress(report.with_slice(state, now.rows_after, first_votes))
 
-                writer.write_table(self._judge(rows, work / f"{number:05}", report, show))
-            if report.failed["budget"]:
+            said = self._judge(now.samples, work / f"{now.number:05}", report, show)
+            if not now.rows_after and report.failed["budget"]:
                 raise PiarError(
                     f"The budget is spent: {report.failed['budget']:,} rows of {source.name} were not asked.",
                     "Run the same command with a larger --max-usd; what is answered is kept.",
                 )
-        shutil.rmtree(work)
+            return said
+
+        judge_file(source, target, self.task, judge, report, self.slice_rows)
+        shutil.rmtree(work, ignore_errors=True)
         return report
 
-    def _judge(self, rows: pa.Table, work: Path, report: PoolReport, show: OnProgress) -> pa.Table:
-        samples = list(_samples(rows, self.task))
+    def _judge(self, samples: list[Sample], work: Path, report: PoolReport, show: OnProgress) -> list[list[Verdict]]:
         said: dict[str, dict[int, Verdict]] = {sample.id: {} for sample in samples}
         work.mkdir(parents=True, exist_ok=True)
         journal = Journal(work / "journal")
@@ -147,8 +156,77 @@ class Pool:
             batch = Batch(self.instruction, samples, self.settings.votes, self.settings.sure)
             done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
-        report.add(done, len(samples))
-        return _with_verdicts(rows, [list(said[sample.id].values()) for sample in samples], self.task)
+        report.add(done)
+        return [list(said[sample.id].values()) for sample in samples]
+
+
+def score_files(
+    student: "Student", files: Sequence[Path], out: Path, *, name: str, trace: bool = False,
+    shard: tuple[int, int] = (0, 1), slice_rows: int = SLICE_ROWS, on_progress: OnProgress = lambda progress: None,
+) -> PoolReport:  # fmt: skip
+    """Let a student judge every row of Parquet files; each gets a file of the same name in `out`.
+
+    Args:
+        name: of the judge, `student:PATH`.
+        trace: also write the answer that follows the grade.
+        shard: (i, n): every n-th file from the i-th on, in the order of their names.
+        on_progress: told after each slice how far a file is.
+
+    Raises:
+        UsageError: two files of one name, no such share, or a file that does not fit the student's task.
+    """
+    ordered, (part, parts) = sorted(files), shard
+    twice = [name for name, n in Counter(path.name for path in ordered).items() if n > 1]
+    if twice:
+        raise UsageError(f"Two files are called {twice[0]}.", "Score their folders apart, each with its own -o.")
+    if not 0 <= part < parts:
+        raise UsageError(f"There is no share {part}/{parts}.", f"Count from 0/{parts} to {parts - 1}/{parts}.")
+
+    def judge(now: Slice) -> list[list[Verdict]]:
+        said = student_verdicts(student, name, now.samples, trace=trace)
+        done = now.number * slice_rows + len(said)
+        on_progress(Progress(done, done + now.rows_after, 0.0, {}))
+        report.asked += len(said)
+        report.labelled += len(said)
+        return [[verdict] for verdict in said]
+
+    report = PoolReport()
+    for source in ordered[part::parts]:
+        judge_file(source, out / source.name, student.task, judge, report, slice_rows)
+    return report
+
+
+def student_verdicts(student: "Student", name: str, samples: Sequence[Sample], *, trace: bool = False) -> list[Verdict]:
+    """What a student says of samples."""
+    found = student.score([sample.fields for sample in samples], trace=trace)
+    return [
+        Verdict(content_id(name, sample.id), sample.id, name, "", 0, said.grade, tuple(said.probs),
+                said.trace.trace if said.trace else None)
+        for sample, said in zip(samples, found, strict=True)
+    ]  # fmt: skip
+
+
+def judge_file(source: Path, target: Path, task: Task, judge: JudgeSlice, report: PoolReport, slice_rows: int) -> None:
+    """Write `source` with the judge's verdicts beside its columns, unless `target` is there.
+
+    Raises:
+        UsageError: no Parquet file, or one that lacks a field of the task.
+    """
+    report.files += 1
+    if target.exists():
+        report.skipped += 1
+        return
+    file = _open(source, task)
+    rows_after = file.metadata.num_rows
+    schema = file.schema_arrow
+    for column in OUTPUT:
+        schema = schema.append(column)
+    with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
+        for number, rows in enumerate(_slices(file, slice_rows)):
+            rows_after -= rows.num_rows
+            said = judge(Slice(number, list(_samples(rows, task)), rows_after))
+            writer.write_table(_with_verdicts(rows, said, task))
+            report.rows += rows.num_rows
 
 
 def _open(source: Path, task: Task) -> pq.ParquetFile:
@@ -189,6 +267,7 @@ def _text(value: Any) -> str:
 
 def _with_verdicts(rows: pa.Table, votes: list[list[Verdict]], task: Task) -> pa.Table:
     """The rows with what their votes come to; reasons are those of the first vote for the grade."""
+    worth = [grade.value for grade in task.grades]
     tallies = [count(said, task.symbols) for said in votes]
     first = [
         next((v for v in said if v.grade == tally.grade), said[0]) for said, tally in zip(votes, tallies, strict=True)
@@ -196,6 +275,7 @@ def _with_verdicts(rows: pa.Table, votes: list[list[Verdict]], task: Task) -> pa
     values: list[list[Any]] = [
         [tally.grade for tally in tallies],
         [tally.probs if tally.told else None for tally in tallies],
+        [sum(p * w for p, w in zip(tally.probs, worth, strict=True)) if tally.told else None for tally in tallies],
         [len(said) for said in votes],
         [verdict.trace and verdict.trace.rules for verdict in first],
         [verdict.trace and verdict.trace.evidence for verdict in first],

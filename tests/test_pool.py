@@ -5,7 +5,7 @@ import pytest
 from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
-from piar.pool import Pool
+from piar.pool import Pool, score_files
 from store.errors import PiarError, UsageError
 from tests.test_label import INSTRUCTION, TASK, Scripted
 
@@ -89,3 +89,61 @@ def test_what_is_no_parquet_is_explained(tmp_path):
     (tmp_path / "in.parquet").write_text("a,b")
     with pytest.raises(UsageError, match="Parquet"):
         pool(Scripted()).label(tmp_path / "in.parquet", tmp_path / "out.parquet")
+
+
+def taught(tmp_path):
+    """A student of random weights in a folder."""
+    from tests.shards_fixture import TASK as SHOP
+    from trainers.checkpoint import StudentCard, save
+    from trainers.model import tiny_model, tiny_tokenizer
+
+    words = tiny_tokenizer(["red lamp"], SHOP.symbols, 300)
+    lm = tiny_model(len(words), hidden=64, layers=1)
+    return save(tmp_path / "student", lm, words, StudentCard(task=SHOP))
+
+
+def test_a_student_grades_files_file_by_file(tmp_path):
+    from trainers.scoring import Student
+
+    student, out = Student.load(taught(tmp_path)), tmp_path / "out"
+    files = [pool_file(tmp_path / f"{name}.parquet", 25) for name in "cab"]
+    first = score_files(student, files, out, name="student:s", slice_rows=10, shard=(0, 2))
+    assert (first.files, first.rows, first.skipped) == (2, 50, 0)
+    assert sorted(path.name for path in out.iterdir()) == ["a.parquet", "c.parquet"]
+    kept = (out / "a.parquet").stat().st_mtime_ns
+    rest = score_files(student, files, out, name="student:s", slice_rows=10)
+    assert (rest.files, rest.rows, rest.skipped) == (3, 25, 2)
+    assert (out / "a.parquet").stat().st_mtime_ns == kept
+    rows = pq.read_table(out / "b.parquet").to_pydict()
+    assert rows["row"] == list(range(25))
+    said = student.score([{"query": q, "title": t} for q, t in zip(rows["query"], rows["title"], strict=True)])
+    assert rows["piar_grade"] == [one.grade for one in said]
+    assert rows["piar_expected"] == pytest.approx([one.expected for one in said], abs=1e-5)
+    assert rows["piar_evidence"] == [None] * 25
+
+
+def test_a_students_file_that_was_cut_short_is_graded_again(tmp_path):
+    from trainers.scoring import Student
+
+    student, out = Student.load(taught(tmp_path)), tmp_path / "out"
+    files = [pool_file(tmp_path / "a.parquet", 25)]
+
+    def stops(progress):
+        if progress.done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_files(student, files, out, name="student:s", slice_rows=10, on_progress=stops)
+    assert list(out.iterdir()) == []
+    assert score_files(student, files, out, name="student:s", slice_rows=10, trace=True).rows == 25
+
+
+def test_shares_and_names_that_make_no_sense_are_explained(tmp_path):
+    from trainers.scoring import Student
+
+    student = Student.load(taught(tmp_path))
+    twins = [pool_file(tmp_path / "a.parquet", 3), tmp_path / "other" / "a.parquet"]
+    with pytest.raises(UsageError, match=r"Two files are called a\.parquet"):
+        score_files(student, twins, tmp_path / "out", name="student:s")
+    with pytest.raises(UsageError, match="no share 2/2"):
+        score_files(student, twins[:1], tmp_path / "out", name="student:s", shard=(2, 2))

@@ -9,7 +9,7 @@ import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.progress import meter
-from piar.cli.verb import Answer, Panel, open_project, plain, verb
+from piar.cli.verb import Answer, Panel, asked, open_project, plain, verb
 from piar.cli.views import facts, forecast_view, receipt_lines, score_view
 from store.errors import UsageError
 from store.types import Split
@@ -190,16 +190,31 @@ def score(
         str | None,
         typer.Option("--against", metavar="ID", help="An instruction or another judge: adds what is gained over it."),
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="FILES", help="Parquet files for a student to judge, e.g. 'logs/*.parquet'."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where a pool's grades go.")] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Only every N-th file from the I-th: one process a GPU.")
+    ] = "0/1",
+    trace: Annotated[bool, typer.Option("--trace", help="With --pool: write rules and evidence too.")] = False,
     dry_run: DryRun = False,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
 ) -> Answer:
-    """Measure a judge against truth: gold, and the raters' majority beside it.
+    """Measure a judge against truth, or let a student grade files that never enter the store.
 
-    Every figure has a 95 % interval by group. What the judge has not said yet is asked first.
+    Every figure has a 95 % interval by group. What the judge has not said yet is asked first. A file whose grades
+    are in DIR already is skipped.
 
     Example: `piar score --split test --against 55732387b917`
+
+    Example: `CUDA_VISIBLE_DEVICES=1 piar score --judge student:students/sft/final --pool 'logs/*.parquet' -o graded
+    --shard 1/4`
     """
+    if pool is not None:
+        return _score_pool(judge, pool, out, shard, trace)
     project = open_project()
     if dry_run:
         return _forecast(project, f"split = '{split}'", instruction=instruction, votes=1)
@@ -221,3 +236,32 @@ def score(
     if scored.gained:
         document |= {"gain": scored.gained.gain, "gain_majority": scored.gained.majority}
     return Answer(document, score_view(scored, receipt))
+
+
+def _score_pool(judge: str, pool: str, out: Path | None, shard: str, trace: bool) -> Answer:
+    kind, _, path = judge.partition(":")
+    if kind != "student" or not path:
+        raise UsageError(
+            "Only a student judges a pool here.", "Pass --judge student:PATH; teachers: `piar label POOL`."
+        )
+    if out is None:
+        raise UsageError("A pool needs a folder for its grades.", "Add -o DIR.")
+    part, _, parts = shard.partition("/")
+    if not (part.isdecimal() and parts.isdecimal()):
+        raise UsageError(f"--shard {shard!r} is not I/N.", "Pass for example --shard 0/4.")
+    root = Path(pool).anchor
+    files = list(Path(root).glob(str(Path(pool).relative_to(root))))
+    if not files:
+        raise UsageError(f"No file matches {pool!r}.", "Quote the pattern, and pass Parquet files.")
+    from piar.pool import score_files
+    from trainers.scoring import Student
+
+    student = Student.load(asked().folder / path)
+    with meter("judging") as show:
+        report = score_files(
+            student, files, out, name=judge, trace=trace, shard=(int(part), int(parts)), on_progress=show
+        )
+    skipped = f"; {report.skipped:,} were there already" if report.skipped else ""
+    return Answer(
+        plain(report), facts([("graded", f"{report.rows:,} rows of {report.files:,} files, in {out}{skipped}")])
+    )
