@@ -95,7 +95,7 @@ def taught(tmp_path):
     """A student of random weights in a folder."""
     from tests.shards_fixture import TASK as SHOP
     from trainers.checkpoint import StudentCard, save
-    from trainers.model import tiny_model, tiny_tokenizer
+    from trainers.tiny import tiny_model, tiny_tokenizer
 
     words = tiny_tokenizer(["red lamp"], SHOP.symbols, 300)
     lm = tiny_model(len(words), hidden=64, layers=1)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from trainers import layout
 from trainers.head import over_rows, read_labels
 from trainers.layout import Item, pack, repeated
-from trainers.model import Policy, parity_gap, tiny_model, wrap
+from trainers.model import Policy, parity_gap, wrap
 from trainers.rollout import generate
+from trainers.tiny import tiny_model
 
 VOCAB = 60
 GRADES = torch.tensor([3, 4, 5])

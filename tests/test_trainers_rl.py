@@ -20,8 +20,9 @@ from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentS
 from trainers.export import export_classifier
 from trainers.layout import Labels
 from trainers.loop import Run
-from trainers.model import completion_ids, tiny_tokenizer
+from trainers.model import completion_ids
 from trainers.scoring import Student
+from trainers.tiny import tiny_tokenizer
 from trainers.watch import Watch, long_tail, tail_figures
 
 ROOT = Path(__file__).parent.parent
@@ -235,7 +236,7 @@ def test_on_policy_steps_run(shards, taught, tmp_path):
 def test_a_teacher_with_another_vocabulary_is_refused(shards, taught, tmp_path):
     settings = SftSettings(steps=1, batch_size=4)
     other = sft.train(
-        shards, tmp_path / "other", student=TINY.model_copy(update={"vocab_size": 310}), settings=settings
+        shards, tmp_path / "other", student=TINY.model_copy(update={"vocab_size": 300}), settings=settings
     )
     student = TINY.model_copy(update={"model": str(other.checkpoint)})
     with pytest.raises(PiarError, match="do not share a vocabulary"):

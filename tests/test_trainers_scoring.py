@@ -12,8 +12,9 @@ from store.errors import PiarError, UsageError
 from store.task import Grade, Task, sample_text
 from tests.shards_fixture import RULES, TASK
 from trainers.checkpoint import CARD, MARKER, StudentCard, save
-from trainers.model import completion_ids, grade_ids, load_policy, prompt_ids, tiny_model, tiny_tokenizer
+from trainers.model import completion_ids, grade_ids, load_policy, prompt_ids
 from trainers.scoring import Student, messages, score_samples
+from trainers.tiny import tiny_model, tiny_tokenizer
 
 TEXTS = [
     sample_text({"query": f"{c} lamp", "title": f"{c} chair number {i}"}) for i, c in enumerate(["red", "blue"] * 20)

@@ -1,4 +1,4 @@
-"""Settings of the trainers: `[student]` and `[train.sft]`, `[train.grpo]`, `[train.distill]` of `piar.toml`."""
+"""Settings of the trainers: `[student]`, `[train.sft]`, `.grpo`, `.distill` and `.encoder` of `piar.toml`."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class StudentSettings(Settings):
 
     model: str = "tiny"
     prompt: Literal["short", "rulebook"] = "short"
-    hidden: int = Field(default=192, ge=64, multiple_of=64)
+    hidden: int = Field(default=128, ge=64, multiple_of=64)
     layers: int = Field(default=4, ge=1)
     vocab_size: int = Field(default=2048, ge=300)
     lora: int = Field(default=0, ge=0)
@@ -35,9 +35,9 @@ class TrainSettings(Settings):
 
     Attributes:
         steps: optimizer updates; 0 to follow `epochs`.
-        epochs: draws from the schedule, as a multiple of the training rows.
+        epochs: draws from the schedule, as a multiple of the training rows; 0 for 8 on a tiny model, else 1.
         batch_size: examples (prompts) per update, over all processes.
-        learning_rate: 0 for 2e-3 on a tiny model, 2e-5 on a pretrained one, 2e-4 with LoRA.
+        learning_rate: 0 for 3e-3 on a tiny model, 2e-5 on a pretrained one, 2e-4 with LoRA.
         warmup: share of the steps over which the rate rises; it then falls along a cosine to a tenth.
         max_length: tokens of prompt and completion; longer rows are left out and counted.
         pack_tokens: tokens computed at once. Changes memory, never the update.
@@ -48,7 +48,7 @@ class TrainSettings(Settings):
     """
 
     steps: int = Field(default=0, ge=0)
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
@@ -71,11 +71,15 @@ class SftSettings(TrainSettings):
 
     Attributes:
         completion: teach the grade alone, or the grade and the trace after it.
+        grade_first: share of the steps, from the start, that teach the grade alone: cheaper, and the trace is then
+            learnt by a student that knows what it explains.
         grade_weight: share of the loss on the grade token (a plain token mean gives it under one percent).
         soft_grades: share of the grade's target that is the teacher's distribution, where a row has one.
     """
 
+    batch_size: int = Field(default=64, ge=1)
     completion: Literal["trace", "grade"] = "trace"
+    grade_first: float = Field(default=0.3, ge=0, le=1)
     grade_weight: float = Field(default=0.4, ge=0, le=1)
     soft_grades: float = Field(default=0.0, ge=0, le=1)
 
@@ -151,9 +155,30 @@ class DistillSettings(TrainSettings):
     max_tokens: int = Field(default=160, ge=2)
 
 
+class EncoderSettings(Settings):
+    """`[train.encoder]`: a baseline beside the students.
+
+    Attributes:
+        model: `tiny` (a small BERT from nothing), or a Hugging Face encoder.
+        hidden, layers, vocab_size: size of a tiny encoder.
+        learning_rate: 0 for 1e-3 on a tiny encoder, 3e-5 on a pretrained one.
+    """
+
+    model: str = "tiny"
+    hidden: int = Field(default=128, ge=64, multiple_of=64)
+    layers: int = Field(default=3, ge=1)
+    vocab_size: int = Field(default=2048, ge=300)
+    epochs: float = Field(default=4.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=256, ge=8)
+    seed: int = 0
+
+
 class AllTrainSettings(Settings):
     """`[train]`: one table for each trainer."""
 
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
     distill: DistillSettings = DistillSettings()
+    encoder: EncoderSettings = EncoderSettings()

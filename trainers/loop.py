@@ -29,8 +29,9 @@ from trainers import checkpoint
 from trainers.checkpoint import StudentCard
 from trainers.config import StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus, texts
-from trainers.model import Policy, end_id, grade_ids, load_policy, load_tokenizer, tiny_model, tiny_tokenizer, wrap
+from trainers.model import Policy, end_id, grade_ids, load_policy, load_tokenizer, wrap
 from trainers.scoring import measure
+from trainers.tiny import phrases, tiny_model, tiny_tokenizer
 
 METRICS = "metrics.jsonl"
 Completion = Literal["trace", "grade"]
@@ -76,8 +77,8 @@ class Run:
         self.grade_ids = torch.tensor(grade_ids(self.tokenizer, self.task), device=self.device)
         self.card = StudentCard.of(self.corpus.manifest, completion=completion, trainer=trainer, base=student.model,
                                    shards=self.corpus.digest)  # fmt: skip
-        per_epoch = math.ceil(len(self.corpus.train) * settings.epochs / settings.batch_size)
-        self.total = settings.steps or per_epoch
+        epochs = settings.epochs or (8.0 if self.from_nothing else 1.0)
+        self.total = settings.steps or math.ceil(len(self.corpus.train) * epochs / settings.batch_size)
         self.sampler = Sampler(self.corpus, self.total * settings.batch_size, seed=settings.seed, order=settings.order)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed + self.rank)
         self._prepare()
@@ -176,12 +177,8 @@ class Run:
         self._keep_up()
 
     def _rate(self) -> float:
-        peak = self.settings.learning_rate or (2e-3 if self.from_nothing else 2e-4 if self.student.lora else 2e-5)
-        warmup = max(1, round(self.settings.warmup * self.total))
-        if self.step < warmup:
-            return peak * (self.step + 1) / warmup
-        progress = (self.step - warmup) / max(1, self.total - warmup)
-        return peak * (0.55 + 0.45 * math.cos(math.pi * progress))
+        peak = self.settings.learning_rate or (3e-3 if self.from_nothing else 2e-4 if self.student.lora else 2e-5)
+        return cosine(peak, self.step, self.total, warmup=self.settings.warmup)
 
     def _keep_up(self) -> None:
         settings, last = self.settings, self.step == self.total
@@ -280,6 +277,14 @@ class Run:
         return Trained(self.save("final", state=False), self.step, self.metrics, False, self.corpus.left_out)
 
 
+def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
+    """The learning rate of a step: rising over a share of all steps, then along a cosine to a tenth of the peak."""
+    rising = max(1, round(warmup * total))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (0.55 + 0.45 * math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
 def make_policy(
     student: StudentSettings, shards: Path, seed: int, device: torch.device,
     *, last: Path | None = None, tokenizer_from: str = "",
@@ -298,9 +303,12 @@ def make_policy(
     if tokenizer_from:
         tokenizer = load_tokenizer(tokenizer_from)
     else:
-        symbols = read_manifest(shards, verify=False).task.symbols
-        tokenizer = tiny_tokenizer(texts(shards), symbols, student.vocab_size)
-    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed)
+        manifest = read_manifest(shards, verify=False)
+        repeated = phrases(manifest.task, [rule.id for rule in manifest.rules])
+        tokenizer = tiny_tokenizer(texts(shards), manifest.task.symbols, student.vocab_size, repeated)
+    words = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed,
+                    words=words)  # fmt: skip
     return wrap(lm.to(device)), tokenizer, True
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from store.errors import PiarError
@@ -169,8 +170,18 @@ def measure(
         packs = policy.pack([Item(examples[i].prompt, [[0]]) for i in batch])
         probs[batch] = policy(packs, lambda h, w: read_grades(h, w, ids)).cpu().numpy()
     policy.train(was_training)
-    gold = [e.grade for e in examples]
-    scores = evaluate_arrays([e.group for e in examples], gold, probs.argmax(1), probs, task)
+    return headline([e.group for e in examples], [e.grade for e in examples], probs, task, prefix=prefix)
+
+
+def headline(
+    groups: Sequence[str], gold: Sequence[int], probs: NDArray[np.float64], task: Task, *, prefix: str = ""
+) -> dict[str, float]:
+    """Accuracy, macro F1, pair accuracy, kappa and calibration error, each with its interval by group.
+
+    Args:
+        gold: [rows] positions in the task's order; probs: [rows, K].
+    """
+    scores = evaluate_arrays(groups, gold, probs.argmax(1), probs, task)
     found: dict[str, float] = {}
     for name in ("accuracy", "macro_f1", "pair_accuracy", "quadratic_kappa", "ece"):
         interval = getattr(scores, name)

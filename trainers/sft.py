@@ -7,6 +7,7 @@ schedules, example-level curriculum losses (the sampler orders rows, the loss do
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +33,10 @@ def train(
     """
     student, settings = student or StudentSettings(), settings or SftSettings()
     run = Run("sft", shards, out, student, settings, completion=settings.completion, resume=resume)
-    for _ in run.steps():
+    for step in run.steps():
         batch = run.draw()
+        if step < settings.grade_first * run.total:
+            batch = [replace(example, completion=example.completion[:1]) for example in batch]
         grade_loss, trace_loss, tokens = sft_step(run, batch, settings)
         run.update(tokens, loss=grade_loss + trace_loss, grade_loss=grade_loss, trace_loss=trace_loss)
     return run.finish()

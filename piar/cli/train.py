@@ -1,4 +1,4 @@
-"""Verbs that train a student: train sft, grpo, distill, export. They need shards and torch, never the store."""
+"""Verbs that train a student: sft, grpo, distill, encoder, export. They need shards and torch, never the store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +31,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest wh
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
     train = group(HELP)
-    for function in (sft, grpo, distill, export):
+    for function in (sft, grpo, distill, encoder, export):
         verb(train, function.__name__)(function)
     app.add_typer(train, name="train", rich_help_panel=Panel.TRAIN, help=HELP)
 
@@ -70,6 +70,27 @@ def distill(shards: Shards = None, out: Out = None, model: Model = None, resume:
 
     return _answer(train(*_folders(shards, out, "distill"), student=config.student, settings=config.train.distill,
                          resume=resume))  # fmt: skip
+
+
+def encoder(
+    shards: Shards = None,
+    out: Out = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="tiny, or a Hugging Face encoder.", show_default="train.encoder.model"),
+    ] = None,
+) -> Answer:
+    """Teach an encoder to classify: a baseline on the same rows and metrics, without a trace.
+
+    Example: `piar train encoder shards --model models/deberta-v3-small`
+    """
+    from piar.config import load
+
+    chosen = (f"train.encoder.model={model}",) if model else ()
+    config = load(asked().folder, (*asked().overrides, *chosen), optional=True)
+    from trainers.encoder import train
+
+    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder))
 
 
 def export(
