@@ -71,7 +71,9 @@ class SftSettings(TrainSettings):
 
     Attributes:
         completion: teach the grade alone, or the grade and the trace after it.
-        grade_first: share of the steps, from the start, that teach the grade alone: cheaper, and the trace is then
+        words_first: share of the steps, from the start, in which a student from nothing learns which words its fields
+            share (see `trainers.tiny`); no other student, and no task with one field, has this lesson.
+        grade_first: share of the steps, after that, that teach the grade alone: they are cheaper, and the trace is then
             learnt by a student that knows what it explains.
         grade_weight: share of the loss on the grade token (a plain token mean gives it under one percent).
         soft_grades: share of the grade's target that is the teacher's distribution, where a row has one.
@@ -79,6 +81,7 @@ class SftSettings(TrainSettings):
 
     batch_size: int = Field(default=64, ge=1)
     completion: Literal["trace", "grade"] = "trace"
+    words_first: float = Field(default=0.2, ge=0, le=1)
     grade_first: float = Field(default=0.3, ge=0, le=1)
     grade_weight: float = Field(default=0.4, ge=0, le=1)
     soft_grades: float = Field(default=0.0, ge=0, le=1)

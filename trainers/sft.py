@@ -1,6 +1,7 @@
 """Supervised fine-tuning on the shards: the grade first, then its trace.
 
-The loop is `train`. The loss is on completions only and is weighted by segment (`losses.sft_loss`).
+The loop is `train`: a student from nothing first learns to see shared words, then the grade alone, then the trace too.
+The loss is on completions only and is weighted by segment (`losses.sft_loss`).
 Prompts of a batch share their prefixes in one tree. Left out: label smoothing, sequence-length
 schedules, example-level curriculum losses (the sampler orders rows, the loss does not know).
 """
@@ -20,6 +21,8 @@ from trainers.head import read_labels
 from trainers.layout import Labels, labels
 from trainers.loop import Run, Trained
 from trainers.losses import Totals, sft_loss
+from trainers.model import completion_ids
+from trainers.tiny import lesson
 
 
 def train(
@@ -33,13 +36,37 @@ def train(
     """
     student, settings = student or StudentSettings(), settings or SftSettings()
     run = Run("sft", shards, out, student, settings, completion=settings.completion, resume=resume)
+    words_until = settings.words_first if run.from_nothing and len(run.task.fields) > 1 else 0.0
     for step in run.steps():
-        batch = run.draw()
-        if step < settings.grade_first * run.total:
+        batch, progress = run.draw(), step / run.total
+        if progress < words_until:
+            loss, tokens = words_step(run, batch)
+            run.update(tokens, loss=loss, words_loss=loss)
+            continue
+        if progress < words_until + settings.grade_first:
             batch = [replace(example, completion=example.completion[:1]) for example in batch]
         grade_loss, trace_loss, tokens = sft_step(run, batch, settings)
         run.update(tokens, loss=grade_loss + trace_loss, grade_loss=grade_loss, trace_loss=trace_loss)
     return run.finish()
+
+
+def words_step(run: Run, batch: Sequence[Example]) -> tuple[float, int]:
+    """Gradients of the first lesson (`tiny.lesson`), which needs no label; its loss and the tokens computed."""
+    first = run.task.fields.index(run.task.group_by) if run.task.group_by in run.task.fields else 0
+    texts = completion_ids(run.tokenizer, [lesson(example.row["fields"], first) for example in batch])
+    lessons = [replace(example, completion=text) for example, text in zip(batch, texts, strict=True)]
+    count, total, tokens = sum(map(len, texts)), 0.0, 0
+    for part in run.parts(lessons):
+        packs = run.policy.pack([e.item for e in part])
+        rows = labels(packs, run.device)
+        live = torch.tensor([float(e.weight > 0) for e in part], device=run.device)[rows.owner]
+        with run.autocast():
+            read = partial(read_labels, targets=rows.targets, grade_ids=run.grade_ids)
+            logp = run.policy(packs, read).logp
+        loss = -(logp * live).sum() / count
+        run.backward(loss)
+        total, tokens = total + float(loss.detach()), tokens + sum(len(one.tokens) for one in packs)
+    return total, tokens
 
 
 def sft_step(

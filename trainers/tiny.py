@@ -1,12 +1,13 @@
 """A student from nothing: a tokenizer trained on the shards' texts, and a small Qwen3 that starts out matching words.
 
 Judging relevance is first of all seeing which words of one text occur in another. Random weights take most
-of their training to find that out; three choices of ours shorten it (figures in LOG.md):
+of their training to find that out; these choices of ours shorten it (figures in LOG.md):
 
 - What all prompts and answers repeat (JSON keys, line names, rule ids) is one token each, which halves a row.
 - Half of the heads start with queries equal to keys, so that a token looks for its like (after mimetic initialisation,
   arXiv 2305.09828), tempered so that it does not see itself alone.
 - Tokens that are one word but for case and the space before it start nearly equal.
+- The first lesson needs no label: say which words of the other fields the first field shares.
 """
 
 import re
@@ -28,7 +29,9 @@ CHAT_TEMPLATE = (
 ASKS = f"{END_OF_TURN}\n{START}assistant\n"
 HOLE = "\ue000"  # a private character: stands where a row's own text goes
 TEMPER = 0.7  # of the queries' norm
+SHARED, OTHER = "shared: ", "\nother: "
 VARIANT = 0.3  # share of its own in the vector of a word's further spelling
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def phrases(task: Task, rules: Sequence[str] = ()) -> list[str]:
@@ -36,8 +39,17 @@ def phrases(task: Task, rules: Sequence[str] = ()) -> list[str]:
     sample = sample_text(dict.fromkeys(task.fields, HOLE)).split(HOLE)
     steps = {step.name: HOLE for step in task.steps}
     answer = write_trace(Trace("", (HOLE, HOLE), steps, (HOLE,), HOLE), task).split(HOLE)
-    found = {ASKS, *sample, *answer, *rules} - {""}
+    found = {ASKS, SHARED, OTHER, *sample, *answer, *rules} - {""}
     return sorted(found, key=lambda text: (-len(text), text))
+
+
+def lesson(fields: Sequence[str], first: int = 0) -> str:
+    """What the first lesson teaches to write: the words of the other fields that the first has, then those it lacks."""
+    known = set(_WORD.findall(fields[first].casefold()))
+    words = [word for i, text in enumerate(fields) if i != first for word in _WORD.findall(text)]
+    shared = " ".join(word for word in words if word.casefold() in known)
+    other = " ".join(word for word in words if word.casefold() not in known)
+    return f"{SHARED}{shared}{OTHER}{other}"
 
 
 def tiny_tokenizer(
@@ -97,7 +109,7 @@ def tiny_model(
         torch.manual_seed(seed)
         lm = Qwen3ForCausalLM(config)
     _look_for_its_like(lm)
-    _spell_alike(lm.get_input_embeddings().weight, words)
+    _spell_alike(lm.model.embed_tokens.weight, words)
     return lm
 
 
