@@ -60,7 +60,7 @@ def fill_queue(con: duckdb.DuckDBPyConnection, store: Store, settings: MiningSet
             n = min(math.ceil(share / total * free), settings.top - _chosen(con))
             if n > 0 and _take(con, store, name, n) < n:
                 del shares[name]
-    con.execute("delete from queue")
+    con.execute("delete from queue where reason <> 'unsure'")  # those are the labeller's, who replaces them itself
     con.execute(
         # Ranked so that every beginning of the queue holds its reasons in the same proportion.
         "insert into queue select sample_id, reason, score, inclusion, row_number() over (order by turn, reason), ? "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from piar.confidence import Threshold, calibrate, threshold_for
 from store.db import Store
@@ -10,6 +11,7 @@ from store.errors import PiarError
 
 # Gold of these splits calibrates: holdout decides promotions and test stays closed.
 CALIBRATED_ON = ("train", "dev")
+UNSURE = "unsure"  # the reason why such a row is queued
 
 # The tally of `piar.votes` in SQL: the grade that most votes name, and its mean probability over all of them.
 _BALLOTS = """
@@ -46,7 +48,7 @@ class Trust:
 
 
 def trust(store: Store, judge: str, instruction: str, target: float, run_id: str, seed: int = 0) -> Trust:
-    """Find the confidence that reaches `target`, and queue what does not for people (reason `unsure`).
+    """Find the confidence that reaches `target`, and queue what does not for people, in place of earlier such rows.
 
     Args:
         judge: e.g. `teacher:MODEL`, whose verdicts are in the store.
@@ -74,8 +76,16 @@ def trust(store: Store, judge: str, instruction: str, target: float, run_id: str
     below = np.flatnonzero(calibrated < threshold.value)
     ranked = below[np.argsort(calibrated[below], kind="stable")]
     ids = rest["sample_id"].to_list()
-    queue = [(ids[i], "unsure", float(1 - calibrated[i]), None, n, run_id) for n, i in enumerate(ranked.tolist(), 1)]
-    if queue:
-        with store.write() as con:
-            con.executemany("insert into queue values (?, ?, ?, ?, ?, ?)", queue)
-    return Trust(threshold, known.height, rest.height - len(queue), len(queue))
+    queue = pa.table(
+        {
+            "sample_id": pa.array([ids[i] for i in ranked.tolist()], pa.string()),
+            "reason": pa.array([UNSURE] * len(ranked), pa.string()),
+            "score": 1 - calibrated[ranked],
+            "rank": pa.array(range(1, len(ranked) + 1), pa.int32()),
+            "run_id": pa.array([run_id] * len(ranked), pa.string()),
+        }
+    )
+    with store.write() as con:
+        con.execute("delete from queue where reason = ?", [UNSURE])
+        store.insert("queue", queue)
+    return Trust(threshold, known.height, rest.height - len(ranked), len(ranked))

@@ -95,14 +95,14 @@ create or replace view disagreements as
     select sample_id, group_key, split, truth, judge, instruction, verdict
     from graded where verdict <> truth;
 
--- What people should look at next, best first: the queue of the latest run that made one.
+-- What people should look at next, best first. Mining and `piar label --target-precision` each queue rows, replacing their
+-- own: the two take turns by rank, and a row that both queued stands where it is first.
 create or replace view label_queue as
-    select q.rank, q.reason, q.score, q.inclusion, s.* exclude (inclusion)
-    from queue q join samples s using (sample_id)
-    where q.run_id = (
-        select queue.run_id from queue left join runs using (run_id)
-        order by started desc nulls last, queue.run_id desc limit 1)
-    order by q.rank;
+    with first as (
+        select * from queue qualify row_number() over (partition by sample_id order by queue.rank, reason) = 1)
+    select row_number() over (order by q.rank, q.reason) as rank, q.reason, q.score, q.inclusion, s.* exclude (inclusion)
+    from first q join samples s using (sample_id)
+    order by q.rank, q.reason;
 
 -- Answers that an instruction changed, for the same judge and sample.
 create or replace view flips as

@@ -128,3 +128,22 @@ def test_a_judge_that_never_says_how_sure_it_is_cannot_be_calibrated(project):
         con.execute("update verdicts set probs = null")
     with pytest.raises(PiarError, match="how sure"):
         trust(project.store, "teacher:t", "i", 0.9, "run")
+
+
+def test_the_queue_holds_what_mining_and_labelling_put_there(project):
+    fill(project.store, 600)
+    first = trust(project.store, "teacher:t", "i", 0.85, "run-1")
+    again = trust(project.store, "teacher:t", "i", 0.85, "run-2")
+    assert again.queued == first.queued == project.store.frame("select count(*) from queue").item()
+    unsure = project.store.frame("select sample_id from label_queue order by rank")["sample_id"].to_list()
+    mined = [
+        *project.store.frame("select sample_id from samples where split = 'train' limit 2")["sample_id"],
+        unsure[5],
+    ]
+    with project.store.write() as con:
+        rows = [(key, "suspect gold", 1.0, None, rank, "mine-1") for rank, key in enumerate(mined, 1)]
+        con.executemany("insert into queue values (?, ?, ?, ?, ?, ?)", rows)
+    both = project.store.frame("select rank, sample_id, reason from label_queue order by rank")
+    assert both["rank"].to_list() == list(range(1, first.queued + 3))
+    assert both["sample_id"].to_list()[:6] == [mined[0], unsure[0], mined[1], unsure[1], mined[2], unsure[2]]
+    assert both["reason"].to_list()[4] == "suspect gold"

@@ -2,7 +2,12 @@
 
 import subprocess
 import sys
+import warnings
+from contextlib import suppress
 
+from piar.project import Project
+from store.errors import PiarError
+from tests.faulty_server import FaultyServer
 from tests.small_project import small_project
 
 KEY = "sk-planted-7f3a91c05e"
@@ -23,6 +28,35 @@ def test_a_failing_endpoint_leaks_no_key(tmp_path, monkeypatch) -> None:
         assert KEY not in run.stdout + run.stderr, verb
         assert "Traceback" not in run.stderr, run.stderr
     kept = [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert kept == []
+
+
+def test_a_key_that_an_endpoint_echoes_is_nowhere(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("PLANTED_KEY", KEY)
+    monkeypatch.setattr("piar.llm.pacing.PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("piar.llm.asking.BACKOFF_SECONDS", 0.02)
+    small_project(tmp_path / "p")
+    settings = [
+        "teacher.model=openai:m",
+        "teacher.api_key_env=PLANTED_KEY",
+        "teacher.attempts=2",
+        "teacher.timeout=0.3",
+    ]
+    notices = []
+    for faults in ({"key": "another"}, {"key": KEY, "seed": 2, "faults": 0.5, "malformed": 0.4, "reject": ("seed",)}):
+        with FaultyServer(latency=0, **faults).running() as server:
+            project = Project.open(tmp_path / "p", [*settings, f"teacher.base_url={server.url}"])
+            with warnings.catch_warnings(record=True) as said, suppress(PiarError):
+                warnings.simplefilter("always")
+                project.label("true", votes=4)
+            notices += [str(notice.message) for notice in said]
+    errors = project.store.frame("select error from completions where failure is not null")["error"].to_list()
+    assert any("incorrect api key provided: bearer ***" in error.lower() for error in errors)
+    page = project.report().path
+    assert page.stat().st_size > 1000
+    for text in [*errors, *notices, *capsys.readouterr()]:
+        assert KEY not in text
+    kept = [path for path in (tmp_path / "p").rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert kept == []
 
 
