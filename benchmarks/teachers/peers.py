@@ -30,16 +30,17 @@ def chats_of(task, instruction, samples):
     ]
 
 
-def run_peer(name, python, url, chats, cache):
+def run_peer(name, python, url, chats, cache, *flags):
     """Seconds that a peer takes for all chats, by its own clock around its one call, without its import.
 
     Args:
         cache: folder of the peer's own cache; give the same again to measure a re-run.
+        flags: `--cache` lets a peer use it that does not by itself.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "chats.json"
         file.write_text(json.dumps(chats))
-        command = [python, str(Path(__file__).with_name(f"peer_{name}.py")), url, str(file)]
+        command = [python, str(Path(__file__).with_name(f"peer_{name}.py")), url, str(file), *flags]
         environment = {**os.environ, "CURATOR_CACHE_DIR": str(cache), "DISTILABEL_CACHE_DIR": str(cache)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cache, timeout=1200)
     if done.returncode:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
+
 from piar.llm.base import FailureClass, Request, Usage
 from piar.llm.grade_probs import Token
 
@@ -86,12 +88,20 @@ def read_answer(payload: bytes) -> Answer:
         BadReply: not JSON, no choices, an error in a reply that claims success, or a refusal.
     """
     try:
-        data = json.loads(payload)
+        data = decode(payload)
     except (ValueError, RecursionError):
         raise BadReply("malformed", f"the reply is not whole JSON ({len(payload)} bytes)") from None
     if not isinstance(data, dict):
         raise BadReply("malformed", "the reply is not a JSON object")
     return answer_from(data)
+
+
+def decode(payload: bytes) -> Any:
+    """JSON, three times as fast where it holds no half surrogate pairs; raises `ValueError` or `RecursionError`."""
+    try:
+        return from_json(payload)
+    except ValueError:
+        return json.loads(payload)
 
 
 def answer_from(data: Mapping[str, Any]) -> Answer:

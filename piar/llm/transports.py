@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic_core import to_json
+
 from store.errors import PiarError
 
 PATH = "/chat/completions"
@@ -85,14 +87,16 @@ class OpenAITransport:
     async def post(self, body: Mapping[str, Any]) -> Reply:
         """See `Transport.post`."""
         try:
-            response = await self._client.post(PATH, body=dict(body), cast_to=self._response)
+            # As bytes: the package copies and looks through a body that it is to encode itself.
+            response = await self._client.post(PATH, content=encode(body), cast_to=self._response)
         except self._openai.APIStatusError as error:
             response = error.response
         except self._openai.APIConnectionError as error:
             # A reset is reported as a timeout, too: what aiohttp raised at the bottom tells them apart.
             cause = _root(error)
             raise (TimeoutError() if isinstance(cause, TimeoutError) else LostConnection(str(cause))) from None
-        return Reply(response.status_code, response.headers, response.content)
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+        return Reply(response.status_code, headers, response.content)
 
 
 class LeanTransport:
@@ -122,14 +126,21 @@ class LeanTransport:
 
     async def post(self, body: Mapping[str, Any]) -> Reply:
         """See `Transport.post`."""
-        data = json.dumps(body, ensure_ascii=False).encode()
         try:
-            async with self._session.post(self._url, data=data) as response:
+            async with self._session.post(self._url, data=encode(body)) as response:
                 return Reply(response.status, response.headers, await response.read())
         except TimeoutError:
             raise
         except (self._aiohttp.ClientError, OSError) as error:
             raise LostConnection(str(error)) from None
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON; half a surrogate pair, which UTF-8 cannot hold, as an escape."""
+    try:
+        return to_json(body)
+    except ValueError:
+        return json.dumps(body).encode()
 
 
 TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {"openai": OpenAITransport, "lean": LeanTransport}
