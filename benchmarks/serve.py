@@ -1,0 +1,220 @@
+"""What `piar serve` adds to the model: latency of the grade, of the trace, and throughput, beside the bare model.
+
+`python -m benchmarks.serve [--hidden 384] [--layers 8] [--requests 300]`; the load comes from this process, the server
+is another one, each with one thread. Random weights: nothing here depends on what the student has learned.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from piar.shop import make_shop
+from store.task import sample_text
+from trainers.checkpoint import StudentCard, save
+from trainers.model import tiny_model, tiny_tokenizer
+from trainers.scoring import Student
+from trainers.serving import Session
+
+RUBRIC_WORDS = 300
+
+
+def make_student(folder: Path, hidden: int, layers: int) -> tuple[Path, list[dict[str, str]]]:
+    """A random student that reads a rulebook, and samples of the simulated shop for it."""
+    world = make_shop(600, seed=1)
+    task = world.task
+    samples = [{f: row[f] for f in task.fields} for row in world.pairs.iter_rows(named=True)]
+    rubric = " ".join([" ".join(r.text for r in world.oracle.rules)] * 9)
+    rubric = " ".join(rubric.split()[:RUBRIC_WORDS])
+    tokenizer = tiny_tokenizer([rubric, *(sample_text(s) for s in samples)], task.symbols, 2048)
+    card = StudentCard(task=task, prompt="rulebook", rubric=rubric)
+    return save(folder / "student", tiny_model(len(tokenizer), hidden=hidden, layers=layers), tokenizer, card), samples
+
+
+class Bare:
+    """One forward of the same model on the same prompt, the rubric in the model's own cache; and its own decoding."""
+
+    def __init__(self, student: Student, root: Sequence[int]) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, DynamicCache
+
+        self.torch = torch
+        self.lm = AutoModelForCausalLM.from_pretrained(student.policy.lm.config._name_or_path)
+        self.cache = DynamicCache(config=self.lm.config)
+        with torch.inference_mode():
+            self.lm(input_ids=torch.tensor([list(root)]), past_key_values=self.cache)
+        self.skip = len(root)
+
+    def grade(self, prompt: Sequence[int]) -> None:
+        """Forward, last position's logits."""
+        own = self.torch.tensor([list(prompt[self.skip :])])
+        with self.torch.inference_mode():
+            self.lm(input_ids=own, past_key_values=self.cache, logits_to_keep=1).logits[0, -1].softmax(-1).tolist()
+        self.cache.crop(-own.shape[1])
+
+    def reason_first(self, prompt: Sequence[int], tokens: int) -> None:
+        """The same, and `tokens` more before the grade is known."""
+        own = list(prompt[self.skip :])
+        with self.torch.inference_mode():
+            for _ in range(tokens + 1):
+                ids = self.torch.tensor([own])
+                logits = self.lm(input_ids=ids, past_key_values=self.cache, logits_to_keep=1).logits[0, -1]
+                own = [int(logits.argmax())]
+        self.cache.crop(-(len(prompt) - self.skip + tokens))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def latency(client: Any, bare: Bare, session: Session, samples: Sequence[dict[str, str]], tokens: int) -> None:
+    """One request at a time, each followed by the bare forward of the same prompt."""
+    served, alone, reasoned = [], [], []
+    for i, sample in enumerate(samples):
+        [prompt] = session.prompts([sample])
+        served.append(timed(lambda s=sample: client.post("/score", json={"samples": [s]}).raise_for_status()))
+        alone.append(timed(lambda p=prompt: bare.grade(p)))
+        if i % 20 == 0:
+            reasoned.append(timed(lambda p=prompt: bare.reason_first(p, tokens)))
+    drop = len(samples) // 10  # the first ones warm up
+    served, alone = served[drop:], alone[drop:]
+    ratios = sorted(a / b for a, b in zip(served, alone, strict=True))
+    print(f"  grade over HTTP       p50 {ms(served, 0.5)}  p99 {ms(served, 0.99)}")
+    print(f"  bare forward          p50 {ms(alone, 0.5)}  p99 {ms(alone, 0.99)}")
+    low, high = (ratios[int(q * len(ratios))] for q in (0.25, 0.75))
+    print(f"  ratio                 median {statistics.median(ratios):.2f} ({low:.2f}–{high:.2f} quartiles; aim 1.3)")
+    sooner = statistics.median(reasoned) / statistics.median(served)
+    print(
+        f"  reasoning first       p50 {ms(reasoned, 0.5)} for {tokens} tokens; "
+        f"the grade comes {sooner:.0f} × sooner (aim 20)"
+    )
+
+
+def ms(seconds: Sequence[float], q: float) -> str:
+    """A quantile in milliseconds."""
+    return f"{1e3 * sorted(seconds)[min(len(seconds) - 1, int(q * len(seconds)))]:.1f} ms"
+
+
+async def closed_loop(url: str, samples: Sequence[dict[str, str]], clients: int, seconds: float) -> float:
+    """Requests a second when `clients` ask one sample after another."""
+    import aiohttp
+
+    done = 0
+    stop = time.perf_counter() + seconds
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=clients)) as http:
+
+        async def ask(start: int) -> None:
+            nonlocal done
+            i = start
+            while time.perf_counter() < stop:
+                async with http.post("/score", json={"samples": [samples[i % len(samples)]]}) as reply:
+                    await reply.read()
+                done += reply.status == 200
+                i += clients
+
+        await asyncio.gather(*(ask(i) for i in range(clients)))
+    return done / seconds
+
+
+async def open_loop(url: str, samples: Sequence[dict[str, str]], rate: float, seconds: float) -> list[float]:
+    """Latencies when requests arrive at random (Poisson) at `rate` a second, whether answers have come or not."""
+    import aiohttp
+
+    found: list[float] = []
+    draw = random.Random(0)
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as http:
+
+        async def ask(sample: dict[str, str]) -> None:
+            start = time.perf_counter()
+            async with http.post("/score", json={"samples": [sample]}) as reply:
+                await reply.read()
+            found.append(time.perf_counter() - start)
+
+        asking = []
+        due = time.perf_counter()
+        end = due + seconds
+        while due < end:
+            await asyncio.sleep(max(0, due - time.perf_counter()))
+            asking.append(asyncio.create_task(ask(draw.choice(samples))))
+            due += draw.expovariate(rate)
+        await asyncio.gather(*asking)
+    return found
+
+
+def load(url: str, samples: Sequence[dict[str, str]], seconds: float) -> None:
+    """Latency at 80 % of capacity."""
+    capacity = statistics.median(asyncio.run(closed_loop(url, samples, 32, seconds)) for _ in range(3))
+    found = asyncio.run(open_loop(url, samples, 0.8 * capacity, 3 * seconds))
+    ordered = sorted(found)
+    ratio = ordered[int(0.99 * len(ordered))] / statistics.median(ordered)
+    print(f"  capacity              {capacity:.0f} requests of one sample a second, 32 clients (median of 3)")
+    print(
+        f"  at 80 % of it         p50 {ms(found, 0.5)}  p99 {ms(found, 0.99)}  p99 / p50 {ratio:.1f} (aim 5); "
+        f"{len(found)} requests"
+    )
+
+
+def throughput(client: Any, student: Student, samples: Sequence[dict[str, str]], size: int) -> None:
+    """Samples a second, the same batches offline and over HTTP, in turn."""
+    ratios, ours, offline = [], [], []
+    for at in range(0, len(samples) - size + 1, size):
+        batch = samples[at : at + size]
+        ours.append(size / timed(lambda b=batch: client.post("/score", json={"samples": b}).raise_for_status()))
+        offline.append(size / timed(lambda b=batch: student.score(b)))
+        ratios.append(ours[-1] / offline[-1])
+    print(
+        f"  batches of {size:<10} {statistics.median(ours):.0f} samples a second over HTTP, "
+        f"{statistics.median(offline):.0f} offline: {100 * statistics.median(ratios):.0f} % (aim 80)"
+    )
+
+
+def main() -> None:
+    """Run all parts."""
+    import httpx
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--tokens", type=int, default=60, help="of a trace")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of load")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path, samples = make_student(Path(folder), asked.hidden, asked.layers)
+        command = [sys.executable, "-m", "piar", "serve", "--student", str(path), "--port", "0"]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            assert server.stderr is not None
+            url = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
+            student = Student.load(path)
+            session = Session(student)
+            prompt = session.prompts(samples[:1])[0]
+            print(
+                f"  student               {asked.layers} layers of {asked.hidden}; "
+                f"rubric {len(session.root)} tokens (cached), prompt {len(prompt)}"
+            )
+            with httpx.Client(base_url=url, timeout=60) as client:
+                latency(client, Bare(student, session.root), session, samples[: asked.requests], asked.tokens)
+                throughput(client, student, samples, 32)
+            load(url, samples, asked.seconds)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
