@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -85,6 +86,21 @@ def test_half_and_resume_is_the_whole_bit_for_bit(shards, student, tmp_path, mon
     grpo.train(shards, tmp_path / "parts", student=student, settings=settings)
     last = grpo.train(shards, tmp_path / "parts", student=student, settings=settings, resume=True)
     assert same(whole.checkpoint, last.checkpoint)
+
+
+def test_completions_are_kept_with_their_rewards(shards, student, tmp_path):
+    settings = FEW.model_copy(update={"steps": 4, "log_every": 2})
+    done = grpo.train(shards, tmp_path, student=student, settings=settings)
+    files = sorted((tmp_path / "completions").iterdir())
+    assert [path.name for path in files] == ["step-000002.parquet", "step-000004.parquet"]
+    rows = pq.read_table(files[1]).to_pylist()
+    assert len(rows) == settings.batch_size * settings.rollouts
+    for row in rows:
+        right = row["completion"].startswith(row["gold"])
+        assert right  # with the exact gradient every rollout follows the gold grade
+        assert row["reward_format"] in (0.0, 1.0)
+    earned = [row["reward_evidence"] for row in rows if row["reward_evidence"] is not None]
+    assert np.mean(earned) == pytest.approx(done.metrics["rewards/evidence/mean"])
 
 
 def test_groups_that_cannot_teach_are_counted_and_harm_nothing(shards, student, taught, tmp_path, monkeypatch):
@@ -212,6 +228,24 @@ def test_a_teacher_model_is_asked_once_and_the_student_comes_nearer(shards, taug
     )
     monkeypatch.setattr(distill, "ask", lambda *a: pytest.fail("the cache holds every answer"))
     distill.train(shards, tmp_path, student=TINY, settings=settings, resume=True)
+
+
+@pytest.mark.parametrize("on_policy", [0.0, 0.6])
+def test_half_a_distillation_and_resume_is_the_whole_bit_for_bit(shards, taught, tmp_path, monkeypatch, on_policy):
+    student = TINY.model_copy(update={"model": "tiny"})
+    settings = DistillSettings(steps=6, batch_size=4, teacher=str(taught), log_every=1, on_policy=on_policy)
+    whole = distill.train(shards, tmp_path / "whole", student=student, settings=settings)
+    update = Run.update
+
+    def stopping(self, *args, **kwargs):
+        update(self, *args, **kwargs)
+        self.stopped = self.step in (2, 5)
+
+    monkeypatch.setattr(Run, "update", stopping)
+    distill.train(shards, tmp_path / "parts", student=student, settings=settings)
+    distill.train(shards, tmp_path / "parts", student=student, settings=settings, resume=True)
+    last = distill.train(shards, tmp_path / "parts", student=student, settings=settings, resume=True)
+    assert same(whole.checkpoint, last.checkpoint)
 
 
 def test_the_student_of_itself_has_no_divergence(shards, taught, tmp_path):

@@ -186,6 +186,23 @@ def test_a_full_disk_leaves_earlier_checkpoints_whole(shards, tmp_path, monkeypa
     assert sft.train(shards, tmp_path, student=TINY, settings=settings, resume=True).steps == 6
 
 
+def test_tensorboard_shows_every_logged_step(shards, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = SHORT.model_copy(update={"tensorboard": True, "words_first": 0.0})
+    sft.train(shards, tmp_path, student=TINY, settings=settings)
+    [path] = (tmp_path / "tensorboard").iterdir()
+    shown = event_accumulator.EventAccumulator(str(path))
+    shown.Reload()
+    losses = {record["step"]: record["loss"] for record in records(tmp_path)}
+    assert {event.step: event.value for event in shown.Scalars("loss")} == pytest.approx(losses, rel=1e-4)
+
+
+def test_a_missing_tensorboard_is_said_before_anything_is_trained(shards, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(PiarError, match="TensorBoard is not installed"):
+        sft.train(shards, tmp_path, student=TINY, settings=SHORT.model_copy(update={"tensorboard": True}))
+
+
 def test_sigterm_saves_after_the_step_under_way(shards, tmp_path, monkeypatch):
     update = Run.update
 

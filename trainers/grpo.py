@@ -83,6 +83,8 @@ def train(
             metrics["loss_anchor"], more = anchor_step(run, groups, settings, step, sft)
             if turn + 1 < settings.passes:
                 run.apply()
+        if run.shows and run.writes:
+            run.writes.completions(step + 1, written(groups, run))
         if step % settings.watch_every == 0:
             metrics |= look(run, watch, groups, metrics["reward"])
             run.extra = watch.state_dict()
@@ -266,6 +268,18 @@ def group_metrics(groups: Sequence[Group], run: Run) -> dict[str, float]:
     }
     names = trace_rewards(run.task)
     return found | {f"rewards/{n}/mean": float(rewards[:, i].nanmean().nan_to_num()) for i, n in enumerate(names)}
+
+
+def written(groups: Sequence[Group], run: Run) -> list[dict[str, Any]]:
+    """What this process's rollouts wrote and earned, one row each; a reward is null where it was masked."""
+    names, rows = list(trace_rewards(run.task)), list[dict[str, Any]]()
+    for group in groups:
+        about = {"sample_id": group.example.row["sample_id"], "gold": group.example.row["grade"]}
+        for one, rewards in zip(group.cases, group.rewards.tolist(), strict=True):
+            earned = [None if math.isnan(value) else value for value in rewards]
+            named = {f"reward_{name}": value for name, value in zip(names, earned, strict=True)}
+            rows.append({**about, "completion": one.text, "ended": one.ended, **named})
+    return rows
 
 
 def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float) -> dict[str, float]:

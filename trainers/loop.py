@@ -6,12 +6,9 @@ on the number of processes or on how a batch is cut. Left out: gradient scaling 
 parallelism, elastic restarts (resume does that).
 """
 
-import json
 import math
 import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,11 +26,12 @@ from trainers import checkpoint
 from trainers.checkpoint import StudentCard
 from trainers.config import StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus, texts
+from trainers.logs import RunLog, memory_mb, progress
 from trainers.model import Policy, end_id, grade_ids, load_policy, load_tokenizer, wrap
 from trainers.scoring import measure
 from trainers.tiny import phrases, tiny_model, tiny_tokenizer
+from trainers.weights import add_lora, gather, make_optimizer, plain_weights, scatter, whole
 
-METRICS = "metrics.jsonl"
 Completion = Literal["trace", "grade"]
 
 
@@ -82,10 +80,11 @@ class Run:
         self.sampler = Sampler(self.corpus, self.total * settings.batch_size, seed=settings.seed, order=settings.order)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed + self.rank)
         self._prepare()
-        self.optimizer = _optimizer(self.policy, settings)
+        self.optimizer = make_optimizer(self.policy, settings)
         self.step, self.tokens, self.stopped = 0, 0, False
         self.metrics: dict[str, float] = {}
         self.extra: dict[str, Any] = {}  # a trainer's own state; saved with the rest
+        self.writes = RunLog(out, tensorboard=settings.tensorboard) if self.rank == 0 else None
         if last is not None:
             self._restore(last)
         self._started = time.perf_counter()
@@ -93,7 +92,7 @@ class Run:
     def _prepare(self) -> None:
         torch.manual_seed(self.settings.seed)  # adapters start from random weights, the same in every process
         if self.student.lora:
-            _add_lora(self.policy.lm, self.student.lora)
+            add_lora(self.policy.lm, self.student.lora)
         if self.student.checkpointing:
             self.policy.lm.gradient_checkpointing_enable({"use_reentrant": False})
         self.sharded = self.student.shard and self.world > 1
@@ -109,11 +108,12 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """Step numbers still to do; ends early, after a whole step, on SIGTERM or SIGINT."""
-        with _signals(self), _progress(self) as show:
+        quiet = self.rank > 0
+        with _signals(self), progress(self.card.trainer, self.step, self.total, quiet=quiet) as show:
             while self.step < self.total and not self.stopped:
                 self._step_started = time.perf_counter()
                 yield self.step
-                show()
+                show(self.step, self.metrics)
 
     def draw(self) -> list[Example]:
         """The examples of this step, the same in every process."""
@@ -152,7 +152,7 @@ class Run:
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 dist.all_reduce(parameter.grad)
-        norm = _whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
         rate = self._rate()
         if not math.isfinite(norm):
             raise PiarError(
@@ -172,7 +172,7 @@ class Run:
         seconds = time.perf_counter() - self._step_started
         self.metrics |= {
             **metrics, "grad_norm": norm, "learning_rate": rate, "num_tokens": self.tokens, "step_time": seconds,
-            "tokens_per_second": tokens / seconds, "memory_mb": _memory_mb(self.device),
+            "tokens_per_second": tokens / seconds, "memory_mb": memory_mb(self.device),
         }  # fmt: skip
         self._keep_up()
 
@@ -190,19 +190,14 @@ class Run:
             self.save()
 
     def _log(self) -> None:
-        if self.rank == 0:
-            record = {"step": self.step, **{k: round(v, 6) for k, v in self.metrics.items()}}
-            with (self.out / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            if self.settings.tensorboard:
-                self._board(record)
+        if self.writes:
+            self.writes.write(self.step, self.metrics)
 
-    def _board(self, record: dict[str, float]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(self.out / "tensorboard") as writer:
-            for name, value in record.items():
-                writer.add_scalar(name, value, self.step)
+    @property
+    def shows(self) -> bool:
+        """Whether the step under way will be logged, and this process writes the log."""
+        after = self.step + 1
+        return self.writes is not None and (after % self.settings.log_every == 0 or after == self.total)
 
     # --- measuring, saving, resuming ---
 
@@ -219,7 +214,7 @@ class Run:
     def save(self, name: str = "", *, state: bool = True) -> Path:
         """Write a checkpoint; `name` defaults to `checkpoint-STEP`."""
         folder = self.out / (name or f"checkpoint-{self.step}")
-        weights, moments = _gather(self.policy, self.optimizer, self.sharded)
+        weights, moments = gather(self.policy, self.optimizer, self.sharded)
         generators = self._generators()
         if self.rank == 0:
             kept = {
@@ -228,7 +223,7 @@ class Run:
                 "shards": self.corpus.digest,
                 "adapters": {k: v for k, v in weights.items() if "lora_" in k},
             }  # fmt: skip
-            plain = _plain(weights, self.student.lora)
+            plain = plain_weights(weights, self.student.lora)
             checkpoint.save(folder, self.policy.lm, self.tokenizer, self.card, kept if state else None, weights=plain)
             if not name:
                 checkpoint.prune(self.out, self.settings.keep)
@@ -259,14 +254,12 @@ class Run:
             raise PiarError(f"The shards changed since the run in {self.out} started.",
                             "Resume with the same shards, or train into another folder.")  # fmt: skip
         self.sampler.load_state_dict(state["sampler"])
-        _scatter(self.policy, self.optimizer, state, self.sharded)
+        scatter(self.policy, self.optimizer, state, self.sharded)
         self.step, self.tokens, self.extra = state["step"], state["tokens"], state["extra"]
         torch.set_rng_state(state["generators"][self.rank][0])
         self.generator.set_state(state["generators"][self.rank][1])
-        if self.rank == 0 and (self.out / METRICS).exists():
-            lines = (self.out / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-            (self.out / METRICS).write_text("".join(kept), encoding="utf-8")
+        if self.writes:
+            self.writes.forget_after(self.step)
 
     def finish(self) -> Trained:
         """Measure and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
@@ -321,57 +314,6 @@ def _previous(out: Path, resume: bool) -> Path | None:
     return checkpoint.latest(out) if resume else None
 
 
-def _optimizer(policy: Policy, settings: TrainSettings) -> torch.optim.Optimizer:
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=1e-3, betas=(0.9, 0.98))
-
-
-def _add_lora(lm: Any, rank: int) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"), lm
-    )
-
-
-def _gather(policy: Policy, optimizer: torch.optim.Optimizer, sharded: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Whole weights and optimizer state; sharded ones come together in rank 0."""
-    if not sharded:
-        return policy.state_dict(), optimizer.state_dict()
-    from torch.distributed.checkpoint import state_dict as dcp  # slow to import
-
-    return dcp.get_state_dict(policy, optimizer, options=dcp.StateDictOptions(full_state_dict=True, cpu_offload=True))
-
-
-def _scatter(policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any], sharded: bool) -> None:
-    if not sharded:
-        policy.load_state_dict(state["adapters"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-        return
-    from torch.distributed.checkpoint import state_dict as dcp
-
-    options = dcp.StateDictOptions(full_state_dict=True, strict=False)
-    if state["adapters"]:
-        dcp.set_model_state_dict(policy, state["adapters"], options=options)
-    dcp.set_optimizer_state_dict(policy, optimizer, state["optimizer"], options=options)
-
-
-def _plain(weights: dict[str, Any], lora: int) -> dict[str, Any]:
-    """Weights by the stock model's names, adapters (whose scale is 2) merged in."""
-    plain = {k.removeprefix("lm."): v for k, v in weights.items()}
-    if not lora:
-        return plain
-    for name in [k for k in plain if k.endswith(".lora_A.default.weight")]:
-        stem = name.removesuffix(".lora_A.default.weight")
-        low = plain[f"{stem}.lora_B.default.weight"] @ plain[name]
-        plain[f"{stem}.base_layer.weight"] = plain[f"{stem}.base_layer.weight"] + 2.0 * low
-    return {k.replace(".base_layer", ""): v for k, v in plain.items() if "lora_" not in k}
-
-
 def _join() -> tuple[int, int, torch.device]:
     """Rank, world size and device of this process; joins torchrun's group where there is one."""
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
@@ -387,17 +329,6 @@ def _fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _whole(value: Tensor) -> float:
-    return float(value.full_tensor() if hasattr(value, "full_tensor") else value)
-
-
-def _memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 @contextmanager
@@ -416,24 +347,3 @@ def _signals(run: Run) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(run: Run) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[words]}"))  # fmt: skip
-    with Progress(*columns, console=console, disable=run.rank > 0 or not console.is_terminal) as bar:
-        job = bar.add_task(run.card.trainer, total=run.total, completed=run.step, words="")
-
-        def show() -> None:
-            m = run.metrics
-            words = (
-                f"loss {m.get('loss', math.nan):.3f} · {m['tokens_per_second']:,.0f} tok/s · {m['memory_mb']:,.0f} MB"
-            )
-            bar.update(job, completed=run.step, words=words)
-
-        yield show

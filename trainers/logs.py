@@ -1,0 +1,91 @@
+"""What a run leaves to read: `metrics.jsonl`, TensorBoard where asked for, completions as Parquet, a progress bar."""
+
+import json
+import math
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from store.errors import PiarError
+from store.files import replacing
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """The log of one run, written by its first process.
+
+    Raises:
+        PiarError: TensorBoard was asked for and is not installed.
+    """
+
+    def __init__(self, out: Path, *, tensorboard: bool = False) -> None:
+        self.out = out
+        self.board: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise PiarError("TensorBoard is not installed.",
+                                "pip install tensorboard, or set tensorboard = false.") from None  # fmt: skip
+            self.board = SummaryWriter(out / "tensorboard")
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Add a line of metrics."""
+        record = {"step": step, **{name: round(value, 6) for name, value in metrics.items()}}
+        with (self.out / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.board is not None:
+            for name, value in metrics.items():
+                self.board.add_scalar(name, value, step)
+            self.board.flush()
+
+    def completions(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Write what was written at a step, one row a completion, as `completions/step-N.parquet`."""
+        with replacing(self.out / "completions" / f"step-{step:06}.parquet") as draft:
+            pq.write_table(pa.Table.from_pylist(list(rows)), draft)
+
+    def forget_after(self, step: int) -> None:
+        """Drop lines after a step that a resumed run will write again, and half lines."""
+        path = self.out / METRICS
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            path.write_text("".join(kept), encoding="utf-8")
+
+
+def memory_mb(device: torch.device) -> float:
+    """Peak memory of this process, on the device that computes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+@contextmanager
+def progress(
+    what: str, done: int, total: int, *, quiet: bool = False
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A bar on stderr, where that is a terminal; yields what to tell the step and its metrics."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[words]}"))  # fmt: skip
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        job = bar.add_task(what, total=total, completed=done, words="")
+
+        def show(step: int, metrics: dict[str, float]) -> None:
+            words = (f"loss {metrics.get('loss', math.nan):.3f} · {metrics['tokens_per_second']:,.0f} tok/s · "
+                     f"{metrics['memory_mb']:,.0f} MB")  # fmt: skip
+            bar.update(job, completed=step, words=words)
+
+        yield show
