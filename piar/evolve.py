@@ -13,10 +13,12 @@ import numpy as np
 from pydantic import Field
 
 from piar.answers import ask_once
+from piar.diagnosis import diagnosing, informed, read_diagnoses
 from piar.finale import attribute, compare, on_test, promote, promotion_json
 from piar.history import OnEvent, begin
 from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
 from piar.label import LabelSettings, OnProgress
+from piar.llm.base import Request
 from piar.llm.cost import Budget
 from piar.llm.revision_schema import EvidenceItem
 from piar.loop import EvolveSettings, Loop, Models
@@ -29,7 +31,7 @@ from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
 from store.stats import Result
-from store.types import Instruction, Sample
+from store.types import Completion, Instruction, Sample
 
 __all__ = ["EvolveReport", "EvolveSettings", "Models", "evolve"]
 
@@ -154,25 +156,15 @@ def _revise(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
     judged = [
         Judged(s, loop.truths[s.id], v, loop.comments.get(s.id, "")) for s, v in zip(batch, verdicts, strict=True)
     ]
-    found = inspect(judged, parent, loop.slices)
+    found = inspect(judged, parent, {**loop.found, **loop.slices})
+    told = hints(found, learn=not counts_evidence(loop.models.reviser))
     loop.log.step(
-        "inspected", round=number, parent=parent.id, rows=len(judged), errors=len(found.errors), causes=found.counts()
-    )
-    settings, reviser = loop.settings.revision, loop.models.reviser
+        "inspected", round=number, parent=parent.id, rows=len(judged), errors=len(found.errors), causes=found.counts(),
+        hints=list(told),
+    )  # fmt: skip
     packs = _packs(loop, found, number)
-    requests = [
-        request(
-            reviser, parent, pack, hints(found), loop.store.task, settings, loop.models.reviser_settings,
-            candidates=-(-settings.candidates // len(packs)), seed=loop.seed(number, "reviser", i) % 2**31,
-            prompts=loop.prompts,
-        )
-        for i, pack in enumerate(packs)
-    ]  # fmt: skip
-    answers = ask_once(
-        loop.store, reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id, budget=loop.budget
-    )
-    if any(a.failure and a.failure.kind == "budget" for a in answers):
-        raise BudgetSpent
+    answers = _ask_reviser(loop, _diagnosed(loop, _requests(loop, parent, told, packs, number), number))
+    settings, reviser = loop.settings.revision, loop.models.reviser
     revision = revise(
         answers, parent, packs, loop.store.task, settings,
         author=f"reviser:{reviser.model}", seen=loop.seen, taken=_ids_in_use(loop.pool),
@@ -187,6 +179,47 @@ def _revise(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
     if revision.refused:
         loop.log.step("refused", round=number, reasons=dict(sorted(revision.refused.items())))
     return candidates
+
+
+def _requests(
+    loop: Loop, parent: Instruction, told: Sequence[str], packs: Sequence[tuple[EvidenceItem, ...]], number: int
+) -> list[Request]:
+    """One question to the reviser for each pack of evidence."""
+    settings = loop.settings.revision
+    return [
+        request(
+            loop.models.reviser, parent, pack, told, loop.store.task, settings,
+            loop.models.reviser_settings, candidates=-(-settings.candidates // len(packs)),
+            seed=loop.seed(number, "reviser", i) % 2**31, prompts=loop.prompts,
+        )
+        for i, pack in enumerate(packs)
+    ]  # fmt: skip
+
+
+def _diagnosed(loop: Loop, requests: Sequence[Request], number: int) -> list[Request]:
+    """The questions with the reviser's own diagnosis in them, where it reads evidence instead of counting it."""
+    reviser = loop.models.reviser
+    if not loop.settings.revision.diagnose or counts_evidence(reviser):
+        return list(requests)
+    asked = [diagnosing(reviser, r, loop.store.task, loop.models.reviser_settings, loop.prompts) for r in requests]
+    found = [read_diagnoses(answer) for answer in _ask_reviser(loop, asked)]
+    loop.log.step("diagnosed", round=number, findings=[d.sentence() for diagnoses in found for d in diagnoses])
+    return [informed(reviser, r, diagnoses) for r, diagnoses in zip(requests, found, strict=True)]
+
+
+def _ask_reviser(loop: Loop, requests: Sequence[Request]) -> list[Completion]:
+    """Answers in order.
+
+    Raises:
+        BudgetSpent: not all could be asked.
+    """
+    answers = ask_once(
+        loop.store, loop.models.reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id,
+        budget=loop.budget,
+    )  # fmt: skip
+    if any(a.failure and a.failure.kind == "budget" for a in answers):
+        raise BudgetSpent
+    return answers
 
 
 def _train_batch(loop: Loop, number: int) -> list[Sample]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from piar.llm.revision_schema import EvidenceItem
+from piar.slices import telling_predicates, telling_slices
 from piar.truth import Truth
 from store.types import Instruction, Sample, Verdict
 
@@ -65,7 +66,12 @@ class Inspection:
     confusion: Mapping[Cell, int]
     causes: Mapping[str, Cause]  # sample id -> cause, of errors only
     clusters: tuple[Cluster, ...]
-    slices: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # slice -> (rows, errors)
+    members: Mapping[str, frozenset[str]] = field(default_factory=dict)  # slice -> sample ids
+
+    @property
+    def slices(self) -> dict[str, tuple[int, int]]:
+        """Slice -> (rows, errors)."""
+        return {name: _in_slice(self.judged, ids) for name, ids in self.members.items()}
 
     @property
     def errors(self) -> list[Judged]:
@@ -96,7 +102,7 @@ def inspect(
         confusion=Counter(j.cell for j in judged),
         causes=causes,
         clusters=_clusters(judged, wrong, terms),
-        slices={name: _in_slice(judged, ids) for name, ids in (slices or {}).items()},
+        members=dict(slices or {}),
     )
 
 
@@ -206,15 +212,23 @@ def nearest(errors: Sequence[Judged], rights: Sequence[Judged]) -> list[Judged |
     return [rights[i] for i in best]
 
 
-def hints(inspection: Inspection, limit: int = 12) -> tuple[str, ...]:
-    """What the errors have in common, in words, the largest clusters first."""
+def hints(inspection: Inspection, limit: int = 12, learn: bool = True) -> tuple[str, ...]:
+    """What the errors have in common, in words: the largest clusters, then slices and predicates.
+
+    Args:
+        limit: most clusters.
+        learn: whether to try predicates on the samples, which takes a second on a thousand.
+    """
+    samples = [j.sample for j in inspection.judged]
+    wrong = [not j.right for j in inspection.judged]
     said = [
         f"{len(c.errors)} errors in {c.groups} groups judged {c.cell[1]} where {c.cell[0]} is right share "
         f"{c.term!r} in {c.field} ({c.lift:.1f} times as often as elsewhere)"
         for c in inspection.clusters[:limit]
     ]
-    weak = [f"slice {name!r}: {errors} of {rows} wrong" for name, (rows, errors) in inspection.slices.items() if errors]
-    return tuple(said + weak)
+    slices = [f"slice {t.sentence()}" for t in telling_slices(samples, wrong, inspection.members)]
+    shared = [f"where it holds that {t.sentence()}" for t in telling_predicates(samples, wrong)] if learn else []
+    return tuple(said + slices + shared)
 
 
 def _with_kind(chosen: Iterable[Judged]) -> list[tuple[Judged, str]]:

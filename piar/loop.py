@@ -64,7 +64,14 @@ class Models:
 
 @dataclass(slots=True)
 class Loop:
-    """One run. `pool` holds the champion first and whatever survived a race; `comments` what people wrote in review."""
+    """One run.
+
+    Attributes:
+        slices: the owner's, guarded at promotion: name -> sample ids.
+        found: slices that suggest themselves, for inspection only.
+        pool: the champion first, then whatever survived a race.
+        comments: what people wrote in review.
+    """
 
     store: Store
     journal: Journal
@@ -81,6 +88,7 @@ class Loop:
     seen: set[str] = field(default_factory=set)
     merged: set[tuple[str, str]] = field(default_factory=set)
     comments: Mapping[str, str] = field(default_factory=dict)
+    found: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def dev(self) -> list[Sample]:

@@ -14,6 +14,7 @@ from piar.loop import EvolveSettings, Loop, Models
 from piar.promotion import check_uses, ledger, power
 from piar.prompting import template_source
 from piar.search import BudgetSpent, Scoreboard
+from piar.slices import automatic, by_grade, members, owners
 from piar.truth import load_truth, review_comments
 from store.db import Store
 from store.errors import PiarError
@@ -34,7 +35,7 @@ def identity(
         "instruction": instruction.id,
         "teacher": models.teacher.model,
         "reviser": models.reviser.model,
-        "prompts": short_hash([template_source(name, prompts) for name in ("judge", "revise")]),
+        "prompts": short_hash([template_source(name, prompts) for name in ("judge", "diagnose", "revise")]),
         "settings": settings.model_dump(mode="json", exclude={"seed"}),
     }
 
@@ -76,8 +77,9 @@ def prepare(
     board = Scoreboard(labeller, samples, truths)
     log = RunLog(store, begun.run_id, on_event)
     return Loop(
-        store, journal, models, settings, board, truths, splits, _slices(store), log, budget, prompts,
+        store, journal, models, settings, board, truths, splits, members(store, owners(store)), log, budget, prompts,
         [instruction], {instruction.id}, comments=review_comments(store),
+        found={**members(store, automatic(store)), **by_grade(truths)},
     )  # fmt: skip
 
 
@@ -109,16 +111,6 @@ def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]
             "Raise --max-calls.",
         )
     return Budget(settings.max_calls - final, settings.max_usd)
-
-
-def _slices(store: Store) -> dict[str, frozenset[str]]:
-    """Slice name -> sample ids. A slice's condition is the task owner's own SQL."""
-    found = {}
-    with store.read() as con:
-        for name, condition in store.task.slices.items():
-            rows = con.execute(f"select sample_id::varchar from samples where {condition}").fetchall()
-            found[name] = frozenset(row[0] for row in rows)
-    return found
 
 
 def open_run(loop: Loop, champion: Instruction) -> list[str]:

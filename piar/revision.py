@@ -56,6 +56,8 @@ class RevisionSettings(Settings):
         max_rules: longest rulebook that a proposal may grow to.
         max_operations: most edits in one proposal.
         max_words: longest rule.
+        diagnose: whether a language model is asked for causes before it is asked for edits: one more call for each
+            request of a round. The offline inducer, which weighs evidence, never is.
     """
 
     candidates: int = 4
@@ -63,6 +65,7 @@ class RevisionSettings(Settings):
     max_rules: int = 40
     max_operations: int = 8
     max_words: int = 60
+    diagnose: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +303,7 @@ def read_answer(completion: Completion) -> tuple[list[RevisionCandidate], Counte
     refused: Counter[str] = Counter()
     if completion.failure:
         return [], Counter({f"no answer ({completion.failure.kind})": 1})
-    data = _json_object(completion.text or "")
+    data = first_json(completion.text or "")
     offered = data.get("candidates") if isinstance(data, dict) else None
     if not isinstance(offered, list):
         return [], Counter({"an answer that is not the JSON asked for": 1})
@@ -375,7 +378,8 @@ def propose(
     return Proposal(replace(changed, parent=parent.id, author=author, note=note), candidate.operations)
 
 
-def _json_object(text: str) -> object:
+def first_json(text: str) -> object:
+    """The first JSON object in an answer, thoughts left out; None when there is none."""
     body = re.sub(r"<think>.*?</think>", "", text, flags=re.S)
     start = body.find("{")
     try:

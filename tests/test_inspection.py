@@ -50,7 +50,7 @@ def test_recurring_knowledge_errors_are_clustered_and_said_in_words():
     assert found.slices["cases"] == (4, 4)
     told = hints(found)
     assert "4 errors in 4 groups judged 1 where 0 is right" in told[0]
-    assert "slice 'cases': 4 of 4 wrong" in told
+    assert "slice cases: 4 of 4 wrong" in told
 
 
 def test_an_error_is_shown_with_its_nearest_correct_neighbour_and_suspects_are_not():

@@ -68,7 +68,8 @@ class RevisionBudget(_Shown):
 
 
 class RevisionRequest(_Shown):
-    """What a reviser is shown. `evidence` is addressed by its position in `because`."""
+    """What a reviser is shown. `evidence` is addressed by its position in `because`; `diagnosis` holds the causes that
+    the reviser itself found when it was asked for them first."""
 
     task: Literal["revise"] = "revise"
     grades: tuple[GradeShown, ...]
@@ -77,6 +78,7 @@ class RevisionRequest(_Shown):
     budget: RevisionBudget = RevisionBudget()
     candidates: int = Field(default=1, ge=1, le=32)
     hints: tuple[str, ...] = ()
+    diagnosis: tuple[str, ...] = ()
     seed: int = 0
 
 
