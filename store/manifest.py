@@ -39,7 +39,6 @@ COLUMNS: dict[str, str] = {
     "evidence": "list<string>",
     "steps": "list<string>",
     "rules": "list<string>",
-    "rules_holding": "list<string>",  # every rule whose condition holds, or null when nobody knows
     "trace_verified": "bool",  # the reference trace passed the strict rewards
     "difficulty": "double",  # p = pi(y*|x), out of sample, or null
     "bucket": "string",

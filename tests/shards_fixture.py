@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         ("prompt", STRUCT), ("completion", STRUCT), ("grade", pa.string()),
         ("grade_probs", pa.list_(pa.float32())), ("evidence", pa.list_(pa.string())),
         ("steps", pa.list_(pa.string())), ("rules", pa.list_(pa.string())),
-        ("rules_holding", pa.list_(pa.string())), ("trace_verified", pa.bool_()), ("difficulty", pa.float64()),
+        ("trace_verified", pa.bool_()), ("difficulty", pa.float64()),
         ("bucket", pa.string()), ("anchor", pa.bool_()), ("origin", pa.string()), ("source", pa.string()),
         ("weight", pa.float64()),
     ]
@@ -61,7 +61,7 @@ def row(number: int, draw: random.Random, rubric: str) -> dict:
         "sample_id": sample_id(query, [query, title]), "group": query, "fields": [query, title], "prompt": prompt,
         "completion": [{"role": "assistant", "content": write_trace(trace, TASK)}], "grade": grade,
         "grade_probs": probs, "evidence": list(evidence), "steps": [steps["kind"]], "rules": [rule.id],
-        "rules_holding": [rule.id], "trace_verified": True, "difficulty": draw.random(),
+        "trace_verified": True, "difficulty": draw.random(),
         "bucket": draw.choice(BUCKETS), "anchor": draw.random() < 0.2, "origin": "synthetic", "source": "fixture",
         "weight": 1.0,
     }  # fmt: skip

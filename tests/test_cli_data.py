@@ -56,6 +56,13 @@ def test_the_walk_from_verdicts_to_shards(shop, capsys, tmp_path):
     assert manifest.copies
 
 
+def test_shards_go_into_the_project_unless_a_folder_is_named(shop, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "curriculum", "export", "-C", str(shop))["manifest"] == str(shop / "shards" / "manifest.json")
+    assert run(capsys, "curriculum", "export", "mine", "-C", str(shop))["manifest"] == "mine/manifest.json"
+    assert sum(read_manifest(shop / "shards").rows.values()) == sum(read_manifest(tmp_path / "mine").rows.values())
+
+
 def test_people_see_a_table_and_a_picture(shop, capsys):
     assert main(["curriculum", "plan", "-C", str(shop)]) == 0
     out = capsys.readouterr().out

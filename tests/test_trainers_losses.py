@@ -17,7 +17,7 @@ from trainers.rewards import Case, case, format_reward, grade_rewards, judge, tr
 RULEBOOK = {r.id: Rule(r.id, r.text, r.grade) for r in RULES}
 GOOD = Trace("2", ("red lamp",), {"kind": "yes"}, ("R03",), "2")
 ROW = {"fields": ["red lamp", "a Red LAMP, tall"], "grade": "2", "evidence": ["red lamp"], "steps": ["yes"],
-       "rules": ["R03"], "rules_holding": None}  # fmt: skip
+       "rules": ["R03"]}  # fmt: skip
 
 
 # --- the grade's gradient ------------------------------------------------------------------------
@@ -235,13 +235,12 @@ def test_spans_are_compared_ignoring_case_and_punctuation():
     assert judged(changed(evidence=("A red, lamp",)))["evidence"] == 1
 
 
-def test_without_reference_one_existing_rule_that_admits_and_holds_is_due():
+def test_without_reference_one_existing_rule_that_admits_the_grade_is_due():
     free = {**ROW, "rules": None}
     assert judged(row=free)["rules"] == 1
     assert judged(changed(rules=("R01",)), free)["rules"] == 0  # admits another grade
     assert judged(changed(rules=("R99",)), free)["rules"] == 0
     assert judged(changed(rules=()), free)["rules"] == 0
-    assert judged(row={**free, "rules_holding": ["R02"]})["rules"] == 0
     none = judge(case(write_trace(GOOD, TASK), True, free, TASK, {}), TASK, right=True)
     assert none["rules"] is None  # no rulebook, nothing to check
 

@@ -26,7 +26,7 @@ from trainers.layout import Item, Tokens
 from trainers.model import completion_ids, prompt_ids
 
 READ = ("sample_id", "group", "fields", "prompt", "completion", "grade", "grade_probs", "evidence", "steps", "rules",
-        "rules_holding", "trace_verified", "bucket", "anchor", "weight")  # fmt: skip
+        "trace_verified", "bucket", "anchor", "weight")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ def evidence_reward(case: Case) -> float:
 
 
 def rule_reward(case: Case) -> float | None:
-    """1 for the reference rule; where there is none, for exactly one existing rule that admits the grade and holds."""
+    """1 for the reference rule; where there is none, for exactly one existing rule that admits the grade.
+
+    Whether the condition of such a rule holds nobody knows: conditions are English.
+    """
     if case.trace is None:
         return 0.0
     reference = case.row.get("rules")
@@ -79,9 +82,7 @@ def rule_reward(case: Case) -> float | None:
     if len(case.trace.rules) != 1:
         return 0.0
     [cited] = case.trace.rules
-    holding = case.row.get("rules_holding")
-    known = cited in case.rules and case.rules[cited].admits(case.trace.grade)
-    return float(known and (holding is None or cited in holding))
+    return float(cited in case.rules and case.rules[cited].admits(case.trace.grade))
 
 
 def step_reward(name: str, position: int) -> Reward:

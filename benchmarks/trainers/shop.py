@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("group", pa.string()), ("fields", pa.list_(pa.string())), ("prompt", STRUCT),
      ("completion", STRUCT), ("grade", pa.string()), ("grade_probs", pa.list_(pa.float32())),
      ("evidence", pa.list_(pa.string())), ("steps", pa.list_(pa.string())), ("rules", pa.list_(pa.string())),
-     ("rules_holding", pa.list_(pa.string())), ("trace_verified", pa.bool_()), ("difficulty", pa.float64()),
+     ("trace_verified", pa.bool_()), ("difficulty", pa.float64()),
      ("bucket", pa.string()), ("anchor", pa.bool_()), ("origin", pa.string()), ("source", pa.string()),
      ("weight", pa.float64())]
 )  # fmt: skip
@@ -68,6 +68,6 @@ def _row(row: dict[str, Any], grade: str, world: ShopWorld, rubric: str, draw: R
         "completion": [{"role": "assistant", "content": write_trace(trace, world.task) if known else grade}],
         "grade": grade, "grade_probs": None, "evidence": list(row["evidence"]) if known else None,
         "steps": list(steps.values()) if known else None, "rules": [row["rule"]] if known else None,
-        "rules_holding": None, "trace_verified": known, "difficulty": None, "bucket": "mid",
+        "trace_verified": known, "difficulty": None, "bucket": "mid",
         "anchor": known and draw.random() < 0.2, "origin": "import", "source": "shop", "weight": 1.0,
     }  # fmt: skip

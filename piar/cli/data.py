@@ -166,7 +166,9 @@ def _plan_view(plan: "Plan") -> "RenderableType":
 
 
 def curriculum_export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="The folder to make.", show_default="shards/ of the project")
+    ] = None,
     formats: Annotated[
         str | None, typer.Option("--format", metavar="A,B", help="parquet, or parquet,jsonl.", show_default="parquet")
     ] = None,
@@ -174,9 +176,9 @@ def curriculum_export(
     """Write training shards, a dataset card and, last, the manifest.
 
     `piar train`, Hugging Face datasets and TRL read the folder as it is. The same store and settings give the
-    same bytes.
+    same bytes. A folder that you name is relative to where you are, also with -C; `piar train` reads it alike.
 
-    Example: `piar curriculum export shards`
+    Example: `piar curriculum export`
     """
     from piar.cli.views import facts
 
@@ -184,19 +186,21 @@ def curriculum_export(
     unknown = next((name for name in wanted if name not in ("parquet", "jsonl")), None)
     if unknown or (wanted and "parquet" not in wanted):
         raise UsageError(f"--format {formats!r} cannot be written.", "Write parquet, or parquet,jsonl.")
-    manifest = open_project().curriculum_export(folder, wanted)
+    project = open_project()
+    target = folder or project.folder / "shards"
+    manifest = project.curriculum_export(target, wanted)
     rows = sum(manifest.rows.values())
     document = {
         "stages": [s.model_dump() for s in manifest.schedule.stages],
         "rows": rows,
         "buckets": manifest.rows,
         "shards": [s.model_dump() for s in manifest.shards],
-        "manifest": str(folder / "manifest.json"),
+        "manifest": str(target / "manifest.json"),
     }
     view = facts([
         ("rows", f"{rows:,}: " + " · ".join(f"{name} {n:,}" for name, n in manifest.rows.items())),
-        ("files", f"{len(manifest.shards) + len(manifest.copies)} in {folder}"),
+        ("files", f"{len(manifest.shards) + len(manifest.copies)} in {target}"),
         ("prompt", manifest.prompt),
-        ("next", f"piar train sft {folder}"),
+        ("next", f"piar train sft {target}"),
     ])  # fmt: skip
     return Answer(document, view)
