@@ -18,6 +18,7 @@ NAMES = (
     "null_worlds",
     "gain_worlds",
     "shop_recovery",
+    "synth",
     "review",
     "serve",
 )

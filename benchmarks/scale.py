@@ -64,7 +64,9 @@ def export_all(folder: Path) -> int:
 def copy_exported(folder: Path) -> None:
     """DuckDB reading the shards and writing one Parquet file of them."""
     with duckdb.connect() as con:
-        con.execute("set memory_limit = '1500MB'; set preserve_insertion_order = false")
+        con.execute(
+            "set memory_limit = '1500MB'; set preserve_insertion_order = false; set enable_progress_bar = false"
+        )
         shards, copy = literal(str(folder / "shards" / "*" / "*.parquet")), literal(str(folder / "copy.parquet"))
         con.execute(f"copy (from {shards}) to {copy} (format parquet, compression zstd, row_group_size 60000)")
 

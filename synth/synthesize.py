@@ -12,7 +12,8 @@ from store.db import Store, now, quote
 from store.journal import Journal
 from store.types import Instruction, Sample, Verdict
 from synth.drafts import Draft, Proposer, Status, Target
-from synth.generate import ByModel, Offline
+from synth.generate import ByModel
+from synth.offline import Offline
 from synth.screen import AFTER_ASKING, BEFORE_ASKING, Evidence, find_matches, first_failure, status
 from synth.settings import SynthSettings
 from synth.targets import find_parents, find_targets, make_cited
