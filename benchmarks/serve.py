@@ -23,9 +23,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from piar.shop import make_shop
 from store.task import sample_text
 from trainers.checkpoint import StudentCard, save
-from trainers.model import tiny_model, tiny_tokenizer
 from trainers.scoring import Student
 from trainers.serving import Session
+from trainers.tiny import tiny_model, tiny_tokenizer
 
 RUBRIC_WORDS = 300
 

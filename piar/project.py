@@ -1,7 +1,7 @@
 """The Python front door: one project is one folder, and its verbs are methods."""
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,6 +66,7 @@ class Project(Judging):
 
         config = {"judge": judge, "split": split, "against": against, "teacher": self.config.teacher.model}
         cached = 0
+        detail: dict[str, Any] = {}
 
         def teach(instruction_id: str | None) -> Judge:
             nonlocal cached
@@ -74,9 +75,10 @@ class Project(Judging):
                 cached += labeller.judge([batch]).cached
             return Judge(labeller.judge_name, batch.instruction.id)
 
-        with self.run("score", config) as run_id:
+        with self.run("score", config, detail=detail) as run_id:
             began = time.monotonic()
             scored = score(self.store, judge, split, teach, instruction=instruction, against=against, run_id=run_id)
+            detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began)
 
     def check(

@@ -14,6 +14,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from piar import report_data as data
+from piar import report_walk as walk
 from store.db import Store, now
 
 
@@ -75,7 +76,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
     """Everything the page shows, as plain values."""
-    pair = data.pair(store)
+    pair, folder = data.pair(store), store.path.parent
     gains = data.gains(store, pair)
     values: dict[str, Any] = {
         "task": {"name": store.task.name},
@@ -88,6 +89,10 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "confusions": data.confusions(store, pair),
         "slices": data.slices(store, pair),
         "lineage": data.lineage(store, pair),
+        "people": walk.people(store),
+        "difficulty": walk.difficulty(store, walk.manifest(folder)),
+        "training": walk.training(folder),
+        "students": walk.students(store, folder),
         "data": data.splits(store),
         "cost": data.cost(store),
         "runs": data.runs(store),
@@ -100,6 +105,10 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "confusions": "Confusion",
         "slices": "Slices",
         "lineage": "Lineage",
+        "people": "People",
+        "difficulty": "Difficulty",
+        "training": "Training",
+        "students": "Students",
         "data": "Data",
         "cost": "Cost",
         "runs": "Configuration",
@@ -149,6 +158,11 @@ def cards(values: dict[str, Any]) -> list[dict[str, str]]:
                 "label": f"right on test against {row['truth']}; {100 * row['before']:.1f} % before",
             }
         )
+    best = max((r for r in (values["students"] or {"rows": []})["rows"] if r["latency"]),
+               key=lambda r: r["scores"].accuracy.value, default=None)  # fmt: skip
+    if best is not None:
+        first = best["latency"]["first_token"]["p50"]
+        result.append({"value": f"{first:.1f} ms", "tone": "", "label": f"to the grade of {best['name']}"})
     result += [
         {"value": f"{total['n']:,}", "tone": "", "label": f"samples in {total['groups']:,} groups"},
         {"value": str(len(values["rules"]["rows"])), "tone": "", "label": "rules in the instruction"},

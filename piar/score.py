@@ -1,7 +1,7 @@
 """A judge's verdicts on a split measured against truth: gold first, and the raters' majority beside it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from store.errors import PiarError, UsageError
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from store.metrics import Scores
     from store.stats import Gain
     from store.types import Split
+    from trainers.serving import Latency
 
+TIMED = 50  # rows on which latency is measured
 JUDGES = ("teacher", "baseline", "student")
 OFFLINE = "teacher:rulebook"  # a rule learner, so always shown beside other simple learners
 
@@ -54,11 +56,12 @@ class Gained:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What `piar score` found. `baselines` are measured on the same rows as the judge."""
+    """What `piar score` found. `baselines` are measured on the same rows as the judge; `latency_ms` is a student's."""
 
     measured: Measured
     gained: Gained | None
     baselines: tuple[Measured, ...] = ()
+    latency_ms: "Mapping[str, Latency]" = field(default_factory=dict)
 
 
 Teach = Callable[[str | None], Judge]
@@ -103,7 +106,7 @@ def score(
         from piar.baselines import NAMES
 
         simple = tuple(measure(store, ready(f"baseline:{name}"), split, seed=seed) for name in NAMES)
-    return Scored(measured, gained, simple)
+    return Scored(measured, gained, simple, _latencies(store, judge, split))
 
 
 def _is_judge(text: str) -> bool:
@@ -136,6 +139,17 @@ def _student(store: "Store", path: str, split: "Split", run_id: str) -> Judge:
     ]
     store.record_verdicts(verdicts, run_id)
     return judge
+
+
+def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Latency]":
+    """How long a student takes over one sample, on a few rows of the split."""
+    kind, _, path = judge.partition(":")
+    if kind != "student":
+        return {}
+    from trainers.scoring import Student
+    from trainers.serving import latencies
+
+    return latencies(Student.load(path), _labelled(store, split).select(store.task.fields).head(TIMED).to_dicts())
 
 
 def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:

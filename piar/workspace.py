@@ -223,8 +223,14 @@ class Workspace:
         return connect(settings)
 
     @contextmanager
-    def run(self, verb: str, config: dict[str, Any], seed: int = 0) -> Iterator[str]:
-        """One command's life in the store: begun, then done, failed or interrupted, with what it cost."""
+    def run(
+        self, verb: str, config: dict[str, Any], seed: int = 0, detail: dict[str, Any] | None = None
+    ) -> Iterator[str]:
+        """One command's life in the store: begun, then done, failed or interrupted, with what it cost.
+
+        Args:
+            detail: what the command found, filled in while it lives and kept with its end.
+        """
         from piar.forecast import receipt
 
         run_id, status = self.store.start_run(verb, config, seed), "failed"
@@ -235,7 +241,7 @@ class Workspace:
             status = "interrupted"
             raise
         finally:
-            self.store.finish_run(run_id, status, receipt(self.store, run_id).cost_usd)
+            self.store.finish_run(run_id, status, receipt(self.store, run_id).cost_usd, detail)
 
     @contextmanager
     def journal(self) -> "Iterator[Journal]":

@@ -15,7 +15,7 @@ from store.ids import sample_id
 from store.importers import ImportMapping, import_files
 from store.journal import Journal
 from store.task import Grade, Task
-from store.types import Instruction, Label
+from store.types import Instruction, Label, Verdict
 
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}"
 TASK = Task(
@@ -135,3 +135,44 @@ def test_truth_that_changed_later_is_what_the_page_shows(tmp_path):
     store.add_labels([Label(k, "gold", "owner", "0", at=now()) for k in keys], "r")
     assert read(report(store, tmp_path / "b.html").path)[0] != before
     assert sample_id("a", ("a", "b")) not in before
+
+
+def walked(folder: Path):
+    """A small project further along: mined, a student trained and measured."""
+    project = small_project(folder)
+    store = project.store
+    keys = store.frame("select sample_id::varchar as k from samples where split = 'test'")["k"].to_list()
+    run = store.start_run("score", {"judge": "student:students/sft/final"})
+    latency = {"first_token": {"p50": 4.25, "p99": 9.0}, "trace": {"p50": 80.0, "p99": 99.0}}
+    store.finish_run(run, "done", detail={"latency_ms": latency})
+    verdicts = [Verdict(f"k{i}", key, "student:students/sft/final", "", 0, "1") for i, key in enumerate(keys)]
+    store.record_verdicts(verdicts, run)
+    with store.write() as con:
+        con.execute("insert into difficulty select sample_id, 0.4, 'hard', 'j', 'r' from samples")
+    run_folder = folder / "students" / "sft"
+    run_folder.mkdir(parents=True)
+    lines = ['{"step": 10, "loss": 2.0, "collapse_alarm": 1.0, "num_tokens": 500}', '{"step": 20, "loss": 0.5}', '{"st']
+    (run_folder / "metrics.jsonl").write_text("\n".join(lines))
+    return project
+
+
+def test_a_walk_shows_people_difficulty_training_and_students(tmp_path):
+    project = walked(tmp_path / "toys")
+    text, parsed = read(report(project.store, tmp_path / "report.html").path)
+    for section in ("people", "difficulty", "training", "students"):
+        assert f'<section id="{section}">' in text
+        assert f'href="#{section}"' in text
+    assert "2.000 → 0.500" in text
+    assert "1 collapse alarms" in text
+    assert "hard 5 (100 %)" in text
+    assert "student:students/sft/final" in text
+    assert "4.2 ms" in text
+    assert "Krippendorff's alpha" in text
+    assert parsed.fetches == []
+
+
+def test_sections_without_anything_to_say_are_left_out(tmp_path):
+    project = small_project(tmp_path / "toys")
+    text, _ = read(report(project.store, tmp_path / "report.html").path)
+    for section in ("difficulty", "training", "students"):
+        assert f'<section id="{section}">' not in text

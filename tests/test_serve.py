@@ -18,9 +18,10 @@ from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.task import Grade, Task
 from trainers.checkpoint import StudentCard, save
-from trainers.model import Policy, tiny_model, tiny_tokenizer
+from trainers.model import Policy
 from trainers.scoring import Student
-from trainers.serving import Session
+from trainers.serving import Session, latencies
+from trainers.tiny import tiny_model, tiny_tokenizer
 
 # Names that a request model must survive: methods and attributes of pydantic's own.
 TASK = Task(
@@ -119,6 +120,14 @@ def test_a_model_that_cannot_share_prefixes_answers_the_same(judge):
     offline = judge.score(SAMPLES[:3], trace=True)
     assert plain == [pytest.approx(s.probs, abs=1e-5) for s in offline]
     assert writing.text == offline[0].text
+
+
+def test_latency_is_told_for_what_a_student_can_do(judge, tmp_path):
+    taken = latencies(judge, SAMPLES[:4], traces=2)
+    assert list(taken) == ["first_token", "trace"]
+    assert all(0 < latency.p50 <= latency.p99 for latency in taken.values())
+    assert taken["first_token"].p50 < taken["trace"].p50
+    assert list(latencies(student(tmp_path, completion="grade"), SAMPLES[:2])) == ["first_token"]
 
 
 def test_a_student_of_grades_alone_says_that_it_writes_no_traces(tmp_path):

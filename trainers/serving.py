@@ -5,10 +5,12 @@ tokens alone. Left out: continuous batching of answers and paged memory (a large
 vLLM from the same checkpoint).
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,6 +107,48 @@ class Session:
         ids = torch.tensor(self.student.grade_ids, device=hidden.device)
         probs = read_grades(hidden, self.student.policy.lm.get_output_embeddings().weight, ids)
         return [self.student.opinion(row) for row in probs.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds on the clock, one sample at a time with the shared prompt warm: median and 99th percentile."""
+
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Latency":
+        """The quantiles of some measurements."""
+        p50, p99 = np.quantile(1000 * np.array(seconds), [0.5, 0.99])
+        return cls(round(float(p50), 2), round(float(p99), 2))
+
+
+def latencies(student: Student, samples: Sequence[Mapping[str, str]], traces: int = 10) -> dict[str, Latency]:
+    """How long one sample takes: `first_token` (the grade) and, of a student that writes it, the whole `trace`.
+
+    Args:
+        samples: at least one; the first is also used to warm up.
+        traces: how many of them are written to the end.
+    """
+    session = Session(student)
+    grades: list[float] = []
+    whole: list[float] = []
+    for i, sample in enumerate([samples[0], *samples]):
+        began = time.perf_counter()
+        [prompt] = session.prompts([sample])
+        if isinstance(prompt, TooLong):
+            continue
+        session.score([prompt])
+        if i == 0:
+            continue
+        grades.append(time.perf_counter() - began)
+        if i <= traces and student.card.completion == "trace":
+            writing = session.begin(prompt)
+            while not writing.done:
+                writing.step()
+            whole.append(time.perf_counter() - began)
+    parts = {"first_token": grades, "trace": whole}
+    return {name: Latency.of(seconds) for name, seconds in parts.items() if seconds}
 
 
 class Writing:

@@ -233,6 +233,8 @@ def score(
         "baselines": {other.judge.name: other.scores for other in scored.baselines},
         "receipt": receipt,
     }
+    if scored.latency_ms:
+        document["latency_ms"] = scored.latency_ms
     if scored.gained:
         document |= {"gain": scored.gained.gain, "gain_majority": scored.gained.majority}
     return Answer(document, score_view(scored, receipt))

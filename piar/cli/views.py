@@ -184,11 +184,17 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
     if scores.per_slice:
         slices = [[n, f"{s.n:,}", percent(s.accuracy), percent(s.macro_f1)] for n, s in scores.per_slice.items()]
         parts += [table(["slice", "rows", "accuracy", "macro F1"], slices), ""]
-    return Group(*parts, facts([*_gain(scored), *receipt_lines(receipt)]))
+    return Group(*parts, facts([*_gain(scored), *_latency(scored), *receipt_lines(receipt)]))
 
 
 def _majority(measured: "Measured") -> list[str]:
     return [percent(measured.majority.accuracy)] if measured.majority else []
+
+
+def _latency(scored: "Scored") -> list[tuple[str, RenderableType]]:
+    words = [f"{name.replace('_', ' ')} {taken.p50:.1f} ms (p99 {taken.p99:.1f})"
+             for name, taken in scored.latency_ms.items()]  # fmt: skip
+    return [("latency", f"{', '.join(words)}; one sample at a time on this machine")] if words else []
 
 
 def _gain(scored: "Scored") -> list[tuple[str, RenderableType]]:

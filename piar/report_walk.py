@@ -1,0 +1,156 @@
+"""What `piar report` shows beyond the instruction: people, difficulty, training, students; each with its source."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from piar.score import Judge, measure
+from store.agreement import krippendorff_alpha, vote_counts
+from store.db import Store
+from store.errors import PiarError
+from store.manifest import MANIFEST, Manifest, read_manifest
+from store.types import BUCKETS
+
+# Which curves are drawn, where a run has them, and what a reader calls them.
+CURVES = {
+    "loss": "loss",
+    "reward": "reward",
+    "entropy": "entropy of the grade",
+    "tail/rule_recall": "recall on long-tail rules",
+    "dev/accuracy": "accuracy on dev",
+    "dev/pair_accuracy": "pair accuracy on dev",
+    "dev/macro_f1": "macro F1 on dev",
+}
+WIDTH, HEIGHT = 220, 56  # of a curve, in pixels
+
+PEOPLE = """select annotator, count(distinct sample_id) as rows, median(seconds) as seconds,
+       count(distinct batch) filter (batch <> '') as batches,
+       count(*) filter (list_has_any(flags, ['gold_is_wrong'])) as wrong_gold
+from label where source = 'human' and grade is not null group by annotator order by rows desc, annotator"""
+VOTES = """select dense_rank() over (order by sample_id) - 1 as item, position from vote
+where source = 'human' and sample_id in (
+    select sample_id from vote where source = 'human' group by sample_id having count(*) > 1)"""
+DIFFICULTY = "select bucket, count(*) as n from difficulty group by bucket"
+SIGNALS = "select reason, count(*) as n from queue group by reason order by n desc, reason"
+MEASURED = """select e.detail, r.config from run_events e join runs r using (run_id)
+where r.verb = 'score' and e.status = 'done' order by e.created_at"""
+JUDGES = """select judge, instruction, max(created_at) as last from verdict where sample_id in (
+    select s.sample_id from samples s join truth using (sample_id) where s.split = 'test')
+group by judge, instruction order by last"""
+
+
+def people(store: Store) -> dict[str, Any] | None:
+    """Who labelled how much, and how far they agree."""
+    rows = store.frame(PEOPLE).rows(named=True)
+    if not rows:
+        return None
+    votes = store.frame(VOTES)
+    shared = votes["item"].n_unique()
+    alpha = None
+    if shared > 1:
+        counts = vote_counts(votes["item"].to_numpy(), votes["position"].to_numpy(), shared, len(store.task.symbols))
+        alpha = krippendorff_alpha(counts, level="ordinal", values=[grade.value for grade in store.task.grades])
+    return {"rows": rows, "alpha": alpha, "shared": shared, "source": f"{PEOPLE};\n\n{VOTES}"}
+
+
+def difficulty(store: Store, manifest: Manifest | None) -> dict[str, Any] | None:
+    """Rows by bucket, why rows wait for people, and how the curriculum mixes the buckets over time."""
+    counts = dict(store.frame(DIFFICULTY).rows())
+    if not counts:
+        return None
+    total = sum(counts.values())
+    return {
+        "buckets": [{"name": b, "n": counts.get(b, 0), "share": counts.get(b, 0) / total} for b in BUCKETS],
+        "queue": store.frame(SIGNALS).rows(named=True),
+        "stages": stages(manifest) if manifest else [],
+        "shards": sum(shard.rows for shard in manifest.shards if shard.kind == "train") if manifest else 0,
+        "source": f"{DIFFICULTY};\n\n{SIGNALS}" + (f"\n\n-- stages: {MANIFEST} of the shards" if manifest else ""),
+    }
+
+
+def stages(manifest: Manifest) -> list[dict[str, Any]]:
+    """Each stage's name, share of all draws, and mixture in the order of the buckets."""
+    if manifest.schedule.kind != "stages":
+        return []
+    return [
+        {"name": stage.name, "share": stage.share, "mixture": [stage.mixture.get(bucket, 0.0) for bucket in BUCKETS]}
+        for stage in manifest.schedule.stages
+    ]
+
+
+def training(folder: Path) -> list[dict[str, Any]]:
+    """Curves of every training run under `students/`, from the `metrics.jsonl` that it left."""
+    runs = [_run(path, folder) for path in sorted(folder.glob("students/*/metrics.jsonl"))]
+    return [run for run in runs if run["curves"]]
+
+
+def _run(path: Path, folder: Path) -> dict[str, Any]:
+    records = [record for line in path.read_text(encoding="utf-8").splitlines() if (record := _record(line))]
+    curves = [_curve(words, [(r["step"], r[name]) for r in records if name in r]) for name, words in CURVES.items()]
+    last = records[-1] if records else {}
+    return {
+        "name": path.parent.name,
+        "steps": last.get("step", 0),
+        "tokens": last.get("num_tokens", 0),
+        "alarms": sum(r.get("collapse_alarm", 0) > 0 for r in records),
+        "curves": [curve for curve in curves if curve is not None],
+        "source": path.relative_to(folder).as_posix(),
+    }
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:  # the last line of a run that was killed
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else {}
+
+
+def _curve(words: str, points: Sequence[tuple[int, Any]]) -> dict[str, Any] | None:
+    known = [(x, float(y)) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
+    if len(known) < 2:
+        return None
+    (low, high), (first, last) = ((min(v), max(v)) for v in ([y for _, y in known], [x for x, _ in known]))
+    wide, tall = last - first or 1, high - low or 1
+    path = " ".join(
+        f"{WIDTH * (x - first) / wide:.1f},{HEIGHT - 4 - (HEIGHT - 8) * (y - low) / tall:.1f}" for x, y in known
+    )
+    return {"name": words, "path": path, "first": known[0][1], "last": known[-1][1], "low": low, "high": high}
+
+
+def students(store: Store, folder: Path) -> dict[str, Any] | None:
+    """Every judge that has graded the test split, students beside the teacher, with the latency measured of each."""
+    taken = {}
+    for detail, config in store.frame(MEASURED).rows():
+        if latency := json.loads(detail).get("latency_ms"):
+            taken[json.loads(config)["judge"]] = latency
+    newest = {judge: instruction for judge, instruction, _ in store.frame(JUDGES).rows()}
+    if not any(judge.startswith("student:") for judge in newest):
+        return None
+    rows = []
+    for judge, instruction in newest.items():
+        try:
+            scores = measure(store, Judge(judge, instruction), "test").scores
+        except PiarError:  # nothing to measure on
+            continue
+        rows.append({"name": judge, "scores": scores, "latency": taken.get(judge), "size": _size(folder, judge)})
+    rows.sort(key=lambda row: row["name"].startswith("student:"))
+    return {"rows": rows, "source": f"{JUDGES};\n\n{MEASURED}"}
+
+
+def _size(folder: Path, judge: str) -> float | None:
+    """Megabytes of weights of a student's folder."""
+    kind, _, path = judge.partition(":")
+    files = list((folder / path).glob("*.safetensors")) if kind == "student" else []
+    return sum(file.stat().st_size for file in files) / 2**20 if files else None
+
+
+def manifest(folder: Path) -> Manifest | None:
+    """The manifest of the project's own shards, when they are whole."""
+    try:
+        return read_manifest(folder / "shards")
+    except PiarError:
+        return None
