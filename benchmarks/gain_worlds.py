@@ -30,7 +30,7 @@ from store.stats import paired_gain
 from store.types import Instruction
 
 SPLITS = {"train": 14, "dev": 6, "holdout": 14, "test": 30}  # groups
-FRESH = 500
+FRESH = 300
 KINDS = ("rules", "noisy")
 OFFSET = 50_000  # worlds of its own
 SETTINGS = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2), audit=AuditSettings(items=0, canary=0))

@@ -28,6 +28,13 @@ def event_line(event: "Event") -> Text | None:
             words = f"round {detail['round']}: {detail['errors']:,} errors on {detail['rows']:,} train rows ({causes})"
         case "survived":
             words = f"  {detail['candidate']} is right on {100 * detail['dev']:.1f} % of dev"
+        case "refused":
+            told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
+            words = f"  refused before anything was asked: {told}"
+        case "canary" if detail["asked"]:
+            words = f"canary: {detail['flipped']} of {detail['asked']} known answers changed"
+        case "audit":
+            words = f"asked twice: {detail['flipped']} of {detail['asked']} answers changed"
         case "searched":
             words = f"search ended after {detail['rounds']} rounds: {detail['stopped']}"
         case _:

@@ -7,12 +7,11 @@ import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.progress import meter
-from piar.cli.verb import Answer, Panel, group, messages, open_project, plain, verb
+from piar.cli.verb import Answer, Panel, group, open_project, plain, verb
 from store.types import Split
 
 if TYPE_CHECKING:
     from piar.acceptance import Decision
-    from piar.history import Event
 
 SHOW = """Look closer: at the instruction, a proposal, what changed between two versions, a run, a sample."""
 
@@ -57,23 +56,18 @@ def evolve(
 
     Example: `piar evolve --rounds 4 --max-usd 10`
     """
-    from piar.cli.evolving import event_line, evolve_view
+    from piar.cli.evolving import evolve_view
+    from piar.cli.live import search_view
     from piar.cli.views import forecast_view
 
     project = open_project()
     if dry_run:
         found = project.forecast_evolve(rounds=rounds, max_calls=max_calls)
         return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
-    out = messages()
-
-    def told(event: "Event") -> None:
-        if line := event_line(event):
-            out.print(line)
-
-    with meter("judging") as show:
+    with search_view(rounds if rounds is not None else project.config.evolve.rounds) as (told, counted):
         report = project.evolve(
             rounds=rounds, seed=seed, accept=accept, restart=restart, max_usd=max_usd, max_calls=max_calls,
-            on_event=told, on_progress=show,
+            on_event=told, on_progress=counted,
         )  # fmt: skip
     return Answer(report.model_dump(mode="json"), evolve_view(report, accepted=accept == "auto"))
 

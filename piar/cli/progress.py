@@ -29,7 +29,7 @@ def meter(what: str) -> "Iterator[Show]":
         with _bar(out, what) as show:
             yield show
     else:
-        yield _lines(out, what)
+        yield plain_lines(out, what)
 
 
 class _Pace:
@@ -79,7 +79,8 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
         yield show
 
 
-def _lines(out: "Console", what: str) -> Show:
+def plain_lines(out: "Console", what: str) -> Show:
+    """A line every few seconds while a call is under way."""
     pace, shown = _Pace(), time.monotonic()
 
     def show(state: "Progress") -> None:

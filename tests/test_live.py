@@ -1,0 +1,41 @@
+"""What a running search shows: champion, candidates racing, calls, cost, time left; plain lines off a terminal."""
+
+import io
+
+from rich.console import Console
+
+from piar.cli.live import SearchView
+from piar.history import Event
+from piar.label import Progress
+
+
+def drawn(view):
+    out = Console(file=io.StringIO(), width=120, color_system=None)
+    out.print(view)
+    return out.file.getvalue()
+
+
+def test_the_view_follows_a_search():
+    now = [0.0]
+    view = SearchView(4, lambda: now[0])
+    assert "being judged" in drawn(view)
+    view.tell(Event("champion", {"instruction": "c0", "dev": 0.5, "rows": 60}))
+    view.tell(Event("inspected", {"round": 1}))
+    for name in ("c1", "c2"):
+        view.tell(Event("proposed", {"candidate": name}))
+    view.count(Progress(40, 80, 0.25, {}))
+    text = drawn(view)
+    assert "c0  50.0 % of 60 dev rows" in text
+    assert text.count("racing") == 2
+    assert "round 1 of 4 · 40 judged · $0.2500 · 40 of 80 in this step" in text
+    view.tell(Event("dropped", {"candidate": "c1", "reason": "beaten by c2"}))
+    view.tell(Event("survived", {"candidate": "c2", "dev": 0.75}))
+    view.count(Progress(80, 80, 0.5, {}))
+    view.count(Progress(10, 30, 0.1, {}))  # the next call
+    now[0] = 20.0
+    view.tell(Event("inspected", {"round": 2}))
+    text = drawn(view)
+    assert "90 judged · $0.6000" in text
+    assert "at most 60 s left" in text
+    view.tell(Event("searched", {"best": "c2"}))
+    assert "meets the champion on the holdout" in drawn(view)
