@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from piar.llm.base import Message, Request
+from piar.llm.batch_files import Responses, ResponsesClient, export_requests, read_manifest
 from piar.llm.connect import ModelSettings, connect
 from piar.llm.vllm_engine import VllmClient
 from store.errors import PiarError
@@ -103,3 +104,27 @@ def test_the_http_server_gives_the_grades_of_transformers(folder, local, tmp_pat
             )
             assert [c.failure for c in done] == [None] * len(TEXTS)
             assert [c.text for c in done] == [c.text for c in local]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1200)
+def test_vllm_run_batch_answers_exported_requests_as_transformers_does(folder, local, tmp_path):
+    extra = {"structured_outputs": {"choice": list(GRADES)}, "max_tokens": 4}
+    export_requests(
+        requests(), tmp_path, model="openai:tiny", name="tiny", extra=extra, structured=False, shard_lines=20
+    )
+    for shard in read_manifest(tmp_path).shards:
+        command = [
+            vllm_python(), "-m", "vllm.entrypoints.openai.run_batch", "--model", str(folder),
+            "--served-model-name", "tiny", "-i", str(tmp_path / shard.file),
+            "-o", str(tmp_path / shard.file.replace("requests", "responses")),
+            "--enforce-eager", "--max-model-len", "2048", "--dtype", "float32",
+        ]  # fmt: skip
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr[-3000:]
+    responses = Responses(tmp_path)
+    assert responses.rejected == []
+    found = ResponsesClient(responses).generate(requests())
+    assert [c.text for c in found] == [c.text for c in local]
+    for row, mine in zip(found, local, strict=True):
+        assert row.probs == pytest.approx(mine.probs, abs=1e-3)

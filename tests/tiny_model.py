@@ -13,7 +13,7 @@ TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, seed: int = 0, scale: float = 0.06) -> Path:
+def make_tiny_model(folder: Path, seed: int = 0, scale: float = 0.06, width: int = 128, layers: int = 4) -> Path:
     """Save model and tokenizer as a plain Hugging Face folder; `scale` spreads the logits."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -32,8 +32,9 @@ def make_tiny_model(folder: Path, seed: int = 0, scale: float = 0.06) -> Path:
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=len(fast), hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, max_position_embeddings=4096, initializer_range=scale,
+        vocab_size=len(fast), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=4096,
+        initializer_range=scale,
         eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id, tie_word_embeddings=False,
     )  # fmt: skip
     Qwen3ForCausalLM(config).save_pretrained(folder)

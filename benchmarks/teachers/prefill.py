@@ -1,8 +1,8 @@
 """Scoring samples under one long instruction: the instruction shared, against each whole prompt by itself.
 
-A random Qwen3 of the test's size, fp32, single thread; CPU seconds, rounds interleaved, medians.
+A random Qwen3, fp32, single thread; CPU seconds, rounds interleaved after a warm-up, medians.
 
-    python -m benchmarks.teachers.prefill [--samples 64] [--rounds 5]
+    python -m benchmarks.teachers.prefill [--samples 64] [--rounds 5] [--width 256] [--layers 6]
 """
 
 import argparse
@@ -36,14 +36,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        client = TransformersClient(str(make_tiny_model(Path(folder))), LocalOptions(device="cpu"))
+        made = make_tiny_model(Path(folder), width=options.width, layers=options.layers)
+        client = TransformersClient(str(made), LocalOptions(device="cpu"))
     asked = requests(client._tokenizer, options.samples)
     shared = client._policy
     whole = Policy(shared.lm, shares=False)
     ratios, largest = [], 0.0
+    client.generate(asked[:4])  # warms up
     for _ in range(options.rounds):
         seconds, probs = [], []
         for policy, attention in ((shared, "piar_tree"), (whole, "sdpa")):
