@@ -77,9 +77,9 @@ def label(
     """Let the teacher judge samples of the store, or the rows of a Parquet file.
 
     What is known is not asked again, and every answer is kept at once: stop it with Ctrl-C and the same
-    command goes on. To bring a model of your own, name it under `[teacher]` in piar.toml (model, base_url, and api_key_env, the name
-    of the variable that holds the key), see `piar doctor --ask`, and take a pilot: `piar label --max-calls 50`, then
-    `piar label --dry-run`. docs/teachers.md walks through it.
+    command goes on. To bring a model of your own, name it under `[teacher]` in piar.toml (model, base_url, and
+    api_key_env, the name of the variable that holds the key), look at `piar doctor --ask`, and take a pilot:
+    `piar label --max-calls 50`, then `piar label --dry-run`. docs/teachers.md walks through it.
 
     Example: `piar label --where "split = 'pool'" --max-usd 5`
     """
