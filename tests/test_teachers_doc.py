@@ -15,6 +15,7 @@ TEXT = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(1200)
 def test_the_pages_commands_work(tmp_path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
