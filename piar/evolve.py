@@ -177,6 +177,7 @@ def _revise(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
         loop.log.keep(candidate)
         loop.log.step("proposed", round=number, candidate=candidate.id, parent=candidate.parent, note=candidate.note)
     if revision.refused:
+        loop.refused += revision.refused
         loop.log.step("refused", round=number, reasons=dict(sorted(revision.refused.items())))
     return candidates
 
@@ -274,6 +275,17 @@ def _race(loop: Loop, candidates: Sequence[Instruction], number: int) -> list[In
 # -- the end ---------------------------------------------------------------------------------------
 
 
+def _unheard(loop: Loop) -> list[str]:
+    """A warning when nothing that the reviser said could be tried."""
+    if not loop.refused or len(loop.seen) > 1:
+        return []
+    told = ", ".join(f"{reason} ({n})" for reason, n in loop.refused.most_common(3))
+    return [
+        f"Nothing that the reviser {loop.models.reviser.model} said could be tried: {told}. `piar show run` keeps the "
+        "steps; ask another model in [reviser], or change prompts/revise.j2."
+    ]
+
+
 def _close(
     loop: Loop, champion: Instruction, best: Instruction, rounds: int, stopped: str, warnings: list[str]
 ) -> tuple[EvolveReport, Instruction]:
@@ -300,6 +312,6 @@ def _close(
         ceiling=ceiling(loop.truths.values()),
         stopped=stopped,
         people=people_heard(loop.store, [s.id for samples in loop.splits.values() for s in samples]),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_unheard(loop)),
     )
     return report.model_copy(update={"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}), standing

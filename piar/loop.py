@@ -1,5 +1,6 @@
 """What the phases of one evolve run share: its settings, its models, its samples, its board and its pool."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ class Loop:
         found: slices that suggest themselves, for inspection only.
         pool: the champion first, then whatever survived a race.
         comments: what people wrote in review.
+        refused: why proposals of the reviser were refused -> how many.
     """
 
     store: Store
@@ -89,6 +91,7 @@ class Loop:
     merged: set[tuple[str, str]] = field(default_factory=set)
     comments: Mapping[str, str] = field(default_factory=dict)
     found: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
 
     @property
     def dev(self) -> list[Sample]:

@@ -134,9 +134,36 @@ def open_run(loop: Loop, champion: Instruction) -> list[str]:
         loop.budget.max_usd = max(0.0, loop.settings.max_usd - 1.2 * final * loop.budget.usd / loop.budget.calls)
     score = float(loop.board.scores(champion, loop.dev).mean())
     loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
+    dull = _one_grade(loop, champion)
     alarm = _watch(loop, champion)
     loop.log.flush()
-    return [said for said in (warning, alarm) if said]
+    return [said for said in (warning, dull, alarm) if said]
+
+
+def _one_grade(loop: Loop, champion: Instruction) -> str | None:
+    """A warning when the teacher gives one grade to everything.
+
+    Raises:
+        PiarError: it gives none to anything.
+    """
+    grades = loop.board.grades(champion, loop.dev)
+    failed = int((grades < 0).sum())
+    if failed == len(grades):
+        loop.log.flush()
+        raise PiarError(
+            f"The teacher {loop.models.teacher.model} gave no grade on any of {failed} dev rows: it refuses or answers "
+            "otherwise than asked. Its answers are kept.",
+            "Read some with `piar sql \"select text from completions where role = 'teacher' limit 5\"`, then change "
+            "[teacher] or prompts/judge.j2 and add --restart.",
+        )
+    said = set(grades[grades >= 0].tolist())
+    lost = f" and no grade on {failed} more" if failed else ""
+    if len(said) > 1 or len(grades) < 10:
+        return (
+            f"The teacher gave no grade on {failed} of {len(grades)} dev rows." if failed > 0.1 * len(grades) else None
+        )
+    symbol, heard = loop.board.symbols[said.pop()], len(grades) - failed
+    return f"The teacher says {symbol} on all of {heard} dev rows{lost}: the instruction may tell it nothing yet."
 
 
 def _watch(loop: Loop, champion: Instruction) -> str | None:

@@ -174,7 +174,15 @@ def adding(text, grade="0"):
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [("I would rather talk about the weather. " * 500, "not the JSON"), (Failure("refused", "no"), "no answer")],
+    [
+        ("I would rather talk about the weather. " * 500, "not the JSON"),
+        ("", "not the JSON"),
+        ('{"candidates": []}', "without candidates"),
+        ('{"candidates": [{"operations": [{"op": "dance"}]}]}', "without valid operations"),
+        (Failure("refused", "no"), "no answer"),
+        (json.dumps({"candidates": [{"operations": [{"op": "add", "grade": "0", "text": "<b>now</b>"}]}]}), "markup"),
+        (json.dumps({"candidates": [{"operations": [{"op": "add", "grade": "0", "text": "word " * 99}]}]}), "words"),
+    ],
 )
 def test_a_useless_reviser_ends_the_search_with_its_reason(tmp_path, answer, reason):
     store, journal = world(tmp_path, groups=20)
@@ -183,6 +191,7 @@ def test_a_useless_reviser_ends_the_search_with_its_reason(tmp_path, answer, rea
     assert (report.proposal, standing.id) == (None, SEED.id)
     assert report.stopped == "no better candidate in 2 rounds"
     assert any(reason in why for e in events if e.kind == "refused" for why in e.detail["reasons"])
+    assert any("said could be tried" in w and reason in w for w in report.warnings)
 
 
 def test_the_same_edit_forever_ends_the_search(tmp_path):
@@ -195,16 +204,33 @@ def test_the_same_edit_forever_ends_the_search(tmp_path):
     assert reasons <= {"tried before", "says the same twice"}
 
 
-@pytest.mark.parametrize("answer", ["2", "I cannot help with that."])
-def test_a_useless_teacher_ends_the_search(tmp_path, answer):
+def answering(answer):
     class Stubborn(WordTeacher):
         def say(self, request):
             return answer
 
+    return Stubborn()
+
+
+def test_a_teacher_that_says_one_thing_ends_the_search_with_a_warning(tmp_path):
     store, journal = world(tmp_path, groups=20)
-    report, standing = run(store, journal, teacher=Stubborn())
+    report, standing = run(store, journal, teacher=answering("2"))
     assert (report.proposal, standing.id) == (None, SEED.id)
     assert report.test["gold"]["gain"]["mean"] == 0
+    assert any("says 2 on all of" in w for w in report.warnings)
+
+
+@pytest.mark.parametrize("answer", ["I cannot help with that.", "", "grade: two, I think"])
+def test_a_teacher_that_never_grades_is_named_before_more_is_spent(tmp_path, answer):
+    store, journal = world(tmp_path, groups=20)
+    teacher, reviser = answering(answer), WordReviser()
+    with pytest.raises(PiarError, match="gave no grade on any of") as caught:
+        run(store, journal, teacher=teacher, reviser=reviser)
+    assert "prompts/judge.j2" in caught.value.fix
+    assert reviser.calls == 0
+    journal.fold(store)
+    with store.read() as con:
+        assert con.execute("select count(*) from completions").fetchone()[0] == teacher.calls
 
 
 def test_a_worn_holdout_is_refused(tmp_path):
@@ -212,7 +238,7 @@ def test_a_worn_holdout_is_refused(tmp_path):
     settings = FAST.model_copy(update={"promotion": PromotionSettings(warn_uses=1, max_uses=2)})
     first, _ = run(store, journal, settings)
     second, _ = run(store, journal, settings.model_copy(update={"seed": 1}))
-    assert not first.warnings
+    assert not any("stricter" in w for w in first.warnings)
     assert "stricter" in second.warnings[0]
     with pytest.raises(PiarError, match="prove nothing more"):
         run(store, journal, settings.model_copy(update={"seed": 2}))
