@@ -67,6 +67,7 @@ def test_people_see_a_table_and_a_picture(shop, capsys):
     assert main(["curriculum", "plan", "-C", str(shop)]) == 0
     out = capsys.readouterr().out
     assert "long tail" in out
+    assert "natural" in out
     assert "start" in out
     assert any(bar in out for bar in "▁▂▃▄▅▆▇█")
     assert main(["mine", "--top", "20", "-C", str(shop)]) == 0

@@ -150,6 +150,8 @@ def _plan_view(plan: "Plan") -> "RenderableType":
     stages = [
         (s.name, *(f"{s.mixture.get(b, 0):.0%}" for b in BUCKETS), f"{s.share:.0%}") for s in plan.schedule.stages
     ]
+    total = sum(plan.rows.values())
+    stages.append(("natural", *(f"{plan.rows[b] / total:.0%}" for b in BUCKETS), f"{plan.schedule.natural_tail:.0%}"))
     counts = facts([
         ("rows", " · ".join(f"{name} {n:,}" for name, n in plan.rows.items())),
         ("grades", " · ".join(f"{name} {n:,}" for name, n in plan.grades.items())),
