@@ -130,12 +130,23 @@ def _made_by(con: duckdb.DuckDBPyConnection, settings: CurriculumSettings, the_p
     return {
         "configuration": settings.model_dump(mode="json"),
         "teacher": the_plan.teacher,
+        "sources": dict(con.execute("select source, count(*) from samples group by all order by 1").fetchall()),
+        "ceiling": _ceiling(con),
         "left_out": the_plan.left_out,
         "bases": the_plan.bases,
         "unmined": counted["unmined"],
         "sql": sql,
         "duckdb": version("duckdb"),
     }
+
+
+def _ceiling(con: duckdb.DuckDBPyConnection) -> float | None:
+    """How often one person agrees with the truth, a sample's people averaged first."""
+    found = con.execute(
+        "select round(avg(share), 4) from (select avg((l.grade = t.grade)::int) as share from label l "
+        "join truth t using (sample_id) where l.source = 'human' and l.grade is not null group by sample_id)"
+    ).fetchone()
+    return found[0] if found else None
 
 
 def _refuse_foreign(folder: Path) -> None:

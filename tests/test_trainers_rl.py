@@ -278,7 +278,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(shards, taught, tmp_path):
 
 
 def test_the_classifier_gives_the_students_probabilities(taught, tmp_path):
-    assert export_classifier(taught, tmp_path / "classifier", {"dev/accuracy": 0.5}) < 1e-5
+    assert export_classifier(taught, tmp_path / "classifier", licence="Apache-2.0") < 1e-5
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "classifier")
     judge = Student.load(taught)
     fields = {"query": "red lamp", "title": "blue lamp number 4"}
@@ -288,7 +288,10 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path):
     assert classifier.config.id2label == {0: "0", 1: "1", 2: "2"}
     card = (tmp_path / "classifier" / "README.md").read_text()
     assert "simulated data" in card
-    assert "| dev/accuracy | 0.5000 |" in card
+    assert judge.card.rows["dev"] == 20
+    assert f"| dev/accuracy | {judge.card.metrics['dev/accuracy']:.4f} |" in card
+    for said in ("Licence: Apache-2.0.", "dev ", "Splits are by `query`", "Ceiling", "unknown: the project"):
+        assert said in card
     with pytest.raises(PiarError, match="exists"):
         export_classifier(taught, tmp_path / "classifier")
 

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from store.errors import PiarError
 from store.manifest import Manifest, RuleRecord, file_sha256
@@ -28,7 +29,15 @@ MARKER = "COMPLETE"
 
 
 class StudentCard(Settings):
-    """What a student was taught: everything that scoring needs beside the weights."""
+    """What a student was taught: everything that scoring needs beside the weights, and what its model card says.
+
+    Attributes:
+        shards: hash of the manifest that it learned from.
+        rows: bucket or evaluation split -> rows; sources: where the project's samples come from -> rows.
+        teacher: whose opinions the shards carry.
+        ceiling: how often one person agrees with the truth, None where nobody rated.
+        metrics: measured when the run ended.
+    """
 
     format: int = 1
     task: Task
@@ -37,7 +46,12 @@ class StudentCard(Settings):
     completion: Literal["grade", "trace"] = "trace"
     instruction: str = ""
     rules: tuple[RuleRecord, ...] = ()
-    shards: str = ""  # hash of the manifest that it learned from
+    shards: str = ""
+    rows: dict[str, int] = Field(default_factory=dict)
+    sources: dict[str, int] = Field(default_factory=dict)
+    teacher: str = ""
+    ceiling: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
     trainer: str = ""
     base: str = ""
     simulated: bool = False
@@ -45,8 +59,12 @@ class StudentCard(Settings):
     @classmethod
     def of(cls, manifest: Manifest, **more: Any) -> "StudentCard":
         """The card of a student that learns from these shards."""
-        return cls(task=manifest.task, prompt=manifest.prompt, rubric=manifest.rubric, rules=manifest.rules,
-                   instruction=manifest.instruction, simulated=manifest.simulated, **more)  # fmt: skip
+        rows = Counter[str](manifest.rows)
+        for shard in manifest.shards:
+            rows[shard.name] += shard.rows if shard.kind == "eval" else 0
+        made = {key: manifest.made_by[key] for key in ("sources", "teacher", "ceiling") if manifest.made_by.get(key)}
+        return cls(task=manifest.task, prompt=manifest.prompt, rubric=manifest.rubric, rules=manifest.rules, rows=rows,
+                   instruction=manifest.instruction, simulated=manifest.simulated, **made, **more)  # fmt: skip
 
 
 def save(

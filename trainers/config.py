@@ -35,7 +35,7 @@ class TrainSettings(Settings):
 
     Attributes:
         steps: optimizer updates; 0 to follow `epochs`.
-        epochs: draws from the schedule, as a multiple of the training rows; 0 for 8 on a tiny model, else 1.
+        epochs: draws from the schedule, as a multiple of the training rows; 0 for 6 on a tiny model, else 1.
         batch_size: examples (prompts) per update, over all processes.
         learning_rate: 0 for 3e-3 on a tiny model, 2e-5 on a pretrained one, 2e-4 with LoRA.
         warmup: share of the steps over which the rate rises; it then falls along a cosine to a tenth.
@@ -81,8 +81,8 @@ class SftSettings(TrainSettings):
 
     batch_size: int = Field(default=64, ge=1)
     completion: Literal["trace", "grade"] = "trace"
-    words_first: float = Field(default=0.2, ge=0, le=1)
-    grade_first: float = Field(default=0.3, ge=0, le=1)
+    words_first: float = Field(default=0.15, ge=0, le=1)
+    grade_first: float = Field(default=0.25, ge=0, le=1)
     grade_weight: float = Field(default=0.4, ge=0, le=1)
     soft_grades: float = Field(default=0.0, ge=0, le=1)
 

@@ -17,12 +17,12 @@ from trainers.scoring import Student
 TOLERANCE = 1e-5
 
 
-def export_classifier(student: str | Path, out: Path, metrics: dict[str, float] | None = None) -> float:
+def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> float:
     """Write the classifier, its tokenizer, `student.json` and a model card.
 
     Args:
         out: a new folder.
-        metrics: figures for the card.
+        licence: under what terms the student and its data may be used, for the card.
 
     Returns:
         The largest difference between the classifier's and the student's probabilities.
@@ -51,7 +51,7 @@ def export_classifier(student: str | Path, out: Path, metrics: dict[str, float] 
     classifier.save_pretrained(out)
     judge.tokenizer.save_pretrained(out)
     (out / CARD).write_text(judge.card.model_dump_json(indent=1), encoding="utf-8")
-    (out / "README.md").write_text(model_card(judge.card, metrics or {}), encoding="utf-8")
+    (out / "README.md").write_text(model_card(judge.card, licence), encoding="utf-8")
     return gap
 
 
@@ -66,20 +66,24 @@ def _gap(judge: Student, classifier: Any) -> float:
     return max(gaps)
 
 
-def model_card(card: StudentCard, metrics: dict[str, float]) -> str:
+def model_card(card: StudentCard, licence: str = "") -> str:
     """A model card in Markdown: what is judged, how to ask, what it learned from, what is not known."""
     grades = "\n".join(f"- `{g.symbol}` {g.name}: {g.meaning}".rstrip(": ") for g in card.task.grades)
-    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(card.metrics.items()))
     table = (
-        f"\n| figure | value |\n|---|---|\n{figures}\n" if figures else "\nNot measured when this card was written.\n"
+        f"\n| figure | value |\n|---|---|\n{figures}\n"
+        if figures
+        else "\nNothing: the shards had no evaluation rows.\n"
     )
     warning = (
         "\n**It learned from simulated data: no figure says anything about a real task.**\n" if card.simulated else ""
     )
     slices = ", ".join(f"{name} (`{sql}`)" for name, sql in card.task.slices.items()) or "none defined"
     rubric = " after the rubric in student.json" if card.rubric else ""
+    ceiling = "unknown: the project has no single ratings" if card.ceiling is None else f"{card.ceiling:.1%}"
     return f"""---
 pipeline_tag: text-classification
+license: {"other" if licence else "unknown"}
 ---
 # {card.task.name}: a student that grades with its first token
 {warning}
@@ -90,11 +94,19 @@ Fields: {", ".join(card.task.fields)}. Labels, in ascending order:
 Ask with the chat template and the sample as one JSON object{rubric}; one prefill gives the grade.
 
 - Trained by `{card.trainer or "unknown"}` from `{card.base or "unknown"}`, instruction `{card.instruction or "none"}`.
-- Shards: sha256 of the manifest `{card.shards or "unknown"}`; splits are by `{card.task.group_by}` and never leak.
+- Rows it learned from or was measured on: {_counts(card.rows)}. Splits are by `{card.task.group_by}`; look-alike groups
+  stay on one side.
+- Samples of the project by source: {_counts(card.sources)}. Teacher: `{card.teacher or "none"}`.
+- Shards: sha256 of the manifest `{card.shards or "unknown"}`.
 - Slices to watch: {slices}.
-- Licence: that of the base model and of the data it learned from; neither is granted by this card.
+- Ceiling, how often one person agrees with the truth: {ceiling}.
+- Licence: {licence or "not stated. Those of the base model and of the data it learned from hold"}.
 
-## Measured
+## Measured at the end of training, intervals by {card.task.group_by}
+
 {table}
-The ceiling is the agreement of the people whose grades it learned; see the project's report.
 """
+
+
+def _counts(rows: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n:,}" for name, n in rows.items()) or "unknown"

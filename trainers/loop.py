@@ -75,7 +75,7 @@ class Run:
         self.grade_ids = torch.tensor(grade_ids(self.tokenizer, self.task), device=self.device)
         self.card = StudentCard.of(self.corpus.manifest, completion=completion, trainer=trainer, base=student.model,
                                    shards=self.corpus.digest)  # fmt: skip
-        epochs = settings.epochs or (8.0 if self.from_nothing else 1.0)
+        epochs = settings.epochs or (6.0 if self.from_nothing else 1.0)
         self.total = settings.steps or math.ceil(len(self.corpus.train) * epochs / settings.batch_size)
         self.sampler = Sampler(self.corpus, self.total * settings.batch_size, seed=settings.seed, order=settings.order)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed + self.rank)
@@ -267,6 +267,8 @@ class Run:
             return Trained(self.save(), self.step, self.metrics, True, self.corpus.left_out)
         self.metrics |= self.evaluate()
         self._log()
+        measured = {name: value for name, value in self.metrics.items() if "/" in name}
+        self.card = self.card.model_copy(update={"metrics": measured})
         return Trained(self.save("final", state=False), self.step, self.metrics, False, self.corpus.left_out)
 
 

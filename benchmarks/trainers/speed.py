@@ -1,11 +1,13 @@
-"""Seconds of CPU time for the same work by TRL and by piar, interleaved in one process, on one thread.
+r"""Seconds of CPU time for the same work by TRL and by piar, interleaved in one process, on one thread.
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 PYTHON_WITH_TRL -m benchmarks.trainers.speed [--memory | --parts] [CASE …]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 PYTHON_WITH_TRL \
+        -m benchmarks.trainers.speed [--memory | --parts | --once] [CASE …]
 
 Run it from the repository's root, in an environment that has TRL beside piar's `train` extra. All get the same
 random Qwen3, the same tokens and fp32; CPU time of one thread is what a busy machine spoils least. A step is: write
 completions (GRPO), loss, gradients, clipping, AdamW. `--memory` prints how far each arm's peak rises above what it
-holds before its first step, in a process of its own; `--parts` shows where a GRPO step of each spends its time.
+holds before its first step, in a process of its own; `--parts` shows where a GRPO step of each spends its time,
+`--once` times one round instead of three.
 
 On a CPU, and not on CUDA, TRL 1.16 multiplies every position by the head instead of the labelled ones. The arms called
 "trl, labelled rows" are patched to do as on CUDA; quote these ratios. TRL runs in a thread of its own, which
@@ -36,7 +38,7 @@ from trainers.rollout import generate
 from trainers.tiny import tiny_model
 
 VOCAB, HIDDEN, LAYERS = 4096, 256, 4
-GROUP, PROMPTS, BATCH, ROUNDS, TOP = 8, 8, 32, 3, 32
+GROUP, PROMPTS, BATCH, TOP = 8, 8, 32, 32
 GRPO = {"grpo": (200, 120, 48), "grpo-long": (600, 480, 96)}  # prompt, of it rubric, completion
 SFT = ("sft", "sft-varied", "sft-unshared")
 GRADES = torch.tensor([5, 6, 7, 8])
@@ -194,15 +196,19 @@ class Stepper:
             trainer.train()
 
         trainer.add_callback(Gate())
-        threading.Thread(target=work, daemon=True).start()
+        self.thread = threading.Thread(target=work, daemon=True)
 
     def __call__(self) -> None:
         import trl.trainer.utils as inside
 
+        if not self.thread.is_alive():  # not before every trainer is made: making one resets what they all share
+            self.thread.start()
         inside._use_triton = lambda device: self.labelled  # read by the fused head at every call
         for _ in range(self.steps):
             self.go.release()
-            self.done.acquire()
+            while not self.done.acquire(timeout=5):
+                if not self.thread.is_alive():
+                    raise SystemExit("TRL's trainer stopped; its error is above.")
 
 
 def common() -> dict[str, Any]:
@@ -280,12 +286,18 @@ def trl_distill(*, labelled: bool) -> Step:
                 teacher, _ = labelled_rows(self.teacher_model, inputs)
             return self.generalized_jsd_loss(student[None], teacher[None], targets[None], beta=0.5)
 
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids = torch.tensor([row["input_ids"] for row in rows])
+        own = torch.tensor([row["completion_mask"] for row in rows]) == 1
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.masked_fill(~own, -100)}
+
     arguments = GKDConfig(
-        **common(), per_device_train_batch_size=BATCH, max_length=None, lmbda=0.0, beta=0.5, temperature=1.0
-    )
+        **common(), per_device_train_batch_size=BATCH, max_length=None, lmbda=0.0, beta=0.5, temperature=1.0,
+        remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True},
+    )  # fmt: skip
     trainer = (Labelled if labelled else GKDTrainer)(
         model=lm(), teacher_model=tiny_model(VOCAB, hidden=2 * HIDDEN, layers=LAYERS), args=arguments,
-        processing_class=tokenizer(), train_dataset=rows_of("sft"),
+        processing_class=tokenizer(), train_dataset=rows_of("sft"), data_collator=collate,
     )  # fmt: skip
     return Stepper(trainer)
 
@@ -361,11 +373,11 @@ def cpu_seconds(step: Step) -> float:
     return time.process_time() - before
 
 
-def time_case(case: str) -> dict[str, Any]:
+def time_case(case: str, rounds: int = 3) -> dict[str, Any]:
     """Median seconds of each arm after a step of warming up, and how many times longer than ours."""
     who = {name: make() for name, make in arms(case).items()}
     seconds: dict[str, list[float]] = {name: [] for name in who}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for name, step in who.items():
             spent = cpu_seconds(step)
             seconds[name] += [spent] if turn else []
@@ -439,7 +451,8 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["--peak"]:
         print(round(peak_of(*arguments[1:])))
         return
-    measure = memory_case if "--memory" in arguments else parts_of if "--parts" in arguments else time_case
+    ways = {"--memory": memory_case, "--parts": parts_of, "--once": partial(time_case, rounds=1)}
+    measure = next((ways[word] for word in arguments if word in ways), time_case)
     everything = GRPO if "--parts" in arguments else [*GRPO, *SFT, "distill", "score"]
     for case in [a for a in arguments if not a.startswith("--")] or everything:
         print(json.dumps(measure(case)), flush=True)

@@ -96,6 +96,7 @@ def encoder(
 def export(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A checkpoint folder.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="A new folder.")],
+    licence: Annotated[str, typer.Option("--licence", metavar="TEXT", help="Terms of use, for the model card.")] = "",
 ) -> Answer:
     """Write a student as a sequence classifier that serving stacks load, with a model card.
 
@@ -103,7 +104,7 @@ def export(
     """
     from trainers.export import export_classifier
 
-    gap = export_classifier(student, out)
+    gap = export_classifier(student, out, licence=licence)
     return Answer(
         {"path": str(out), "largest_difference": gap}, f"{out}: probabilities within {gap:.0e} of the student's"
     )
