@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from piar.llm.base import Client
     from piar.llm.batch_files import RejectedLine, RequestManifest
     from piar.llm.cost import Budget
-    from piar.pool import PoolReport
+    from piar.pool import Pool, PoolReport
     from piar.questions import Batch
     from piar.trust import Trust
 
@@ -174,14 +174,38 @@ class Judging(Workspace):
         on_progress: "OnProgress | None" = None,
     ) -> "PoolReport":
         """Let the teacher judge the rows of a Parquet file that never enter the store; see `piar.pool`."""
+        pool = self._pool(instruction, votes, sure, budget)
+        return pool.label(source, target, on_progress or (lambda progress: None))
+
+    def forecast_pool(
+        self, source: Path, *, instruction: str | None = None, votes: int | None = None, sure: float | None = None
+    ) -> "Forecast":
+        """What `label_pool` with the same arguments would ask if nothing of it is done yet; nothing is asked."""
+        from piar.forecast import forecast
+        from piar.votes import rounds
+
+        pool = self._pool(instruction, votes, sure)
+
+        def found(votes: int) -> "Forecast":
+            return forecast(self.store, self.config.teacher, pool.requests(source, votes), pool.instruction.id)
+
+        settings = pool.settings
+        least = found(len(rounds(settings.votes, settings.sure)[0]))
+        if settings.sure is None:
+            return least
+        most = found(settings.votes)
+        return replace(least, most_asked=most.asked, most_usd=most.cost_usd)
+
+    def _pool(
+        self, instruction: str | None, votes: int | None, sure: float | None, budget: "Budget | None" = None
+    ) -> "Pool":
         from piar.pool import Pool
 
         read = self.store.instruction(instruction) if instruction else self.instruction()
         config = self.config
         asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
         settings = config.label.model_copy(update=asked)
-        pool = Pool(self.task, self.client("teacher"), read, config.teacher, settings, budget, self.folder / PROMPTS)
-        return pool.label(source, target, on_progress or (lambda progress: None))
+        return Pool(self.task, self.client("teacher"), read, config.teacher, settings, budget, self.folder / PROMPTS)
 
     def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
         """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.trust`."""

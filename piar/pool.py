@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from piar.label import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
-from piar.llm.base import Client
+from piar.llm.base import Client, Request
 from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
+from piar.questions import Questions
 from piar.votes import count, rounds
 from store.db import Store
 from store.errors import PiarError, UsageError
@@ -65,7 +66,7 @@ class PoolReport:
     Attributes:
         rows: rows judged so far.
         cached: verdicts that an earlier run of the same command had paid for.
-        labelled: requests that have a grade.
+        labelled: rows that have a grade.
         failed: class of failure -> requests.
     """
 
@@ -84,7 +85,7 @@ class PoolReport:
     def add(self, done: LabelReport) -> None:
         """Count what a slice was asked."""
         self.failed.update(done.failed)
-        for name in ("asked", "cached", "labelled", "cost_usd", "tokens_in", "tokens_cached", "tokens_out"):
+        for name in ("asked", "cached", "cost_usd", "tokens_in", "tokens_cached", "tokens_out"):
             setattr(self, name, getattr(self, name) + getattr(done, name))
 
     def with_slice(self, now: Progress, rows_after: int, votes: int) -> Progress:
@@ -144,6 +145,21 @@ class Pool:
         shutil.rmtree(work, ignore_errors=True)
         return report
 
+    def requests(self, source: Path, votes: int) -> Iterator[Request]:
+        """What the first so many votes on every row would ask; nothing is asked.
+
+        Raises:
+            UsageError: as `label`.
+        """
+        settings = self.settings
+        questions = Questions(
+            self.task, self.client.model, self.model, vote_temperature=settings.vote_temperature,
+            permute=settings.permute, overrides=self.prompts,
+        )  # fmt: skip
+        for rows in _slices(_open(source, self.task), self.slice_rows):
+            for sample in _samples(rows, self.task):
+                yield from (ask.request for ask in questions.asks(self.instruction, sample, range(votes)))
+
     def _judge(self, samples: list[Sample], work: Path, report: PoolReport, show: OnProgress) -> list[list[Verdict]]:
         said: dict[str, dict[int, Verdict]] = {sample.id: {} for sample in samples}
         work.mkdir(parents=True, exist_ok=True)
@@ -187,7 +203,6 @@ def score_files(
         done = now.number * slice_rows + len(said)
         on_progress(Progress(done, done + now.rows_after, 0.0, {}))
         report.asked += len(said)
-        report.labelled += len(said)
         return [[verdict] for verdict in said]
 
     report = PoolReport()
@@ -225,8 +240,10 @@ def judge_file(source: Path, target: Path, task: Task, judge: JudgeSlice, report
         for number, rows in enumerate(_slices(file, slice_rows)):
             rows_after -= rows.num_rows
             said = judge(Slice(number, list(_samples(rows, task)), rows_after))
-            writer.write_table(_with_verdicts(rows, said, task))
+            graded = _with_verdicts(rows, said, task)
+            writer.write_table(graded)
             report.rows += rows.num_rows
+            report.labelled += rows.num_rows - graded["piar_grade"].null_count
 
 
 def _open(source: Path, task: Task) -> pq.ParquetFile:

@@ -1,6 +1,8 @@
 """`piar label` beside the plain way: pools, request files, and which labels to trust."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -73,6 +75,20 @@ def test_a_pool_is_judged_without_entering_the_store(project, tmp_path):
     assert pl.read_parquet(tmp_path / "out.parquet")["piar_grade"].null_count() == 0
     assert project.store.frame("select * from samples").height == before
     assert project.store.frame("select * from verdicts").height == 0
+
+
+def test_a_pool_is_forecast_without_asking(project, tmp_path):
+    pool = tmp_path / "pool.parquet"
+    pl.DataFrame({"query": ["ball", "doll"], "title": ["a ball", "a car"]}).write_parquet(pool)
+    found = project.forecast_pool(pool, votes=3, sure=0.99)
+    assert (found.asked, found.most_asked) == (2, 6)
+    command = [sys.executable, "-m", "piar", "label", str(pool), "-o", str(tmp_path / "out.parquet"), "--dry-run"]
+    done = subprocess.run([*command, "--json", "-C", str(project.folder)], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["asked"] == 2
+    assert not (tmp_path / "out.parquet").exists()
+    report = project.label_pool(pool, tmp_path / "out.parquet", votes=3, sure=0.99)
+    assert (report.rows, report.labelled, report.asked) == (2, 2, 6)
+    assert pl.read_parquet(tmp_path / "out.parquet")["piar_votes"].to_list() == [3, 3]
 
 
 def test_privacy_is_kept_by_every_verb_that_asks(project, tmp_path):

@@ -15,6 +15,7 @@ from store.errors import UsageError
 from store.types import Split
 
 if TYPE_CHECKING:
+    from piar.forecast import Forecast
     from piar.label import LabelReport
     from piar.llm.batch_files import RequestManifest
     from piar.llm.cost import Budget
@@ -85,6 +86,8 @@ def label(
     """
     project, caps = open_project(), budget(max_usd, max_calls)
     asked: dict[str, Any] = {"instruction": instruction, "votes": votes, "sure": sure}
+    if pool is not None and dry_run:
+        return _would_ask(project.forecast_pool(pool, **asked))
     if pool is not None:
         return _label_pool(project, pool, out, asked, caps)
     if dry_run:
@@ -122,7 +125,10 @@ def _label_pool(project: "Project", pool: Path, out: Path | None, asked: dict[st
 
 
 def _forecast(project: "Project", where: str, **asked: Any) -> Answer:
-    found = project.forecast_label(where, **asked)
+    return _would_ask(project.forecast_label(where, **asked))
+
+
+def _would_ask(found: "Forecast") -> Answer:
     return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
 
 
