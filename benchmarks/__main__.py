@@ -21,6 +21,7 @@ NAMES = (
     "synth",
     "review",
     "serve",
+    "review_queue",
 )
 
 

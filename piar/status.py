@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from piar.llm.connect import ModelSettings
+    from piar.stale import StaleLabels
     from store.db import Store
     from store.types import Instruction
 
@@ -53,6 +54,7 @@ class _State:
         last: verb -> when it was last done.
         cut_off: a search that did not end, or None.
         lacking: why a first search could show nothing yet while rows wait that people could grade, or None.
+        overtaken: people's labels that a later change of policy made stale.
     """
 
     samples: int
@@ -65,6 +67,7 @@ class _State:
     cut_off: str | None
     proposal: bool
     lacking: str | None
+    overtaken: "list[StaleLabels]"
 
 
 def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, proposal: bool) -> Status:
@@ -88,6 +91,8 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
 
 
 def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
+    from piar.stale import stale_labels
+
     judge = f"teacher:{teacher.model}"
     row = store.frame(
         """with mine as (select distinct sample_id from verdicts
@@ -115,7 +120,8 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
     price = free if row[4] is None else float(row[4])
     found = str(cut_off.item()) if cut_off.height else None
     lacking = _lacking(store) if row[1] else None
-    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking)
+    overtaken = stale_labels(store, current)
+    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking, overtaken)
 
 
 def _lacking(store: "Store") -> str | None:
@@ -167,11 +173,18 @@ def _mining_is_behind(state: _State) -> Iterator[Stale]:
         yield Stale("signals and the queue", "verdicts came in after the last mine", "piar mine")
 
 
+def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
+    for old in state.overtaken:
+        why = f"{old.what} changed on {old.since:%Y-%m-%d}; {old.labels:,} labels, {old.hours:.1f} hours of work"
+        yield Stale("people's labels", why, "piar review push --batch NAME --relabel stale")
+
+
 _STALE: tuple[Callable[[_State], Iterator[Stale]], ...] = (
     _search_is_behind,
     _labels_are_behind,
     _score_is_behind,
     _mining_is_behind,
+    _policy_has_moved_on,
 )
 
 # -- what comes next ------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ class Workspace:
         example: Literal["shop"] | None = None,
         pairs: int = 3000,
         guideline: str | Path | None = None,
+        label_config: str | Path | None = None,
         mapping: "ImportMapping | None" = None,
         seed: int = 0,
         force: bool = False,
@@ -105,6 +106,8 @@ class Workspace:
             from_: a file of samples and labels: proposes the task from it and imports it.
             example: `shop` simulates a product-search world of `pairs` pairs and imports it.
             guideline: a Markdown text in any layout; becomes `instruction.md`.
+            label_config: that file is a Label Studio export, and this the label configuration of its project, which
+                becomes the task.
             mapping: which column of that file holds what; the rest is guessed.
             seed: of the simulation and of the splits.
             force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
@@ -119,7 +122,7 @@ class Workspace:
             columns = simulate_shop(project.folder, pairs, seed)
             project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
         if from_ is not None:
-            project.imported = project.import_([from_], mapping, seed=seed)
+            project.imported = project.import_([from_], mapping, seed=seed, label_config=label_config)
         if guideline is not None:
             project.guideline = project.adopt_guideline(guideline)
         return project
@@ -144,7 +147,12 @@ class Workspace:
         return found
 
     def import_(
-        self, paths: Sequence[str | Path], mapping: "ImportMapping | None" = None, *, seed: int = 0
+        self,
+        paths: Sequence[str | Path],
+        mapping: "ImportMapping | None" = None,
+        *,
+        seed: int = 0,
+        label_config: str | Path | None = None,
     ) -> Imported:
         """Bring files into the store; without a `task.toml`, propose one from the first file.
 
@@ -152,24 +160,44 @@ class Workspace:
             paths: CSV, TSV, JSON lines, Parquet, a Hugging Face folder or a Label Studio export.
             mapping: which column holds what; the rest is guessed, and the guess is in the answer.
             seed: of the splits; groups that have a split keep it.
+            label_config: of the Label Studio project that the files were exported from; names the fields and the
+                control of the grade, and is the task where there is none yet.
 
         Raises:
             UsageError: a named column is missing, or no task can be recognised.
         """
-        from store.importers import ImportMapping, ImportReport, import_table, read, read_table
+        from store.importers import ImportMapping, ImportReport, import_table, read
+        from store.label_config import load_label_config, task_of
         from store.propose import complete, propose_task
 
-        sources = [Path(path) for path in paths]
-        proposed = not (self.folder / TASK).exists()
-        if proposed:
-            adopt(self.folder, propose_task(read_table(sources[0]), mapping, name=sources[0].stem))
-        report, found = ImportReport(), None
+        sources, said = [Path(path) for path in paths], mapping or ImportMapping()
+        config = load_label_config(Path(label_config)) if label_config else None
+        control = config.control if config else None
+        first, proposed = read(sources[0], control), not (self.folder / TASK).exists()
+        if config:
+            task, said = task_of(config, first.frame, said, sources[0].stem)
+            if proposed:
+                adopt(self.folder, task)
+        elif proposed:
+            adopt(self.folder, propose_task(first.frame, said, name=sources[0].stem))
+        report = ImportReport()
+        found = complete(first.frame, self.task, said)
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
             for path in sources:
-                table = read(path)
-                found = complete(table.frame, self.task, mapping)
-                import_table(self.store, table, found.mapping, path.stem, run_id, seed, self.config.split, report)
-        return Imported(report, found.mapping if found else ImportMapping(), found.reasons if found else {}, proposed)
+                table = first if path is sources[0] else read(path, control)
+                found = complete(table.frame, self.task, said)
+                columns = found.mapping
+                if table.votes is not None and said.gold is None and not said.annotator:
+                    # Who annotated is on record: a column beside the texts is not taken for gold unless it is named.
+                    columns = columns.model_copy(update={"gold": None})
+                import_table(self.store, table, columns, path.stem, run_id, seed, self.config.split, report)
+                found = replace(found, mapping=columns)
+        reasons = (
+            {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)} if found else {}
+        )
+        if config and proposed and not config.numbered:
+            reasons["grades"] = "the first choice of the label configuration was taken for the best grade"
+        return Imported(report, found.mapping, reasons, proposed)
 
     # -- what it holds ----------------------------------------------------------------------
 

@@ -17,8 +17,12 @@ def is_export(records: Sequence[Any]) -> bool:
     return isinstance(first.get("data"), dict) and ("annotations" in first or "completions" in first)
 
 
-def read_export(tasks: Sequence[Any]) -> Table:
-    """Tasks as rows (their `data`), annotations and drafts as `votes`; a task without data is rejected."""
+def read_export(tasks: Sequence[Any], control: str = "grade") -> Table:
+    """Tasks as rows (their `data`), annotations and drafts as `votes`; a task without data is rejected.
+
+    Args:
+        control: name of the control that holds the grade; where nobody used it, the first of choices or stars counts.
+    """
     rows: list[Mapping[str, Any]] = []
     lines: list[int] = []
     rejected: list[Rejection] = []
@@ -27,7 +31,7 @@ def read_export(tasks: Sequence[Any]) -> Table:
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             rejected.append(Rejection(number, "a task without data"))
             continue
-        votes += _votes(task, len(rows))
+        votes += _votes(task, len(rows), control)
         rows.append(task["data"])
         lines.append(number)
     table = from_records(rows, lines, rejected)
@@ -49,13 +53,13 @@ def _with_columns(table: Table, votes: pl.DataFrame) -> Table:
     return Table(table.frame.with_columns(columns), table.lines, table.rejected, votes, names)
 
 
-def _votes(task: Mapping[str, Any], row: int) -> Iterable[tuple[Any, ...]]:
+def _votes(task: Mapping[str, Any], row: int, control: str) -> Iterable[tuple[Any, ...]]:
     for draft, key in ((False, "annotations"), (False, "completions"), (True, "drafts")):
         for annotation in _dicts(task.get(key)):
-            yield _vote(annotation, row, draft=draft)
+            yield _vote(annotation, row, control, draft=draft)
 
 
-def _vote(annotation: Mapping[str, Any], row: int, *, draft: bool) -> tuple[Any, ...]:
+def _vote(annotation: Mapping[str, Any], row: int, control: str, *, draft: bool) -> tuple[Any, ...]:
     results = _dicts(annotation.get("result"))
     skipped = bool(annotation.get("was_cancelled"))
     named = {"draft": draft, "skipped": skipped, "ground_truth": bool(annotation.get("ground_truth"))}
@@ -63,7 +67,7 @@ def _vote(annotation: Mapping[str, Any], row: int, *, draft: bool) -> tuple[Any,
     return (
         row,
         _annotator(annotation.get("completed_by", annotation.get("user"))),
-        None if skipped else _grade(results),
+        None if skipped else _grade(results, control),
         float(seconds) if isinstance(seconds, (int, float)) else None,
         " ".join(_values(results, "textarea", "text")),
         [flag for flag, holds in named.items() if holds],
@@ -82,9 +86,9 @@ def _annotator(user: object) -> str:
     return text(user) or "unknown"
 
 
-def _grade(results: Sequence[Mapping[str, Any]]) -> str | None:
-    """What was chosen: by the control named `grade`, else by the first control of choices or of stars."""
-    named = [r for r in results if r.get("from_name") == "grade"]
+def _grade(results: Sequence[Mapping[str, Any]], control: str) -> str | None:
+    """What was chosen: by the control of the grade, else by the first control of choices or of stars."""
+    named = [r for r in results if r.get("from_name") == control]
     for result in [*named, *results]:
         for kind in ("choices", "rating"):
             if found := _values([result], kind, kind):

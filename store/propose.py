@@ -81,10 +81,10 @@ def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, n
             "grades, lowest first: --grades 0,1,2.",
         )
     said = {column: field for field, column in (mapping.fields if mapping else {}).items()}
-    fields = {column: said.get(column) or _field_name(column) for column in found.columns}
+    fields = {column: said.get(column) or field_name(column) for column in found.columns}
     group = found.mapping.group or found.columns[0]
     return Task(
-        name=_field_name(name).replace("_", "-"),
+        name=field_name(name).replace("_", "-"),
         group_by=fields.get(group, group),
         fields=tuple(fields.values()),
         grades=_grades(symbols),
@@ -113,7 +113,7 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
 
 
 def _column_of(field: str, columns: list[str]) -> str | None:
-    return next((column for column in columns if column == field or _field_name(column) == field), None)
+    return next((column for column in columns if column == field or field_name(column) == field), None)
 
 
 def _matching(pattern: str, columns: list[str]) -> list[str]:
@@ -170,7 +170,8 @@ def _whole_groups(frame: pl.DataFrame, group: str | None, split: str) -> bool:
     )
 
 
-def _field_name(column: str) -> str:
+def field_name(column: str) -> str:
+    """A column's name as the name of a task's field."""
     name = re.sub(r"\W+", "_", column.strip(), flags=re.ASCII).strip("_") or "field"
     if name[0].isdigit() or name.lower() in RESERVED:
         name = f"item_{name}"

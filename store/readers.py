@@ -37,12 +37,19 @@ def read_table(path: Path) -> pl.DataFrame:
     return read(path).frame
 
 
-def read(path: Path) -> Table:
-    """A file with its line numbers and what had to be rejected; raises as `read_table` does."""
+def read(path: Path, control: str | None = None) -> Table:
+    """A file with its line numbers and what had to be rejected; raises as `read_table` does.
+
+    Args:
+        control: of a Label Studio export, the name of the control that holds the grade.
+    """
     if not path.exists():
         raise UsageError(f"{path} does not exist.", "Check the name.")
     try:
-        table = read_folder(path) if path.is_dir() else _reader(path)(path)
+        if control is not None:
+            table = read_json(path, control)
+        else:
+            table = read_folder(path) if path.is_dir() else _reader(path)(path)
     except OSError as error:
         raise PiarError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
@@ -66,7 +73,7 @@ def _reader(path: Path) -> Callable[[Path], Table]:
 # -- JSON -----------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> Table:
+def read_json(path: Path, control: str = "grade") -> Table:
     """A JSON array of objects, among them Label Studio's export; or JSON lines under the wrong name."""
     try:
         data = json.loads(path.read_bytes())
@@ -74,7 +81,7 @@ def read_json(path: Path) -> Table:
         return read_json_lines(path)
     records = data if isinstance(data, list) else [data]
     if is_export(records):
-        return read_export(records)
+        return read_export(records, control)
     return _objects(enumerate(records, 1))
 
 

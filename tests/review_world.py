@@ -1,17 +1,22 @@
 """A store with a queue to review, annotators with known error rates, and a desk that stands in for a server."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from piar.review.batch import Assignment, Batch
+from piar.review.server import Listed
 from store.db import Store, now
 from store.ids import content_id, sample_id
+from store.tables import moment
 from store.task import Grade, Step, Task
+from store.types import Trace, Verdict
 
+PUSHED = datetime(2026, 11, 20, 9)  # when tasks came to the desk; simulated answers come an hour later
 ANNOTATORS = ("ann@example.com", "bob@example.com")
 HOSTILE = [
     "<script>alert(1)</script> & <b>bold</b>",
@@ -76,6 +81,15 @@ def review_store(
     return store, truth
 
 
+def taught(store: Store) -> None:
+    """A teacher's verdict on every sample: grade 2 by rule R01, with probability .7."""
+    verdicts = [
+        Verdict(f"k{s.id}", s.id, "teacher:m", "i", 0, "2", (0.1, 0.1, 0.7, 0.1), Trace("2", rules=("R01",)))
+        for s in store.samples()
+    ]
+    store.record_verdicts(verdicts, "r")
+
+
 def answer(truth: str, accuracy: float, rng: random.Random) -> str:
     """One simulated annotator's grade: right with this probability, else another at random."""
     return truth if rng.random() < accuracy else rng.choice([g for g in "0123" if g != truth])
@@ -99,8 +113,16 @@ def result(grade: str, **more: Any) -> list[dict[str, Any]]:
     return items
 
 
+def _changed(task: dict[str, Any]) -> datetime:
+    said = [moment(a["updated_at"]) for a in task["annotations"] if isinstance(a, dict)]
+    return max([PUSHED, *(at for at in said if at)])
+
+
 class Desk:
-    """The verbs of `piar.review.server.Server` over a dict; `fail_after` breaks the n-th chunk."""
+    """The verbs of `piar.review.server.Server` over a dict.
+
+    `fail_after` breaks the n-th chunk of a push; `read` counts the tasks whose answers were asked for.
+    """
 
     url = "http://desk"
 
@@ -109,6 +131,7 @@ class Desk:
         self.projects: dict[str, list[dict[str, Any]]] = {}
         self.people = dict(enumerate(ANNOTATORS, start=1))
         self.fail_after: int | None = None
+        self.read = 0
 
     def users(self) -> dict[int, str]:
         return dict(self.people)
@@ -120,8 +143,17 @@ class Desk:
     def _of(self, project: int) -> list[dict[str, Any]]:
         return list(self.projects.values())[project]
 
-    def keys(self, project: int) -> set[str]:
-        return {t["data"]["sample_key"] for t in self._of(project)}
+    def at(self, project: int) -> str:
+        return f"{self.url}/projects/{project}"
+
+    def listing(self, project: int) -> list[Listed]:
+        return [
+            Listed(i, t["data"]["sample_key"], len(t["annotations"]), _changed(t))
+            for i, t in enumerate(self._of(project))
+        ]
+
+    def remove(self, tasks: Sequence[int]) -> None:
+        assert not tasks, "this desk never has a task twice"
 
     def add(self, project: int, tasks: list[dict[str, Any]], progress: Any = None) -> None:
         for start in range(0, len(tasks), self.chunk):
@@ -136,8 +168,11 @@ class Desk:
         names[project] = title
         self.projects = dict(zip(names, self.projects.values(), strict=True))
 
-    def tasks(self, project: int) -> list[dict[str, Any]]:
-        return self._of(project)
+    def tasks(self, project: int, ids: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+        self.read += len(ids)
+        everything = self._of(project)
+        for start in range(0, len(ids), self.chunk):
+            yield [everything[i] for i in ids[start : start + self.chunk]]
 
     def annotate(self, batch: Batch, truth: dict[str, str], accuracy: dict[str, float], seed: int = 0) -> None:
         """Everyone answers their own project."""
@@ -158,3 +193,9 @@ def frame(assignments: Iterable[Assignment]) -> pl.DataFrame:
     """Assignments as a frame, for counting."""
     return pl.DataFrame([(a.sample_id, a.annotator, a.role) for a in assignments], orient="row",
                         schema=["sample_id", "annotator", "role"])  # fmt: skip
+
+
+def everything(desk: Any, project: int) -> list[dict[str, Any]]:
+    """All tasks of a project with their answers, from a desk or a server."""
+    ids = [t.id for t in desk.listing(project)]
+    return [task for chunk in desk.tasks(project, ids) for task in chunk]

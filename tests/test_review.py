@@ -7,12 +7,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import polars as pl
 import pytest
-from review_world import ANNOTATORS, HOSTILE, TASK, Desk, frame, result, review_store
+from review_world import ANNOTATORS, HOSTILE, TASK, Desk, frame, result, review_store, taught
 
 from piar.review.batch import compose, load
 from piar.review.files import export_batch, import_batch
 from piar.review.page import hotkeys, page, read_answer
-from piar.review.push_pull import Pulled, pull, push, read_tasks
+from piar.review.push_pull import Reader, pull, push
 from piar.review.server import refusal
 from piar.review.settings import ReviewSettings
 from piar.review.status import agenda, status
@@ -190,19 +190,73 @@ def test_odd_exports_are_counted_and_lose_nothing(world):
         {"data": None, "annotations": None},
         {"data": data[5], "annotations": [{"completed_by": 1, "result": [{"from_name": "old_control", "value": 3}]}]},
     ]
-    pulled = Pulled()
-    read_tasks(
-        tasks, TASK, pulled, owner=ANNOTATORS[0], users={1: ANNOTATORS[0]}, assigned=set(keys) | {"gone"}, batch=batch
-    )
-    said = {(keys.index(label.sample_id), label.annotator, label.grade, label.flags) for label in pulled.labels}
+    reader = Reader(TASK, batch, ANNOTATORS[0], {1: ANNOTATORS[0]}, set(keys), "a project")
+    reader.read(tasks)
+    said = {(keys.index(label.sample_id), label.annotator, label.grade, label.flags) for label in reader.pulled.labels}
     assert said == {
         (0, "ann@example.com", "2", ()),
         (1, "bob@example.com", "1", ("foreign_project",)),
         (2, "ann@example.com", None, ("skipped",)),
         (4, "user-99", "3", ("foreign_project",)),
     }
-    assert pulled.odd == {"task without a known sample_key": 2, "draft, not submitted": 1, "answer without a grade": 1,
-                          "task deleted in Label Studio": 1}  # fmt: skip
+    assert reader.pulled.odd == {
+        "task without a known sample_key": 2, "draft, not submitted": 1, "answer without a grade": 1
+    }  # fmt: skip
+
+
+def test_a_pull_asks_only_for_what_changed_and_counts_deleted_tasks(world):
+    store, truth = world
+    batch, desk = batch_of(store), Desk()
+    push(store, desk, batch, INSTRUCTION)
+    desk.annotate(batch, truth, dict.fromkeys(ANNOTATORS, 1.0))
+    pull(store, desk, batch, "r1")
+    first, *others = next(iter(desk.projects.values()))
+    others[0]["annotations"][0] |= {"result": result("0", comment="again"), "updated_at": "2026-11-21T10:00:00Z"}
+    pull(store, desk, batch, "r2")
+    desk.read = 0
+    report = pull(store, desk, batch, "r3")
+    assert (report.pulled, desk.read) == (0, 1 + len(batch.of(ANNOTATORS[1])))  # bob's are all of one moment
+    next(iter(desk.projects.values())).remove(first)
+    assert pull(store, desk, batch, "r4").odd == {"task deleted in Label Studio": 1}
+
+
+def test_a_renamed_owner_stays_himself_and_two_answers_of_one_person_are_one(world):
+    store, truth = world
+    batch, desk = batch_of(store), Desk()
+    push(store, desk, batch, INSTRUCTION)
+    desk.annotate(batch, truth, dict.fromkeys(ANNOTATORS, 1.0))
+    task = next(iter(desk.projects.values()))[0]
+    later = {"completed_by": 1, "result": result("0", comment="no"), "updated_at": "2026-11-20T12:00:00Z"}
+    task["annotations"].insert(0, later)
+    desk.people[1] = "ann.married@example.com"
+    report = pull(store, desk, batch, "r1")
+    assert report.annotators == {p: len(batch.of(p)) for p in ANNOTATORS}
+    sql = "select comment from label where source = 'human' and batch = 'w47' and annotator = ? and sample_id = ?"
+    assert store.frame(sql, [ANNOTATORS[0], task["data"]["sample_key"]]).item() == "no"
+    assert pull(store, desk, batch, "r2").pulled == 0
+
+
+def test_an_interrupted_pull_passes_nothing_over(world):
+    store, truth = world
+    batch, desk = batch_of(store), Desk(chunk=5)
+    push(store, desk, batch, INSTRUCTION)
+    desk.annotate(batch, truth, dict.fromkeys(ANNOTATORS, 1.0))
+    for n, task in enumerate(task for tasks in desk.projects.values() for task in tasks):
+        task["annotations"][0]["updated_at"] = f"2026-11-20T{10 + n // 6}:00:00Z"
+
+    class Cut(Exception):
+        pass
+
+    def cut(done, total):
+        if done > 12:
+            raise Cut
+
+    for _ in range(3):
+        with pytest.raises(Cut):
+            pull(store, desk, batch, "r", cut)
+    pull(store, desk, batch, "r")
+    kept = store.frame("select sample_id, annotator from label where batch = 'w47'").rows()
+    assert sorted(kept) == sorted((a.sample_id, a.annotator) for a in batch.assignments)
 
 
 def test_status_finds_the_better_annotator_and_the_planted_agreement(world):
@@ -230,6 +284,7 @@ def test_disputed_rows_are_settled_with_all_opinions_shown_and_finished_batches_
     push(store, desk, batch, INSTRUCTION)
     desk.annotate(batch, truth, {ANNOTATORS[0]: 1.0, ANNOTATORS[1]: 0.5})
     pull(store, desk, batch, "r1")
+    taught(store)
     settle = batch_of(store, "settle", adjudicate="w47")
     disputed = store.frame(
         "select sample_id from label where batch = 'w47' or source = 'gold' group by sample_id "
@@ -241,6 +296,10 @@ def test_disputed_rows_are_settled_with_all_opinions_shown_and_finished_batches_
     assert all(title.startswith("done: ") for title in desk.projects if " w47 " in title)
     shown = [t["data"]["said"] for title, tasks in desk.projects.items() if " settle " in title for t in tasks]
     assert all("ann@example.com" in said and "bob@example.com" in said for said in shown)
+    assert all("teacher:m · 2 · probability 0.70 · R01" in said for said in shown)
+    guesses = [t["predictions"] for title, tasks in desk.projects.items() if " settle " in title for t in tasks]
+    assert {(p["model_version"], round(p["score"], 2)) for ps in guesses for p in ps} == {("teacher:m", 0.7)}
+    assert {read_answer(p["result"], TASK).grade for ps in guesses for p in ps} == {"2"}
     desk.annotate(settle, truth, dict.fromkeys(ANNOTATORS, 1.0))
     pull(store, desk, settle, "r2")
     assert not store.frame("select blind from label where batch = 'settle'")["blind"].any()
@@ -280,13 +339,17 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path):
     store, truth = review_store(tmp_path, rows=40, texts=HOSTILE)
     batch = batch_of(store)
     paths = export_batch(store, batch, INSTRUCTION, tmp_path / "w47.csv")
-    assert [p.name for p in paths] == ["w47-ann.csv", "w47-bob.csv"]
+    assert [p.name for p in paths] == ["w47-ann.csv", "w47-bob.csv", "w47.md"]
+    guide = paths[-1].read_text(encoding="utf-8")
+    assert all(words in guide for words in ("`3` perfect: Exactly it.", "`R02` → 1: Accessories.", "`ambiguous`"))
+    assert "gold_is_wrong" not in guide
     with paths[0].open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(not row["title"].startswith("=") for row in rows)
     for row in rows[:-1]:
         row |= {"grade": truth[row["sample_key"]], "comment": "by hand"}
     rows[-1]["grade"] = "excellent"
+    rows[0]["grade"] = {"0": "poor", "1": "FAIR", "2": "2.0", "3": " 3 "}[rows[0]["grade"]]
     with paths[0].open("w", encoding="utf-8", newline="") as file:
         sheet = csv.DictWriter(file, rows[0].keys())
         sheet.writeheader()
@@ -295,6 +358,30 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path):
     assert report.pulled == len(rows) - 1
     assert report.odd == {"unknown grade 'excellent'": 1}
     assert import_batch(store, batch, paths[0], "", "r2").pulled == 0
+
+
+def test_a_sheet_to_settle_shows_all_opinions_and_may_come_back_with_semicolons(tmp_path):
+    store, truth = review_store(tmp_path, rows=40)
+    taught(store)
+    desk, batch = Desk(), batch_of(store, settings=SETTINGS.model_copy(update={"overlap": 1.0, "random": 1.0}))
+    push(store, desk, batch, INSTRUCTION)
+    desk.annotate(batch, truth, {ANNOTATORS[0]: 1.0, ANNOTATORS[1]: 0.2})
+    pull(store, desk, batch, "r1")
+    settle = batch_of(store, "settle", adjudicate="w47")
+    path = export_batch(store, settle, INSTRUCTION, tmp_path / "settle.csv")[0]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all("bob@example.com" in row["said"] and "teacher:m" in row["said"] for row in rows)
+    for row in rows:
+        row |= {"grade": truth[row["sample_key"]], "doubts": "gold_is_wrong, ambiguous"}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        sheet = csv.DictWriter(file, rows[0].keys(), delimiter=";")
+        sheet.writeheader()
+        sheet.writerows(rows)
+    assert import_batch(store, settle, path, "", "r2").pulled == len(rows)
+    kept = store.frame("select blind, flags from label where batch = 'settle'")
+    assert not kept["blind"].any()
+    assert kept["flags"].to_list() == [["gold_is_wrong", "ambiguous"]] * len(rows)
 
 
 def test_json_files_go_out_and_come_back(tmp_path):
@@ -355,6 +442,7 @@ def test_an_answer_is_read_from_alias_or_caption():
         (401, {"detail": "Invalid token."}, "does not know this token"),
         (403, {}, "forbids"),
         (404, "<html>", "no Label Studio API"),
+        (200, "<html>", "no Label Studio API"),
         (400, {"detail": "URL blocked: SSRF protection"}, "SSRF"),
         (500, None, "answered 500"),
     ],
@@ -363,6 +451,21 @@ def test_refusals_say_what_to_do(status_code, body, words):
     error = refusal("http://host", status_code, body)
     assert words in error.message
     assert error.fix
+
+
+def test_only_somebody_who_sees_the_label_can_call_it_wrong(world):
+    store, truth = world
+    assert "existing label" not in page(TASK, INSTRUCTION)
+    assert "existing label" in page(TASK, INSTRUCTION, suggestions=True)
+    batch, desk = batch_of(store), Desk()
+    push(store, desk, batch, INSTRUCTION)
+    desk.annotate(batch, truth, dict.fromkeys(ANNOTATORS, 1.0))
+    task = next(iter(desk.projects.values()))[0]
+    task["annotations"][0]["result"] = result("1", doubts=["gold_is_wrong", "ambiguous"])
+    report = pull(store, desk, batch, "r1")
+    assert report.odd == {"doubt about a label that a blind annotator cannot see": 1}
+    flags = store.frame("select flags from label where len(flags) > 0")["flags"].to_list()
+    assert flags == [["ambiguous"]]
 
 
 def test_an_unknown_batch_is_none(world):

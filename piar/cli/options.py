@@ -1,5 +1,6 @@
 """Options that several verbs share, and what they mean together."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +54,15 @@ Source = Annotated[
         metavar="NAME",
         help="Where the rows come from.",
         show_default="the file's name",
+        rich_help_panel=_COLUMNS,
+    ),
+]
+LabelConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-config",
+        metavar="FILE.xml",
+        help="FILE is a Label Studio export: its label configuration, which becomes the task.",
         rich_help_panel=_COLUMNS,
     ),
 ]

@@ -1,23 +1,20 @@
 """Verbs for people: the review round trip through Label Studio or files."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from piar.cli.people_views import composed_view, pulled_view, status_view
 from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from piar.project import Project
     from piar.review.batch import Batch
     from piar.review.push_pull import PullReport
     from piar.review.server import Server
     from piar.review.settings import ReviewSettings
-    from piar.review.status import BatchStatus
 
 HELP = """Give people a batch to judge, in Label Studio or by file, and bring their labels back.
 
@@ -26,27 +23,41 @@ project per annotator, blind. Community Label Studio has no permissions, so blin
 """
 BatchName = Annotated[str | None, typer.Option("--batch", metavar="NAME", help="The batch.", show_default="the latest")]
 
+NewBatch = Annotated[str, typer.Option("--batch", metavar="NAME", help="Name of the batch, e.g. w47.")]
+Hours = Annotated[float | None, typer.Option(help="Size in hours, all annotators together.")]
+Overlap = Annotated[str | None, typer.Option(metavar="SHARE", help="Share judged by two people, e.g. 12%.")]
+RandomShare = Annotated[str | None, typer.Option("--random", metavar="SHARE", help="Share drawn at random, e.g. 20%.")]
+Checks = Annotated[str | None, typer.Option(metavar="SHARE", help="Share with undoubted gold, e.g. 5%.")]
+Relabel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPLIT", help="Judge again instead: a whole split, or `stale`, what a change of policy overtook."
+    ),
+]
+Adjudicate = Annotated[
+    str | None, typer.Option(metavar="BATCH", help="Settle an earlier batch's disagreements, all opinions shown.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
     review = group(HELP)
     for function in (push, pull, status, agenda, hours):
         verb(review, function.__name__)(function)
+    verb(review, "fetch")(fetch_)
     verb(review, "export")(export)
     verb(review, "import")(import_)
     app.add_typer(review, name="review", rich_help_panel=Panel.PEOPLE, help=HELP)
 
 
 def push(
-    batch: Annotated[str, typer.Option("--batch", metavar="NAME", help="Name of the batch, e.g. w47.")],
-    hours: Annotated[float | None, typer.Option(help="Size in hours, all annotators together.")] = None,
-    overlap: Annotated[str | None, typer.Option(metavar="SHARE", help="Share judged by two people, e.g. 12%.")] = None,
-    random: Annotated[str | None, typer.Option(metavar="SHARE", help="Share drawn at random, e.g. 20%.")] = None,
-    checks: Annotated[str | None, typer.Option(metavar="SHARE", help="Share with undoubted gold, e.g. 5%.")] = None,
-    relabel: Annotated[str | None, typer.Option(metavar="SPLIT", help="Judge a whole split again instead.")] = None,
-    adjudicate: Annotated[
-        str | None, typer.Option(metavar="BATCH", help="Settle an earlier batch's disagreements, all opinions shown.")
-    ] = None,
+    batch: NewBatch,
+    hours: Hours = None,
+    overlap: Overlap = None,
+    random: RandomShare = None,
+    checks: Checks = None,
+    relabel: Relabel = None,
+    adjudicate: Adjudicate = None,
 ) -> Answer:
     """Compose a batch and bring it to Label Studio. Pushing again sends only what is missing.
 
@@ -57,16 +68,10 @@ def push(
     from piar.review.push_pull import push as send
 
     project = open_project()
-    shares = {"overlap": overlap, "random": random, "checks": checks}
-    composed = _compose(
-        project, batch, {"hours": hours, **{k: _share(k, v) for k, v in shares.items()}}, relabel, adjudicate
-    )
+    composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
     with _server(project) as server:
         report = send(project.store, server, composed, project.instruction(), _progress("tasks there"))
-    text = f"batch {report.batch}: {report.pushed:,} tasks pushed, {report.known:,} known"
-    people = [f"  {p}: {n:,} tasks in project {report.projects[p]}" for p, n in report.annotators.items()]
-    word = ["all rows were drawn at random: `piar mine` queues those that are worth people's time"]
-    return Answer(_plain(report), "\n".join([text, *people, *(word if composed.unqueued else [])]))
+    return Answer(_plain(report), composed_view(composed, pushed=report))
 
 
 def pull(batch: BatchName = None) -> Answer:
@@ -92,7 +97,7 @@ def status(batch: BatchName = None) -> Answer:
 
     project = open_project()
     found = look(project.store, _batch(project, batch))
-    return Answer(_plain(found), _status_view(found))
+    return Answer(_plain(found), status_view(found, project.task.symbols))
 
 
 def agenda(
@@ -126,19 +131,25 @@ def hours(out: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv file.
 
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .json (Label Studio) or .csv (a sheet).")],
-    batch: Annotated[str, typer.Option("--batch", metavar="NAME", help="Name of the batch.")],
-    hours: Annotated[float | None, typer.Option(help="Size in hours, all annotators together.")] = None,
+    batch: NewBatch,
+    hours: Hours = None,
+    overlap: Overlap = None,
+    random: RandomShare = None,
+    checks: Checks = None,
+    relabel: Relabel = None,
+    adjudicate: Adjudicate = None,
 ) -> Answer:
-    """Write a batch to files, one per annotator, for people who cannot reach the server.
+    """Write a batch to files, one per annotator, for people who cannot reach the server, with a guide for sheets.
 
     Example: `piar review export w47.csv --batch w47`
     """
     from piar.review.files import export_batch
 
     project = open_project()
-    composed = _compose(project, batch, {"hours": hours})
+    composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
     paths = export_batch(project.store, composed, project.instruction(), file)
-    return Answer({"batch": batch, "files": [str(p) for p in paths]}, "\n".join(str(p) for p in paths))
+    view = "\n".join([composed_view(composed), *(f"  written: {p}" for p in paths)])
+    return Answer({"batch": batch, "files": [str(p) for p in paths]}, view)
 
 
 def import_(
@@ -159,6 +170,33 @@ def import_(
     return _answered(project, report)
 
 
+def fetch_(
+    number: Annotated[int, typer.Argument(metavar="PROJECT", help="The number in the project's address.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .json file; the label configuration goes beside it.")],
+    url: Annotated[str | None, typer.Option("--url", help="The server.", show_default="[review] url")] = None,
+) -> Answer:
+    """Write an existing Label Studio project to files, for `piar init --from` or `piar import`. Needs no project here.
+
+    The token is read from the environment variable that `[review] token_env` names, LABEL_STUDIO_API_KEY by default.
+
+    Example: `piar review fetch 12 old.json`, then `piar init shoes --from old.json --label-config old.xml`
+    """
+    from piar.cli.verb import asked
+    from piar.config import load
+    from piar.review.history import fetch
+    from piar.review.server import Server
+
+    if file.suffix != ".json":
+        raise UsageError(f"{file.name} is no .json file.", "Name one, e.g. old.json.")
+    settings = load(asked().folder, asked().overrides, optional=True).review
+    with Server.connect(url or settings.url, settings.token_env) as server:
+        found = fetch(server, number, file, _progress("tasks read"))
+    people = [f"  {who}: {n:,}" for who, n in sorted(found.annotators.items())]
+    lines = [f"{found.title}: {found.tasks:,} tasks, {found.annotations:,} annotations", *people]
+    following = f"next: piar init DIR --from {found.export} --label-config {found.label_config}"
+    return Answer(_plain(found), "\n".join([*lines, following]))
+
+
 def _settings(project: "Project") -> "ReviewSettings":
     return project.config.review
 
@@ -175,15 +213,18 @@ def _compose(
 ) -> "Batch":
     from piar.review.batch import compose
     from piar.review.settings import ReviewSettings
+    from piar.stale import stale_labels
     from store.types import SPLITS
 
-    if relabel is not None and relabel not in SPLITS:
-        raise UsageError(f"{relabel!r} is no split.", f"Choose one of {', '.join(SPLITS)}.")
+    if relabel is not None and relabel not in (*SPLITS, "stale"):
+        raise UsageError(f"{relabel!r} is no split.", f"Choose one of {', '.join(SPLITS)}, or stale.")
+    again: Any = relabel
+    if relabel == "stale":
+        again = sorted({key for old in stale_labels(project.store, project.instruction()) for key in old.sample_ids})
     merged = {**_settings(project).model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     with project.run("review-push", {"batch": name, **merged}) as run_id:
-        split = next((s for s in SPLITS if s == relabel), None)
         settings = ReviewSettings.model_validate(merged)
-        return compose(project.store, name, settings, run_id, relabel=split, adjudicate=adjudicate)
+        return compose(project.store, name, settings, run_id, relabel=again, adjudicate=adjudicate)
 
 
 def _batch(project: "Project", name: str | None) -> "Batch":
@@ -197,6 +238,10 @@ def _batch(project: "Project", name: str | None) -> "Batch":
             f"There is no batch {name!r}." if name else "There is no batch yet.", "Make one: piar review push"
         )
     return found
+
+
+def _shares(overlap: str | None, random: str | None, checks: str | None) -> dict[str, Any]:
+    return {k: _share(k, v) for k, v in (("overlap", overlap), ("random", random), ("checks", checks))}
 
 
 def _share(name: str, text: str | None) -> float | None:
@@ -230,41 +275,4 @@ def _answered(project: "Project", report: "PullReport") -> Answer:
 
     moved = settle_in(project.store, project.config.split, _settings(project).seed)
     words = [f"splits: {', '.join(f'{split} {n:,}' for split, n in moved.items())} rows of the pool"] if moved else []
-    return Answer({**_plain(report), "splits": moved}, "\n".join([_pulled(report), *words]))
-
-
-def _pulled(report: "PullReport") -> str:
-    lines = [f"batch {report.batch}: {report.pulled:,} new labels, {report.known:,} known"]
-    lines += [f"  {person}: {n:,}" for person, n in sorted(report.annotators.items())]
-    return "\n".join(lines + [f"  {n:,} × {reason}" for reason, n in sorted(report.odd.items())])
-
-
-def _status_view(found: "BatchStatus") -> "RenderableType":
-    from rich.console import Group
-
-    from piar.cli.views import table
-
-    head = ["annotator", "done", "skipped", "s/row", "hours left", "checks", "reliability"]
-    rows: list[Sequence[object]] = [
-        (
-            p.annotator + (f" ({p.foreign} in another's project)" if p.foreign else ""),
-            f"{p.answered}/{p.assigned}",
-            p.skipped,
-            "" if p.seconds is None else f"{p.seconds:.0f}",
-            f"{p.hours_left:.1f}",
-            f"{p.checks_passed}/{p.checks}",
-            "" if p.reliability is None else f"{p.reliability:.2f}",
-        )
-        for p in found.annotators
-    ]
-    alpha = found.agreement.alpha
-    known = alpha is not None and alpha.value is not None and alpha.low is not None and alpha.high is not None
-    said = (
-        f"alpha {alpha.value:.2f} ({alpha.low:.2f} to {alpha.high:.2f}) on {found.agreement.items} random rows"
-        if known and alpha is not None
-        else "agreement: no random row was judged by two people yet"
-    )
-    teacher = "" if found.teacher_reliability is None else f" · teacher's reliability {found.teacher_reliability:.2f}"
-    return Group(
-        table(head, rows, 0), f"{said}{teacher}", f"gold overturned by two people of one mind: {found.overturned}"
-    )
+    return Answer({**_plain(report), "splits": moved}, "\n".join([pulled_view(report), *words]))

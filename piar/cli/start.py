@@ -13,6 +13,7 @@ from piar.cli.options import (
     Grades,
     GroupColumn,
     IdColumn,
+    LabelConfig,
     Raters,
     Seed,
     Source,
@@ -80,6 +81,7 @@ def init(
     id: IdColumn = None,
     source: Source = None,
     grades: Grades = None,
+    label_config: LabelConfig = None,
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty; what differs is kept as NAME.bak.")
@@ -90,6 +92,9 @@ def init(
     Columns that you do not name are guessed, and the guess is shown. A file without any grade needs --grades;
     `piar status` then says how to begin.
 
+    A Label Studio project comes in with its annotators, dates and seconds: `piar review fetch` writes its export and
+    its label configuration. Its labels are people's opinions, never gold.
+
     Example: `piar init shoes --from ratings.csv --gold grade --group query`
     """
     from piar.cli.views import imported
@@ -97,8 +102,9 @@ def init(
 
     columns = mapping(gold, raters, group, fields, split, id, source, annotator, date, grades)
     project = Project.init(
-        folder, from_=from_, example=example, pairs=pairs, guideline=guideline, mapping=columns, seed=seed, force=force
-    )
+        folder, from_=from_, example=example, pairs=pairs, guideline=guideline, label_config=label_config,
+        mapping=columns, seed=seed, force=force,
+    )  # fmt: skip
     files = sorted(path.name for path in folder.iterdir())
     document: dict[str, Any] = {"project": str(folder), "files": files}
     if project.imported is None:
@@ -123,6 +129,7 @@ def import_(
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
+    label_config: LabelConfig = None,
     seed: Seed = 0,
 ) -> Answer:
     """Bring samples and labels into the store. Importing the same rows again adds nothing.
@@ -135,7 +142,8 @@ def import_(
     from piar.cli.views import imported
 
     project = open_project()
-    found = project.import_(files, mapping(gold, raters, group, fields, split, id, source, annotator, date), seed=seed)
+    columns = mapping(gold, raters, group, fields, split, id, source, annotator, date)
+    found = project.import_(files, columns, seed=seed, label_config=label_config)
     return Answer(_document(found), imported(found, project.folder))
 
 

@@ -38,11 +38,20 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was given to whom. `fresh` is False when the batch was composed before."""
+    """What was given to whom.
+
+    `fresh` is False when the batch was composed before; `pace` is the seconds that a row takes.
+    """
 
     name: str
     assignments: tuple[Assignment, ...]
     fresh: bool
+    pace: float = DEFAULT_SECONDS
+
+    @property
+    def hours(self) -> float:
+        """How long it takes, all annotators together."""
+        return len(self.assignments) * self.pace / 3600
 
     @property
     def blind(self) -> bool:
@@ -78,7 +87,7 @@ def compose(
     settings: ReviewSettings,
     run_id: str,
     *,
-    relabel: Split | None = None,
+    relabel: Split | Sequence[str] | None = None,
     adjudicate: str | None = None,
 ) -> Batch:
     """Choose the rows of a batch and record them; a batch composed before is returned as it was.
@@ -88,7 +97,7 @@ def compose(
         name: the batch's name, e.g. `w47`.
         settings: size, shares and people.
         run_id: recorded with the batch.
-        relabel: a whole split to be judged again, blind, instead of queue and random rows.
+        relabel: a whole split, or samples by their ids, to be judged again, blind, instead of queue and random rows.
         adjudicate: an earlier batch; rows on which its people contradict each other or gold are
             settled, with all opinions in sight: that grade is the truth from then on.
 
@@ -117,7 +126,7 @@ def compose(
     checks = _checks(store, wanted, {p.sample_id for p in picks}, seed_of(settings.seed, name, "checks"))
     assignments = _assign(picks, checks, settings, name)
     _record(store, name, assignments, settings, run_id)
-    return Batch(name, tuple(assignments), fresh=True)
+    return Batch(name, tuple(assignments), fresh=True, pace=seconds_per_row(store))
 
 
 def load(store: Store, name: str) -> Batch | None:
@@ -128,7 +137,7 @@ def load(store: Store, name: str) -> Batch | None:
     assignments = (
         Assignment(r["sample_id"], r["annotator"], r["role"], r["reason"], r["inclusion"], r["position"]) for r in rows
     )
-    return Batch(name, tuple(assignments), fresh=False) if rows else None
+    return Batch(name, tuple(assignments), fresh=False, pace=seconds_per_row(store)) if rows else None
 
 
 def seconds_per_row(store: Store) -> float:
@@ -154,7 +163,7 @@ def _rows(store: Store, answers: int, settings: ReviewSettings, name: str) -> li
         if at_random:
             return [_Pick(i, "random", "", p) for i, p in at_random] + [_Pick(i, "queue", "diverse") for i in diverse]
     free = store.frame(f"select s.sample_id from samples s where {_FREE} order by s.sample_id")["sample_id"].to_list()
-    queue = store.frame(f"select s.sample_id, s.reason, s.inclusion from label_queue s where {_FREE} order by s.rank")
+    queue = _queue(store, settings.reasons)
     wanted = min(len(free), unique if queue.is_empty() else round(unique * settings.random))
     drawn = random.Random(seed_of(settings.seed, name, "random")).sample(free, wanted)
     chance = wanted / len(free) if free else None
@@ -164,7 +173,22 @@ def _rows(store: Store, answers: int, settings: ReviewSettings, name: str) -> li
     return picks + queued[: unique - len(picks)]
 
 
-def _relabel(store: Store, split: Split) -> list[_Pick]:
+def _queue(store: Store, reasons: Sequence[str]) -> pl.DataFrame:
+    """The queue with these reasons first, in its own order; then the rest, the most doubtful label first."""
+    mined = store.frame(
+        "select 1 from information_schema.columns where table_name = 'signals' and column_name = 'suspicion'"
+    )
+    doubt = "(select suspicion from signals x where x.sample_id = s.sample_id)" if mined.height else "null"
+    return store.frame(
+        f"""select s.sample_id, s.reason, s.inclusion, list_contains($1, s.reason) as wanted from label_queue s
+            where {_FREE} order by wanted desc, if(wanted, null, {doubt}) desc nulls last, s.rank""",
+        [list(reasons)],
+    ).drop("wanted")
+
+
+def _relabel(store: Store, split: Split | Sequence[str]) -> list[_Pick]:
+    if not isinstance(split, str):
+        return [_Pick(i, "relabel", "stale", 1.0) for i in sorted(set(split))]
     ids = store.frame("select sample_id from samples where split = ? order by sample_id", [split])[
         "sample_id"
     ].to_list()

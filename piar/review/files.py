@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from piar.review.batch import Batch
-from piar.review.page import DOUBTS, field_key, page
-from piar.review.push_pull import Pulled, PullReport, keep, read_tasks, to_tasks
+from piar.review.page import DOUBTS, INFORMED, caption, field_key, page
+from piar.review.push_pull import Pulled, PullReport, Reader, keep, to_tasks
 from store.db import Store, now
 from store.errors import PiarError, UsageError
+from store.prepare import grade_symbol
 from store.task import Task
 from store.types import Instruction, Label
 
@@ -21,7 +22,7 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
     """Write one file per annotator beside each other, named after `out`.
 
     `out` ending in `.json` gives Label Studio task files and the page's configuration as `.xml`;
-    ending in `.csv` gives sheets with empty answer columns.
+    ending in `.csv` gives sheets with empty answer columns, and a guide in Markdown to what may stand there.
 
     Raises:
         UsageError: another ending.
@@ -41,7 +42,28 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
         config = out.with_suffix(".xml")
         config.write_text(page(store.task, instruction, suggestions=not batch.blind), encoding="utf-8")
         paths.append(config)
+    else:
+        guide = out.with_suffix(".md")
+        guide.write_text(_guide(store.task, instruction, blind=batch.blind), encoding="utf-8")
+        paths.append(guide)
     return paths
+
+
+def _guide(task: Task, instruction: Instruction, *, blind: bool) -> str:
+    """What the answer columns of a sheet take."""
+    grades = [
+        f"- `{g.symbol}` {caption(g, instruction).removeprefix(g.symbol).lstrip(': ')}" for g in reversed(task.grades)
+    ]
+    rules = [f"- `{r.id}` {'' if r.grade is None else f'→ {r.grade}: '}{r.text}" for r in instruction.rules]
+    doubts = [f"- `{name}` {words}" for name, words in DOUBTS.items() if not (blind and name in INFORMED)]
+    parts = [
+        f"# {task.name}: how to fill in the sheet", task.ask or instruction.preamble,
+        "Judge each row on your own. Leave `sample_key` as it is, save as CSV in UTF-8 and send it back.",
+        "## grade", "\n".join(grades),
+        *(["## rule (optional): the one that decided", "\n".join(rules)] if rules else []),
+        "## doubts (optional): one or more", "\n".join(doubts), "## comment (optional)", "What would make it clear.",
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
 
 
 def _plain(person: str) -> str:
@@ -56,10 +78,13 @@ def _write_json(path: Path, tasks: list[dict[str, Any]], task: Task, person: str
 def _write_csv(path: Path, tasks: list[dict[str, Any]], task: Task, person: str) -> None:
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         sheet = csv.writer(file)
-        sheet.writerow(["sample_key", "annotator", *task.fields, *ANSWER_COLUMNS])
+        keys = [field_key(name) for name in task.fields]
+        shown = [*task.fields, *(["said"] if tasks and "said" in tasks[0]["data"] else [])]
+        sheet.writerow(["sample_key", "annotator", *shown, *ANSWER_COLUMNS])
         for item in tasks:
             data = item["data"]
-            sheet.writerow([data["sample_key"], person, *(_safe(data[field_key(f)]) for f in task.fields), *[""] * 4])
+            texts = [_safe(data[key]) for key in (*keys, *shown[len(keys) :])]
+            sheet.writerow([data["sample_key"], person, *texts, *[""] * len(ANSWER_COLUMNS)])
 
 
 def _safe(text: str) -> str:
@@ -86,16 +111,9 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
             if not isinstance(tasks, list):
                 raise ValueError("it is not a list of tasks")
             tasks = [t for t in tasks if isinstance(t, dict)]
-            present = {str(t.get("data", {}).get("sample_key")) for t in tasks if isinstance(t.get("data"), dict)}
-            read_tasks(
-                tasks,
-                store.task,
-                pulled,
-                owner=annotator or "unknown",
-                users=_users(tasks),
-                batch=batch,
-                assigned=assigned & present,
-            )
+            reader = Reader(store.task, batch, annotator or "unknown", _users(tasks), assigned, path.name)
+            reader.read(tasks)
+            pulled = reader.pulled
     except FileNotFoundError:
         raise PiarError(f"{path} does not exist.", "Name the file that the annotator sent back.") from None
     except (ValueError, csv.Error) as error:
@@ -114,26 +132,32 @@ def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
 
 def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:
     assigned = {a.sample_id for a in batch.assignments}
+    known = DOUBTS.keys() - INFORMED if batch.blind else DOUBTS.keys()
     with path.open(encoding="utf-8-sig", newline="") as file:
-        sheet = csv.DictReader(file)
+        head = file.readline()
+        file.seek(0)
+        sheet = csv.DictReader(
+            file, delimiter=max(",;\t", key=head.count)
+        )  # spreadsheets write what their country uses
         if not {"sample_key", "grade"} <= set(sheet.fieldnames or ()):
             raise ValueError("it has no columns sample_key and grade")
         for row in sheet:
-            grade, doubts = (row.get("grade") or "").strip(), (row.get("doubts") or "").replace(",", " ").split()
+            said, doubts = (row.get("grade") or "").strip(), (row.get("doubts") or "").replace(",", " ").split()
+            grade = grade_symbol(said, task)
             if row["sample_key"] not in assigned:
                 into.count("row without a known sample_key")
-            elif grade and grade not in task.symbols:
-                into.count(f"unknown grade {grade[:20]!r}")
+            elif said and grade is None:
+                into.count(f"unknown grade {said[:20]!r}")
             elif grade or doubts or row.get("comment"):
                 into.labels.append(
                     Label(
                         sample_id=row["sample_key"],
                         source="human",
                         annotator=annotator or row.get("annotator") or "unknown",
-                        grade=grade or None,
+                        grade=grade,
                         comment=(row.get("comment") or "").strip(),
                         rule=(row.get("rule") or "").strip() or None,
-                        flags=tuple(d for d in doubts if d in DOUBTS),
+                        flags=tuple(d for d in doubts if d in known),
                         blind=batch.blind,
                         batch=batch.name,
                         origin=path.name,

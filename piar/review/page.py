@@ -19,6 +19,7 @@ DOUBTS = {
     "rule_unclear": "a rule is unclear",
     "ambiguous": "truly ambiguous",
 }
+INFORMED = frozenset({"gold_is_wrong"})  # can be said only by somebody who sees the label: on an adjudication page
 _KEYS = "1234567890qwertyuiop"
 # Descendant selectors only: Label Studio escapes `>` in styles.
 _STYLE = """
@@ -65,7 +66,7 @@ def page(task: Task, instruction: Instruction, *, suggestions: bool = False) -> 
     more = ET.SubElement(root, "View", className="piar-more")
     _evidence(more, task)
     _rules(more, task, instruction)
-    _doubts(more, task)
+    _doubts(more, task, suggestions)
     comment = {
         "name": "comment",
         "toName": _anchor(task),
@@ -94,14 +95,15 @@ def _grades(root: ET.Element, task: Task, instruction: Instruction) -> None:
     )
     for grade in reversed(task.grades):
         ET.SubElement(
-            choices, "Choice", value=_caption(grade, instruction), alias=grade.symbol, hotkey=keys[grade.symbol]
+            choices, "Choice", value=_text(caption(grade, instruction)), alias=grade.symbol, hotkey=keys[grade.symbol]
         )
 
 
-def _caption(grade: Grade, instruction: Instruction) -> str:
+def caption(grade: Grade, instruction: Instruction) -> str:
+    """A grade in words: its symbol and name, and what it means under the instruction."""
     meaning = instruction.meanings.get(grade.symbol, grade.meaning)
     head = f"{grade.symbol} {grade.name}".strip()
-    return _text(f"{head}: {meaning}" if meaning else head)
+    return f"{head}: {meaning}" if meaning else head
 
 
 def _evidence(parent: ET.Element, task: Task) -> None:
@@ -121,10 +123,18 @@ def _rules(parent: ET.Element, task: Task, instruction: Instruction) -> None:
         ET.SubElement(rules, "Choice", value=_text(f"{rule.id}{arrow}: {rule.text}"), alias=rule.id)
 
 
-def _doubts(parent: ET.Element, task: Task) -> None:
+def _doubts(parent: ET.Element, task: Task, suggestions: bool) -> None:
     doubts = ET.SubElement(parent, "Choices", name="doubt", toName=_anchor(task), choice="multiple", showInline="true")
     for alias, words in DOUBTS.items():
+        if alias in INFORMED and not suggestions:
+            continue
         ET.SubElement(doubts, "Choice", value=words, alias=alias)
+
+
+def choice(task: Task, control: str, alias: str) -> dict[str, Any]:
+    """One choice as Label Studio stores it, for a prediction."""
+    value = {"choices": [alias]}
+    return {"id": control, "from_name": control, "to_name": _anchor(task), "type": "choices", "value": value}
 
 
 def _anchor(task: Task) -> str:

@@ -3,18 +3,37 @@
 Community edition: projects have no permissions, so a blind project is blind by courtesy.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from store.errors import PiarError
 
 CHUNK = 500  # tasks per import request; larger ones time out behind common proxies
+EXPORTED = 250  # tasks per export request; their ids have to fit into its address
+WORKERS = 2  # export requests at a time; more only queue up in the server
 TIMEOUT = 600.0  # seconds: the export of a large project is made while one waits
 OLDEST = (1, 13)  # the first release whose export and import answer as read here
 Task = Mapping[str, Any]
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A task in a project: its id there, the sample's key, how many answers it has, and when it changed (UTC).
+
+    A task changes with its answers and drafts.
+    """
+
+    id: int
+    key: str
+    answers: int
+    updated: datetime
 
 
 class Server:
@@ -81,6 +100,16 @@ class Server:
         with explained(self.url):
             return {int(u.id): str(u.email) for u in self._api.users.list() if u.id is not None}
 
+    def at(self, project: int) -> str:
+        """Address of a project."""
+        return f"{self.url}/projects/{project}"
+
+    def about(self, project: int) -> tuple[str, str]:
+        """Title and label configuration of a project."""
+        with explained(self.url):
+            found = self._api.projects.get(id=project)
+        return str(found.title), str(found.label_config or "")
+
     def project(self, title: str, config: str, description: str) -> int:
         """Id of the project with this title, made when there is none."""
         with explained(self.url):
@@ -92,15 +121,27 @@ class Server:
                 label_config=config,
                 description=description,
                 show_skip_button=True,
+                show_collab_predictions=False,  # predictions are for looking up, never an answer filled in before
                 enable_empty_annotation=False,
             )
         return int(made.id)
 
-    def keys(self, project: int) -> set[str]:
-        """`data.sample_key` of every task in the project."""
+    def listing(self, project: int, progress: Progress | None = None) -> list[Listed]:
+        """Every task in the project, without its answers: cheap enough to ask for each time."""
+        found: list[Listed] = []
         with explained(self.url):
-            tasks = self._api.tasks.list(project=project, page_size=CHUNK, include="id,data")
-            return {str((t.data or {}).get("sample_key", "")) for t in tasks}
+            for t in self._api.tasks.list(
+                project=project,
+                fields="task_only",
+                page_size=CHUNK,
+                include="id,data,updated_at,total_annotations,cancelled_annotations",
+            ):
+                answers = int(t.total_annotations or 0) + int(t.cancelled_annotations or 0)
+                key = str((t.data or {}).get("sample_key", ""))
+                found.append(Listed(int(t.id), key, answers, _utc(t.updated_at)))
+                if progress and len(found) % CHUNK == 0:
+                    progress(len(found), len(found))
+        return found
 
     def add(self, project: int, tasks: Sequence[Task], progress: Progress | None = None) -> None:
         """Import tasks in chunks. A chunk is one request: it arrives whole or not at all."""
@@ -110,11 +151,30 @@ class Server:
             if progress:
                 progress(min(start + CHUNK, len(tasks)), len(tasks))
 
-    def tasks(self, project: int) -> list[dict[str, Any]]:
-        """Every task with all annotations, skips and drafts, as the JSON export writes them."""
-        with explained(self.url):
-            exported = self._api.projects.exports.as_json(project, timeout=int(TIMEOUT))
-        return [dict(t) for t in exported]
+    def remove(self, tasks: Sequence[int]) -> None:
+        """Delete tasks by their ids."""
+        for task in tasks:
+            with explained(self.url):
+                self._api.tasks.delete(id=str(task))
+
+    def tasks(self, project: int, ids: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+        """These tasks with all annotations, skips and drafts, a chunk at a time, as the JSON export writes them."""
+
+        def export(chunk: Sequence[int]) -> list[dict[str, Any]]:
+            with explained(self.url):
+                parts = self._api.projects.exports.download_sync(
+                    project,
+                    download_all_tasks=True,
+                    export_type="JSON",
+                    # Under its own name the SDK's argument is one that the server does not read.
+                    request_options={"additional_query_parameters": {"ids[]": list(chunk)}},
+                )
+                return [dict(t) for t in json.loads(b"".join(parts))]
+
+        chunks = [ids[start : start + EXPORTED] for start in range(0, len(ids), EXPORTED)]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for start in range(0, len(chunks), WORKERS):  # so many at a time, that memory stays steady
+                yield from pool.map(export, chunks[start : start + WORKERS])
 
     def rename(self, project: int, title: str) -> None:
         """Give a project another title; one that was deleted on the server stays deleted."""
@@ -124,6 +184,11 @@ class Server:
         except PiarError as error:
             if "(404)" not in error.message:
                 raise
+
+
+def _utc(at: datetime | None) -> datetime:
+    """A server's time without its zone; now where it tells none, so that the task counts as changed."""
+    return (at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
 @contextmanager
@@ -151,6 +216,11 @@ def refusal(url: str, status: int | None, body: object) -> PiarError:
         return PiarError(
             f"Label Studio at {url} refuses addresses on this machine (SSRF protection).",
             "Start it with SSRF_PROTECTION_ENABLED=false, or use an address it may reach.",
+        )
+    if status is not None and status < 300:
+        return PiarError(
+            f"{url} answers, but no Label Studio API does so.",
+            "Check [review] url: no path after the host unless the server is mounted there.",
         )
     if status == 401:
         return PiarError(

@@ -51,7 +51,8 @@ class BatchStatus:
     """`piar review status`.
 
     Attributes:
-        overturned: gold rows that a majority of at least two blind people contradicts.
+        overturned: gold rows that at least two blind people, all of one mind, contradict; in an adjudication those that
+            were settled otherwise.
         teacher_right: rows where adjudication sided with the teacher against a blind answer.
     """
 
@@ -78,10 +79,11 @@ def status(store: Store, batch: Batch) -> BatchStatus:
     answers = store.frame(_ANSWERS, [batch.name])
     given = answers.filter(pl.col("grade").is_not_null())
     reliability, teacher = _reliability(store, given)
+    overturned = _overturned(given, people=2 if batch.blind else 1)
     pace = seconds_per_row(store)
     people = [_person(answers, p, pace, reliability) for p in batch.annotators]
     return BatchStatus(
-        batch.name, people, _agreement(store, given), _overturned(given), _teacher_right(store, batch.name), teacher
+        batch.name, people, _agreement(store, given), overturned, _teacher_right(store, batch.name), teacher
     )
 
 
@@ -165,15 +167,15 @@ def _reliability(store: Store, given: pl.DataFrame) -> tuple[dict[str, float], f
     return {n: r for n, r in result.items() if n != "teacher"}, result.get("teacher")
 
 
-def _overturned(given: pl.DataFrame) -> int:
-    """Gold that at least two people, all of one mind, contradict."""
+def _overturned(given: pl.DataFrame, people: int) -> int:
+    """Gold that at least so many people, all of one mind, contradict."""
     doubted = (
         given.filter(pl.col("gold").is_not_null())
         .unique(["sample_id", "annotator"])
         .group_by("sample_id")
         .agg(people=pl.len(), minds=pl.col("grade").n_unique(), against=(pl.col("grade") != pl.col("gold")).all())
     )
-    return doubted.filter((pl.col("people") > 1) & (pl.col("minds") == 1) & pl.col("against")).height
+    return doubted.filter((pl.col("people") >= people) & (pl.col("minds") == 1) & pl.col("against")).height
 
 
 def _teacher_right(store: Store, batch: str) -> int:

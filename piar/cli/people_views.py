@@ -1,0 +1,100 @@
+"""How batches, answers and agreement are shown."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from piar.review.batch import Batch
+    from piar.review.push_pull import PullReport, PushReport
+    from piar.review.status import BatchStatus, Person
+    from store.stats import Interval
+
+BLIND = (
+    "blind: suggestions shift people's labels and save no time, so nobody sees what others or a model said; "
+    "community Label Studio has no permissions, so this is by courtesy"
+)
+INFORMED = "not blind: all opinions are shown, and the answer settles the row"
+
+
+def composed_view(batch: "Batch", pushed: "PushReport | None" = None) -> str:
+    """What a batch holds: how long it takes, why its rows were chosen, and whether people are blind."""
+    lines = [f"batch {batch.name}: {len(batch.assignments):,} answers, about {batch.hours:.1f} hours of work"]
+    if pushed:
+        lines[0] += f"; {pushed.pushed:,} tasks pushed, {pushed.known:,} known"
+    for person in batch.annotators:
+        place = f" in project {pushed.projects[person]}" if pushed else ""
+        lines.append(f"  {person}: {len(batch.of(person)):,} rows{place}")
+    rows = {(a.sample_id, a.role, a.reason) for a in batch.assignments}
+    why = Counter(f"{reason} ({role})" if role == "queue" else role for _, role, reason in rows)
+    lines.append("  rows: " + " · ".join(f"{n:,} {name}" for name, n in why.most_common()))
+    if batch.unqueued:
+        lines.append("  all rows were drawn at random: `piar mine` queues those that are worth people's time")
+    return "\n".join([*lines, f"  {BLIND if batch.blind else INFORMED}"])
+
+
+def pulled_view(report: "PullReport") -> str:
+    """New labels, and what gave none."""
+    lines = [f"batch {report.batch}: {report.pulled:,} new labels, {report.known:,} known"]
+    lines += [f"  {person}: {n:,}" for person, n in sorted(report.annotators.items())]
+    return "\n".join(lines + [f"  {n:,} × {reason}" for reason, n in sorted(report.odd.items())])
+
+
+def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType":
+    """Progress of each person, agreement, who is mistaken for whom, and what became of gold."""
+    from rich.console import Group
+
+    from piar.cli.views import facts, table
+
+    head = ["annotator", "done", "skipped", "s/row", "hours left", "checks", "reliability"]
+    agreement = found.agreement
+    none = "no random row was judged by two people yet"
+    told = [
+        ("agreement", f"on {agreement.items} random rows seen by two" if agreement.items else none),
+        *(
+            (name, text)
+            for name, i in (("  alpha", agreement.alpha), ("  Fleiss", agreement.fleiss))
+            if (text := _told(i))
+        ),
+        *((f"  {pair}", f"Cohen {kappa:.2f}") for pair, kappa in agreement.cohen.items() if kappa is not None),
+        *((f"  {pair}", _apart(counts, symbols)) for pair, counts in agreement.confusion.items()),
+        ("gold", f"{found.overturned} rows overturned: {_OVERTURNED}"),
+        ("teacher", _teacher(found)),
+    ]
+    return Group(table(head, [_row(p) for p in found.annotators], 0), "", facts(told))
+
+
+_OVERTURNED = "contradicted by two blind people of one mind, or settled otherwise"
+
+
+def _row(p: "Person") -> Sequence[object]:
+    return (
+        p.annotator + (f" ({p.foreign} in another's project)" if p.foreign else ""),
+        f"{p.answered}/{p.assigned}",
+        p.skipped,
+        "" if p.seconds is None else f"{p.seconds:.0f}",
+        f"{p.hours_left:.1f}",
+        f"{p.checks_passed}/{p.checks}",
+        "" if p.reliability is None else f"{p.reliability:.2f}",
+    )
+
+
+def _told(interval: "Interval | None") -> str:
+    if interval is None or interval.value is None:
+        return ""
+    known = interval.low is not None and interval.high is not None
+    return f"{interval.value:.2f}" + (f" ({interval.low:.2f} to {interval.high:.2f})" if known else "")
+
+
+def _apart(counts: list[list[int]], symbols: Sequence[str]) -> str:
+    """The three commonest ways in which two people differ."""
+    cells = [(n, a, b) for a, row in zip(symbols, counts, strict=True) for b, n in zip(symbols, row, strict=True)]
+    apart = sorted((c for c in cells if c[0] and c[1] != c[2]), key=lambda c: (-c[0], c[1:]))[:3]
+    return ", ".join(f"{n} × {a} against {b}" for n, a, b in apart) or "never apart"
+
+
+def _teacher(found: "BatchStatus") -> str:
+    known = "" if found.teacher_reliability is None else f"reliability {found.teacher_reliability:.2f}; "
+    return f"{known}{found.teacher_right} rows where adjudication sided with it against a blind answer"

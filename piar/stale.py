@@ -1,0 +1,79 @@
+"""Labels by people that a later change of policy has overtaken: which, since when, and how many hours they cost.
+
+A label is stale when the grade that it gives, or the rule that it names, means something else now than under the
+instruction that was in force when it was given. Labels from before the first instruction count as given under that one.
+Chosen by us: words decide, so a typing error mended in a meaning counts as a change too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from store.db import Store
+    from store.types import Instruction
+
+_IN_FORCE = """
+select i.instruction_id, greatest(i.created_at, coalesce(max(d.created_at), i.created_at)) as since
+from instructions i
+left join decisions d on d.instruction = i.instruction_id and d.outcome = 'accepted'
+where d.instruction is not null or i.run_id in (select run_id from runs where verb = 'edit')
+group by i.instruction_id, i.created_at order by since"""
+_SECONDS = 20.0  # a row, where nobody's pace is known
+
+
+@dataclass(frozen=True, slots=True)
+class StaleLabels:
+    """People's labels that rest on words that have changed.
+
+    Attributes:
+        what: the grade or the rule, e.g. `grade 1` or `rule R07`.
+        since: when its words changed last.
+        labels: how many labels given before that rest on older words; `sample_ids` are their samples.
+        hours: what they cost: seconds taken, the median where a label does not know them.
+    """
+
+    what: str
+    since: datetime
+    labels: int
+    hours: float
+    sample_ids: tuple[str, ...]
+
+
+def stale_labels(store: "Store", current: "Instruction") -> list[StaleLabels]:
+    """Labels by people that are stale under `current`, by grade and rule, the most hours first."""
+    versions = [(since, _words(store.instruction(i), store)) for i, since in store.frame(_IN_FORCE).rows()]
+    if len(versions) < 2:
+        return []
+    now = _words(current, store)
+    found = []
+    for key in {k for _, words in versions for k in words}:
+        changed = [i for i, (_, words) in enumerate(versions) if words.get(key) != now.get(key)]
+        # Only what people said before the words became what they are now; a word that came back is no change.
+        starts = [datetime.min, *(since for since, _ in versions[1:])]
+        spans = [(starts[i], starts[i + 1]) for i in changed if i + 1 < len(versions)]
+        if spans and (stale := _count(store, key, spans)):
+            found.append(stale)
+    return sorted(found, key=lambda s: (-s.hours, s.what))
+
+
+def _words(instruction: "Instruction", store: "Store") -> Mapping[tuple[str, str], str]:
+    """What each grade means and each rule says; a rule that was not there yet says nothing."""
+    meanings = {("grade", g.symbol): instruction.meanings.get(g.symbol, g.meaning) for g in store.task.grades}
+    return meanings | {("rule", r.id): f"{r.grade} {r.text}" for r in instruction.rules}
+
+
+def _count(store: "Store", key: tuple[str, str], spans: list[tuple[datetime, datetime]]) -> StaleLabels | None:
+    kind, name = key
+    given = " or ".join(f"created_at >= ${2 * i + 2} and created_at < ${2 * i + 3}" for i in range(len(spans)))
+    rows = store.frame(
+        f"""select sample_id, coalesce(seconds, (select median(seconds) from label where source = 'human'), {_SECONDS})
+            from label where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped'])
+                and {kind} = $1 and ({given})""",
+        [name, *(at for span in spans for at in span)],
+    ).rows()
+    if not rows:
+        return None
+    hours = sum(seconds for _, seconds in rows) / 3600
+    return StaleLabels(f"{kind} {name}", spans[-1][1], len(rows), hours, tuple(sorted({key for key, _ in rows})))
