@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test integration check fix bench clean
+.PHONY: demo walk test integration check fix bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ demo: $(VENV)/.core  ## the main job on a simulated shop, to a report; no networ
 	$(BIN)/piar score -C demo --split test
 	$(BIN)/piar show diff -C demo
 	$(BIN)/piar report -C demo
+
+walk: $(VENV)/.dev  ## the whole story: guideline, labels, students, a server, the week after; stopped, it goes on
+	$(BIN)/python -m benchmarks.walk walk
 
 check: $(VENV)/.dev  ## format, lint, types, floors
 	$(BIN)/ruff format --check .

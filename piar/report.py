@@ -92,7 +92,7 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "people": walk.people(store),
         "difficulty": walk.difficulty(store, walk.manifest(folder)),
         "training": walk.training(folder),
-        "students": walk.students(store, folder),
+        "students": walk.students(store),
         "data": data.splits(store),
         "cost": data.cost(store),
         "runs": data.runs(store),

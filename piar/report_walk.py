@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from piar.score import Judge, measure
+from piar.score import Judge, measure, student_folder
 from store.agreement import krippendorff_alpha, vote_counts
 from store.db import Store
 from store.errors import PiarError
@@ -18,7 +18,7 @@ from store.types import BUCKETS
 CURVES = {
     "loss": "loss",
     "reward": "reward",
-    "entropy": "entropy of the grade",
+    "entropy": "entropy",
     "tail/rule_recall": "recall on long-tail rules",
     "dev/accuracy": "accuracy on dev",
     "dev/pair_accuracy": "pair accuracy on dev",
@@ -27,7 +27,7 @@ CURVES = {
 WIDTH, HEIGHT = 220, 56  # of a curve, in pixels
 
 PEOPLE = """select annotator, count(distinct sample_id) as rows, median(seconds) as seconds,
-       count(distinct batch) filter (batch <> '') as batches,
+       count(distinct batch) filter (batch in (select batch from review_batches)) as batches,
        count(*) filter (list_has_any(flags, ['gold_is_wrong'])) as wrong_gold
 from label where source = 'human' and grade is not null group by annotator order by rows desc, annotator"""
 VOTES = """select dense_rank() over (order by sample_id) - 1 as item, position from vote
@@ -83,7 +83,8 @@ def stages(manifest: Manifest) -> list[dict[str, Any]]:
 
 def training(folder: Path) -> list[dict[str, Any]]:
     """Curves of every training run under `students/`, from the `metrics.jsonl` that it left."""
-    runs = [_run(path, folder) for path in sorted(folder.glob("students/*/metrics.jsonl"))]
+    paths = sorted(folder.glob("students/*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+    runs = [_run(path, folder) for path in paths]
     return [run for run in runs if run["curves"]]
 
 
@@ -110,7 +111,7 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def _curve(words: str, points: Sequence[tuple[int, Any]]) -> dict[str, Any] | None:
-    known = [(x, float(y)) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
+    known = list({x: float(y) for x, y in points if isinstance(y, int | float) and np.isfinite(y)}.items())
     if len(known) < 2:
         return None
     (low, high), (first, last) = ((min(v), max(v)) for v in ([y for _, y in known], [x for x, _ in known]))
@@ -121,7 +122,7 @@ def _curve(words: str, points: Sequence[tuple[int, Any]]) -> dict[str, Any] | No
     return {"name": words, "path": path, "first": known[0][1], "last": known[-1][1], "low": low, "high": high}
 
 
-def students(store: Store, folder: Path) -> dict[str, Any] | None:
+def students(store: Store) -> dict[str, Any] | None:
     """Every judge that has graded the test split, students beside the teacher, with the latency measured of each."""
     taken = {}
     for detail, config in store.frame(MEASURED).rows():
@@ -136,15 +137,15 @@ def students(store: Store, folder: Path) -> dict[str, Any] | None:
             scores = measure(store, Judge(judge, instruction), "test").scores
         except PiarError:  # nothing to measure on
             continue
-        rows.append({"name": judge, "scores": scores, "latency": taken.get(judge), "size": _size(folder, judge)})
+        rows.append({"name": judge, "scores": scores, "latency": taken.get(judge), "size": _size(store, judge)})
     rows.sort(key=lambda row: row["name"].startswith("student:"))
     return {"rows": rows, "source": f"{JUDGES};\n\n{MEASURED}"}
 
 
-def _size(folder: Path, judge: str) -> float | None:
+def _size(store: Store, judge: str) -> float | None:
     """Megabytes of weights of a student's folder."""
     kind, _, path = judge.partition(":")
-    files = list((folder / path).glob("*.safetensors")) if kind == "student" else []
+    files = list(student_folder(store, path).glob("*.safetensors")) if kind == "student" else []
     return sum(file.stat().st_size for file in files) / 2**20 if files else None
 
 

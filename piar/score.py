@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.errors import PiarError, UsageError
@@ -132,13 +133,18 @@ def _student(store: "Store", path: str, split: "Split", run_id: str) -> Judge:
     from trainers.scoring import score_samples
 
     judge, asked = Judge(f"student:{path}"), _labelled(store, split)
-    found = score_samples(path, asked.select(store.task.fields).to_dicts())
+    found = score_samples(student_folder(store, path), asked.select(store.task.fields).to_dicts())
     verdicts = [
         Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))
         for sample_id, said in zip(asked["sample_id"], found, strict=True)
     ]
     store.record_verdicts(verdicts, run_id)
     return judge
+
+
+def student_folder(store: "Store", path: str) -> Path:
+    """Where the student of a judge's name lies: as named from here, else as named from the project's folder."""
+    return Path(path) if Path(path).exists() else store.path.parent / path
 
 
 def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Latency]":
@@ -149,7 +155,10 @@ def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Late
     from trainers.scoring import Student
     from trainers.serving import latencies
 
-    return latencies(Student.load(path), _labelled(store, split).select(store.task.fields).head(TIMED).to_dicts())
+    return latencies(
+        Student.load(student_folder(store, path)),
+        _labelled(store, split).select(store.task.fields).head(TIMED).to_dicts(),
+    )
 
 
 def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:
