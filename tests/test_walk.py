@@ -8,7 +8,7 @@ import time
 import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-STEPS = 22
+STEPS = 23
 
 
 def walk(folder):
