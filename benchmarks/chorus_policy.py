@@ -28,7 +28,7 @@ from store.journal import Journal
 from store.types import Sample, Verdict
 
 RATERS = ("rater_1", "rater_2", "rater_3")
-MAPPING = ImportMapping(gold="grade", raters=RATERS, group="query", fields={"name": "name"})
+MAPPING = ImportMapping(gold="grade", raters=RATERS, group="query")
 TRUTHS = ("gold", "majority")
 
 
