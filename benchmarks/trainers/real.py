@@ -18,7 +18,7 @@ from tests.data import shared
 
 # Chorus has some 1,100 rows to learn from: many passes; DBpedia has some 16,000, and long texts.
 WORLDS = {
-    "chorus": ("chorus/chorus.csv", ["train.sft.epochs=24", "train.sft.batch_size=32"]),
+    "chorus": ("chorus/chorus.csv", ["train.sft.epochs=16", "train.sft.batch_size=32"]),
     "dbpedia": ("dbpedia_entity/pairs.parquet", ["train.sft.steps=300", "train.sft.batch_size=32",
                                                  "train.sft.max_length=192", "student.vocab_size=8192"]),
 }  # fmt: skip
