@@ -1,5 +1,6 @@
 """Batches to Label Studio and answers back. Joined on `data.sample_key`, so ids of the server never matter."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from store.tables import moment
 from store.task import Task
 from store.types import Instruction, Label
 
+PAUSE, QUIET = 1.0, 3  # seconds between looks for what a dead push had under way, and looks without any
 OVERLAP = timedelta(minutes=5)  # answers given while a pull was reading are read again by the next
 DESCRIPTION = (
     "Judge each row on your own. This project is one person's: please do not annotate in another's, and do not "
@@ -134,7 +136,8 @@ def push(
     """Bring every assignment of the batch to its person's project. Pushing again adds only what is missing.
 
     Interrupted at any point, the next push asks the server what it has and sends the rest. What a dead push had
-    under way may arrive after that question; the server is then asked again, and the second of two is removed.
+    under way may arrive after that question; the server is then asked until nothing more comes, and the second of
+    two is removed.
     """
     config = page(store.task, instruction, suggestions=not batch.blind)
     pushed = known = done = 0
@@ -146,21 +149,21 @@ def push(
             project = server.project(project_title(store, batch.name, person), config, DESCRIPTION)
             _remember(store, batch.name, person, server.url, project)
         projects[person] = project
-        there = _once(server, project)
+        there, twins = _once(server, project)
         mine = batch.of(person)
         missing = [a for a in mine if a.sample_id not in there]
         start = done + len(mine) - len(missing)
         report = (lambda n, _, start=start: progress(start + n, len(batch.assignments))) if progress else None
         server.add(project, to_tasks(store, missing), report)
-        if again and missing:
-            _once(server, project)
+        if again and (missing or twins):
+            _settle(server, project)
         pushed, known, done = pushed + len(missing), known + len(mine) - len(missing), done + len(mine)
     archive_finished(store, server, batch.name)
     return PushReport(batch.name, pushed, known, {p: len(batch.of(p)) for p in batch.annotators}, projects)
 
 
-def _once(server: Server, project: int) -> set[str]:
-    """Keys of the project's tasks, after removing the unanswered ones of those that are there twice."""
+def _once(server: Server, project: int) -> tuple[set[str], int]:
+    """Keys of the project's tasks, after removing the unanswered ones of those that are there twice; and how many."""
     kept: set[str] = set()
     twins = []
     for task in sorted(server.listing(project), key=lambda t: (-t.answers, t.id)):
@@ -168,7 +171,15 @@ def _once(server: Server, project: int) -> set[str]:
             twins.append(task.id)
         kept.add(task.key)
     server.remove(twins)
-    return kept
+    return kept, len(twins)
+
+
+def _settle(server: Server, project: int) -> None:
+    """Remove what a dead push still had under way, until nothing of it has come for `QUIET` looks in a row."""
+    quiet = 0
+    while quiet < QUIET:
+        time.sleep(PAUSE)
+        quiet = 0 if _once(server, project)[1] else quiet + 1
 
 
 def archive_finished(store: Store, server: Server, current: str) -> list[str]:
