@@ -11,17 +11,23 @@ import duckdb
 from curriculum.settings import CurriculumSettings
 from store.db import Store
 from store.fragments import literal, valid_probs
-from store.judges import main_teacher, verdict_relation
+from store.judges import id_ranges, main_teacher, verdict_relation
 from store.task import Task
 
+# Filled range by range: latest versions and winners of ten million labels at once do not fit in a gigabyte.
+_HELD = "create or replace temp table held (sample_id uuid, grade varchar, basis varchar, rule varchar)"
 _TRUTH = """
-create or replace temp table held as
+insert into held
 select t.sample_id, t.grade, if(t.basis = 'settled', 'gold', t.basis) as basis, l.rule
 from truth t left join (
     select l.sample_id, l.grade, min(l.rule) as rule from label l
-    where l.rule is not null and l.source in ('gold', 'human') group by l.sample_id, l.grade
+    where l.rule is not null and l.source in ('gold', 'human')
+        and l.sample_id >= $low::uuid and l.sample_id < $high::uuid
+    group by l.sample_id, l.grade
 ) l on l.sample_id = t.sample_id and l.grade = t.grade
+where t.sample_id >= $low::uuid and t.sample_id < $high::uuid
 """
+ROWS = 2_000_000  # samples whose truth is looked up at once
 
 # A suspect counts as checked when a review confirmed its grade.
 _CHECKED = """
@@ -86,7 +92,9 @@ def choose(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSet
         The teacher judge whose verdicts are used, "" when there is none.
     """
     judge = main_teacher(con, instruction, settings.teacher)
-    con.execute(_TRUTH)
+    con.execute(_HELD)
+    for low, high in id_ranges(con, ROWS):
+        con.execute(_TRUTH, {"low": low, "high": high})
     con.execute(_CHECKED)
     con.execute(
         opinion_sql(store.task, verdict_relation(con, judge, instruction)), {"judge": judge, "instruction": instruction}

@@ -156,12 +156,15 @@ def _refuse_foreign(folder: Path) -> None:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the target, removed whatever happens; a full disk is said in words."""
+    """A hidden folder beside the target, removed whatever happens; full memory and a full disk are said in words."""
     staging = folder.parent / f".{folder.name}.partial"
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         yield staging
+    except duckdb.OutOfMemoryException:
+        raise PiarError(f"The export to {folder} needs more memory than [curriculum] memory allows.",
+                        "Raise it (`--set curriculum.memory=4GB`); nothing was left behind.") from None  # fmt: skip
     except (duckdb.IOException, OSError) as error:
         raise PiarError(f"The export to {folder} could not be written: {str(error).splitlines()[0]}",
                         "Make room on the disk, or choose another; nothing was left behind.") from None  # fmt: skip

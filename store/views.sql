@@ -56,11 +56,12 @@ create or replace view settled as
 
 -- What is held true: what people settled, else gold, else the people's majority. Never a judge's own answer.
 create or replace view truth as
-    select sample_id, coalesce(t.grade, g.grade, m.grade) as grade,
-           case when t.grade is not null then 'settled' when g.grade is not null then 'gold' else 'majority' end as basis
-    from (select sample_id, grade from winner where source = 'gold') g
-    full join (select sample_id, grade from majority) m using (sample_id)
-    full join (select sample_id, grade from settled) t using (sample_id);
+    select sample_id, arg_min(grade, place) as grade, arg_min(basis, place) as basis
+    from (
+        select sample_id, grade, 0 as place, 'settled' as basis from settled
+        union all select sample_id, grade, 1, 'gold' from winner where source = 'gold'
+        union all select sample_id, grade, 2, 'majority' from majority
+    ) group by sample_id;
 
 -- What all judges together say: a consensus model's label where there is one, else the people's majority.
 create or replace view consensus as
