@@ -17,6 +17,7 @@ from store.fragments import word_list
 
 BANDS, ROWS = 12, 5
 LINKS = 6  # members of a band that a text is compared with: a million copies cost a few million comparisons
+SLICE = 100_000  # texts compared at a time: candidates of a million would not fit in memory
 _SLACK = 0.2  # how far below the threshold an estimate may lie: three standard errors of 60 minima
 
 
@@ -60,19 +61,24 @@ def find_near(con: duckdb.DuckDBPyConnection, left: str, right: str, threshold: 
     """
     earlier = "f.id < l.id" if left == right else "true"
     equal = " + ".join(f"(a.m{i} = b.m{i})::int" for i in range(BANDS * ROWS))
-    con.execute(f"""
-        create or replace temp table near as
-        with first as (
-            select band, id from {right}_band
-            qualify row_number() over (partition by band order by id) <= {LINKS}
-        ), pair as (
-            select distinct l.id, f.id as other from {left}_band l join first f using (band) where {earlier}
-        ), likely as (
-            select p.id, p.other, a.shingles as one, b.shingles as two
-            from pair p join {left} a on a.id = p.id join {right} b on b.id = p.other
-            where {equal} >= {(float(threshold) - _SLACK) * BANDS * ROWS}
-        ), measured as (
-            select id, other, len(list_intersect(one, two)) as common, len(one) + len(two) as total from likely
-        )
-        select id, other, common / (total - common) as similarity from measured
-        where common / (total - common) >= {float(threshold)}""")
+    con.execute(f"""create or replace temp table near_first as select band, id from {right}_band
+        qualify row_number() over (partition by band order by id) <= {LINKS}""")
+    con.execute("create or replace temp table near (id uuid, other uuid, similarity double)")
+    row = con.execute(f"select count(*) from {left}").fetchone()
+    slices = max(1, -(-(row[0] if row else 0) // SLICE))
+    for part in range(slices):
+        con.execute(f"""
+            insert into near
+            with pair as (
+                select distinct l.id, f.id as other from {left}_band l join near_first f using (band)
+                where {earlier} and hash(l.id) % {slices} = {part}
+            ), likely as (
+                select p.id, p.other, a.shingles as one, b.shingles as two
+                from pair p join {left} a on a.id = p.id join {right} b on b.id = p.other
+                where {equal} >= {(float(threshold) - _SLACK) * BANDS * ROWS}
+            ), measured as (
+                select id, other, len(list_intersect(one, two)) as common, len(one) + len(two) as total from likely
+            )
+            select id, other, common / (total - common) as similarity from measured
+            where common / (total - common) >= {float(threshold)}""")
+    con.execute("drop table near_first")

@@ -423,3 +423,9 @@ def test_no_gold_one_grade_one_group_and_copies_are_mined(tmp_path):
 def test_thresholds_must_fall(easy, mid, hard):
     with pytest.raises(ValueError, match="must fall"):
         MiningSettings(thresholds={"easy": easy, "mid": mid, "hard": hard})
+
+
+def test_too_little_memory_is_said_in_words_and_changes_nothing(small):
+    with pytest.raises(PiarError, match="Free some space or memory"):
+        mine(small, MiningSettings(memory="2MB"), "mine-9", INSTRUCTION.id)
+    assert small.frame("select count(*) from difficulty where run_id = 'mine-9'").item() == 0
