@@ -60,7 +60,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"grade_gradient": "sampled", "balance": "hpt"},
+    [{}, {"grade_gradient": "sampled", "balance": "hpt", "skip_above": 1.0, "pass_rate": 0.0},
      {"balance": "srft", "credit": "to_go", "kl": 0.1, "passes": 2},
      {"balance": "chord_phi", "credit": "masked", "trace_scale": "batch", "grade_scale": "std"},
      {"balance": "none", "pack_tokens": 200}],
