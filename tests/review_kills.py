@@ -16,7 +16,7 @@ def push_until_killed(folder: Path, url: str, token: str, began: Connection) -> 
     """Push in small chunks, so that there are many moments to be killed at."""
     server.CHUNK = 10
     store = Store.open(folder / "piar.duckdb", TASK)
-    batch = load(store, "w47")
+    batch = load(store, "killed")
     assert batch is not None
     with server.Server(url, token) as desk:
         began.send("connected")
