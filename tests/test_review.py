@@ -132,6 +132,47 @@ def test_pushing_twice_adds_nothing_and_an_interrupted_push_goes_on(world):
     assert len(there) == len(set(there)) == len(batch.assignments)
 
 
+class Late(Desk):
+    """A dead process's request is finished by the server after the next push has asked what is there."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.held, self.removed = after, [], 0
+
+    def add(self, project, tasks, progress=None):
+        if not self.projects or self.held:
+            return super().add(project, tasks, progress)
+        self.held = [(project, t) for t in tasks[:5]]
+        raise ConnectionError("killed")
+
+    def listing(self, project):
+        self.after -= bool(self.held)
+        if self.held and self.after < 0:
+            for place, task in self.held:
+                self._of(place).append({**task, "annotations": []})
+            self.held = [None]
+            self.after = 10**6
+        return super().listing(project)
+
+    def remove(self, tasks):
+        for at in sorted(tasks, reverse=True):
+            del self._of(0)[at]
+        self.removed += len(tasks)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_what_a_killed_push_had_under_way_comes_late_and_is_not_there_twice(world, monkeypatch, after):
+    store, _ = world
+    monkeypatch.setattr("piar.review.push_pull.PAUSE", 0)
+    batch, desk = batch_of(store), Late(after)
+    with pytest.raises(ConnectionError):
+        push(store, desk, batch, INSTRUCTION)
+    push(store, desk, batch, INSTRUCTION)
+    there = [(title, t["data"]["sample_key"]) for title, tasks in desk.projects.items() for t in tasks]
+    assert len(there) == len(set(there)) == len(batch.assignments)
+    assert desk.removed == 5
+
+
 def test_tasks_are_blind(world):
     store, _ = world
     desk = Desk()
