@@ -37,7 +37,9 @@ def peer(name, python, url, folder):
     """Label with a peer whose cache is the folder."""
 
     def label(instruction, wanted):
-        run_peer(name, python, url, chats_of(TASK, instruction, wanted), folder, "--cache")
+        done = run_peer(name, python, url, chats_of(TASK, instruction, wanted), folder, "--cache")["done"]
+        if done != len(wanted):
+            print(f"{name} gave back {done} rows for {len(wanted)} samples")
 
     return label
 

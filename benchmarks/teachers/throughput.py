@@ -113,7 +113,9 @@ def main():
 
 def time_peer(name, python, url, wanted):
     with tempfile.TemporaryDirectory() as cache:
-        return run_peer(name, python, url, chats_of(TASK, INSTRUCTION, wanted), cache), None
+        report = run_peer(name, python, url, chats_of(TASK, INSTRUCTION, wanted), cache)
+    assert report["done"] == len(wanted), report
+    return report["seconds"], None
 
 
 def show(name, rounds, requests):
