@@ -130,10 +130,10 @@ def _student(store: "Store", path: str, split: "Split", run_id: str) -> Judge:
     """Let a student judge the labelled rows of a split, by its first token."""
     from store.ids import content_id
     from store.types import Verdict
-    from trainers.scoring import score_samples
+    from trainers.scoring import Student
 
     judge, asked = Judge(f"student:{path}"), _labelled(store, split)
-    found = score_samples(student_folder(store, path), asked.select(store.task.fields).to_dicts())
+    found = Student.load(student_folder(store, path)).score(asked.select(store.task.fields).to_dicts())
     verdicts = [
         Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))
         for sample_id, said in zip(asked["sample_id"], found, strict=True)

@@ -9,7 +9,7 @@ from trainers import layout
 from trainers.head import over_rows, read_labels
 from trainers.layout import Item, pack, repeated
 from trainers.model import Policy, parity_gap, wrap
-from trainers.rollout import generate
+from trainers.rollout import Below, generate, run
 from trainers.tiny import tiny_model
 
 VOCAB = 60
@@ -101,6 +101,19 @@ def test_flex_attention_sees_the_same_tree(policy):
         flex = flex_attention(q, k, v, block_mask=one.block_mask)
     blocks, _ = layout.tree_attention(None, q, k, v, None, tree=one)
     assert torch.allclose(flex.transpose(1, 2), blocks, atol=1e-5)
+
+
+def test_the_padding_that_gpus_get_changes_no_row(policy):
+    policy.float()
+    items = [Item([*range(30), 40 + i, 9], [[1, 2, 3], [4, 5]]) for i in range(3)]
+    one = pack(items)
+    wide = one.padded(128)
+    assert len(wide.tokens) == 128
+    assert (wide.blocks[-1].end, wide.padded(128)) == (128, wide)
+    plain, padded = (policy([p], lambda h, w: h @ w.T) for p in (one, wide))
+    served = run(policy, wide.tokens, wide.positions, Below(wide, {}), wide.rows)  # as a session runs it
+    assert torch.allclose(plain, padded, atol=1e-5)
+    assert torch.allclose(plain, served, atol=1e-5)
 
 
 def test_chunks_of_the_head_change_nothing(monkeypatch):

@@ -110,6 +110,7 @@ def test_groups_that_cannot_teach_are_counted_and_harm_nothing(shards, student, 
     settings = FEW.model_copy(update={"balance": "none"})
     done = grpo.train(shards, tmp_path, student=student, settings=settings)
     assert done.metrics["frac_reward_zero_std"] == 1
+    assert done.metrics["frac_reward_masked"] == 0
     assert done.metrics["completions/empty"] == 12
     assert done.metrics["loss_trace"] == 0
     assert np.isfinite(done.metrics["grad_norm"])
@@ -148,6 +149,28 @@ def test_the_reward_gradient_is_the_naive_one(shards, student, tmp_path):
     assert ((found - naive).norm() / naive.norm()).item() < 1e-4
 
 
+@pytest.mark.parametrize("trainer", ["grpo", "distill"])
+def test_the_update_does_not_depend_on_how_a_batch_is_cut(shards, student, tmp_path, trainer):
+    if trainer == "grpo":
+        run = Run("grpo", shards, tmp_path, student, FEW)
+        groups = grpo.roll(run, run.draw(), FEW)
+        taken = lambda settings: grpo.reward_step(run, groups, settings, 1.0, {}, None)["loss"]  # noqa: E731
+    else:
+        run = Run("distill", shards, tmp_path, student, DistillSettings(batch_size=3))
+        batch = run.draw()
+        taken = lambda settings: distill.distill_step(run, batch, [None] * 3, DistillSettings())["loss"]  # noqa: E731
+    found = []
+    for tokens in (100_000, 100, 8):  # one part, some, one for each prompt
+        run.settings = run.settings.model_copy(update={"pack_tokens": tokens})
+        loss = taken(run.settings)
+        found.append((loss, torch.cat([p.grad.flatten() for p in run.policy.parameters()])))
+        run.policy.zero_grad()
+    (loss, gradient), *others = found
+    for other, cut in others:
+        assert other == pytest.approx(loss, rel=1e-5)
+        assert ((cut - gradient).norm() / gradient.norm()).item() < 1e-5
+
+
 def test_tokens_belong_to_the_segment_of_their_line():
     tokenizer = tiny_tokenizer(["evidence: kind: rules: verdict:"] * 20, TASK.symbols, 400)
     text = '2\nevidence: "a b"\nkind: yes\nrules: R1\nverdict: 2'
@@ -176,6 +199,13 @@ def test_the_anchor_draws_rare_rules_as_often_as_common_ones(shards, student, tm
     drawn = Counter(e.row["rules"][0] for step in range(20) for e in grpo.anchors(run, settings, step))
     assert set(drawn) == {"R01", "R02", "R03"}
     assert max(drawn.values()) < 1.35 * min(drawn.values())
+
+
+def test_a_student_from_nothing_and_sharded_weights_are_refused(shards, student, tmp_path):
+    with pytest.raises(UsageError, match="that SFT has taught"):
+        grpo.train(shards, tmp_path, student=TINY, settings=FEW)
+    with pytest.raises(UsageError, match="whole weights"):
+        grpo.train(shards, tmp_path, student=student.model_copy(update={"shard": True}), settings=FEW)
 
 
 # --- collapse ------------------------------------------------------------------------------------
@@ -299,19 +329,30 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path):
 # --- several processes ---------------------------------------------------------------------------
 
 WORKER = """
-import sys, json
+import os, signal, sys
 from pathlib import Path
-from trainers import sft
-from trainers.config import SftSettings, StudentSettings
-student = StudentSettings(hidden=64, layers=2, vocab_size=400, shard=sys.argv[3] == "shard")
-settings = SftSettings(steps=4, batch_size=7, log_every=1, save_every=2)
-sft.train(Path(sys.argv[1]), Path(sys.argv[2]), student=student, settings=settings, resume=True)
+from trainers import distill, sft
+from trainers.config import DistillSettings, SftSettings, StudentSettings
+from trainers.loop import Run
+shards, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+student = StudentSettings(hidden=64, layers=2, vocab_size=400, shard=mode == "shard")
+more = dict(steps=4, batch_size=7, log_every=1)
+if mode == "signal" and os.environ.get("RANK") == "1" and not out.exists():
+    def update(self, *args, whole=Run.update, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        whole(self, *args, **kwargs)
+    Run.update = update
+if mode == "distill":
+    distill.train(shards, out, student=student, settings=DistillSettings(**more), resume=True)
+else:
+    sft.train(shards, out, student=student, settings=SftSettings(**more), resume=True)
 """
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("mode", ["repeat", "shard"])
+@pytest.mark.parametrize("mode", ["repeat", "shard", "distill", "signal"])
 def test_two_processes_have_the_losses_of_one(shards, tmp_path, mode):
+    """Also when one of them is told to stop: both end after the same step, and go on from there."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -319,8 +360,11 @@ def test_two_processes_have_the_losses_of_one(shards, tmp_path, mode):
     subprocess.run([sys.executable, str(script), str(shards), str(one), mode], check=True, env=environment)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     subprocess.run([*torchrun, str(shards), str(two), mode], check=True, env=environment)
+    if mode == "signal":
+        assert [path.name for path in two.glob("*-*")] == ["checkpoint-1"]
+        subprocess.run([*torchrun, str(shards), str(two), mode], check=True, env=environment)
     a, b = ([json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (one, two))
     for x, y in zip(a[:4], b[:4], strict=True):
-        assert x["grad_norm"] == pytest.approx(y["grad_norm"], rel=1e-4)
+        assert (x["loss"], x["grad_norm"]) == pytest.approx((y["loss"], y["grad_norm"]), rel=1e-4)
     a, b = (AutoModelForCausalLM.from_pretrained(f / "final").state_dict() for f in (one, two))
     assert all(torch.allclose(a[name], b[name], atol=2e-4) for name in a)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from store.errors import PiarError, UsageError
-from store.task import Grade, Task, sample_text
+from store.task import sample_text
 from tests.shards_fixture import RULES, TASK
 from trainers.checkpoint import CARD, MARKER, StudentCard, save
-from trainers.model import completion_ids, grade_ids, load_policy, prompt_ids
-from trainers.scoring import Student, messages, score_samples
+from trainers.model import completion_ids, load_policy, prompt_ids, symbol_ids
+from trainers.scoring import Student, messages
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 TEXTS = [
@@ -42,7 +42,7 @@ def test_scores_are_those_of_a_plain_forward_in_the_order_given(folder, pairs):
     for fields, scored in zip(samples, student.score(samples), strict=True):
         [ids] = prompt_ids(tokenizer, [messages(student.card, fields)])
         logits = lm(input_ids=torch.tensor([ids])).logits[0, -1]
-        naive = logits[grade_ids(tokenizer, TASK)].softmax(-1)
+        naive = logits[symbol_ids(tokenizer, TASK.symbols)].softmax(-1)
         assert scored.probs == pytest.approx(naive.tolist(), abs=1e-5)
         assert sum(scored.probs) == pytest.approx(1)
         assert scored.expected == pytest.approx(naive[1].item() + 2 * naive[2].item(), abs=1e-5)
@@ -50,10 +50,10 @@ def test_scores_are_those_of_a_plain_forward_in_the_order_given(folder, pairs):
 
 def test_batches_are_cut_and_joined(folder, monkeypatch):
     samples = [{"query": f"red lamp {i % 5}", "title": f"chair {i}"} for i in range(30)]
-    whole = score_samples(folder, samples)
+    whole = Student.load(folder).score(samples)
     monkeypatch.setattr("trainers.scoring.BATCH_TOKENS", 100)
     done = []
-    parts = score_samples(folder, samples, on_progress=done.append)
+    parts = Student.load(folder).score(samples, on_progress=done.append)
     assert len(done) > 3
     assert sum(done) == 30
     assert [s.probs for s in parts] == [pytest.approx(s.probs, abs=1e-5) for s in whole]
@@ -61,7 +61,7 @@ def test_batches_are_cut_and_joined(folder, monkeypatch):
 
 def test_a_trace_follows_the_grade_and_does_not_change_it(folder):
     samples = [{"query": "red lamp", "title": f"blue chair {i}"} for i in range(3)]
-    plain, traced = score_samples(folder, samples), score_samples(folder, samples, trace=True)
+    plain, traced = Student.load(folder).score(samples), Student.load(folder).score(samples, trace=True)
     assert [s.grade for s in plain] == [s.grade for s in traced]
     assert all(s.text.startswith(s.grade) for s in traced)
     assert all(s.trace is not None for s in traced)
@@ -69,7 +69,7 @@ def test_a_trace_follows_the_grade_and_does_not_change_it(folder):
 
 def test_a_missing_field_and_a_folder_without_student_are_explained(folder, tmp_path):
     with pytest.raises(PiarError, match="lacks the field 'title'"):
-        score_samples(folder, [{"query": "x"}])
+        Student.load(folder).score([{"query": "x"}])
     with pytest.raises(PiarError, match=r"no student\.json"):
         Student.load(tmp_path)
 
@@ -99,16 +99,10 @@ def test_the_folder_is_a_plain_hugging_face_folder(folder):
     assert chat == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def task(*symbols):
-    return Task(
-        name="t", group_by="a", fields=("a",), grades=tuple(Grade(symbol=s, value=i) for i, s in enumerate(symbols))
-    )
-
-
 def test_words_can_be_grades_of_a_model_made_from_nothing():
     symbols = ("irrelevant", "exact", "部分")
     tokenizer = tiny_tokenizer(TEXTS, symbols, 400)
-    ids = grade_ids(tokenizer, task(*symbols))
+    ids = symbol_ids(tokenizer, symbols)
     assert [tokenizer.decode([i]) for i in ids] == list(symbols)
     assert completion_ids(tokenizer, ["exact\nevidence: "])[0][0] == ids[1]
 
@@ -116,7 +110,7 @@ def test_words_can_be_grades_of_a_model_made_from_nothing():
 def test_a_symbol_of_two_tokens_is_refused():
     tokenizer = tiny_tokenizer(TEXTS, ("0", "1"), 400)
     with pytest.raises(UsageError, match=r"'10' is 2 tokens for this model \('1' \+ '0'\)"):
-        grade_ids(tokenizer, task("1", "10"))
+        symbol_ids(tokenizer, ("1", "10"))
 
 
 def test_a_symbol_that_the_vocabulary_lacks_is_refused():
@@ -126,9 +120,9 @@ def test_a_symbol_that_the_vocabulary_lacks_is_refused():
     inner = Tokenizer(models.WordLevel({"[UNK]": 0, "1": 1, "2": 2, "evidence": 3}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")
-    assert grade_ids(tokenizer, task("1", "2")) == [1, 2]
+    assert symbol_ids(tokenizer, ("1", "2")) == [1, 2]
     with pytest.raises(UsageError, match="'3' is not in this model's vocabulary"):
-        grade_ids(tokenizer, task("1", "3"))
+        symbol_ids(tokenizer, ("1", "3"))
 
 
 def test_a_name_that_is_no_model_is_explained(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+def budget(batch, parts):
+    """`pack_tokens` that cut a batch into so many parts."""
+    items = [e.item for e in batch]
+    return next(n for n in range(8, 10_000, 4) if len(micro_batches(items, n, True)) == parts)
+
+
 def records(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -68,38 +75,46 @@ def test_the_loss_is_what_ten_naive_lines_say(shards, tmp_path):
     assert trace == pytest.approx(0.5 * torch.stack(naive_trace).mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("cut", [60, 120])
-def test_the_update_does_not_depend_on_how_a_batch_is_cut(shards, tmp_path, cut):
-    gradients, calls = [], []
-    for tokens in (100_000, cut):
-        run = Run("sft", shards, tmp_path / str(tokens), TINY, SHORT.model_copy(update={"pack_tokens": tokens}))
-        batch = run.draw()
-        calls.append(len(run.parts(batch)))
-        sft.sft_step(run, batch, SHORT)
-        gradients.append(torch.cat([p.grad.flatten() for p in run.policy.parameters()]))
-    assert calls[0] == 1 < calls[1]
-    assert ((gradients[0] - gradients[1]).norm() / gradients[0].norm()).item() < 1e-5
+@pytest.mark.parametrize("step", ["words", "traces"])
+def test_one_two_or_eight_parts_of_a_batch_give_the_same_update(shards, tmp_path, step):
+    run, updates = Run("sft", shards, tmp_path, TINY, SHORT), []
+    batch, start = run.draw(), {k: v.clone() for k, v in run.policy.state_dict().items()}
+    take = {"words": lambda: sft.words_step(run, batch), "traces": lambda: sft.sft_step(run, batch, SHORT)[:2]}[step]
+    for parts in (1, 2, 8):
+        run.settings = SHORT.model_copy(update={"pack_tokens": budget(batch, parts)})
+        assert len(run.parts(batch)) == parts
+        run.policy.load_state_dict(start)
+        loss, optimizer = take(), torch.optim.SGD(run.policy.parameters(), lr=1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        moved = torch.cat([(v - start[k]).flatten() for k, v in run.policy.state_dict().items()])
+        updates.append((moved, loss))
+    (once, loss), *others = updates
+    for moved, same_loss in others:
+        assert ((moved - once).norm() / once.norm()).item() < 1e-5
+        assert same_loss[0] == pytest.approx(loss[0], rel=1e-5)
 
 
-def test_half_and_resume_is_the_whole_bit_for_bit(shards, tmp_path, monkeypatch):
-    """Across an epoch's end (80 rows, 12 steps of 8) and every stage of the curriculum."""
-    settings = SftSettings(steps=12, batch_size=8, log_every=1, save_every=5)
+def test_twenty_steps_are_ten_and_ten_bit_for_bit(shards, tmp_path, monkeypatch):
+    """Stopped in each lesson (words, grades, traces), at an epoch's end (80 rows, 8 a step), in each stage."""
+    settings = SftSettings(steps=20, batch_size=8, log_every=1, save_every=7)
     whole = sft.train(shards, tmp_path / "whole", student=TINY, settings=settings)
     update = Run.update
 
     def stopping(self, *args, **kwargs):
         update(self, *args, **kwargs)
-        self.stopped = self.step in (5, 9)
+        self.stopped = self.step in (2, 6, 10, 15)
 
     monkeypatch.setattr(Run, "update", stopping)
     parts = tmp_path / "parts"
     first = sft.train(shards, parts, student=TINY, settings=settings)
-    assert (first.stopped, first.steps, first.checkpoint.name) == (True, 5, "checkpoint-5")
-    assert sft.train(shards, parts, student=TINY, settings=settings, resume=True).steps == 9
+    assert (first.stopped, first.steps, first.checkpoint.name) == (True, 2, "checkpoint-2")
+    for steps in (6, 10, 15):
+        assert sft.train(shards, parts, student=TINY, settings=settings, resume=True).steps == steps
     last = sft.train(shards, parts, student=TINY, settings=settings, resume=True)
     assert same(weights(whole.checkpoint), weights(last.checkpoint))
     assert [r["loss"] for r in records(tmp_path / "whole")] == [r["loss"] for r in records(parts)]
-    assert [r["step"] for r in records(parts)][:12] == list(range(1, 13))
+    assert [r["step"] for r in records(parts)][:20] == list(range(1, 21))
 
 
 def test_lora_trains_few_weights_resumes_exactly_and_leaves_a_plain_folder(shards, tmp_path, monkeypatch):
@@ -184,6 +199,21 @@ def test_a_full_disk_leaves_earlier_checkpoints_whole(shards, tmp_path, monkeypa
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["checkpoint-2"]
     monkeypatch.undo()
     assert sft.train(shards, tmp_path, student=TINY, settings=settings, resume=True).steps == 6
+
+
+@pytest.mark.parametrize("most", [50_000, 1_000_000])
+def test_weights_or_state_that_the_file_system_refuses_leave_nothing_behind(shards, tmp_path, most):
+    """As real as a full disk: every file may grow to `most` bytes, then the system refuses."""
+    run = Run("sft", shards, tmp_path, TINY, SHORT)
+    run.extra = {"more": torch.zeros(10**6)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(PiarError, match=r"Could not write into .*Nothing that was whole is harmed"):
+            run.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tensorboard_shows_every_logged_step(shards, tmp_path):

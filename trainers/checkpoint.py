@@ -12,11 +12,14 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 
 from store.errors import PiarError
 from store.manifest import Manifest, RuleRecord, file_sha256
@@ -82,8 +85,8 @@ def save(
         PiarError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
     aside = folder.with_name(f".{folder.name}.writing")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    with writing(aside):
         aside.mkdir(parents=True)
         lm.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
@@ -96,13 +99,26 @@ def save(
         (aside / MARKER).write_text(json.dumps(files), encoding="utf-8")
         _flush(aside / MARKER)
         _swap(aside, folder)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def writing(aside: Path) -> Iterator[None]:
+    """Remove what was half written, and say so, when the disk is full or refuses.
+
+    Raises:
+        PiarError: instead of what safetensors, torch or the system raise.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink(missing_ok=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         words = "the disk is full" if full else str(error).split("\n")[0]
-        raise PiarError(f"Could not write {folder}: {words}.", "Free some space, then run the same line with --resume; "
-                        "earlier checkpoints are whole.") from error  # fmt: skip
-    return folder
+        raise PiarError(
+            f"Could not write into {aside.parent}: {words}. Nothing that was whole is harmed.",
+            "Free some space and run it again, with --resume where there is a checkpoint.",
+        ) from error
 
 
 def _flush(path: Path) -> None:

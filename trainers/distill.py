@@ -7,7 +7,7 @@ reads them. Without a teacher model, the grade distributions come from the shard
 cross-entropy (SeqKD). Left out: teachers with another vocabulary, hidden-state matching.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 from store.errors import PiarError, UsageError
 from store.ids import short_hash
 from trainers import losses
+from trainers.checkpoint import writing
 from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
 from trainers.head import over_rows
@@ -68,7 +69,7 @@ def train(
         if teacher and step >= run.total * (1 - settings.on_policy):
             batch = rewrite(run, batch, settings)
             signals = ask(run, teacher, batch, settings.top_k)
-            found = distill_step(run, batch, signals, replace_beta(settings, 1.0))
+            found = distill_step(run, batch, signals, settings.model_copy(update={"beta": 1.0}))  # reverse KL
         else:
             signals = cache.get(batch) if cache else [None] * len(batch)
             found = distill_step(run, batch, signals, settings)
@@ -76,38 +77,23 @@ def train(
     return run.finish()
 
 
-def replace_beta(settings: DistillSettings, beta: float) -> DistillSettings:
-    """On-policy steps use the reverse KL."""
-    return settings.model_copy(update={"beta": beta})
-
-
 def distill_step(
     run: Run, batch: Sequence[Example], signals: Sequence[Signal | None], settings: DistillSettings
 ) -> dict[str, float]:
-    """Gradients of the three terms on a batch, in parts that fit `pack_tokens`."""
-    totals, sums, tokens = totals_of(batch), torch.zeros(3), 0
+    """Gradients of the three terms on a batch; each, their sum and the tokens, see `Run.learn`."""
     by_row = {id(e): s for e, s in zip(batch, signals, strict=True)}
-    for part in run.parts(batch):
-        packs = run.policy.pack([e.item for e in part])
-        said = [by_row.get(id(e)) for e in part]
-        terms_of = partial(_terms, part=part, said=said, rows=labels(packs, run.device), totals=totals, run=run,
-                           settings=settings)  # fmt: skip
-        with run.autocast():
-            terms = run.policy(packs, terms_of)
-        run.backward(terms[0] + terms[1] + terms[2])
-        sums += torch.stack(terms).detach().cpu()
-        tokens += sum(len(one.tokens) for one in packs)
-    grade, gold, trace = sums.tolist()
+    terms_of = partial(_terms, by_row=by_row, totals=totals_of(batch), run=run, settings=settings)
+    [grade, gold, trace], tokens = run.learn(batch, terms_of, 3)
     return {"loss": grade + gold + trace, "grade_kd": grade, "grade_gold": gold, "trace_kd": trace, "tokens": tokens}
 
 
 def _terms(
-    hidden: Tensor, head: Tensor, *, part: Sequence[Example], said: Sequence[Signal | None], rows: Labels,
+    hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels, by_row: Mapping[int, Signal | None],
     totals: losses.Totals, run: Run, settings: DistillSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     gold, soft, weight = columns(part, len(run.grade_ids), run.device)
     first = rows.place == 0
-    known = [s for s in said if s is not None]
+    known = [signal for e in part if (signal := by_row.get(id(e))) is not None]
     if known and len(known) == len(part):
         soft = torch.stack([s.grades for s in known]).to(hidden.device)
         ids, teacher = (torch.cat(t).to(hidden.device) for t in ([s.ids for s in known], [s.logp for s in known]))
@@ -208,7 +194,8 @@ class Cache:
     def _make(self, number: int, signals: Sequence[Signal]) -> None:
         aside = self._file(number).with_suffix(".writing")
         rows: list[Any] = [(s.grades, s.ids, s.logp) for s in signals]
-        torch.save(rows, aside)
+        with writing(aside):
+            torch.save(rows, aside)
         aside.rename(self._file(number))
         self.asked += len(signals)
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from store.errors import PiarError
 from store.manifest import Manifest, read_manifest
 from store.task import Task
+from trainers.checkpoint import writing
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.loop import Trained, cosine
@@ -43,13 +44,14 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     task = manifest.task
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     rate = settings.learning_rate or (1e-3 if settings.model == "tiny" else 3e-5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
     model.train()
     for step, batch in enumerate(_batches(rows, total, settings)):
-        gold = torch.tensor([task.index(row["grade"]) for row in batch])
-        loss = model(**_inputs(tokenizer, batch, task, settings.max_length), labels=gold).loss
+        gold = torch.tensor([task.index(row["grade"]) for row in batch], device=model.device)
+        loss = model(**_inputs(tokenizer, batch, task, settings.max_length).to(model.device), labels=gold).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -62,8 +64,9 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
             probs = predict(model, tokenizer, asked, task, settings)
             gold_grades = [task.index(row["grade"]) for row in asked]
             metrics |= headline([row["group"] for row in asked], gold_grades, probs, task, prefix=f"{split}/")
-    model.save_pretrained(out / "final")
-    tokenizer.save_pretrained(out / "final")
+    with writing(out / "final"):
+        model.save_pretrained(out / "final")
+        tokenizer.save_pretrained(out / "final")
     return Trained(out / "final", total, metrics, False)
 
 
@@ -77,8 +80,8 @@ def predict(
     order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i]["fields"])))
     for start in range(0, len(order), 64):
         part = order[start : start + 64]
-        inputs = _inputs(tokenizer, [rows[i] for i in part], task, settings.max_length)
-        found[part] = model(**inputs).logits.float().softmax(-1).numpy()
+        inputs = _inputs(tokenizer, [rows[i] for i in part], task, settings.max_length).to(model.device)
+        found[part] = model(**inputs).logits.float().softmax(-1).cpu().numpy()
     return found
 
 

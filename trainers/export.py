@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from store.errors import PiarError
-from trainers.checkpoint import CARD, StudentCard
+from trainers.checkpoint import CARD, StudentCard, writing
 from trainers.scoring import Student
 
 TOLERANCE = 1e-5
@@ -48,10 +48,11 @@ def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> f
         raise PiarError(
             f"The classifier's probabilities differ by {gap:.1e}.", "Serve the student as a language model."
         )
-    classifier.save_pretrained(out)
-    judge.tokenizer.save_pretrained(out)
-    (out / CARD).write_text(judge.card.model_dump_json(indent=1), encoding="utf-8")
-    (out / "README.md").write_text(model_card(judge.card, licence), encoding="utf-8")
+    with writing(out):
+        classifier.save_pretrained(out)
+        judge.tokenizer.save_pretrained(out)
+        (out / CARD).write_text(judge.card.model_dump_json(indent=1), encoding="utf-8")
+        (out / "README.md").write_text(model_card(judge.card, licence), encoding="utf-8")
     return gap
 
 

@@ -27,12 +27,13 @@ from trainers.config import GrpoSettings, SftSettings, StudentSettings
 from trainers.data import Example, micro_batches
 from trainers.head import read_grades, read_labels
 from trainers.layout import Item, Labels, labels
-from trainers.loop import Run, Trained, make_policy
+from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id
 from trainers.rewards import Case, case, grade_rewards, judge, rulebook, trace_rewards
 from trainers.rollout import generate
 from trainers.sft import sft_step
 from trainers.watch import Watch, long_tail
+from trainers.weights import make_policy
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,12 @@ def train(
 
     Raises:
         PiarError: see `trainers.loop.Run`.
-        UsageError: sharded weights.
+        UsageError: a student from nothing, or sharded weights.
     """
     student, settings = student or StudentSettings(), settings or GrpoSettings()
+    if student.model == "tiny":
+        raise UsageError("GRPO improves a student that SFT has taught; one from nothing earns no reward.",
+                         "Pass --model with its checkpoint, e.g. students/sft/final.")  # fmt: skip
     if student.shard:
         raise UsageError("GRPO needs whole weights in each process.", "Set student.shard = false.")
     run = Run("grpo", shards, out, student, settings, resume=resume)
@@ -237,8 +241,10 @@ def anchor_step(run: Run, groups: Sequence[Group], settings: GrpoSettings, step:
         weights = losses.srft_weight(-(p * p.clamp(min=1e-9).log()).sum(1))
         rows = [replace(e, weight=float(w)) for e, w in zip(rows, weights, strict=True)]
         mu = float(weights.mean())
-    share = len(rows) / settings.batch_size if settings.balance == "hpt" else 1.0
-    grade, trace, tokens = sft_step(run, rows, SftSettings(), scale=mu * share, phi=settings.balance == "chord_phi")
+    own = settings.balance == "hpt"  # prompts of this process, the others have theirs
+    share = len(rows) / settings.batch_size if own else 1.0
+    grade, trace, tokens = sft_step(run, rows, SftSettings(), scale=mu * share, phi=settings.balance == "chord_phi",
+                                    own=own)  # fmt: skip
     return grade + trace, tokens
 
 
@@ -264,6 +270,7 @@ def group_metrics(groups: Sequence[Group], run: Run) -> dict[str, float]:
         "frac_reward_zero_std": sum(dead) / len(dead),
         "completions/mean_length": sum(lengths) / len(lengths),
         "completions/empty": float(sum(n <= 2 for n in lengths)),
+        "frac_reward_masked": float(rewards.isnan().float().mean()),
         "completions/clipped_ratio": sum(not c.ended for g in groups for c in g.cases) / len(lengths),
     }
     names = trace_rewards(run.task)

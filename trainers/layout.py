@@ -15,7 +15,7 @@ that need them take one sequence a pack, see `repeated`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -59,12 +59,14 @@ class Block:
     @cached_property
     def mask(self) -> Tensor | None:
         """[queries, keys] of 0 and -inf, or None for a plain causal block without ancestors."""
-        own = torch.arange(self.start, self.end)
+        device = self.sub_end.device
+        own = torch.arange(self.start, self.end, device=device)
         sees = (own[None, :] <= own[:, None]) & (own[:, None] < self.sub_end[None, :])
         if not self.spans and bool((self.sub_end >= self.end).all()):
             return None
-        above = torch.ones(len(own), sum(b - a for a, b in self.spans), dtype=torch.bool)
-        return torch.zeros(len(own), above.shape[1] + len(own)).masked_fill(~torch.cat([above, sees], 1), -torch.inf)
+        above = torch.ones(len(own), sum(b - a for a, b in self.spans), dtype=torch.bool, device=device)
+        seen = torch.cat([above, sees], 1)
+        return torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
 
     @cached_property
     def half_mask(self) -> Tensor | None:
@@ -99,7 +101,7 @@ class Pack:
     @cached_property
     def blocks(self) -> list[Block]:
         """Attention blocks in order of position; together they cover the pack."""
-        return list(_blocks(self.nodes, (), self.sub_end.cpu(), BLOCK))
+        return list(_blocks(self.nodes, (), self.sub_end, BLOCK))
 
     @cached_property
     def block_mask(self) -> Any:
@@ -112,15 +114,23 @@ class Pack:
         )
 
     def to(self, device: torch.device) -> "Pack":
-        """On another device; on CUDA padded to a multiple of 128 with tokens that see only themselves."""
+        """On another device; on CUDA padded to a multiple of 128."""
         if device == self.tokens.device:
             return self
+        one = self.padded(FLEX_PAD) if device.type == "cuda" else self
+        columns = (one.tokens, one.positions, one.sub_end, one.rows, one.targets, one.owner, one.place)
+        return Pack(one.nodes, *(t.to(device) for t in columns))
+
+    def padded(self, multiple: int) -> "Pack":
+        """Longer, by tokens at the end that see only themselves."""
         size = len(self.tokens)
-        extra = -size % FLEX_PAD if device.type == "cuda" else 0
+        extra = -size % multiple
+        if not extra:
+            return self
         ends = torch.cat([self.sub_end, torch.arange(size + 1, size + extra + 1)])
-        padded = (pad(self.tokens, (0, extra)), pad(self.positions, (0, extra)), ends)
-        moved = [t.to(device) for t in (*padded, self.rows, self.targets, self.owner, self.place)]
-        return Pack(self.nodes, *moved)
+        tokens, positions = (pad(t, (0, extra)) for t in (self.tokens, self.positions))
+        end = Node(size, size + extra, size + extra)
+        return replace(self, nodes=(*self.nodes, end), tokens=tokens, positions=positions, sub_end=ends)
 
 
 class _Writer:
@@ -315,7 +325,7 @@ def attend_blocks(
 def below(one: Pack, prefix: int) -> list[Block]:
     """Attention blocks of a pack whose every token also sees `prefix` tokens that ran before it."""
     spans = ((-prefix, 0),) if prefix else ()
-    return list(_blocks(one.nodes, spans, one.sub_end.cpu(), BLOCK))
+    return list(_blocks(one.nodes, spans, one.sub_end, BLOCK))
 
 
 def _attend(

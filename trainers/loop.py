@@ -10,9 +10,10 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +22,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from store.errors import PiarError
-from store.manifest import read_manifest
 from trainers import checkpoint
 from trainers.checkpoint import StudentCard
 from trainers.config import StudentSettings, TrainSettings
-from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus, texts
+from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
+from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress
-from trainers.model import Policy, end_id, grade_ids, load_policy, load_tokenizer, wrap
+from trainers.model import symbol_ids
 from trainers.scoring import measure
-from trainers.tiny import phrases, tiny_model, tiny_tokenizer
-from trainers.weights import add_lora, gather, make_optimizer, plain_weights, scatter, whole
+from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, whole
 
 Completion = Literal["trace", "grade"]
 
@@ -72,7 +72,7 @@ class Run:
         )
         self.corpus: Corpus = read_corpus(shards, self.tokenizer, max_length=settings.max_length, completion=completion)
         self.task = self.corpus.manifest.task
-        self.grade_ids = torch.tensor(grade_ids(self.tokenizer, self.task), device=self.device)
+        self.grade_ids = torch.tensor(symbol_ids(self.tokenizer, self.task.symbols), device=self.device)
         self.card = StudentCard.of(self.corpus.manifest, completion=completion, trainer=trainer, base=student.model,
                                    shards=self.corpus.digest)  # fmt: skip
         epochs = settings.epochs or (6.0 if self.from_nothing else 1.0)
@@ -81,7 +81,7 @@ class Run:
         self.generator = torch.Generator(self.device).manual_seed(settings.seed + self.rank)
         self._prepare()
         self.optimizer = make_optimizer(self.policy, settings)
-        self.step, self.tokens, self.stopped = 0, 0, False
+        self.step, self.tokens, self.stopped, self._signalled = 0, 0, False, False
         self.metrics: dict[str, float] = {}
         self.extra: dict[str, Any] = {}  # a trainer's own state; saved with the rest
         self.writes = RunLog(out, tensorboard=settings.tensorboard) if self.rank == 0 else None
@@ -141,6 +141,32 @@ class Run:
         wanted = self.settings.precision == "bf16" or (self.settings.precision == "auto" and _fast_bf16(self.device))
         return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
 
+    def learn(
+        self, batch: Sequence[Example], terms_of: Callable[..., tuple[Tensor, ...]], count: int,
+        *, scale: float = 1.0, own: bool = False,
+    ) -> tuple[list[float], int]:  # fmt: skip
+        """Add the gradients of a loss that is a sum of terms, in parts that fit `pack_tokens`.
+
+        Args:
+            terms_of: the `count` terms of a part from `(hidden [n, h], head [V, h], part=, rows=)`, each divided by
+                a count over the whole batch.
+            scale: multiplies the gradients, not what is returned.
+            own: the batch is this process's share already, instead of the same in every process.
+
+        Returns:
+            The terms, their mean over processes being the batch's, and the tokens computed in this process.
+        """
+        sums, tokens = torch.zeros(count), 0
+        parts = self.cut(batch) if own else self.parts(batch)
+        for part in parts:
+            packs = self.policy.pack([e.item for e in part])
+            with self.autocast():
+                terms = torch.stack(self.policy(packs, partial(terms_of, part=part, rows=labels(packs, self.device))))
+            self.backward(scale * terms.sum())
+            sums += terms.detach().cpu()
+            tokens += sum(len(one.tokens) for one in packs)
+        return (sums if own else sums * self.world).tolist(), tokens
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of one part of the batch; FSDP averages over processes, we sum."""
         (loss * self.world if self.sharded else loss).backward()  # type: ignore[no-untyped-call]
@@ -166,8 +192,14 @@ class Run:
         return norm, rate
 
     def update(self, tokens: int, **metrics: float) -> None:
-        """Apply the gradients, count, log, save. Every step ends here, once."""
+        """Apply the gradients, count, log, save. Every step ends here, once.
+
+        Args:
+            tokens: computed in this process.
+            metrics: of this process; what is logged is the mean over processes.
+        """
         norm, rate = self.apply()
+        tokens, metrics = self._together(tokens, metrics)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         seconds = time.perf_counter() - self._step_started
         self.metrics |= {
@@ -175,6 +207,20 @@ class Run:
             "tokens_per_second": tokens / seconds, "memory_mb": memory_mb(self.device),
         }  # fmt: skip
         self._keep_up()
+
+    def _together(self, tokens: int, metrics: dict[str, float]) -> tuple[int, dict[str, float]]:
+        """Tokens of all processes and the mean of their metrics; they also agree here whether to stop."""
+        mine = (tokens, metrics, self._signalled)
+        told = [mine]
+        if self.world > 1:
+            told *= self.world
+            dist.all_gather_object(told, mine)
+        self.stopped = self.stopped or any(signalled for *_, signalled in told)
+        by_name: dict[str, list[float]] = {}
+        for _, found, _ in told:
+            for name, value in found.items():
+                by_name.setdefault(name, []).append(value)
+        return sum(count for count, *_ in told), {name: sum(v) / len(v) for name, v in by_name.items()}
 
     def _rate(self) -> float:
         peak = self.settings.learning_rate or (3e-3 if self.from_nothing else 2e-4 if self.student.lora else 2e-5)
@@ -280,33 +326,6 @@ def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
     return peak * (0.55 + 0.45 * math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
-def make_policy(
-    student: StudentSettings, shards: Path, seed: int, device: torch.device,
-    *, last: Path | None = None, tokenizer_from: str = "",
-) -> tuple[Policy, Any, bool]:  # fmt: skip
-    """The policy to train, its tokenizer, and whether it was made from nothing.
-
-    Args:
-        last: a checkpoint to go on from.
-        tokenizer_from: a folder whose tokenizer a tiny student takes.
-    """
-    tiny = student.model == "tiny"
-    if not tiny or (last is not None and not student.lora):
-        source = student.model if last is None or student.lora else str(last)
-        policy, tokenizer = load_policy(source, device=str(device))
-        return policy, tokenizer, tiny
-    if tokenizer_from:
-        tokenizer = load_tokenizer(tokenizer_from)
-    else:
-        manifest = read_manifest(shards, verify=False)
-        repeated = phrases(manifest.task, [rule.id for rule in manifest.rules])
-        tokenizer = tiny_tokenizer(texts(shards), manifest.task.symbols, student.vocab_size, repeated)
-    words = [tokenizer.decode([i]) for i in range(len(tokenizer))]
-    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed,
-                    words=words)  # fmt: skip
-    return wrap(lm.to(device)), tokenizer, True
-
-
 def _previous(out: Path, resume: bool) -> Path | None:
     out.mkdir(parents=True, exist_ok=True)
     if not resume and any(out.glob("checkpoint-*")):
@@ -338,7 +357,7 @@ def _signals(run: Run) -> Iterator[None]:
     """SIGTERM and SIGINT end the run after the step that is under way."""
 
     def stop(*_: Any) -> None:
-        run.stopped = True
+        run._signalled = True
 
     try:
         before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}

@@ -17,7 +17,6 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError, UsageError
-from store.task import Task
 from trainers.layout import Item, Pack, pack, repeated, tree_attention
 
 T = TypeVar("T")
@@ -194,11 +193,6 @@ def end_id(tokenizer: Any) -> int:
     if found is None:
         raise PiarError("The tokenizer has no end-of-sequence token.", "Set `eos_token` in its configuration.")
     return found
-
-
-def grade_ids(tokenizer: Any, task: Task) -> list[int]:
-    """One token id per grade, in the task's order; see `symbol_ids`."""
-    return symbol_ids(tokenizer, task.symbols)
 
 
 def symbol_ids(tokenizer: Any, symbols: Sequence[str]) -> list[int]:

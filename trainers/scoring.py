@@ -22,7 +22,7 @@ from trainers.checkpoint import MARKER, StudentCard, check, read_card
 from trainers.data import Example, common_prefix
 from trainers.head import read_grades
 from trainers.layout import Item, Tokens
-from trainers.model import Policy, end_id, grade_ids, load_policy, prompt_ids
+from trainers.model import Policy, end_id, load_policy, prompt_ids, symbol_ids
 from trainers.rollout import generate
 
 BATCH_TOKENS = 8192
@@ -53,7 +53,7 @@ class Student:
 
     def __init__(self, policy: Policy, tokenizer: Any, card: StudentCard) -> None:
         self.policy, self.tokenizer, self.card = policy.eval(), tokenizer, card
-        self.grade_ids = grade_ids(tokenizer, card.task)
+        self.grade_ids = symbol_ids(tokenizer, card.task.symbols)
 
     @property
     def task(self) -> Task:
@@ -141,17 +141,6 @@ def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str
     """The chat that a student was taught to answer: the rubric, if it reads one, then the sample as JSON."""
     sample = {"role": "user", "content": sample_text(fields)}
     return [{"role": "system", "content": card.rubric}, sample] if card.prompt == "rulebook" else [sample]
-
-
-def score_samples(
-    path: str | Path,
-    samples: Sequence[Mapping[str, str]],
-    *,
-    trace: bool = False,
-    on_progress: Callable[[int], None] = lambda n: None,
-) -> list[Scored]:
-    """Judge samples with the student in a folder; see `Student.score`."""
-    return Student.load(path).score(samples, trace=trace, on_progress=on_progress)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ schedules, example-level curriculum losses (the sampler orders rows, the loss do
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from trainers.config import SftSettings, StudentSettings
 from trainers.data import Example
 from trainers.head import read_labels
-from trainers.layout import Labels, labels
+from trainers.layout import Labels
 from trainers.loop import Run, Trained
 from trainers.losses import Totals, sft_loss
 from trainers.model import completion_ids
@@ -51,47 +50,43 @@ def train(
 
 
 def words_step(run: Run, batch: Sequence[Example]) -> tuple[float, int]:
-    """Gradients of the first lesson (`tiny.lesson`), which needs no label; its loss and the tokens computed."""
+    """Gradients of the first lesson (`tiny.lesson`), which needs no label; its loss and the tokens, see `Run.learn`."""
     first = run.task.fields.index(run.task.group_by) if run.task.group_by in run.task.fields else 0
     texts = completion_ids(run.tokenizer, [lesson(example.row["fields"], first) for example in batch])
     lessons = [replace(example, completion=text) for example, text in zip(batch, texts, strict=True)]
-    count, total, tokens = sum(map(len, texts)), 0.0, 0
-    for part in run.parts(lessons):
-        packs = run.policy.pack([e.item for e in part])
-        rows = labels(packs, run.device)
+    count = sum(map(len, texts))
+
+    def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor]:
         live = torch.tensor([float(e.weight > 0) for e in part], device=run.device)[rows.owner]
-        with run.autocast():
-            read = partial(read_labels, targets=rows.targets, grade_ids=run.grade_ids)
-            logp = run.policy(packs, read).logp
-        loss = -(logp * live).sum() / count
-        run.backward(loss)
-        total, tokens = total + float(loss.detach()), tokens + sum(len(one.tokens) for one in packs)
-    return total, tokens
+        return (-(read_labels(hidden, head, rows.targets, run.grade_ids).logp * live).sum() / count,)
+
+    [loss], tokens = run.learn(lessons, terms_of, 1)
+    return loss, tokens
 
 
 def sft_step(
-    run: Run, batch: Sequence[Example], settings: SftSettings, *, scale: float = 1.0, phi: bool = False
-) -> tuple[float, float, int]:
-    """Gradients of the loss on a batch, in parts that fit `pack_tokens`.
+    run: Run, batch: Sequence[Example], settings: SftSettings, *, scale: float = 1.0, phi: bool = False,
+    own: bool = False,
+) -> tuple[float, float, int]:  # fmt: skip
+    """Gradients of the loss on a batch.
 
     Args:
         scale: multiplies the loss (the anchor's weight in mode balance).
         phi: see `losses.sft_loss`.
+        own: see `Run.learn`.
 
     Returns:
-        The grade's term, the trace's, and the tokens computed, in this process.
+        The grade's term, the trace's, and the tokens computed, see `Run.learn`.
     """
-    totals, sums, tokens = totals_of(batch), torch.zeros(2), 0
-    for part in run.parts(batch):
-        packs = run.policy.pack([e.item for e in part])
-        rows = labels(packs, run.device)
-        terms_of = partial(_terms, part=part, rows=rows, totals=totals, run=run, settings=settings, phi=phi)
-        with run.autocast():
-            terms = run.policy(packs, terms_of)
-        run.backward(scale * (terms[0] + terms[1]))
-        sums += torch.stack(terms).detach().cpu()
-        tokens += sum(len(one.tokens) for one in packs)
-    return float(sums[0]), float(sums[1]), tokens
+    totals = totals_of(batch)
+
+    def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor, Tensor]:
+        out = read_labels(hidden, head, rows.targets, run.grade_ids)
+        return sft_loss(out, rows, *columns(part, len(run.grade_ids), run.device), totals, phi=phi,
+                        grade_weight=settings.grade_weight, soft_share=settings.soft_grades)  # fmt: skip
+
+    [grade, trace], tokens = run.learn(batch, terms_of, 2, scale=scale, own=own)
+    return grade, trace, tokens
 
 
 def totals_of(batch: Sequence[Example]) -> Totals:
@@ -104,14 +99,3 @@ def columns(part: Sequence[Example], k: int, device: torch.device) -> tuple[Tens
     soft = [e.probs or (math.nan,) * k for e in part]
     gold = torch.tensor([e.grade for e in part], device=device)
     return gold, torch.tensor(soft, device=device), torch.tensor([e.weight for e in part], device=device)
-
-
-def _terms(
-    hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels, totals: Totals, run: Run,
-    settings: SftSettings, phi: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    out = read_labels(hidden, head, rows.targets, run.grade_ids)
-    return sft_loss(
-        out, rows, *columns(part, len(run.grade_ids), run.device), totals,
-        grade_weight=settings.grade_weight, soft_share=settings.soft_grades, phi=phi,
-    )  # fmt: skip

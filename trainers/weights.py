@@ -1,12 +1,43 @@
 """Weights and optimizer state on their way in and out of a run: adapters, sharding (FSDP2), plain checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainers.config import TrainSettings
-from trainers.model import Policy
+from store.manifest import read_manifest
+from trainers.config import StudentSettings, TrainSettings
+from trainers.data import texts
+from trainers.model import Policy, end_id, load_policy, load_tokenizer, wrap
+from trainers.tiny import phrases, tiny_model, tiny_tokenizer
+
+
+def make_policy(
+    student: StudentSettings, shards: Path, seed: int, device: torch.device,
+    *, last: Path | None = None, tokenizer_from: str = "",
+) -> tuple[Policy, Any, bool]:  # fmt: skip
+    """The policy to train, its tokenizer, and whether it was made from nothing.
+
+    Args:
+        last: a checkpoint to go on from.
+        tokenizer_from: a folder whose tokenizer a tiny student takes.
+    """
+    tiny = student.model == "tiny"
+    if not tiny or (last is not None and not student.lora):
+        source = student.model if last is None or student.lora else str(last)
+        policy, tokenizer = load_policy(source, device=str(device))
+        return policy, tokenizer, tiny
+    if tokenizer_from:
+        tokenizer = load_tokenizer(tokenizer_from)
+    else:
+        manifest = read_manifest(shards, verify=False)
+        repeated = phrases(manifest.task, [rule.id for rule in manifest.rules])
+        tokenizer = tiny_tokenizer(texts(shards), manifest.task.symbols, student.vocab_size, repeated)
+    words = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed,
+                    words=words)  # fmt: skip
+    return wrap(lm.to(device)), tokenizer, True
 
 
 def make_optimizer(policy: Policy, settings: TrainSettings) -> torch.optim.Optimizer:
