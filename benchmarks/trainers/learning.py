@@ -1,18 +1,23 @@
 """Does a student from nothing learn the *simulated* shop's hidden rulebook, and what do simpler learners reach?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.trainers.learning [-o DIR] [--pairs N] [--set KEY=VALUE] [SEED …]
+    OMP_NUM_THREADS=1 python -m benchmarks.trainers.learning [-o DIR] [--processes N] [--parts NAME …] [SEED …]
 
-For each seed (0 1 2): a world of 30,000 pairs with 4 % wrong gold, `piar train sft` as it comes, and on held-out
-queries with their true grades (the hidden rulebook itself would be right on all of them): accuracy of the student and
-of everything it has to beat, the share of its right answers whose trace cites the right rule with verbatim evidence,
-CPU seconds, and latency of one sample. A seed that is done is not run again, one that was cut short is resumed.
+For each seed (0 1 2): a world of 30,000 pairs with 4 % wrong gold, `piar train sft` as it comes (under torchrun with
+`--processes 2`), and on held-out queries with their true grades (the hidden rulebook itself would be right on all of
+them): accuracy of the student and of everything it has to beat, the share of its right answers whose trace cites the
+right rule with verbatim evidence, seconds of training on the clock, and latency of one sample. What is done is not
+done again: a call that was cut short goes on in the next one, with the same steps.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +28,15 @@ import pyarrow.parquet as pq
 
 from benchmarks.trainers.shop import write_shop
 from piar import baselines
-from piar.config import load
 from piar.llm.connect import ModelSettings
 from piar.llm.rulebook import RulebookClient
 from piar.pool import Pool
-from piar.shop import ShopWorld
-from store.manifest import Manifest, read_manifest
-from trainers import encoder, sft
+from piar.shop import seed_instruction
+from store.manifest import MANIFEST, Manifest, read_manifest
+from store.task import Task
+from trainers import encoder
+from trainers.checkpoint import MARKER, read_card
+from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.rewards import case, evidence_reward, rulebook
 from trainers.scoring import Student
@@ -38,64 +45,76 @@ TRACED = 1000  # held-out rows whose trace is written
 TIMED = 50  # samples timed one by one
 
 Rows = list[dict[str, Any]]
+Figures = dict[str, Any]
 
 
-def seed_run(folder: Path, seed: int, pairs: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """Figures of one seed; kept in `figures.json`."""
-    done = folder / "figures.json"
-    if done.exists():
-        return dict(json.loads(done.read_text()))
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = folder / "shards"
-    world = write_shop(shards, pairs, seed)
-    rows = {kind: [row for part in read_rows(shards, read_manifest(shards), kind).values() for row in part]
-            for kind in ("train", "eval")}  # fmt: skip
-    settings = load(folder, [*overrides, f"train.sft.seed={seed}", "train.sft.save_every=300"], optional=True)
-    began = time.process_time()
-    trained = sft.train(shards, folder / "sft", student=settings.student, settings=settings.train.sft, resume=True)
-    seconds = time.process_time() - began
-    found = {
-        "seed": seed, "rows": len(rows["train"]), "held_out": len(rows["eval"]), "steps": trained.steps,
-        "cpu_seconds_since_resume": round(seconds), "student": trained.metrics["dev/accuracy"],
-        "student_low": trained.metrics["dev/accuracy_low"], "oracle": 1.0,
-        **simple_learners(rows, world, folder), **traces(trained.checkpoint, rows["eval"], read_manifest(shards)),
-        "latency_ms": latencies(trained.checkpoint, folder, rows, world),
+@dataclass(frozen=True)
+class World:
+    """One seed's shards, and the folder of everything made from them."""
+
+    folder: Path
+    seed: int
+    processes: int
+    overrides: Sequence[str]
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Of the shards."""
+        return read_manifest(self.folder / "shards")
+
+    @property
+    def task(self) -> Task:
+        """What is judged."""
+        return self.manifest.task
+
+    def rows(self, kind: Any) -> Rows:
+        """All rows of the shards of a kind."""
+        found = read_rows(self.folder / "shards", self.manifest, kind)
+        return [row for part in found.values() for row in part]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained student."""
+        return self.folder / "sft" / "final"
+
+    def frame(self, rows: Rows) -> pl.DataFrame:
+        """Fields and gold as the baselines of `piar.baselines` read them."""
+        fields = {name: [row["fields"][i] for row in rows] for i, name in enumerate(self.task.fields)}
+        return pl.DataFrame({**fields, "gold": [row["grade"] for row in rows]})
+
+    def fields(self, rows: Rows) -> list[dict[str, str]]:
+        """Rows as a student reads them."""
+        return [dict(zip(self.task.fields, row["fields"], strict=True)) for row in rows]
+
+
+def student(world: World) -> Figures:
+    """`piar train sft`, or what it left; seconds are those of its steps on the clock, whoever else was busy."""
+    if not (world.checkpoint / MARKER).exists():
+        sets = [f"--set={s}" for s in (*world.overrides, f"train.sft.seed={world.seed}", "train.sft.save_every=300")]
+        several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={world.processes}", "-m"]
+        launcher = several if world.processes > 1 else []
+        line = [sys.executable, "-m", *launcher, "piar", "train", "sft", str(world.folder / "shards"), "-C",
+                str(world.folder), "-o", str(world.folder / "sft"), "--resume", *sets]  # fmt: skip
+        if code := subprocess.run(line, stdout=subprocess.DEVNULL).returncode:
+            raise SystemExit(code)
+    card = read_card(world.checkpoint)
+    log = [json.loads(line) for line in (world.folder / "sft" / "metrics.jsonl").read_text().splitlines()]
+    seconds = statistics.mean(record["step_time"] for record in log) * log[-1]["step"]
+    return {
+        "rows": card.rows["mid"], "held_out": card.rows["dev"], "steps": log[-1]["step"], "seconds": round(seconds, 1),
+        "student": card.metrics["dev/accuracy"], "student_low": card.metrics["dev/accuracy_low"],
+        "student_high": card.metrics["dev/accuracy_high"], "oracle": 1.0,
     }  # fmt: skip
-    done.write_text(json.dumps(found, indent=1))
-    return found
 
 
-def frame(rows: Rows, world: ShopWorld) -> pl.DataFrame:
-    """Fields and gold as the baselines of `piar.baselines` read them."""
-    fields = {name: [row["fields"][i] for row in rows] for i, name in enumerate(world.task.fields)}
-    return pl.DataFrame({**fields, "gold": [row["grade"] for row in rows]})
-
-
-def simple_learners(rows: dict[str, Rows], world: ShopWorld, folder: Path) -> dict[str, float]:
-    """Accuracy on held-out queries of the baselines, the encoder, and the offline teacher with the first guideline."""
-    train, held = frame(rows["train"], world), frame(rows["eval"], world)
-    gold = np.array([world.task.index(grade) for grade in held["gold"]])
-    found = {
-        name: float((baselines.fit(name, train, world.task).predict(held).argmax(1) == gold).mean())
-        for name in ("majority", "tfidf", "tfidf_overlap")
-    }
-    found["encoder"] = encoder.train(folder / "shards", folder / "encoder").metrics["dev/accuracy"]
-    asked, answered = folder / "held.parquet", folder / "teacher.parquet"
-    pq.write_table(pa.table({name: held[name].to_list() for name in world.task.fields}), asked)
-    Pool(world.task, RulebookClient(), world.seed, ModelSettings()).label(asked, answered)
-    said = pq.read_table(answered)["piar_grade"].to_pylist()
-    found["teacher_first_guideline"] = float(np.mean([a == b for a, b in zip(said, held["gold"], strict=True)]))
-    return found
-
-
-def traces(checkpoint: Path, rows: Rows, manifest: Manifest) -> dict[str, float]:
+def traces(world: World) -> Figures:
     """Of the right answers: traces that parse, cite exactly the right rule, quote verbatim, and both."""
-    student, asked = Student.load(checkpoint), rows[:TRACED]
-    scored = student.score(_fields(student, asked), trace=True)
+    judge, asked = Student.load(world.checkpoint), world.rows("eval")[:TRACED]
+    scored = judge.score(world.fields(asked), trace=True)
     right = [(one, row) for one, row in zip(scored, asked, strict=True) if one.grade == row["grade"]]
-    rules, hits = rulebook(manifest), dict.fromkeys(("parse", "rule", "evidence", "both"), 0)
+    rules, hits = rulebook(world.manifest), dict.fromkeys(("parse", "rule", "evidence", "both"), 0)
     for one, row in right:
-        tried = case(one.text or "", True, row, student.task, rules)
+        tried = case(one.text or "", True, row, world.task, rules)
         cites = tried.trace is not None and list(tried.trace.rules) == list(row["rules"])
         quotes = bool(evidence_reward(tried))
         for name, hit in (("parse", tried.trace is not None), ("rule", cites), ("evidence", quotes),
@@ -104,36 +123,67 @@ def traces(checkpoint: Path, rows: Rows, manifest: Manifest) -> dict[str, float]
     return {f"trace_{name}": n / max(1, len(right)) for name, n in hits.items()}
 
 
-def _fields(student: Student, rows: Rows) -> list[dict[str, str]]:
-    return [dict(zip(student.task.fields, row["fields"], strict=True)) for row in rows]
+def simple(world: World) -> Figures:
+    """Accuracy on held-out queries of the baselines, and of the offline teacher with the first guideline."""
+    train, held = world.frame(world.rows("train")), world.frame(world.rows("eval"))
+    gold = np.array([world.task.index(grade) for grade in held["gold"]])
+    found = {
+        name: float((baselines.fit(name, train, world.task).predict(held).argmax(1) == gold).mean())
+        for name in ("majority", "tfidf", "tfidf_overlap")
+    }
+    asked, answered = world.folder / "held.parquet", world.folder / "teacher.parquet"
+    pq.write_table(pa.table({name: held[name].to_list() for name in world.task.fields}), asked)
+    Pool(world.task, RulebookClient(), seed_instruction(), ModelSettings()).label(asked, answered)
+    said = pq.read_table(answered)["piar_grade"].to_pylist()
+    return found | {"teacher": float(np.mean([a == b for a, b in zip(said, held["gold"], strict=True)]))}
 
 
-def latencies(checkpoint: Path, folder: Path, rows: dict[str, Rows], world: ShopWorld) -> dict[str, list[float]]:
+def by_encoder(world: World) -> Figures:
+    """The encoder from nothing on the same rows."""
+    return {"encoder": encoder.train(world.folder / "shards", world.folder / "encoder").metrics["dev/accuracy"]}
+
+
+def latency(world: World) -> Figures:
     """Median and 99th percentile of milliseconds for one sample, on the clock."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from trainers.config import EncoderSettings
-
-    student, asked = Student.load(checkpoint), rows["eval"][:TIMED]
-    where = folder / "encoder" / "final"
+    judge, asked, where = Student.load(world.checkpoint), world.rows("eval")[:TIMED], world.folder / "encoder" / "final"
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(where), AutoTokenizer.from_pretrained(where)
-    linear = baselines.fit("tfidf_overlap", frame(rows["train"], world), world.task)
-    ways: dict[str, Callable[[dict[str, Any]], object]] = {
-        "first token": lambda row: student.score(_fields(student, [row])),
-        "grade and trace": lambda row: student.score(_fields(student, [row]), trace=True),
-        "encoder": lambda row: encoder.predict(model, tokenizer, [row], world.task, EncoderSettings()),
-        "tfidf_overlap": lambda row: linear.predict(frame([row], world)),
+    linear = baselines.fit("tfidf_overlap", world.frame(world.rows("train")), world.task)
+    ways: dict[str, Callable[[Rows], object]] = {
+        "first token": lambda row: judge.score(world.fields(row)),
+        "grade and trace": lambda row: judge.score(world.fields(row), trace=True),
+        "encoder": lambda row: encoder.predict(model, tokenizer, row, world.task, EncoderSettings()),
+        "tfidf_overlap": lambda row: linear.predict(world.frame(row)),
     }
-    return {name: _percentiles(way, asked) for name, way in ways.items()}
+    return {"latency_ms": {name: _percentiles(way, asked) for name, way in ways.items()}}
 
 
-def _percentiles(way: Callable[[dict[str, Any]], object], rows: Rows) -> list[float]:
+def _percentiles(way: Callable[[Rows], object], rows: Rows) -> list[float]:
     taken = []
     for row in rows:
         began = time.perf_counter()
-        way(row)
+        way([row])
         taken.append(1e3 * (time.perf_counter() - began))
     return [round(float(np.percentile(taken, q)), 1) for q in (50, 99)]
+
+
+PARTS: dict[str, Callable[[World], Figures]] = {
+    "student": student, "traces": traces, "simple": simple, "encoder": by_encoder, "latency": latency,
+}  # fmt: skip
+
+
+def seed_run(world: World, pairs: int, parts: Sequence[str]) -> Figures:
+    """Figures of one seed; each part is kept in `figures.json` as soon as it is there."""
+    kept = world.folder / "figures.json"
+    done: dict[str, Figures] = json.loads(kept.read_text()) if kept.exists() else {}
+    if not (world.folder / "shards" / MANIFEST).exists():
+        write_shop(world.folder / "shards", pairs, world.seed)
+    for name in parts:
+        if name not in done:
+            done[name] = PARTS[name](world)
+            kept.write_text(json.dumps(done, indent=1))
+    return {"seed": world.seed} | {name: value for part in done.values() for name, value in part.items()}
 
 
 def main() -> None:
@@ -142,11 +192,14 @@ def main() -> None:
     parser.add_argument("seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("-o", "--out", type=Path, default=Path("learning"))
     parser.add_argument("--pairs", type=int, default=30_000)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     asked = parser.parse_args()
     found = []
     for seed in asked.seeds:
-        found.append(seed_run(asked.out / f"seed-{seed}", seed, asked.pairs, asked.overrides))
+        world = World(asked.out.resolve() / f"seed-{seed}", seed, asked.processes, asked.overrides)
+        found.append(seed_run(world, asked.pairs, asked.parts))
         print(json.dumps(found[-1]), flush=True)
     numbers = [name for name, value in found[0].items() if isinstance(value, float)]
     print(json.dumps({"median": {name: round(statistics.median(f[name] for f in found), 3) for name in numbers}}))
