@@ -256,6 +256,7 @@ def test_a_teacher_model_is_asked_once_and_the_student_comes_nearer(shards, taug
     assert (
         AutoTokenizer.from_pretrained(done.checkpoint).get_vocab() == AutoTokenizer.from_pretrained(taught).get_vocab()
     )
+    (tmp_path / "final").rename(tmp_path / "other")
     monkeypatch.setattr(distill, "ask", lambda *a: pytest.fail("the cache holds every answer"))
     distill.train(shards, tmp_path, student=TINY, settings=settings, resume=True)
 
@@ -307,7 +308,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(shards, taught, tmp_path):
         distill.train(shards, tmp_path / "out", student=student, settings=DistillSettings(teacher=str(taught), steps=1))
 
 
-def test_the_classifier_gives_the_students_probabilities(taught, tmp_path):
+def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsys):
     assert export_classifier(taught, tmp_path / "classifier", licence="Apache-2.0") < 1e-5
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "classifier")
     judge = Student.load(taught)
@@ -319,7 +320,9 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path):
     card = (tmp_path / "classifier" / "README.md").read_text()
     assert "simulated data" in card
     assert judge.card.rows["dev"] == 20
-    assert f"| dev/accuracy | {judge.card.metrics['dev/accuracy']:.4f} |" in card
+    value, low, high = (judge.card.metrics[f"dev/accuracy{end}"] for end in ("", "_low", "_high"))
+    assert f"| dev/accuracy | {value:.4f} | {low:.4f} – {high:.4f} |" in card
+    assert "MISSING" not in "".join(capsys.readouterr())
     for said in ("Licence: Apache-2.0.", "dev ", "Splits are by `query`", "Ceiling", "unknown: the project"):
         assert said in card
     with pytest.raises(PiarError, match="exists"):

@@ -128,3 +128,6 @@ def test_a_symbol_that_the_vocabulary_lacks_is_refused():
 def test_a_name_that_is_no_model_is_explained(tmp_path):
     with pytest.raises(PiarError, match="Cannot load"):
         load_policy(str(tmp_path))
+    for path in (str(tmp_path / "missing"), "students/sft/finl", "./final"):
+        with pytest.raises(PiarError, match="There is no folder"):  # without asking the hub
+            load_policy(path)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,10 @@ def test_a_resume_with_something_else_is_refused(tmp_path, change, says):
     write_shards(shards, 40)
     settings = SHORT.model_copy(update={"steps": 3, "save_every": 2})
     sft.train(shards, out, student=TINY, settings=settings)
+    for resume in (False, True):
+        with pytest.raises(PiarError, match="holds a finished run"):
+            sft.train(shards, out, student=TINY, settings=settings, resume=resume)
+    shutil.rmtree(out / "final")
     with pytest.raises(PiarError, match="already holds a run"):
         sft.train(shards, out, student=TINY, settings=settings)
     if "shards" in change:
@@ -214,6 +219,17 @@ def test_weights_or_state_that_the_file_system_refuses_leave_nothing_behind(shar
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_is_logged_once_where_it_was_measured(shards, tmp_path):
+    settings = SHORT.model_copy(update={"log_every": 2, "eval_every": 3, "words_first": 0.4, "grade_first": 0.0})
+    done = sft.train(shards, tmp_path, student=TINY, settings=settings)
+    found = records(tmp_path)
+    assert [r["step"] for r in found] == [2, 3, 4, 6]
+    assert [r["step"] for r in found if "dev/accuracy" in r] == [3, 6]
+    assert [r["step"] for r in found if "words_loss" in r] == [2, 3]
+    assert [r["step"] for r in found if "trace_loss" in r] == [4, 6]
+    assert done.metrics["dev/accuracy"] == pytest.approx(found[-1]["dev/accuracy"], abs=1e-6)
 
 
 def test_tensorboard_shows_every_logged_step(shards, tmp_path):

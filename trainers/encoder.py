@@ -35,8 +35,10 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
         out: gets `final/`, a plain Hugging Face folder.
 
     Raises:
-        PiarError: no training row, or no encoder of that name.
+        PiarError: no training row, no encoder of that name, or a run there already.
     """
+    if (out / "final").exists():
+        raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
     settings, manifest = settings or EncoderSettings(), read_manifest(shards)
     rows = [row for bucket in read_rows(shards, manifest, "train").values() for row in bucket]
     if not rows:

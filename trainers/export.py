@@ -4,11 +4,14 @@ Serving stacks load such a checkpoint as a classifier (one prefill, K logits). T
 the student's; `export_classifier` checks it on random prompts. The model card says what the student learned from.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
 
 from store.errors import PiarError
 from trainers.checkpoint import CARD, StudentCard, writing
@@ -34,10 +37,11 @@ def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> f
         raise PiarError(f"{out} exists.", "Choose a new folder.")
     judge = Student.load(student, device="cpu")
     lm, symbols = judge.policy.lm, judge.task.symbols
-    classifier: Any = AutoModelForSequenceClassification.from_pretrained(
-        student, num_labels=len(symbols), id2label=dict(enumerate(symbols)),
-        label2id={s: i for i, s in enumerate(symbols)}, pad_token_id=judge.tokenizer.pad_token_id, dtype=lm.dtype,
-    )  # fmt: skip
+    with _quiet():  # the head is missing from the checkpoint; it is filled in below
+        classifier: Any = AutoModelForSequenceClassification.from_pretrained(
+            student, num_labels=len(symbols), id2label=dict(enumerate(symbols)),
+            label2id={s: i for i, s in enumerate(symbols)}, pad_token_id=judge.tokenizer.pad_token_id, dtype=lm.dtype,
+        )  # fmt: skip
     if not hasattr(classifier, "score"):
         raise PiarError(f"{lm.config.model_type} has no classifier with a plain head in transformers.",
                         "Serve the student as a language model.")  # fmt: skip
@@ -56,6 +60,16 @@ def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> f
     return gap
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 @torch.no_grad()
 def _gap(judge: Student, classifier: Any) -> float:
     samples = [dict.fromkeys(judge.task.fields, text) for text in ("red lamp", "a much longer text, 40 cm", "x")]
@@ -70,11 +84,10 @@ def _gap(judge: Student, classifier: Any) -> float:
 def model_card(card: StudentCard, licence: str = "") -> str:
     """A model card in Markdown: what is judged, how to ask, what it learned from, what is not known."""
     grades = "\n".join(f"- `{g.symbol}` {g.name}: {g.meaning}".rstrip(": ") for g in card.task.grades)
-    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(card.metrics.items()))
+    names = sorted(name for name in card.metrics if not name.endswith(("_low", "_high")))
+    figures = "\n".join(f"| {name} | {card.metrics[name]:.4f} | {_interval(card.metrics, name)} |" for name in names)
     table = (
-        f"\n| figure | value |\n|---|---|\n{figures}\n"
-        if figures
-        else "\nNothing: the shards had no evaluation rows.\n"
+        f"| figure | value | 95 % interval |\n|---|---|---|\n{figures}" if figures else "Nothing: no evaluation rows."
     )
     warning = (
         "\n**It learned from simulated data: no figure says anything about a real task.**\n" if card.simulated else ""
@@ -107,6 +120,11 @@ Ask with the chat template and the sample as one JSON object{rubric}; one prefil
 
 {table}
 """
+
+
+def _interval(metrics: dict[str, float], name: str) -> str:
+    ends = [metrics[end] for end in (f"{name}_low", f"{name}_high") if end in metrics]
+    return " – ".join(f"{value:.4f}" for value in ends)
 
 
 def _counts(rows: dict[str, int]) -> str:

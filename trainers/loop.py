@@ -82,11 +82,14 @@ class Run:
         self._prepare()
         self.optimizer = make_optimizer(self.policy, settings)
         self.step, self.tokens, self.stopped, self._signalled = 0, 0, False, False
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}  # the newest of each; `_unlogged`: since the log's last line
+        self._unlogged: dict[str, float] = {}
         self.extra: dict[str, Any] = {}  # a trainer's own state; saved with the rest
         self.writes = RunLog(out, tensorboard=settings.tensorboard) if self.rank == 0 else None
         if last is not None:
             self._restore(last)
+        if self.writes:
+            self.writes.forget_after(self.step)
         self._started = time.perf_counter()
 
     def _prepare(self) -> None:
@@ -202,11 +205,12 @@ class Run:
         tokens, metrics = self._together(tokens, metrics)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         seconds = time.perf_counter() - self._step_started
-        self.metrics |= {
+        self._note({
             **metrics, "grad_norm": norm, "learning_rate": rate, "num_tokens": self.tokens, "step_time": seconds,
             "tokens_per_second": tokens / seconds, "memory_mb": memory_mb(self.device),
-        }  # fmt: skip
-        self._keep_up()
+        })  # fmt: skip
+        if self.step < self.total:  # `finish` does the rest
+            self._keep_up()
 
     def _together(self, tokens: int, metrics: dict[str, float]) -> tuple[int, dict[str, float]]:
         """Tokens of all processes and the mean of their metrics; they also agree here whether to stop."""
@@ -227,17 +231,23 @@ class Run:
         return cosine(peak, self.step, self.total, warmup=self.settings.warmup)
 
     def _keep_up(self) -> None:
-        settings, last = self.settings, self.step == self.total
-        if settings.eval_every and self.step % settings.eval_every == 0 and not last:
-            self.metrics |= self.evaluate()
-        if self.step % settings.log_every == 0 or last:
+        settings = self.settings
+        measures = settings.eval_every and self.step % settings.eval_every == 0
+        if measures:
+            self._note(self.evaluate())
+        if measures or self.step % settings.log_every == 0:
             self._log()
-        if settings.save_every and self.step % settings.save_every == 0 and not last:
+        if settings.save_every and self.step % settings.save_every == 0:
             self.save()
 
+    def _note(self, found: dict[str, float]) -> None:
+        self.metrics |= found
+        self._unlogged |= found
+
     def _log(self) -> None:
-        if self.writes:
-            self.writes.write(self.step, self.metrics)
+        if self.writes and self._unlogged:
+            self.writes.write(self.step, self._unlogged)
+        self._unlogged = {}
 
     @property
     def shows(self) -> bool:
@@ -304,15 +314,14 @@ class Run:
         self.step, self.tokens, self.extra = state["step"], state["tokens"], state["extra"]
         torch.set_rng_state(state["generators"][self.rank][0])
         self.generator.set_state(state["generators"][self.rank][1])
-        if self.writes:
-            self.writes.forget_after(self.step)
 
     def finish(self) -> Trained:
         """Measure and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
+        if not self.stopped:
+            self._note(self.evaluate())
+        self._log()
         if self.stopped:
             return Trained(self.save(), self.step, self.metrics, True, self.corpus.left_out)
-        self.metrics |= self.evaluate()
-        self._log()
         measured = {name: value for name, value in self.metrics.items() if "/" in name}
         self.card = self.card.model_copy(update={"metrics": measured})
         return Trained(self.save("final", state=False), self.step, self.metrics, False, self.corpus.left_out)
@@ -328,6 +337,8 @@ def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
 
 def _previous(out: Path, resume: bool) -> Path | None:
     out.mkdir(parents=True, exist_ok=True)
+    if (out / "final").exists():
+        raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
     if not resume and any(out.glob("checkpoint-*")):
         raise PiarError(
             f"{out} already holds a run.", "Add --resume to go on with it, or choose another folder with -o."

@@ -9,6 +9,7 @@ parity check, and takes one sequence a pack instead.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -98,6 +99,7 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     Raises:
         PiarError: nothing there that transformers can load as a causal language model.
     """
+    _expect(model)
     try:
         lm = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError) as error:
@@ -112,10 +114,17 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         PiarError: none there.
     """
+    _expect(model)
     try:
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
+
+
+def _expect(model: str) -> None:
+    """A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain."""
+    if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "~"))):
+        raise PiarError(f"There is no folder {model}.", "Pass `tiny`, a Hugging Face folder, or a model's name.")
 
 
 def _cannot_load(model: str, error: Exception) -> PiarError:

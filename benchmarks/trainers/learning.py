@@ -99,7 +99,7 @@ def student(world: World) -> Figures:
             raise SystemExit(code)
     card = read_card(world.checkpoint)
     log = [json.loads(line) for line in (world.folder / "sft" / "metrics.jsonl").read_text().splitlines()]
-    seconds = statistics.mean(record["step_time"] for record in log) * log[-1]["step"]
+    seconds = statistics.mean(record["step_time"] for record in log if "step_time" in record) * log[-1]["step"]
     return {
         "rows": card.rows["mid"], "held_out": card.rows["dev"], "steps": log[-1]["step"], "seconds": round(seconds, 1),
         "student": card.metrics["dev/accuracy"], "student_low": card.metrics["dev/accuracy_low"],

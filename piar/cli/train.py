@@ -1,5 +1,6 @@
 """Verbs that train a student: sft, grpo, distill, encoder, export. They need shards and torch, never the store."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 HELP = """Teach a student on the shards of `piar curriculum export`.
 
-The same line works under `torchrun --nproc-per-node N -m piar train …`. Settings: `[student]` and `[train.*]`.
+The same line works under `torchrun --nproc-per-node N -m piar train …`. All settings of `[student]` and `[train.*]`, and
+what a run leaves: docs/train.md.
 """
 Shards = Annotated[
     Path | None, typer.Argument(metavar="SHARDS", help="Folder of the export.", show_default="shards/ of the project")
@@ -124,6 +126,8 @@ def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path,
 def _answer(done: "Trained") -> Answer:
     from piar.cli.views import facts
 
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        raise typer.Exit(130 if done.stopped else 0)
     if done.stopped:
         messages().print(f"Stopped after step {done.steps}; --resume goes on from {done.checkpoint}.", style="yellow")
     lines = [("checkpoint", str(done.checkpoint)), ("steps", f"{done.steps:,}")]
