@@ -1,23 +1,23 @@
 r"""Seconds of CPU time for the same work by TRL and by piar, interleaved in one process, on one thread.
 
     OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 PYTHON_WITH_TRL \
-        -m benchmarks.trainers.speed [--memory | --parts | --once] [CASE …]
+        -m benchmarks.trainers.speed [--memory | --parts] [--rounds N] [--labelled] [CASE …]
 
 Run it from the repository's root, in an environment that has TRL beside piar's `train` extra. All get the same
 random Qwen3, the same tokens and fp32; CPU time of one thread is what a busy machine spoils least. A step is: write
 completions (GRPO), loss, gradients, clipping, AdamW. `--memory` prints how far each arm's peak rises above what it
-holds before its first step, in a process of its own; `--parts` shows where a GRPO step of each spends its time,
-`--once` times one round instead of three. The arms called "trl, labelled rows" do on the CPU what TRL does on
-CUDA; quote these ratios. Without OMP_NUM_THREADS=1 the second thread of TRL would be counted too.
+holds before its first step, in a process of its own; `--parts` shows where a GRPO step of each spends its time. The
+arms called "trl, labelled rows" do on the CPU what TRL does on CUDA; quote these ratios (`--labelled` leaves out TRL as
+it comes). Without OMP_NUM_THREADS=1 the second thread of TRL would be counted too.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,31 @@ from benchmarks.trainers.ours import Step
 from benchmarks.trainers.work import CASES, GRPO, SFT, Work
 
 Arms = dict[str, Callable[[], Step]]
+PATCHED, PLAIN = "trl, labelled rows", "trl as it comes"
 
 
 def arms(case: str, work: Work) -> Arms:
     """Who takes part in a case on a CPU; ours first."""
-    patched, plain = "trl, labelled rows", "trl as it comes"
     if case in GRPO:
         return {
             "piar": lambda: ours.grpo(work, case),
-            patched: lambda: theirs.grpo(work, case),
-            plain: lambda: theirs.grpo(work, case, labelled=False),
+            PATCHED: lambda: theirs.grpo(work, case),
+            PLAIN: lambda: theirs.grpo(work, case, labelled=False),
         }
     if case in SFT:
-        grouped = {f"{patched}, by length": lambda: theirs.sft(work, case, grouped=True)}
+        grouped = {f"{PATCHED}, by length": lambda: theirs.sft(work, case, grouped=True)}
         return {
             "piar": lambda: ours.sft(work, case),
-            patched: lambda: theirs.sft(work, case),
-            plain: lambda: theirs.sft(work, case, labelled=False),
+            PATCHED: lambda: theirs.sft(work, case),
+            PLAIN: lambda: theirs.sft(work, case, labelled=False),
             **(grouped if case == "sft-varied" else {}),
         }
     if case == "distill":
         return {
             "piar": lambda: ours.distill(work, cached=True),
             "piar, teacher asked in each step": lambda: ours.distill(work, cached=False),
-            patched: lambda: theirs.distill(work),
-            plain: lambda: theirs.distill(work, labelled=False),
+            PATCHED: lambda: theirs.distill(work),
+            PLAIN: lambda: theirs.distill(work, labelled=False),
         }
     return {
         "piar": lambda: ours.score(work),
@@ -69,9 +69,10 @@ def cpu_seconds(step: Step) -> float:
     return time.process_time() - before
 
 
-def time_case(case: str, rounds: int = 3) -> dict[str, Any]:
+def time_case(case: str, names: list[str], rounds: int) -> dict[str, Any]:
     """Median seconds of each arm after a step of warming up, and how many times longer than ours."""
-    who = {name: make() for name, make in arms(case, Work()).items()}
+    everyone = arms(case, Work())
+    who = {name: everyone[name]() for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in who}
     for turn in range(rounds + 1):
         for name, step in who.items():
@@ -100,10 +101,10 @@ def _status(own: Path, field: str) -> float:
     return float(next(line.split()[1] for line in (own / "status").read_text().splitlines() if line.startswith(field)))
 
 
-def memory_case(case: str) -> dict[str, Any]:
-    """Peaks of all arms, a process for each."""
+def memory_case(case: str, names: list[str]) -> dict[str, Any]:
+    """Peaks of arms, a process for each."""
     peaks = {}
-    for name in arms(case, Work()):
+    for name in names:
         line = [sys.executable, "-m", "benchmarks.trainers.speed", "--peak", case, name]
         peaks[name] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
     return {"case": case, "peak_mb": peaks}
@@ -128,7 +129,7 @@ def parts_of(case: str) -> dict[str, Any]:
     import transformers
 
     found: dict[str, Any] = {"case": case}
-    for name, step in {"piar": ours.grpo(Work(), case), "trl, labelled rows": theirs.grpo(Work(), case)}.items():
+    for name, step in {"piar": ours.grpo(Work(), case), PATCHED: theirs.grpo(Work(), case)}.items():
         step()
         spent: dict[str, float] = {}
         clocked(ours, "generate", spent)
@@ -140,17 +141,28 @@ def parts_of(case: str) -> dict[str, Any]:
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Print one JSON line per case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--labelled", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peak", nargs=2, metavar=("CASE", "ARM"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments[:1] == ["--peak"]:
-        print(round(peak_of(*arguments[1:])))
+    if asked.peak:
+        print(round(peak_of(*asked.peak)))
         return
-    ways = {"--memory": memory_case, "--parts": parts_of, "--once": partial(time_case, rounds=1)}
-    measure = next((ways[word] for word in arguments if word in ways), time_case)
-    for case in [a for a in arguments if not a.startswith("--")] or (GRPO if "--parts" in arguments else CASES):
-        print(json.dumps(measure(case)), flush=True)
+    for case in asked.cases or (GRPO if asked.parts else CASES):
+        names = [name for name in arms(case, Work()) if not asked.labelled or name != PLAIN]
+        if asked.parts:
+            found = parts_of(case)
+        else:
+            found = memory_case(case, names) if asked.memory else time_case(case, names, asked.rounds)
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
