@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HELP = """Teach a student on the shards of `piar curriculum export`.
 
-The same line works under `torchrun --nproc-per-node N -m piar train …`. All settings of `[student]` and `[train.*]`, and
-what a run leaves: docs/train.md.
+The same line works under `torchrun --nproc-per-node N -m piar train …`. All settings of `[student]` and
+`[train.*]`, and what a run leaves: docs/train.md.
 """
 Shards = Annotated[
     Path | None, typer.Argument(metavar="SHARDS", help="Folder of the export.", show_default="shards/ of the project")
