@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 import resource
 import signal
@@ -397,11 +396,8 @@ print("losses", [h["loss"] for h in trainer.state.log_history if "loss" in h])
 
 @pytest.mark.integration
 def test_trls_sft_trainer_takes_the_folder_as_it_is(world, tmp_path):
-    python = os.environ.get("PIAR_TRL_PYTHON")
-    if not python:
-        pytest.skip("set PIAR_TRL_PYTHON to the Python of an environment with trl 1.16 and datasets")
     export(world, tmp_path / "out", INSTRUCTION, SETTINGS)
-    command = [python, "-c", TRAIN_WITH_TRL, str(tmp_path / "out"), str(tmp_path / "run")]
+    command = [sys.executable, "-c", TRAIN_WITH_TRL, str(tmp_path / "out"), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "losses [" in done.stdout
