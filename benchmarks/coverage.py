@@ -1,81 +1,101 @@
 """How often intervals by group hold the truth, and tests by group and by row promote nothing: simulated.
 
-Groups have 1 to 40 rows (as Chorus's queries do) and share a rate. Figures are in LOG.md.
+Groups are of several shapes (Chorus-like, all alike, a few very large) and share a rate; gains are nothing, ten points,
+near the ceiling (hardly anything broken), and rare (nine rows in ten untouched in most groups). Figures are in LOG.md.
 
-Run: python -m benchmarks.coverage [RUNS]
+Run: python -m benchmarks.coverage [WORLDS]
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from store.stats import bootstrap_by_group, group_sums, mcnemar, paired_gain, sign_flip_test
+from store.stats import Interval, bootstrap_by_group, group_sums, mcnemar, sign_flip_test
 
 Shares = tuple[float, float, float]  # of rows that the second judge fixes, breaks, leaves
-HALF_FULL = 0.45  # share of groups with all 40 rows
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+GROUPS = (10, 27, 50, 100)
+GAINS: dict[str, Shares] = {
+    "nothing": (0.3, 0.3, 0.4),
+    "ten points": (0.35, 0.25, 0.4),
+    "near the ceiling": (0.37, 0.02, 0.61),
+    "rare": (0.05, 0.01, 0.94),
+}
+RATES = (0.65, 0.9)
 
 
-def sizes(rng: np.random.Generator, groups: int) -> np.ndarray:
-    """Rows of each group: nearly half of the groups full, the others of any size."""
-    return np.where(rng.random(groups) < HALF_FULL, 40, rng.integers(1, 41, groups))
+def chorus_like(rng: np.random.Generator, groups: int) -> np.ndarray:
+    """Rows of each group: nearly half of the groups full (40 rows), the others of any size."""
+    return np.where(rng.random(groups) < 0.45, 40, rng.integers(1, 41, groups))
 
 
-def pairs(rng: np.random.Generator, groups: int, shares: Shares) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correctness before and after and the group of each row; each group has rates of its own."""
-    codes = np.repeat(np.arange(groups), sizes(rng, groups))
-    rates = rng.dirichlet(shares, groups)[codes]
+def alike(rng: np.random.Generator, groups: int) -> np.ndarray:
+    """Six rows in every group."""
+    return np.full(groups, 6)
+
+
+def few_large(rng: np.random.Generator, groups: int) -> np.ndarray:
+    """Median 20 rows; one group in twenty has more than 140 (DBpedia's queries are like this)."""
+    return np.minimum(np.exp(rng.normal(3, 1.2, groups)).astype(int) + 1, 600)
+
+
+SIZES: dict[str, Draw] = {"Chorus-like": chorus_like, "all alike": alike, "a few large": few_large}
+
+
+def gained(rng: np.random.Generator, sizes: np.ndarray, shares: Shares) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) -1, 0 or 1 for each row, and its group; each group has rates of its own."""
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    rates = rng.dirichlet(shares, len(sizes))[codes]
     draw = rng.random(len(codes))
-    fixed, broke = draw < rates[:, 0], draw > 1 - rates[:, 1]
-    right = rng.random(len(codes)) < 0.5
-    return (
-        np.where(fixed, False, np.where(broke, True, right)),
-        np.where(fixed, True, np.where(broke, False, right)),
-        codes,
-    )
+    return (draw < rates[:, 0]).astype(float) - (draw > 1 - rates[:, 1]), codes
 
 
-def coverage_of_accuracy(rng: np.random.Generator, groups: int, rate: float, runs: int) -> Iterator[bool]:
-    """Whether the interval of an accuracy holds the true one."""
+def right(rng: np.random.Generator, sizes: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) whether each row is right, and its group."""
+    shared = rng.beta(rate * 1.3, (1 - rate) * 1.3, len(sizes))
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    return (rng.random(len(codes)) < shared[codes]).astype(float), codes
+
+
+def covered(draws: Iterator[tuple[np.ndarray, np.ndarray]], true: float) -> str:
+    """Share of intervals that hold the truth, and their mean width in points."""
+    found: list[Interval] = [bootstrap_by_group(rows, codes) for rows, codes in draws]
+    known = [(i.low, i.high) for i in found if i.low is not None and i.high is not None]
+    held = sum(low <= true <= high for low, high in known)
+    return f"{100 * held / len(found):.1f} % ({100 * float(np.mean([h - low for low, h in known])):.0f} wide)"
+
+
+def false_promotions(rng: np.random.Generator, draw: Draw, groups: int, runs: int) -> dict[str, float]:
+    """Share of null worlds in which the test by group, the test and the interval, and the test by row find a gain."""
+    by_group = both = by_row = 0
     for _ in range(runs):
-        shared = rng.beta(rate * 1.3, (1 - rate) * 1.3, groups)
-        codes = np.repeat(np.arange(groups), sizes(rng, groups))
-        found = bootstrap_by_group(rng.random(len(codes)) < shared[codes], codes)
-        yield found.low is not None and found.high is not None and found.low <= rate <= found.high
+        difference, codes = gained(rng, draw(rng, groups), GAINS["nothing"])
+        passed = sign_flip_test(group_sums(difference, codes, groups)[:, 0]) <= 0.05
+        by_group += passed
+        both += passed and (bootstrap_by_group(difference, codes).low or 0) > 0
+        by_row += mcnemar(difference < 0, difference > 0) <= 0.05
+    return {"sign-flip by group": by_group / runs, "and the interval": both / runs, "McNemar by row": by_row / runs}
 
 
-def coverage_of_gain(rng: np.random.Generator, groups: int, runs: int) -> Iterator[bool]:
-    """Whether the interval of a gain of ten points holds it."""
-    for _ in range(runs):
-        gain = paired_gain(*pairs(rng, groups, (0.35, 0.25, 0.4)))
-        yield gain.low is not None and gain.high is not None and gain.low <= 0.1 <= gain.high
-
-
-def false_promotions(rng: np.random.Generator, groups: int, runs: int) -> tuple[float, float]:
-    """Share of null worlds in which the test by group, and by row, finds a gain at 5 %."""
-    by_group = by_row = 0
-    for _ in range(runs):
-        before, after, codes = pairs(rng, groups, (0.3, 0.3, 0.4))
-        sums = group_sums(after.astype(float) - before, codes, groups)[:, 0]
-        by_group += sign_flip_test(sums) <= 0.05
-        by_row += mcnemar(before, after) <= 0.05
-    return by_group / runs, by_row / runs
-
-
-def main(runs: int) -> dict[str, dict[str, float]]:
-    """Percentages by number of groups."""
+def main(runs: int) -> dict[str, Any]:
+    """Percentages by shape and number of groups."""
     rng = np.random.default_rng(0)
-    table = {}
-    for groups in (10, 27, 40, 80):
-        flip, row = false_promotions(rng, groups, runs)
-        table[f"{groups} groups"] = {
-            "interval of accuracy .65 covers": float(np.mean(list(coverage_of_accuracy(rng, groups, 0.65, runs)))),
-            "interval of accuracy .90 covers": float(np.mean(list(coverage_of_accuracy(rng, groups, 0.9, runs)))),
-            "interval of a gain covers": float(np.mean(list(coverage_of_gain(rng, groups, runs)))),
-            "sign-flip by group promotes falsely": flip,
-            "McNemar by row promotes falsely": row,
-        }
+    table: dict[str, Any] = {}
+    for shape, draw in SIZES.items():
+        for groups in GROUPS:
+            told: dict[str, Any] = {
+                f"gain: {name}": covered((gained(rng, draw(rng, groups), s) for _ in range(runs)), s[0] - s[1])
+                for name, s in GAINS.items()
+            }
+            for rate in RATES:
+                told[f"accuracy {rate}"] = covered((right(rng, draw(rng, groups), rate) for _ in range(runs)), rate)
+            told["promotes nothing"] = false_promotions(rng, draw, groups, runs)
+            table[f"{shape}, {groups} groups"] = told
+            print(f"{shape}, {groups} groups", file=sys.stderr, flush=True)
     return table
 
 

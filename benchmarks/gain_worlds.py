@@ -3,6 +3,7 @@
 Each world is searched in this process with the offline teacher and inducer. The candidate that dev prefers is then
 measured against the seed on the untouched test split, and on a large fresh sample of the same world, whose gain
 is taken for the true one. Run: `python -m benchmarks.gain_worlds [WORLDS] [FIRST] [OUT]`; it resumes where `OUT` ends.
+`OUT` keeps what each test group gained, so that another interval can be tried without searching again.
 
 The interval on the holdout *given* promotion cannot cover like this: only lucky holdouts promote.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from benchmarks.null_worlds import NoJournal
 from benchmarks.optimizers.arms import fill_store, says
@@ -26,29 +28,28 @@ from piar.history import Event
 from piar.llm.rulebook import RulebookClient
 from piar.revision import RevisionSettings
 from store.db import Store
-from store.stats import paired_gain
+from store.stats import Floats, GroupBootstrap, group_codes, group_sums, ratio
 from store.types import Instruction
 
 SPLITS = {"train": 14, "dev": 6, "holdout": 14, "test": 30}  # groups
-FRESH = 300
+FRESH = 1500  # its own sampling error widens what an interval has to hold by a hundredth
 KINDS = ("rules", "noisy")
 OFFSET = 50_000  # worlds of its own
 SETTINGS = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2), audit=AuditSettings(items=0, canary=0))
 
 
 def one(number: int) -> dict[str, Any]:
-    """One world: the interval on test and the true gain, or that the search prefers the seed."""
+    """One world: what each test group gains, and the true gain; or that the search prefers the seed."""
     world = make_world(KINDS[number % 2], OFFSET + number, SPLITS, FRESH)
     preferred, promoted = _search(world, number)
     if preferred.id == world.seed.id:
         return {"world": number, "found": False, "promoted": False}
-    before, after = (_right(i, world.of("test")) for i in (world.seed, preferred))
-    gain = paired_gain(before, after, [r.query for r in world.of("test")])
+    rows = world.of("test")
+    codes, count = group_codes([r.query for r in rows])
+    before, after = (np.array(_right(i, rows), dtype=float) for i in (world.seed, preferred))
     true = float(np.mean(_right(preferred, world.fresh)) - np.mean(_right(world.seed, world.fresh)))
-    return {
-        "world": number, "found": True, "promoted": promoted, "low": gain.low, "high": gain.high, "gain": gain.mean,
-        "true": true,
-    }  # fmt: skip
+    sums = group_sums(np.stack([after - before, np.ones(len(rows))], axis=1), codes, count)
+    return {"world": number, "found": True, "promoted": promoted, "sums": sums.tolist(), "true": true}
 
 
 def _search(world: World, number: int) -> tuple[Instruction, bool]:
@@ -87,11 +88,21 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     told: dict[str, Any] = {"worlds": len(rows), "with a candidate": len(found)}
     for name, part in (("all", found), ("promoted", [r for r in found if r["promoted"]]),
                        ("not promoted", [r for r in found if not r["promoted"]])):  # fmt: skip
-        held = [r["low"] <= r["true"] <= r["high"] for r in part]
-        if held:
-            told[name] = {"n": len(held), "covers": round(float(np.mean(held)), 4),
-                          "true below": sum(r["true"] < r["low"] for r in part)}  # fmt: skip
+        if part:
+            told[name] = covered([r["true"] for r in part], [np.array(r["sums"]) for r in part])
     return told
+
+
+def covered(true: Sequence[float], sums: Sequence[Floats]) -> dict[str, Any]:
+    """How many intervals hold the true gain, with the exact 95 % interval of that share, and where the others miss."""
+    ends = [GroupBootstrap(len(s)).interval(s, ratio) for s in sums]
+    low, high = (np.array([getattr(i, end) for i in ends]) for end in ("low", "high"))
+    below, above, n = int(np.sum(true < low)), int(np.sum(true > high)), len(sums)
+    held = n - below - above
+    exact = binomtest(held, n).proportion_ci()  # Clopper-Pearson
+    return {"n": n, "covers": round(held / n, 4), "exact": [round(exact.low, 4), round(exact.high, 4)],
+            "true below": below, "true above": above,
+            "points wide": round(100 * float(np.mean(high - low)), 1)}  # fmt: skip
 
 
 def main(worlds: int = 500, first: int = 0, out: str = "gain-worlds.jsonl") -> dict[str, Any]:

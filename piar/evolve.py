@@ -5,33 +5,26 @@ strict: the best of the pool meets the champion once, on holdout groups that nob
 proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else here is ours.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
-from piar.answers import ask_once
-from piar.diagnosis import diagnosing, informed, read_diagnoses
 from piar.finale import attribute, compare, on_test, promote, promotion_json
 from piar.history import OnEvent, begin
-from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
 from piar.label import LabelSettings, OnProgress
-from piar.llm.base import Request
 from piar.llm.cost import Budget
-from piar.llm.revision_schema import EvidenceItem
 from piar.loop import EvolveSettings, Loop, Models
 from piar.opening import identity, open_run, prepare
 from piar.promotion import power
-from piar.revision import contradiction, counts_evidence, evidence_limit, merge, request, revise
-from piar.search import BudgetSpent, blocks, complementary, draw_parent, race
+from piar.rounds import raced, redrafted, revised
+from piar.search import BudgetSpent, draw_parent
 from piar.truth import ceiling, people_heard
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
 from store.stats import Result
-from store.types import Completion, Instruction, Sample
+from store.types import Instruction
 
 __all__ = ["EvolveReport", "EvolveSettings", "Models", "evolve"]
 
@@ -130,8 +123,7 @@ def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
     for rounds in range(1, loop.settings.rounds + 1):
         try:
             parent = draw_parent(loop.board, loop.pool, loop.dev, loop.seed(rounds, "parent"))
-            candidates = _revise(loop, parent, rounds)  # P, I, A
-            survivors = _race(loop, candidates, rounds)  # S
+            survivors = raced(loop, revised(loop, parent, rounds), rounds)  # P, I, A, S
         except BudgetSpent:
             stopped = "the budget for searching is spent"
             break
@@ -142,134 +134,9 @@ def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
         if stale >= loop.settings.patience:
             stopped = f"no better candidate in {stale} rounds"
             break
-    loop.log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in loop.pool], best=before.id)
-    return _close(loop, champion, before, rounds, stopped, warnings)
-
-
-# -- one round ------------------------------------------------------------------------------------
-
-
-def _revise(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
-    """Prompt and inspect on train, ask the reviser, and add a merge of two that complement each other."""
-    batch = _train_batch(loop, number)
-    verdicts = loop.board.verdicts(parent, batch)
-    judged = [
-        Judged(s, loop.truths[s.id], v, loop.comments.get(s.id, "")) for s, v in zip(batch, verdicts, strict=True)
-    ]
-    found = inspect(judged, parent, {**loop.found, **loop.slices})
-    told = hints(found, learn=not counts_evidence(loop.models.reviser))
-    loop.log.step(
-        "inspected", round=number, parent=parent.id, rows=len(judged), errors=len(found.errors), causes=found.counts(),
-        hints=list(told),
-    )  # fmt: skip
-    packs = _packs(loop, found, number)
-    answers = _ask_reviser(loop, _diagnosed(loop, _requests(loop, parent, told, packs, number), number))
-    settings, reviser = loop.settings.revision, loop.models.reviser
-    revision = revise(
-        answers, parent, packs, loop.store.task, settings,
-        author=f"reviser:{reviser.model}", seen=loop.seen, taken=_ids_in_use(loop.pool),
-    )  # fmt: skip
-    candidates = [p.instruction for p in revision.proposals]
-    joined = _merge(loop)
-    candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []
-    for candidate in candidates:
-        loop.seen.add(candidate.id)
-        loop.log.keep(candidate)
-        loop.log.step("proposed", round=number, candidate=candidate.id, parent=candidate.parent, note=candidate.note)
-    if revision.refused:
-        loop.refused += revision.refused
-        loop.log.step("refused", round=number, reasons=dict(sorted(revision.refused.items())))
-    return candidates
-
-
-def _requests(
-    loop: Loop, parent: Instruction, told: Sequence[str], packs: Sequence[tuple[EvidenceItem, ...]], number: int
-) -> list[Request]:
-    """One question to the reviser for each pack of evidence."""
-    settings = loop.settings.revision
-    return [
-        request(
-            loop.models.reviser, parent, pack, told, loop.store.task, settings,
-            loop.models.reviser_settings, candidates=-(-settings.candidates // len(packs)),
-            seed=loop.seed(number, "reviser", i) % 2**31, prompts=loop.prompts,
-        )
-        for i, pack in enumerate(packs)
-    ]  # fmt: skip
-
-
-def _diagnosed(loop: Loop, requests: Sequence[Request], number: int) -> list[Request]:
-    """The questions with the reviser's own diagnosis in them, where it reads evidence instead of counting it."""
-    reviser = loop.models.reviser
-    if not loop.settings.revision.diagnose or counts_evidence(reviser):
-        return list(requests)
-    asked = [diagnosing(reviser, r, loop.store.task, loop.models.reviser_settings, loop.prompts) for r in requests]
-    found = [read_diagnoses(answer) for answer in _ask_reviser(loop, asked)]
-    loop.log.step("diagnosed", round=number, findings=[d.sentence() for diagnoses in found for d in diagnoses])
-    return [informed(reviser, r, diagnoses) for r, diagnoses in zip(requests, found, strict=True)]
-
-
-def _ask_reviser(loop: Loop, requests: Sequence[Request]) -> list[Completion]:
-    """Answers in order.
-
-    Raises:
-        BudgetSpent: not all could be asked.
-    """
-    answers = ask_once(
-        loop.store, loop.models.reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id,
-        budget=loop.budget,
-    )  # fmt: skip
-    if any(a.failure and a.failure.kind == "budget" for a in answers):
-        raise BudgetSpent
-    return answers
-
-
-def _train_batch(loop: Loop, number: int) -> list[Sample]:
-    """Whole groups of train at random, up to about `train_rows` rows, in a fixed order."""
-    by_group: dict[str, list[Sample]] = {}
-    for sample in loop.splits["train"]:
-        by_group.setdefault(sample.group, []).append(sample)
-    order = np.random.default_rng(loop.seed(number, "train")).permutation(len(by_group))
-    names, batch = sorted(by_group), list[Sample]()
-    for i in order:
-        if not batch or len(batch) + len(by_group[names[i]]) <= loop.settings.train_rows:
-            batch += by_group[names[i]]
-    return sorted(batch, key=lambda s: s.id)
-
-
-def _packs(loop: Loop, found: Inspection, number: int) -> list[tuple[EvidenceItem, ...]]:
-    """What each request shows: everything for a reviser that counts, one cluster each for one that reads."""
-    settings, seed = loop.settings.revision, loop.seed(number, "evidence")
-    limit = evidence_limit(loop.models.reviser, settings)
-    if counts_evidence(loop.models.reviser):
-        return [whole_evidence(found.judged, limit, seed)]
-    focuses: list[Cluster | None] = [*found.clusters[: settings.candidates]] or [None]
-    return [contrast_evidence(found, limit, seed, focus) for focus in focuses]
-
-
-def _merge(loop: Loop) -> Instruction | None:
-    pair = complementary(loop.board, loop.pool, loop.dev, loop.merged)
-    if pair is None:
-        return None
-    loop.merged.add((pair[0].id, pair[1].id))
-    merged = merge(*pair, taken=_ids_in_use(loop.pool))
-    fits = len(merged.rules) <= loop.settings.revision.max_rules and contradiction(merged) is None
-    return merged if fits and merged.id not in loop.seen else None
-
-
-def _ids_in_use(pool: Sequence[Instruction]) -> set[str]:
-    return {rule.id for instruction in pool for rule in instruction.rules}
-
-
-def _race(loop: Loop, candidates: Sequence[Instruction], number: int) -> list[Instruction]:
-    best = loop.best()
-    plan = blocks(loop.board, best, loop.dev, loop.settings.block, loop.seed(number, "race"))
-    survivors, dropped = race(loop.board, best, candidates, plan)
-    for name, reason in dropped.items():
-        loop.log.step("dropped", round=number, candidate=name, reason=reason)
-    for candidate in survivors:
-        score = float(loop.board.scores(candidate, loop.dev).mean())
-        loop.log.step("survived", round=number, candidate=candidate.id, dev=score)
-    return survivors
+    best = redrafted(loop, champion, before)
+    loop.log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in loop.pool], best=best.id)
+    return _close(loop, champion, best, rounds, stopped, warnings)
 
 
 # -- the end ---------------------------------------------------------------------------------------

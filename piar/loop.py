@@ -34,7 +34,8 @@ class EvolveSettings(Settings):
         kept_back: share of train's groups that no reviser is shown; they join dev in driving the search. With few
             groups a reviser fits the ones it sees, and dev alone (a tenth) is too small to notice.
         train_rows: rows of train judged under a parent in one round, in whole groups.
-        block: rows of dev between two decisions of a race.
+        redraft: draft the winner once more from train and dev together, if the reviser can be shown that much.
+        block: rows of dev between two decisions of a race; fewer when dev is small.
         max_calls: cap on requests to teacher and reviser together, final test included.
         max_usd: cap on dollars, likewise.
     """
@@ -45,6 +46,7 @@ class EvolveSettings(Settings):
     truth: TruthMode = "gold"
     kept_back: float = Field(default=0.35, ge=0, lt=1)
     train_rows: int = Field(default=4000, ge=1)
+    redraft: bool = True
     block: int = Field(default=100, ge=1)
     max_calls: int | None = None
     max_usd: float | None = None
@@ -71,6 +73,7 @@ class Loop:
         slices: the owner's, guarded at promotion: name -> sample ids.
         found: slices that suggest themselves, for inspection only.
         pool: the champion first, then whatever survived a race.
+        reserved: calls that the rounds leave for drafting the winner anew.
         comments: what people wrote in review.
         refused: why proposals of the reviser were refused -> how many.
     """
@@ -87,6 +90,7 @@ class Loop:
     budget: Budget
     prompts: Path | None
     pool: list[Instruction]
+    reserved: int = 0
     seen: set[str] = field(default_factory=set)
     merged: set[tuple[str, str]] = field(default_factory=set)
     comments: Mapping[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from piar.llm.cost import Budget
 from piar.loop import EvolveSettings, Loop, Models
 from piar.promotion import check_uses, ledger, power
 from piar.prompting import template_source
+from piar.rounds import redraft_calls
 from piar.search import BudgetSpent, Scoreboard
 from piar.slices import automatic, by_grade, members, owners
 from piar.truth import load_truth, review_comments
@@ -76,11 +77,15 @@ def prepare(
     )  # fmt: skip
     board = Scoreboard(labeller, samples, truths)
     log = RunLog(store, begun.run_id, on_event)
-    return Loop(
+    loop = Loop(
         store, journal, models, settings, board, truths, splits, members(store, owners(store)), log, budget, prompts,
-        [instruction], {instruction.id}, comments=review_comments(store),
+        [instruction], seen={instruction.id}, comments=review_comments(store),
         found={**members(store, automatic(store)), **by_grade(truths)},
     )  # fmt: skip
+    if budget.max_calls is not None:
+        loop.reserved = min(redraft_calls(loop), budget.max_calls - len(splits["dev"]))
+        budget.max_calls -= loop.reserved
+    return loop
 
 
 def _keep_back(splits: dict[Split, list[Sample]], settings: EvolveSettings) -> None:

@@ -58,14 +58,15 @@ class Scoreboard:
         Raises:
             BudgetSpent: not all could be asked.
         """
-        batches = []
-        for instruction in instructions:
-            known = self._grades_of(instruction.id)
-            missing = [s for s in samples if known[self._row[s.id]] == _UNKNOWN]
-            if missing:
-                batches.append(Batch(instruction, missing))
+        open_rows = [(instruction, self.missing(instruction, samples)) for instruction in instructions]
+        batches = [Batch(instruction, rows) for instruction, rows in open_rows if rows]
         if batches:
             self._ask(batches)
+
+    def missing(self, instruction: Instruction, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples that this run has not judged under the instruction."""
+        known = self._grades_of(instruction.id)
+        return [s for s in samples if known[self._row[s.id]] == _UNKNOWN]
 
     def grades(self, instruction: Instruction, samples: Sequence[Sample]) -> NDArray[np.int64]:
         """(N,) grade positions, -1 where the answer failed."""
@@ -127,13 +128,22 @@ def race(
     The survivors have been judged on every block, so their final figure is the plain mean over all of
     them: the order in which samples were asked does not bias it.
 
+    A budget of calls that cannot bring all of them to the end drops the worst at each barrier (the last ones before
+    anything is known), so that at least one is judged on everything.
+
     Returns:
         the survivors in the order given, and id -> reason for the others.
+
+    Raises:
+        BudgetSpent: what is left is not enough for one; nothing has been asked.
     """
     alive, dropped, seen = list(candidates), dict[str, str](), list[Sample]()
-    for block in blocks:
+    for at, block in enumerate(blocks):
         if not alive:
             break
+        for candidate in _too_many(board, alive, seen, blocks[at:]):
+            alive.remove(candidate)
+            dropped[candidate.id] = f"the budget is too small for all of them after {len(seen)} rows"
         board.judge(alive, block)
         seen += block
         best = max(alive, key=lambda c: board.scores(c, seen).mean())
@@ -143,6 +153,20 @@ def race(
                 alive.remove(candidate)
                 dropped[candidate.id] = f"beaten by {rival} after {len(seen)} rows"
     return alive, dropped
+
+
+def _too_many(
+    board: Scoreboard, alive: Sequence[Instruction], seen: Sequence[Sample], ahead: Sequence[Sequence[Sample]]
+) -> list[Instruction]:
+    """The worst candidates, beyond those that can have the next block while one of them can have all the rest."""
+    left = board.labeller.budget.calls_left
+    if left is None:
+        return []
+    affordable = (left - sum(map(len, ahead[1:]))) // len(ahead[0])
+    if affordable < 1:
+        raise BudgetSpent
+    ranked = sorted(alive, key=lambda c: -float(board.scores(c, seen).mean())) if seen else list(alive)
+    return ranked[affordable:]
 
 
 def beaten_by(

@@ -2,11 +2,12 @@
 
 Light: numpy, and scipy's special functions when a power figure is asked.
 
-Stated by others: BCa intervals (Efron 1987); widening a bootstrap's level for few units
-(Hesterberg, "What Teachers Should Know About the Bootstrap", 2015); sign-flip permutation
-tests; the design effect 1 + (m - 1)·icc (Kish 1965); Holm (1979). Chosen by us: groups as
-the unit everywhere, BCa *and* widening together (coverage by simulation is in LOG.md), and
-the geometric spending of alpha.
+Stated by others: BCa intervals (Efron 1987); the jackknife's t interval (Tukey 1958); widening
+a bootstrap's level for few units (Hesterberg, "What Teachers Should Know About the Bootstrap",
+2015); sign-flip permutation tests; the effective number of unequal weights and the design effect
+1 + (m - 1)·icc (Kish 1965); Holm (1979). Chosen by us: groups as the unit everywhere, the wider
+end of BCa and jackknife t, both with t for the *effective* number of groups (coverage by
+simulation: `benchmarks/coverage.py`, figures in LOG.md), and the geometric spending of alpha.
 """
 
 import math
@@ -110,23 +111,47 @@ class GroupBootstrap:
         if self.blocks < 2:
             return Interval(value=value)
         replicates = statistic(self._weights @ pooled)
-        low, high = _bca(value, replicates, statistic(pooled.sum(axis=0) - pooled), 1 - self._level)
+        jackknife = statistic(pooled.sum(axis=0) - pooled)
+        low, high = _ends(value, replicates, jackknife, effective(pooled), 1 - self._level)
         return Interval(value=value, low=low, high=high)
 
 
-def _bca(value: float, replicates: Floats, jackknife: Floats, alpha: float) -> tuple[float | None, float | None]:
-    """Bias-corrected accelerated interval at a level widened for the number of groups."""
+def effective(pooled: Floats) -> float:
+    """How many groups of one size would weigh as much: (sum w)^2 / sum w^2 (Kish 1965), w a group's absolute sums."""
+    weight = np.abs(pooled).sum(axis=1)
+    return float(weight.sum() ** 2 / (weight**2).sum()) if weight.any() else float(len(pooled))
+
+
+def _ends(
+    value: float, replicates: Floats, jackknife: Floats, groups: float, alpha: float
+) -> tuple[float | None, float | None]:
+    """The wider end, on each side, of BCa and of the jackknife's t interval.
+
+    BCa follows a skewed figure, and trusts a handful of groups too much; the t interval is the other way round. The
+    latter is held inside what the bootstrap saw, and so inside the range of the figure.
+
+    Args:
+        groups: effective number of groups; t has one degree of freedom less.
+    """
     replicates = replicates[~np.isnan(replicates)]
     jackknife = jackknife[~np.isnan(jackknife)]
     n = len(jackknife)
     if len(replicates) < 20 or n < 2:
         return None, None
+    t = t_quantile(1 - alpha / 2, max(1.0, min(groups, n) - 1))
+    spread = jackknife.mean() - jackknife
+    reach = t * math.sqrt((n - 1) / n * float((spread**2).sum()))
+    low, high = _bca(value, replicates, spread, math.sqrt(n / (n - 1)) * t)
+    least, most = float(replicates.min()), float(replicates.max())
+    return min(low, max(value - reach, least)), max(high, min(value + reach, most))
+
+
+def _bca(value: float, replicates: Floats, spread: Floats, z: float) -> tuple[float, float]:
+    """Bias-corrected accelerated interval, `z` normal deviations to each side; `spread` is that of the jackknife."""
     below = float(np.mean(replicates < value) + 0.5 * np.mean(replicates == value))
     bias = _NORMAL.inv_cdf(min(max(below, 1e-4), 1 - 1e-4))
-    spread = jackknife.mean() - jackknife
     power = float((spread**2).sum()) ** 1.5
     skew = float((spread**3).sum()) / (6 * power) if power > 0 else 0.0
-    z = math.sqrt(n / (n - 1)) * t_quantile(1 - alpha / 2, n - 1)
 
     def position(side: float) -> float:
         shifted = bias + side * z
@@ -350,7 +375,7 @@ def groups_for(
     return high
 
 
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
     """Quantile of Student's t."""
     from scipy.special import stdtrit
 

@@ -13,6 +13,7 @@ from worlds import SEED, WordReviser, WordTeacher, fill, world
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
 from piar.promotion import PromotionSettings
+from piar.revision import RevisionSettings
 from store.errors import PiarError, UsageError
 from store.types import Completion, Failure
 
@@ -28,14 +29,14 @@ def run(store, journal, settings=FAST, teacher=None, reviser=None, **more):
 def finished(tmp_path_factory):
     """One uninterrupted run, to compare with."""
     store, journal = world(tmp_path_factory.mktemp("finished"))
-    teacher, events = WordTeacher(), list[Event]()
-    report, standing = run(store, journal, teacher=teacher, on_event=events.append)
+    teacher, reviser, events = WordTeacher(), WordReviser(), list[Event]()
+    report, standing = run(store, journal, teacher=teacher, reviser=reviser, on_event=events.append)
     journal.close()
-    return store, journal, report, standing, teacher, events
+    return store, journal, report, standing, (teacher, reviser), events
 
 
 def test_it_learns_what_is_there_and_proposes_it(finished):
-    store, _, report, standing, teacher, events = finished
+    store, _, report, standing, asked, events = finished
     assert report.proposal == standing.id == report.champion != SEED.id
     texts = {r.text: r.grade for r in standing.rules}
     assert texts["the title has w0"] == texts["the title has w1"] == "0"
@@ -43,7 +44,7 @@ def test_it_learns_what_is_there_and_proposes_it(finished):
     assert report.promotions[0]["passed"]
     assert report.promotions[0]["fixed"] > report.promotions[0]["broke"]
     assert report.test["gold"]["gain"]["low"] > 0.2
-    assert report.calls == teacher.calls + report.rounds
+    assert report.calls == sum(client.calls for client in asked)
     assert {e.kind for e in events} >= {"opened", "inspected", "proposed", "survived", "promotion"}
     assert store.instruction(standing.id).rules == standing.rules
     with store.read() as con:
@@ -95,7 +96,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, finished, at):
 
 
 def check_same_end(store, journal, finished, asked_before):
-    _, _, report, standing, uninterrupted, events = finished
+    _, _, report, standing, (uninterrupted, _), events = finished
     teacher, seen = WordTeacher(), []
     again, same = run(store, journal, teacher=teacher, on_event=seen.append)
     assert same.id == standing.id
@@ -152,6 +153,42 @@ def test_calls_never_pass_the_cap_and_the_test_is_still_made(tmp_path, cap):
     assert "gold" in report.test
     with pytest.raises(PiarError, match="too few"):
         run(store, journal, FAST.model_copy(update={"max_calls": 100}), restart=True)
+
+
+class Knowing(WordReviser):
+    """Offers one candidate: what is planted, as much as it may say."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def say(self, request):
+        asked = json.loads(request.messages[-1].content)
+        self.shown.append((len(asked["evidence"]), asked["budget"]["max_operations"]))
+        operations = [
+            {"op": "add", "grade": grade, "text": f"the title has {word}"}
+            for word, grade in (("w0", "0"), ("w1", "0"), ("w2", "2"))
+        ]
+        return json.dumps({"candidates": [{"operations": operations[: asked["budget"]["max_operations"]]}]})
+
+
+@pytest.mark.parametrize("cap", [None, 600])
+def test_the_winner_is_drafted_anew_from_train_and_dev_within_the_budget(tmp_path, cap):
+    store, journal = world(tmp_path, groups=40)
+    settings = FAST.model_copy(update={"rounds": 1, "max_calls": cap, "revision": RevisionSettings(max_operations=2)})
+    teacher, reviser, events = WordTeacher(), Knowing(), list[Event]()
+    report, standing = run(store, journal, settings, teacher, reviser, on_event=events.append)
+    (rows, few), (more_rows, more) = reviser.shown
+    splits = store.frame("select split, count(*) as n from samples group by split").rows()
+    assert rows < dict(splits)["train"]
+    assert more_rows == dict(splits)["train"] + dict(splits)["dev"]
+    assert (few, more) == (2, -(-2 * more_rows // rows))
+    step = next(e.detail for e in events if e.kind == "redrafted")
+    assert step["stands"]
+    assert standing.id == step["candidate"] == report.proposal
+    assert report.calls == teacher.calls + reviser.calls <= (cap or 10**6)
+    alone, _ = run(store, journal, settings.model_copy(update={"redraft": False}), restart=True)
+    assert alone.champion != standing.id
 
 
 class Saying(WordReviser):

@@ -1,9 +1,11 @@
 """Racing drops what is beaten, by group; parents come from the Pareto front; pairs complement each other."""
 
 import numpy as np
+import pytest
 
 from piar.label import LabelReport
-from piar.search import Scoreboard, blocks, complementary, draw_parent, race
+from piar.llm.cost import Budget
+from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
 from piar.truth import Truth
 from store.types import Instruction, Sample, Verdict
 
@@ -23,12 +25,14 @@ class Known:
     def __init__(self):
         self.store = type("S", (), {"task": type("T", (), {"symbols": ("0", "1")})()})()
         self.asked = []
+        self.budget = Budget()
 
     def judge(self, batches, on_verdict):
         for batch in batches:
             for sample in batch.samples:
                 grade = "1" if RIGHT[batch.instruction.id](int(sample.fields["n"])) else "0"
                 self.asked.append((batch.instruction.id, sample.id))
+                assert self.budget.reserve()
                 on_verdict(Verdict("k", sample.id, "j", batch.instruction.id, 0, grade))
         return LabelReport()
 
@@ -61,6 +65,22 @@ def test_a_race_drops_the_beaten_early_and_keeps_the_good_to_the_end():
     assert f"beaten by {GOOD.id} after 50 rows" == dropped[BAD.id]
     assert sum(name == BAD.id for name, _ in made.labeller.asked) == 50
     assert np.all(made.grades(GOOD, SAMPLES) >= 0)
+
+
+def test_a_race_narrows_to_what_the_budget_can_finish():
+    made = board()
+    budget = made.labeller.budget
+    plan = blocks(made, CHAMPION, SAMPLES, 50, seed=3)
+    budget.max_calls = budget.calls + 250  # two candidates on the first block, one on the other three
+    alive, dropped = race(made, CHAMPION, [ODD, GOOD, BAD], plan)
+    assert alive == [GOOD]
+    assert "the budget is too small" in dropped[BAD.id]
+    assert budget.calls <= budget.max_calls
+    budget.max_calls = budget.calls + 199
+    asked = len(made.labeller.asked)
+    with pytest.raises(BudgetSpent):
+        race(made, CHAMPION, [Instruction("odd too")], plan)
+    assert len(made.labeller.asked) == asked
 
 
 def test_parents_come_from_the_front_and_pairs_complement_each_other():

@@ -28,6 +28,10 @@ def event_line(event: "Event") -> Text | None:
             words = f"round {detail['round']}: {detail['errors']:,} errors on {detail['rows']:,} train rows ({causes})"
         case "survived":
             words = f"  {detail['candidate']} is right on {100 * detail['dev']:.1f} % of dev"
+        case "redrafted":
+            fate = "stands in for it" if detail["stands"] else "does not stand in for it"
+            share = f"{100 * detail['dev']:.1f} % of dev (which it was shown)"
+            words = f"drafted anew from train and dev: {detail['candidate']} is right on {share} and {fate}"
         case "refused":
             told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
             words = f"  refused before anything was asked: {told}"
