@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from benchmarks.optimizers import __main__ as command
 from benchmarks.optimizers.arms import accuracy
 from benchmarks.optimizers.drafter import Drafter
 from benchmarks.optimizers.formats import read
-from benchmarks.optimizers.table import plot, table
+from benchmarks.optimizers.table import grid, plot, table
 from benchmarks.optimizers.texts import read_text, write_text
 from benchmarks.optimizers.worlds import KINDS, make_world
 from piar.llm.base import Message, Request
@@ -122,7 +123,7 @@ def test_the_table_counts_false_promotions_and_prints_losses():
          "accuracy": 0.5 + (0.2 if kind == "rules" and arm == "ours" else 0.3 if kind == "noisy" and arm == "gepa"
                             else 0.0),
          "oracle": 1.0, "changed": arm == "gepa", "calls": 1200 if arm == "gepa" else 990, "reviser_calls": 2,
-         "tokens": 1000, "to_90": None}
+         "tokens": 1000, "reached": {"0.5": 300 + w, "0.9": None if w else 700} if arm == "ours" else None}
         for kind in KINDS for w in range(3) for arm in ("gepa", "ours")
     ]  # fmt: skip
     written = table(rows)
@@ -130,4 +131,28 @@ def test_the_table_counts_false_promotions_and_prints_losses():
     assert "| ours | 0 of 3 | 0 of 3 |" in written
     assert "- gepa, noisy worlds: -30.0 points" in written
     assert "| gepa | 1200 | 1200 | 12 |" in written
+    assert "| ours | 301 (6 of 6) | 700 (2 of 6) |" in written
+    assert "12 worlds (3 rules, 3 noisy, 3 null, 3 harmful), 1 seeds, 24 runs; 1,000 teacher calls each" in written
     assert plot(rows).count("<circle") == 2
+
+
+def test_a_part_of_the_plan_is_fair_and_nothing_is_run_twice(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(arm, world, budget, seed, drop):
+        measured.append((world, seed, drop))
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(command, "measure", measure)
+    monkeypatch.setattr(command, "make_world", lambda kind, number: (kind, number))
+    places = list(command.plan(8, 2, ["seed", "ours"], 1000))
+    assert [{p["kind"] for p in part} for part in places[:4]] == [{kind} for kind in KINDS]
+    assert [p["arm"] for p in places[0]] == ["seed", "ours"]
+    file = tmp_path / "rows.jsonl"
+    assert len(command.run(file, iter(places), minutes=0)) == 2  # the first world is ended, none is begun
+    assert len(command.run(file, iter(places[:3]), minutes=1)) == len(measured) == 6
+
+
+def test_the_grid_sets_what_rewrites_lose():
+    rows = [{**p, "seed_accuracy": 0.5, "accuracy": 0.9 - p["drop"]} for part in command.grid_plan(1000) for p in part]
+    assert "| ours | +40.0 | +35.0 | +30.0 | +20.0 |" in grid(rows)

@@ -21,7 +21,7 @@ from piar.llm.base import Client, Message, Request
 from piar.llm.connect import ModelSettings, connect
 from piar.llm.revision_schema import GradeShown, RevisionRequest, RuleShown
 from piar.llm.rulebook import RulebookClient
-from piar.revision import ReviserSettings, apply, read_answer
+from piar.revision import ReviserSettings, RevisionSettings, apply, read_answer
 from piar.simulate import Simulator, running
 from store.db import Store
 from store.errors import PiarError
@@ -54,15 +54,25 @@ class Arm:
     Attributes:
         run: world, address, budget, seed -> what it ends with.
         drafter: keywords of the endpoint's drafter.
+        drop: share of its rules that a whole rewrite loses in this arm, where it is not 0 in the headline.
     """
 
     run: Callable[[World, Simulator, int, int], Ended]
     drafter: Mapping[str, Any] = field(default_factory=dict)
+    drop: float = 0.0
 
 
-def measure(arm: Arm, world: World, budget: int, seed: int, drop: float = 0.0) -> dict[str, Any]:
-    """Run one arm in one world against an endpoint of its own; figures from the world's fresh rows and true grades."""
-    drafter = Drafter(seed, **{"drop": drop, "clueless": world.kind == "harmful", **arm.drafter})
+SHARES = (0.5, 0.75, 0.9)  # of the oracle's gain, whose first reaching is told
+
+
+def measure(arm: Arm, world: World, budget: int, seed: int, drop: float | None = None) -> dict[str, Any]:
+    """Run one arm in one world against an endpoint of its own; figures from the world's fresh rows and true grades.
+
+    Args:
+        drop: share of its rules that a whole rewrite loses; None: as the arm has it.
+    """
+    lost = arm.drop if drop is None else drop
+    drafter = Drafter(seed, drop=lost, clueless=world.kind == "harmful", **arm.drafter)
     with running(drafter) as endpoint:
         ended = arm.run(world, endpoint, budget, seed)
         ledger = endpoint.ledger()
@@ -77,7 +87,7 @@ def measure(arm: Arm, world: World, budget: int, seed: int, drop: float = 0.0) -
         "reviser_calls": ledger["models"].get(REVISER, {}).get("calls", 0),
         "tokens": ledger["prompt_tokens"] + ledger["completion_tokens"],
         "teacher_tokens": teacher.get("prompt_tokens", 0) + teacher.get("completion_tokens", 0),
-        "to_90": _calls_to(0.9, ended.steps, start, best, world.fresh),
+        "reached": _reached(ended.steps, start, best, world.fresh),
     }  # fmt: skip
 
 
@@ -96,14 +106,15 @@ def says(text: str, rows: Sequence[Row]) -> list[str]:
     return [(c.text or "").split("\n", 1)[0] for c in RulebookClient().generate(asked)]
 
 
-def _calls_to(
-    share: float, steps: Sequence[tuple[int, str]], start: float, best: float, rows: Sequence[Row]
-) -> int | None:
-    """Calls after which the arm's choice first had this share of the oracle's gain; None: never, or nothing to gain."""
-    if best <= start:
+def _reached(
+    steps: Sequence[tuple[int, str]], start: float, best: float, rows: Sequence[Row]
+) -> dict[str, int | None] | None:
+    """Calls after which the arm's choice first had these shares of the oracle's gain, None for never; None in all for
+    an arm whose steps are not known, or where there is nothing to gain."""
+    if not steps or best <= start:
         return None
-    wanted = start + share * (best - start)
-    return next((calls for calls, text in steps if accuracy(text, rows) >= wanted), None)
+    had = [(calls, (accuracy(text, rows) - start) / (best - start)) for calls, text in steps]
+    return {str(share): next((calls for calls, gained in had if gained >= share), None) for share in SHARES}
 
 
 # -- controls -----------------------------------------------------------------------------------
@@ -119,16 +130,25 @@ def tell_oracle(world: World, endpoint: Simulator, budget: int, seed: int) -> En
     return Ended(write_text(world.oracle))
 
 
+def one_draft(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """One draft from all of train and validation, asked of nobody: what the drafter is worth without any search."""
+    reviser = _clients(endpoint)[1]
+    drafted = _draft(reviser, world.seed, world.of("train", "dev", "holdout"), Random(f"draft-{seed}"))
+    return Ended(write_text(drafted), [(0, write_text(drafted))])
+
+
 def best_of_drafts(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
     """As many drafts as can be judged on all validation rows, each from other examples; the best one."""
     teacher, reviser = _clients(endpoint)
     rows, rng = world.of("dev", "holdout"), Random(f"drafts-{seed}")
-    texts = [world.seed]
-    for _ in range(budget // len(rows) - 1):
+    best, steps = -1.0, list[tuple[int, str]]()
+    for number in range(budget // len(rows)):
         shown = rng.sample(world.of("train"), len(world.of("train")) // 2)
-        texts.append(_draft(reviser, world.seed, shown, rng))
-    scored = [(_score(teacher, text, rows), -i, text) for i, text in enumerate(texts)]
-    return Ended(write_text(max(scored, key=lambda s: s[:2])[2]))
+        text = _draft(reviser, world.seed, shown, rng) if number else world.seed
+        if (score := _score(teacher, text, rows)) > best:
+            best = score
+            steps.append(((number + 1) * len(rows), write_text(text)))
+    return Ended(steps[-1][1], steps)
 
 
 def _draft(reviser: Client, current: Instruction, rows: Sequence[Row], rng: Random) -> Instruction:
@@ -190,7 +210,7 @@ def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings) -> _Evo
         nonlocal best, preferred
         if event.kind == "searched":
             preferred = event.detail["best"]
-        if event.kind in ("champion", "survived") and event.detail["dev"] > best:
+        if event.kind in ("champion", "survived", "redrafted") and event.detail["dev"] > best:
             best = event.detail["dev"]
             name = event.detail["instruction" if event.kind == "champion" else "candidate"]
             steps.append((endpoint.ledger()["models"]["teacher"]["calls"], name))
@@ -264,12 +284,22 @@ def peer(name: str, optimizer: str, **settings: Any) -> Arm:
 
 
 def _tuned(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
-    return ours(world, endpoint, budget, seed, block=36, kept_back=0.2)
+    return ours(world, endpoint, budget, seed, kept_back=0.2)
+
+
+def _without_racing(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """One candidate a round, judged on all of dev: nothing to race against."""
+    return ours(world, endpoint, budget, seed, revision=RevisionSettings(candidates=1))
+
+
+def _without_redraft(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    return ours(world, endpoint, budget, seed, redraft=False)
 
 
 ARMS: dict[str, Arm] = {
     "seed": Arm(keep_seed),
     "oracle": Arm(tell_oracle),
+    "one draft, untested": Arm(one_draft),
     "best of N drafts": Arm(best_of_drafts),
     "gepa": peer("gepa", "gepa"),
     "gepa, tuned": peer("gepa", "gepa", reflection_minibatch_size=40),
@@ -282,7 +312,8 @@ ARMS: dict[str, Arm] = {
     "ours": Arm(ours),
     "ours, tuned": Arm(_tuned),
     "ours without test": Arm(without_test),
-    "ours, whole rewrites": Arm(ours, {"drop": 0.1}),
+    "ours, whole rewrites": Arm(ours, {"whole": True}, drop=0.1),
     "ours, errors only": Arm(ours, {"errors_only": True}),
-    "ours without racing": Arm(lambda *a: ours(*a, block=10**6)),
+    "ours without racing": Arm(_without_racing),
+    "ours without redraft": Arm(_without_redraft),
 }

@@ -39,15 +39,18 @@ class Drafter:
 
     Args:
         seed: of everything random; the same conversation is answered the same way.
-        drop: share of the rules that a rewrite loses.
+        drop: share of the rules that a whole rewrite loses.
+        whole: whether our operations are taken for a whole rewrite, and lose rules likewise.
         clueless: whether every draft is a guess from one example.
         errors_only: whether the inducer looks away from what was judged rightly.
     """
 
     model = "simulated"
 
-    def __init__(self, seed: int, drop: float = 0.0, clueless: bool = False, errors_only: bool = False) -> None:
-        self.seed, self.drop, self.clueless, self.errors_only = seed, drop, clueless, errors_only
+    def __init__(
+        self, seed: int, drop: float = 0.0, clueless: bool = False, errors_only: bool = False, whole: bool = False
+    ) -> None:
+        self.seed, self.drop, self.clueless, self.errors_only, self.whole = seed, drop, clueless, errors_only, whole
         self._teacher = RulebookClient()
         self._asked: Counter[str] = Counter()
 
@@ -101,7 +104,7 @@ class Drafter:
     def _revise(self, request: RevisionRequest, rng: Random) -> str:
         """Our own format: operations."""
         found = self._candidates(request, request.candidates, rng)
-        if self.drop:
+        if self.whole:
             found = [self._forgetful(candidate, request.rules, rng) for candidate in found]
         return RevisionAnswer(candidates=tuple(found)).model_dump_json(exclude_defaults=True)
 

@@ -24,8 +24,12 @@ def gain(row: dict[str, Any]) -> float:
 
 def table(rows: Rows) -> str:
     """Gains, false promotions and calls, by arm; Markdown."""
-    worlds = len({(r["kind"], r["world"]) for r in rows})
-    parts = [FIRST, f"\n{worlds} worlds, {len({r['seed'] for r in rows})} seeds, {len(rows)} runs.\n", _gains(rows)]
+    if not rows:
+        return FIRST + "\n\nNothing has been run yet.\n"
+    worlds = {(r["kind"], r["world"]) for r in rows}
+    kinds = ", ".join(f"{sum(kind == k for k, _ in worlds)} {kind}" for kind in KINDS)
+    told = f"{len(worlds)} worlds ({kinds}), {len({r['seed'] for r in rows})} seeds, {len(rows)} runs"
+    parts = [FIRST, f"\n{told}; {rows[0]['budget']:,} teacher calls each.\n", _gains(rows)]
     parts += [_promotions(rows), _cost(rows), _speed(rows), _losses(rows)]
     return "\n".join(parts)
 
@@ -92,13 +96,36 @@ def _cost(rows: Rows) -> str:
 
 
 def _speed(rows: Rows) -> str:
-    """Teacher calls until the arm's choice had nine tenths of the oracle's gain; only arms whose steps are known."""
-    lines = ["Teacher calls until the choice had 90 % of the oracle's gain (worlds with something to find):\n"]
+    """Teacher calls until the arm's choice had a share of the oracle's gain; only arms whose steps are known."""
+    known = [r for r in rows if r["reached"] is not None and r["kind"] not in NOTHING_TO_FIND]
+    shares = list(known[0]["reached"]) if known else []
+    lines = [
+        "Teacher calls until what the arm would return then had this share of the oracle's gain: median over the runs "
+        "that came so far, and how many did (worlds with something to find; a test that follows is not counted):\n",
+        _line("arm", *(f"{100 * float(share):.0f} %" for share in shares)),
+        _line(*["---"] * (1 + len(shares))),
+    ]
+    for arm in _arms(known):
+        mine = [r["reached"] for r in known if r["arm"] == arm]
+        came = [[r[share] for r in mine if r[share] is not None] for share in shares]
+        cells = [f"{median(calls):.0f} ({len(calls)} of {len(mine)})" if calls else f"(0 of {len(mine)})"
+                 for calls in came]  # fmt: skip
+        lines.append(_line(arm, *cells))
+    return "\n".join(lines) + "\n"
+
+
+def grid(rows: Rows) -> str:
+    """True gain by arm and by the share of the rules that a whole rewrite loses; Markdown."""
+    drops = sorted({r["drop"] for r in rows})
+    lines = [
+        FIRST,
+        f"\nTrue gain in points where a whole rewrite loses this share of the rules (mean of "
+        f"{len({(r['kind'], r['world']) for r in rows})} worlds; operations on single rules cannot lose any):\n",
+        _line("arm", *(f"{100 * drop:.0f} %" for drop in drops)),
+        _line(*["---"] * (1 + len(drops))),
+    ]
     for arm in _arms(rows):
-        mine = [r for r in rows if r["arm"] == arm and r["kind"] not in NOTHING_TO_FIND]
-        reached = [r["to_90"] for r in mine if r["to_90"] is not None]
-        if reached:
-            lines.append(f"- {arm}: {len(reached)} of {len(mine)} runs, median {median(reached):.0f} calls")
+        lines.append(_line(arm, *(_mean([gain(r) for r in rows if r["arm"] == arm and r["drop"] == d]) for d in drops)))
     return "\n".join(lines) + "\n"
 
 
