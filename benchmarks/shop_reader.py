@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from piar.shop import POLICIES, Policy
 from piar.shop_catalogue import ACCESSORIES, BRANDS, CASE, COLOURS, DEVICES, EXTRAS, FEATURES, PEOPLE, TYPES, Thing
+from piar.shop_policies import POLICIES, Policy
 
 _MEASURE = re.compile(r"\b(\d+) (w|cm|ml|l|inch|kg)\b")
 _PACK = re.compile(r"\bpack of (\d+)\b|\b(\d+) pack\b")

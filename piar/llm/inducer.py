@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
+from piar.llm.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price
 from piar.llm.guideline import Policy, defined_kinds, follow
-from piar.llm.predicates import All, Contains, Names, Not, Predicate, View
+from piar.llm.predicates import All, Contains, Names, Not, Predicate
 from piar.llm.revision_schema import (
-    EvidenceItem,
     RevisionAnswer,
     RevisionCandidate,
     RevisionRequest,
@@ -25,21 +24,12 @@ from piar.llm.revision_schema import (
     RuleShown,
 )
 from piar.llm.sentences import sentence
-from piar.llm.vocabulary import make_vocabulary
-from piar.llm.words import overlap_grade, read_text
 from store.ids import seed_of
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-MIN_GROUPS = 3  # a rule must hold in as many groups
 BEAM = 24
 DEPTH = 3  # conditions in one rule
 MAX_TERMS = 8  # terms in one list
 CAUTION = 1.0  # standard errors (between groups) by which a gain is discounted
-COST = 0.4  # samples that a condition must pay for
-TERM_COST = 1.0  # ... and a term, of which there are many more to choose from
 SHOWN = 12  # positions given in `because`
 
 
@@ -65,10 +55,10 @@ def induce(request: RevisionRequest) -> list[RevisionCandidate]:
     items = [(i, item) for i, item in enumerate(request.evidence) if item.truth in symbols and item.fields]
     if not items:
         return []
-    world = _World(request, items)
+    evidence = Evidence(request, items)
     found: list[RevisionCandidate] = []
     for plan in _plans(request):
-        candidate = _Search(world, plan).run()
+        candidate = _Search(evidence, plan).run()
         if candidate and candidate.operations not in [c.operations for c in found]:
             found.append(candidate)
         if len(found) == request.candidates:
@@ -96,61 +86,6 @@ def _plans(request: RevisionRequest) -> Iterator[_Plan]:
         yield _Plan(CAUTION, most, 0.7, seed_of(request.seed, "bag", i))
 
 
-class _World:
-    """The evidence as arrays, and the vocabulary that describes it. N samples, K grades, A predicates."""
-
-    def __init__(self, request: RevisionRequest, numbered: Sequence[tuple[int, EvidenceItem]]) -> None:
-        items = [item for _, item in numbered]
-        self.request = request
-        self.numbers = [number for number, _ in numbered]  # positions in the request's evidence
-        self.grades = tuple(grade.symbol for grade in request.grades)
-        self.fields = tuple(items[0].fields)
-        self.views: list[View] = [{f: read_text(item.fields.get(f, "")) for f in self.fields} for item in items]
-        self.truth: Ints = np.array([self.grades.index(item.truth) for item in items])
-        self.weight: Floats = np.array([_weight(item) for item in items])
-        names = [item.group or f"alone {i}" for i, item in enumerate(items)]
-        self.group: Ints = np.unique(names, return_inverse=True)[1]
-        self.vocabulary = make_vocabulary(self.views, self.group, MIN_GROUPS)
-        self._known: dict[Predicate, Bools] = dict(zip(self.vocabulary.predicates, self.vocabulary.holds, strict=True))
-        self.said = self.vocabulary.holds.astype(np.float32)  # (A, N)
-        self.guess: Ints = np.array([overlap_grade(list(view.values()), len(self.grades)) for view in self.views])
-
-    def holds(self, predicate: Predicate | None) -> Bools:
-        """(N,) where a predicate holds; nowhere when there is none. Parts are evaluated once."""
-        match predicate:
-            case None:
-                return np.zeros(len(self.views), np.bool_)
-            case All(parts):
-                rows = np.array([np.ones(len(self.views), np.bool_), *map(self.holds, parts)])
-                return np.asarray(rows.all(axis=0))
-            case Not(part):
-                return ~self.holds(part)
-            case Contains(a, terms, "anywhere", False) if len(terms) > 1:
-                return np.asarray(np.array([self.holds(Contains(a, (term,))) for term in terms]).any(axis=0))
-        if predicate not in self._known:
-            row = np.fromiter((predicate.holds(view) for view in self.views), np.bool_, len(self.views))
-            self._known[predicate] = row
-        return self._known[predicate]
-
-
-def _price(predicate: Predicate) -> float:
-    """What a condition must pay for: more where there were more to choose from."""
-    match predicate:
-        case All(parts):
-            return max(map(_price, parts), default=COST)
-        case Not(part):
-            return _price(part)
-        case Contains(_, terms):
-            return TERM_COST * len(terms)
-    return COST
-
-
-def _weight(item: EvidenceItem) -> float:
-    """Share of the raters who agree with the truth, where they are known: a disputed sample counts for less."""
-    votes = sum(item.votes.values())
-    return max(0.25, item.votes.get(item.truth, 0) / votes) if votes else 1.0
-
-
 @dataclass(frozen=True, eq=False)
 class _Entry:
     """A rule of the list under revision; `rule` is None for a new one, `row` says where it holds."""
@@ -175,12 +110,12 @@ class _Step:
 class _Search:
     """Greedy revision of one rule list: the best edit, until none is worth its cost."""
 
-    def __init__(self, world: _World, plan: _Plan) -> None:
-        self.world = world
+    def __init__(self, evidence: Evidence, plan: _Plan) -> None:
+        self.evidence = evidence
         self.plan = plan
-        kept = np.random.default_rng(plan.seed).random(int(world.group.max()) + 1) < plan.share
-        self.weight = world.weight * (kept[world.group] if plan.share < 1 else 1.0)
-        self.entries = tuple(_read_rules(world))
+        kept = np.random.default_rng(plan.seed).random(int(evidence.group.max()) + 1) < plan.share
+        self.weight = evidence.weight * (kept[evidence.group] if plan.share < 1 else 1.0)
+        self.entries = tuple(_read_rules(evidence))
         self.moves: list[RuleOperation] = []
 
     def run(self) -> RevisionCandidate | None:
@@ -192,14 +127,14 @@ class _Search:
             self.entries = step.entries
             if step.operation:
                 self.moves.append(step.operation)
-        operations = self.moves + list(_told(self.entries, self.world.grades))
+        operations = self.moves + list(_told(self.entries, self.evidence.grades))
         return RevisionCandidate(note=_note(operations), operations=tuple(operations)) if operations else None
 
     def _operations(self) -> int:
         return len(self.moves) + sum(entry.rule is None or entry.edited for entry in self.entries)
 
     def _steps(self) -> Iterator[_Step]:
-        first = _deciding(self.entries, len(self.world.views))
+        first = _deciding(self.entries, len(self.evidence.views))
         right = self._right(self.entries)
         yield from self._additions(first, right)
         yield from self._longer_lists(first, right)
@@ -208,9 +143,9 @@ class _Search:
 
     def _right(self, entries: Sequence[_Entry]) -> Bools:
         grades = np.array([entry.grade for entry in entries] + [0])
-        first = _deciding(entries, len(self.world.views))
-        verdict = np.where(first < len(entries), grades[first], self.world.guess)
-        right: Bools = verdict == self.world.truth
+        first = _deciding(entries, len(self.evidence.views))
+        verdict = np.where(first < len(entries), grades[first], self.evidence.guess)
+        right: Bools = verdict == self.evidence.truth
         return right
 
     def _worth(self, gain: Floats, price: float) -> float:
@@ -220,22 +155,22 @@ class _Search:
             gain: (N,) weighted change of being right.
             price: samples that saying it must pay for.
         """
-        by_group = np.bincount(self.world.group, weights=gain)
+        by_group = np.bincount(self.evidence.group, weights=gain)
         return float(by_group.sum() - self.plan.caution * np.sqrt((by_group**2).sum()) - price)
 
     # -- additions: a beam over conjunctions ------------------------------------------------------
 
     def _additions(self, first: Ints, right: Bools) -> Iterator[_Step]:
         """The best new rule, at the best place."""
-        if len(self.entries) >= self.world.request.budget.max_rules:
+        if len(self.entries) >= self.evidence.request.budget.max_rules:
             return
         places = range(len(self.entries) + 1)
         gains = [
-            ((self.world.truth == grade).astype(np.float64) - right) * self.weight * (first >= place)
+            ((self.evidence.truth == grade).astype(np.float64) - right) * self.weight * (first >= place)
             for place in places
-            for grade in range(len(self.world.grades))
+            for grade in range(len(self.evidence.grades))
         ]
-        targets = [(place, grade) for place in places for grade in range(len(self.world.grades))]
+        targets = [(place, grade) for place in places for grade in range(len(self.evidence.grades))]
         ranked = sorted(self._beam(gains), key=lambda found: -found[0])
         best = next((found for found in ranked if self._fits(_all(found[1]))), None)
         if best is None:
@@ -243,13 +178,13 @@ class _Search:
         _, conditions, row, which = best
         place, grade = targets[which]
         entry = self._with_more_terms(_Entry(grade, _all(conditions), row), gains[which])
-        worth = self._worth(gains[which] * entry.row, COST + sum(map(_price, conditions)))
+        worth = self._worth(gains[which] * entry.row, COST + sum(map(price, conditions)))
         yield _Step(worth, (*self.entries[:place], self._because(entry, gains[which]), *self.entries[place:]))
 
     def _beam(self, gains: Sequence[Floats]) -> Iterator[tuple[float, tuple[Predicate, ...], Bools, int]]:
         """Conjunctions worth most: (worth, conditions, where it holds, which gain)."""
-        world = self.world
-        everywhere = np.ones(len(world.views), np.bool_)
+        evidence = self.evidence
+        everywhere = np.ones(len(evidence.views), np.bool_)
         beam: list[tuple[float, tuple[Predicate, ...], Bools, int]] = [
             (0.0, (), everywhere, which) for which in range(len(gains))
         ]
@@ -264,11 +199,11 @@ class _Search:
         self, beam: Sequence[tuple[float, tuple[Predicate, ...], Bools, int]], gains: Sequence[Floats]
     ) -> list[tuple[float, tuple[Predicate, ...], Bools, int]]:
         """The best conjunctions with one condition more, with or without a `not`."""
-        world = self.world
+        evidence = self.evidence
         masked = np.stack([gains[which] * row for _, _, row, which in beam], axis=1)  # (N, beam)
-        with_it = (world.said @ masked.astype(np.float32)).astype(np.float64)  # (A, beam)
+        with_it = (evidence.said @ masked.astype(np.float32)).astype(np.float64)  # (A, beam)
         without = masked.sum(axis=0) - with_it
-        can_deny = np.array([_deniable(p) for p in world.vocabulary.predicates], np.bool_)
+        can_deny = np.array([_deniable(p) for p in evidence.vocabulary.predicates], np.bool_)
         without[~can_deny] = -np.inf
         scores = np.concatenate([with_it, without])
         chosen = np.argsort(scores, axis=None, kind="stable")[::-1][: 6 * BEAM]
@@ -276,16 +211,16 @@ class _Search:
         seen: set[tuple[int, bytes]] = set()
         for at in chosen:
             index, parent = divmod(int(at), len(beam))
-            deny, index = divmod(index, len(world.said))
+            deny, index = divmod(index, len(evidence.said))
             _, conditions, row, which = beam[parent]
-            holds = world.vocabulary.holds[index]
+            holds = evidence.vocabulary.holds[index]
             row = row & (~holds if deny else holds)
             key = (which, np.packbits(row).tobytes())
             if key not in seen:
                 seen.add(key)
-                predicate = world.vocabulary.predicates[index]
+                predicate = evidence.vocabulary.predicates[index]
                 said = (*conditions, Not(predicate) if deny else predicate)
-                found.append((self._worth(gains[which] * row, sum(map(_price, said))), said, row, which))
+                found.append((self._worth(gains[which] * row, sum(map(price, said))), said, row, which))
         return sorted(found, key=lambda f: -f[0])[:BEAM]
 
     # -- lists of terms -----------------------------------------------------------------------------
@@ -295,7 +230,7 @@ class _Search:
         for at, entry in enumerate(self.entries):
             if entry.predicate is None or not _lists(entry.predicate):
                 continue
-            gain = ((self.world.truth == entry.grade).astype(np.float64) - right) * self.weight * (first > at)
+            gain = ((self.evidence.truth == entry.grade).astype(np.float64) - right) * self.weight * (first > at)
             longer = self._with_more_terms(entry, gain)
             if longer is not entry:
                 new = self._because(replace(longer, edited=longer.rule is not None), gain)
@@ -310,13 +245,13 @@ class _Search:
         known = _lists(predicate)[0]
         singles = [
             (float(gain @ row), p.terms[0])
-            for p, row in zip(self.world.vocabulary.predicates, self.world.vocabulary.holds, strict=True)
+            for p, row in zip(self.evidence.vocabulary.predicates, self.evidence.vocabulary.holds, strict=True)
             if isinstance(p, Contains) and p.a == known.a and len(p.terms) == 1 and p.terms[0] not in known.terms
         ]
         worth = self._worth(gain * entry.row, 0)
         for _, term in sorted(singles, reverse=True)[: 2 * MAX_TERMS]:
             longer = _add_term(entry.predicate or predicate, known, term)
-            row = self.world.holds(longer)
+            row = self.evidence.holds(longer)
             better = self._worth(gain * row, 0)
             if better > worth + TERM_COST and self._fits(longer):
                 entry, worth = replace(entry, predicate=longer, row=row), better
@@ -326,16 +261,16 @@ class _Search:
         return entry
 
     def _fits(self, predicate: Predicate) -> bool:
-        return len(sentence(predicate).split()) <= self.world.request.budget.max_words
+        return len(sentence(predicate).split()) <= self.evidence.request.budget.max_words
 
     # -- the rules that are there ---------------------------------------------------------------------
 
     def _changed_grades(self, first: Ints, right: Bools) -> Iterator[_Step]:
         for at, entry in enumerate(self.entries):
             decided = first == at
-            for grade in range(len(self.world.grades)):
+            for grade in range(len(self.evidence.grades)):
                 if grade != entry.grade and decided.any():
-                    gain = ((self.world.truth == grade).astype(np.float64) - right) * self.weight * decided
+                    gain = ((self.evidence.truth == grade).astype(np.float64) - right) * self.weight * decided
                     new = self._because(replace(entry, grade=grade, edited=entry.rule is not None), gain)
                     yield _Step(self._worth(gain, COST), (*self.entries[:at], new, *self.entries[at + 1 :]))
 
@@ -370,19 +305,19 @@ class _Search:
         return replace(entry, because=self._mended(gain * entry.row))
 
     def _mended(self, gain: Floats) -> tuple[int, ...]:
-        return tuple(self.world.numbers[i] for i in np.flatnonzero(gain > 0)[:SHOWN])
+        return tuple(self.evidence.numbers[i] for i in np.flatnonzero(gain > 0)[:SHOWN])
 
 
-def _read_rules(world: _World) -> Iterator[_Entry]:
+def _read_rules(evidence: Evidence) -> Iterator[_Entry]:
     """The current rules as they are judged by; one that cannot be followed holds nowhere and is left alone."""
-    rules = world.request.rules
+    rules = evidence.request.rules
     kinds = defined_kinds(rule.text for rule in rules)
-    names = {grade.name.lower(): grade.symbol for grade in world.request.grades if grade.name}
+    names = {grade.name.lower(): grade.symbol for grade in evidence.request.grades if grade.name}
     for rule in rules:
-        clauses = follow(Policy(rule.id, rule.grade, rule.text), world.grades, names, world.fields, kinds)
+        clauses = follow(Policy(rule.id, rule.grade, rule.text), evidence.grades, names, evidence.fields, kinds)
         predicate = clauses[0].condition if clauses else None
-        grade = world.grades.index(clauses[0].grade) if clauses else 0
-        yield _Entry(grade, predicate, world.holds(predicate), rule)
+        grade = evidence.grades.index(clauses[0].grade) if clauses else 0
+        yield _Entry(grade, predicate, evidence.holds(predicate), rule)
 
 
 def _deciding(entries: Sequence[_Entry], samples: int) -> Ints:
