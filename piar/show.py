@@ -4,15 +4,15 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from piar.rule_changes import RuleChange, rule_changes
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
     from piar.score import Gained, Judge, Measured
     from store.db import Store
-    from store.types import Instruction, Rule, Split
+    from store.types import Instruction, Split
 
 SHOWN_FLIPS = 8
 MEASURED: "tuple[Split, ...]" = ("dev", "holdout", "test")
@@ -29,16 +29,6 @@ class Version:
     rules: int
     made: Any
     outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuleChange:
-    """What happened to one rule between two instructions; `moved`: same words, another place in the order."""
-
-    id: str
-    kind: Literal["added", "dropped", "changed", "moved"]
-    before: str
-    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,33 +71,6 @@ def versions(store: "Store") -> list[Version]:
            from instructions i order by i.created_at, instruction_id"""
     )
     return [Version(*row) for row in frame.rows()]
-
-
-def rule_changes(before: "Instruction", after: "Instruction") -> tuple[RuleChange, ...]:
-    """What happened to each rule, in the order of `after`, dropped ones last."""
-    old, kept = {rule.id: rule for rule in before.rules}, {rule.id for rule in after.rules}
-    stayed = _in_order([r.id for r in before.rules if r.id in kept], [r.id for r in after.rules if r.id in old])
-    changes = [change for rule in after.rules if (change := _change(old.get(rule.id), rule, rule.id not in stayed))]
-    return (*changes, *(RuleChange(r.id, "dropped", rule_line(r), "") for r in before.rules if r.id not in kept))
-
-
-def _in_order(before: list[str], after: list[str]) -> set[str]:
-    """Ids that kept their order, as many as possible by difflib's matching."""
-    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
-    return {rule_id for block in blocks for rule_id in before[block.a : block.a + block.size]}
-
-
-def _change(old: "Rule | None", new: "Rule", moved: bool) -> RuleChange | None:
-    if old is None:
-        return RuleChange(new.id, "added", "", rule_line(new))
-    if (old.text, old.grade) != (new.text, new.grade):
-        return RuleChange(new.id, "changed", rule_line(old), rule_line(new))
-    return RuleChange(new.id, "moved", rule_line(old), rule_line(new)) if moved else None
-
-
-def rule_line(rule: "Rule") -> str:
-    """A rule on one line."""
-    return f"{rule.id} → {rule.grade}: {rule.text}" if rule.grade is not None else f"{rule.id}: {rule.text}"
 
 
 def difference(store: "Store", before: "Instruction", after: "Instruction") -> Difference:

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from piar.project import Project
-from piar.show import difference, pair_of, rule_changes, show_run, show_sample, versions
+from piar.rule_changes import rule_changes
+from piar.show import difference, pair_of, show_run, show_sample, versions
 from store.errors import PiarError, UsageError
 from store.types import Instruction, Rule
 from tests.small_project import small_project

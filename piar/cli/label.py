@@ -59,6 +59,13 @@ def label(
         float | None,
         typer.Option("--target-precision", min=0.5, max=1, help="Say which labels to trust; queue the rest."),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="ID", help="Keep grades of this older instruction where no change applies."),
+    ] = None,
+    recheck: Annotated[
+        int, typer.Option("--recheck", min=1, help="With --since: ask so many of the kept rows, and say how many flip.")
+    ] = 200,
     export_requests: Annotated[
         Path | None, typer.Option("--export-requests", metavar="DIR", help="Write requests as files; ask nothing.")
     ] = None,
@@ -82,14 +89,18 @@ def label(
     api_key_env, the name of the variable that holds the key), look at `piar doctor --ask`, and take a pilot:
     `piar label --max-calls 50`, then `piar label --dry-run`. docs/teachers.md walks through it.
 
+    After an edit, `--since ID` asks only rows to which a changed rule may apply, and `--recheck` rows at random among
+    the others: a language model can change its mind anywhere, and the share that flipped says how often it did.
+    It is for train and pool; figures and promotion tests never rest on kept grades.
+
     Example: `piar label --where "split = 'pool'" --max-usd 5`
     """
     project, caps = open_project(), budget(max_usd, max_calls)
     asked: dict[str, Any] = {"instruction": instruction, "votes": votes, "sure": sure}
-    if pool is not None and dry_run:
-        return _would_ask(project.forecast_pool(pool, **asked))
     if pool is not None:
-        return _label_pool(project, pool, out, asked, caps)
+        return _label_pool(project, pool, out, asked, None if dry_run else caps)
+    if since is not None:
+        return _label_since(project, since, where, recheck, None if dry_run else caps)
     if dry_run:
         return _forecast(project, where, **asked)
     if export_requests is not None:
@@ -110,7 +121,37 @@ def label(
     return Answer(document, facts([*lines, *receipt_lines(receipt)]))
 
 
-def _label_pool(project: "Project", pool: Path, out: Path | None, asked: dict[str, Any], caps: "Budget") -> Answer:
+def _label_since(project: "Project", since: str, where: str, recheck: int, caps: "Budget | None") -> Answer:
+    """What an edit can touch; without caps, what that would ask."""
+    if caps is None:
+        return _would_ask(project.forecast_since(since, where, recheck=recheck))
+    with meter("judging") as show:
+        kept, receipt = project.label_since(since, where, recheck=recheck, budget=caps, on_progress=show)
+    rate = kept.flip_rate
+    words = "none was left to ask again"
+    if rate.value is not None:
+        span = f" ({rate.low:.1%} to {rate.high:.1%} by group)" if rate.low is not None else ""
+        words = f"{kept.flipped:,} of {kept.again:,} changed: {rate.value:.1%}{span}; kept ones are off as often"
+    lines = [
+        ("asked", f"{kept.asked:,} rows that a changed rule may touch"),
+        ("asked again", words),
+        ("kept", f"{kept.kept:,} rows keep the grade given under {since}"),
+    ]
+    if kept.unread:
+        lines.append(("note", f"{', '.join(kept.unread)} cannot be followed word by word, so every row was asked"))
+    document = {
+        "asked": kept.asked, "again": kept.again, "flipped": kept.flipped, "flip_rate": rate, "kept": kept.kept,
+        "unread": kept.unread, "receipt": receipt,
+    }  # fmt: skip
+    return Answer(document, facts([*lines, *receipt_lines(receipt)]))
+
+
+def _label_pool(
+    project: "Project", pool: Path, out: Path | None, asked: dict[str, Any], caps: "Budget | None"
+) -> Answer:
+    """A file's labels; without caps, what they would ask."""
+    if caps is None:
+        return _would_ask(project.forecast_pool(pool, **asked))
     if out is None:
         raise UsageError("A pool needs a file for its labels.", "Add -o OUT.parquet.")
     with meter("judging") as show:

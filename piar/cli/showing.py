@@ -11,7 +11,8 @@ from piar.cli.views import clean, facts, gain_short, percent, receipt_lines, tab
 from store.types import SPLITS
 
 if TYPE_CHECKING:
-    from piar.show import Difference, Flip, RuleChange, Version
+    from piar.rule_changes import RuleChange
+    from piar.show import Difference, Flip, Version
     from store.task import Task
     from store.types import Instruction
 
