@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from piar import report_data as data
 from piar import report_walk as walk
+from piar.report_policy import contradictions
 from store.db import Store, now
 
 
@@ -90,6 +91,7 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "slices": data.slices(store, pair),
         "lineage": data.lineage(store, pair),
         "people": walk.people(store),
+        "contradictions": contradictions(store, pair),
         "difficulty": walk.difficulty(store, walk.manifest(folder)),
         "training": walk.training(folder),
         "students": walk.students(store),
@@ -106,6 +108,7 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "slices": "Slices",
         "lineage": "Lineage",
         "people": "People",
+        "contradictions": "Unwritten policy?",
         "difficulty": "Difficulty",
         "training": "Training",
         "students": "Students",

@@ -1,15 +1,19 @@
 """The report: one page, no network, data as text, claims only by interval."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from small_project import small_project
+from worlds import fill
 
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.llm.rulebook import RulebookClient
 from piar.report import headline, report
+from piar.report_data import Pair
+from piar.report_policy import contradictions
 from store.db import Store, now
 from store.ids import sample_id
 from store.importers import ImportMapping, import_files
@@ -174,5 +178,33 @@ def test_a_walk_shows_people_difficulty_training_and_students(tmp_path):
 def test_sections_without_anything_to_say_are_left_out(tmp_path):
     project = small_project(tmp_path / "toys")
     text, _ = read(report(project.store, tmp_path / "report.html").path)
-    for section in ("difficulty", "training", "students"):
+    for section in ("difficulty", "training", "students", "contradictions"):
         assert f'<section id="{section}">' not in text
+
+
+def test_final_grades_against_raters_of_one_mind_are_shown_with_whom_the_champion_sides(tmp_path):
+    groups = [("camera", "train", 5), ("projector", "holdout", 3), ("desk", "test", 1), ("lamp", "test", 4)]
+    rows = [(group, f"{group} {i} {HOSTILE}", split, "1") for group, split, n in groups for i in range(n)]
+    raters = [["1", "0", "1"] if row[0] == "lamp" else ["0"] * 3 for row in rows]  # about lamps they disagree
+    store, journal = fill(tmp_path, rows, raters)
+    journal.close()
+    seed, champion = Instruction("Judge."), Instruction("Judge better.")
+    for sample in store.samples():
+        said = {"camera": "1", "projector": "1", "desk": "0", "lamp": "1"}[sample.group]
+        store.record_verdicts([
+            Verdict(f"{i.id} {sample.id}", sample.id, "teacher:m", i.id, 0, grade)
+            for i, grade in ((seed, "0"), (champion, said))
+        ], "r")  # fmt: skip
+    found = contradictions(store, Pair(seed, champion, "teacher:m"))
+    assert found["lead"].startswith("9 final grades contradict raters who all agree, 56 % of them in 1 of 3 groups")
+    assert [(r["group"], r["split"], r["n"], r["final_after"]) for r in found["rows"]] == [
+        ("camera", "train", 5, 5), ("projector", "holdout", 3, 3), ("desk", "test", 1, 0),
+    ]  # fmt: skip
+    unseen = found["unseen"]
+    assert (unseen["n"], unseen["moves"], unseen["judged"]) == (4, "0 → 1", 4)
+    assert (unseen["final_before"], unseen["final_after"], unseen["raters_after"]) == (0, 3, 1)
+    store.put_instruction(seed, "r")
+    store.put_instruction(replace(champion, parent=seed.id), "r")
+    text, parsed = read(report(store, tmp_path / "report.html").path)
+    assert '<section id="contradictions">' in text
+    assert parsed.fetches == []
