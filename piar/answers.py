@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from piar.llm.base import Client, Request
-from piar.llm.cost import Budget
+from piar.llm.cost import Budget, Price, ceiling, charged
 from store.db import Store
 from store.journal import Journal
 from store.types import Completion, Failure, Usage
@@ -18,23 +18,24 @@ def ask_once(
     role: str,
     run_id: str,
     budget: Budget,
+    price: Price,
 ) -> list[Completion]:
     """Answers in the order asked; those that the store holds are taken from there.
 
     What lies in the journal must have been folded before. An answer that this run has paid for before is
     charged to its budget again, so that a resumed run has the budget of an uninterrupted one. Requests
-    beyond the budget fail with class `budget`.
+    beyond the budget, taken at their highest cost, fail with class `budget`.
     """
     known = _stored(store, [r.key for r in requests])
     for completion, paid_by in known.values():
         if paid_by == run_id:
-            budget.reserve(completion.cost_usd)
-            budget.settle(completion.cost_usd, completion.cost_usd)
+            budget.reserve(charged(completion))
+            budget.settle(charged(completion), charged(completion))
     wanted = [r for r in requests if r.key not in known]
-    granted = [r for r in wanted if budget.reserve()]
+    granted = [r for r in wanted if budget.reserve(ceiling(r, price))]
     fresh = client.generate(granted, lambda c: journal.append(role, run_id, c, None))
-    for completion in fresh:
-        budget.settle(0.0, completion.cost_usd)
+    for request, completion in zip(granted, fresh, strict=True):
+        budget.settle(ceiling(request, price), charged(completion))
     answers = {c.key: c for c, _ in known.values()} | {c.key: c for c in fresh}
     spent = Failure("budget", "The budget is spent.")
     return [answers.get(r.key) or Completion(r.key, client.model, failure=spent) for r in requests]

@@ -160,7 +160,8 @@ def _close(
     spent = loop.budget
     left_calls = None if loop.settings.max_calls is None else loop.settings.max_calls - spent.calls
     left_usd = None if loop.settings.max_usd is None else max(0.0, loop.settings.max_usd - spent.usd)
-    final = loop.board.labeller.budget = Budget(left_calls, left_usd)
+    left_tokens = None if loop.settings.max_tokens is None else max(0, loop.settings.max_tokens - spent.tokens)
+    final = loop.board.labeller.budget = Budget(left_calls, left_usd, left_tokens)
     outcome = promote(loop, champion, best) if best.id != champion.id else None
     standing = best if outcome and outcome.passed else champion
     report = EvolveReport(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from piar.llm.cost import Charge
 from piar.questions import Ask
 from store.db import Store
 from store.journal import Journal
@@ -26,9 +27,11 @@ class Known:
         self._stored: dict[str, set[str]] = {}
         with store.read() as con:
             paid = con.execute(
-                "select key, count(*), sum(cost_usd) from completions where run_id = ? group by key", [run_id]
+                "select key, count(*), sum(cost_usd), sum(tokens_in + tokens_out) from completions where run_id = ? "
+                "group by key",
+                [run_id],
             ).fetchall()
-        self._paid: dict[str, tuple[int, float]] = {key: (calls, usd) for key, calls, usd in paid}
+        self._paid = {key: Charge(usd, int(tokens), calls) for key, calls, usd, tokens in paid}
         self._uncharged = set(self._paid)
 
     def find(self, asks: Iterable[Ask]) -> dict[str, Verdict]:
@@ -56,10 +59,10 @@ class Known:
                 self._keys(verdict.instruction).add(verdict.key)
             self._unfolded.clear()
 
-    def charge(self, key: str) -> tuple[int, float]:
-        """Calls and dollars that this run has paid for a request before it was cut off, told once."""
+    def charge(self, key: str) -> Charge:
+        """What this run has paid for a request before it was cut off, told once."""
         if key not in self._uncharged:
-            return 0, 0.0
+            return Charge(calls=0)
         self._uncharged.discard(key)
         return self._paid[key]
 

@@ -17,10 +17,9 @@ from types import TracebackType
 from pydantic import Field
 
 from piar.known import ANSWERED, Known
-from piar.llm.asking import REPAIR_TOKENS
 from piar.llm.base import Client, Request
 from piar.llm.connect import ModelSettings
-from piar.llm.cost import Budget
+from piar.llm.cost import Budget, Charge, ceiling, charged
 from piar.llm.interrupts import patient
 from piar.questions import Ask, Batch, Questions
 from piar.votes import rounds, settled
@@ -287,10 +286,10 @@ class Labeller:
         known = self._known.find(asks)
         report.cached += len(known)
         for key in known:
-            calls, usd = self._known.charge(key)
-            if calls:
-                self.budget.reserve(usd, calls)
-                self.budget.settle(usd, usd)
+            paid = self._known.charge(key)
+            if paid.calls:
+                self.budget.reserve(paid)
+                self.budget.settle(paid, paid)
         open_asks = {a.request.key: a for a in asks if a.request.key not in known}
         wanted = [ask for key, ask in open_asks.items() if only is None or key in only]
         while wanted and (granted := self._reserve(wanted)):
@@ -316,7 +315,7 @@ class Labeller:
 
         completions = self.client.generate([a.request for a in asks], keep)
         for ask, completion in zip(asks, completions, strict=True):
-            self.budget.settle(self._ceiling(ask.request), completion.cost_usd)
+            self.budget.settle(self._ceiling(ask.request), charged(completion))
         _stop_if_hopeless(completions)
         return verdicts
 
@@ -329,13 +328,8 @@ class Labeller:
                 return place
         return len(asks)
 
-    def _ceiling(self, request: Request) -> float:
-        """Dollars that a request may cost at most, one repair included: a token holds at least one byte."""
-        price, answer = self.model.price, request.max_tokens
-        if not (price.input or price.output):
-            return 0.0
-        prompt = sum(len(m.content.encode()) for m in request.messages)
-        return price.cost(Usage(2 * prompt + answer + REPAIR_TOKENS, 0, 2 * answer))
+    def _ceiling(self, request: Request) -> Charge:
+        return ceiling(request, self.model.price)
 
     def _unasked(self, ask: Ask) -> Verdict:
         return Verdict(

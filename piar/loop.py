@@ -38,6 +38,7 @@ class EvolveSettings(Settings):
         block: rows of dev between two decisions of a race; fewer when dev is small.
         max_calls: cap on requests to teacher and reviser together, final test included.
         max_usd: cap on dollars, likewise.
+        max_tokens: cap on tokens of prompts and answers together, likewise.
     """
 
     rounds: int = Field(default=8, ge=0)
@@ -50,6 +51,7 @@ class EvolveSettings(Settings):
     block: int = Field(default=100, ge=1)
     max_calls: int | None = None
     max_usd: float | None = None
+    max_tokens: int | None = None
     revision: RevisionSettings = RevisionSettings()
     promotion: PromotionSettings = PromotionSettings()
     audit: AuditSettings = AuditSettings()

@@ -107,7 +107,7 @@ def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]
     """The search's share: what is left when the final measurements are set aside."""
     final = final_calls(settings, splits)
     if settings.max_calls is None:
-        return Budget(None, settings.max_usd)
+        return Budget(None, settings.max_usd, settings.max_tokens)
     least = final + len(splits["dev"])
     if settings.max_calls < least:
         raise PiarError(
@@ -115,7 +115,7 @@ def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]
             f"flip audit take {least}.",
             "Raise --max-calls.",
         )
-    return Budget(settings.max_calls - final, settings.max_usd)
+    return Budget(settings.max_calls - final, settings.max_usd, settings.max_tokens)
 
 
 def open_run(loop: Loop, champion: Instruction) -> list[str]:
@@ -133,16 +133,27 @@ def open_run(loop: Loop, champion: Instruction) -> list[str]:
     try:
         loop.board.judge([champion], loop.dev)
     except BudgetSpent:
-        raise PiarError("The budget does not cover judging dev once.", "Raise --max-usd or --max-calls.") from None
-    if loop.settings.max_usd is not None and loop.budget.calls:
-        final = final_calls(loop.settings, loop.splits)
-        loop.budget.max_usd = max(0.0, loop.settings.max_usd - 1.2 * final * loop.budget.usd / loop.budget.calls)
+        fix = "Raise --max-usd, --max-calls or --max-tokens."
+        raise PiarError("The budget does not cover judging dev once.", fix) from None
+    _keep_for_the_end(loop)
     score = float(loop.board.scores(champion, loop.dev).mean())
     loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
     dull = _one_grade(loop, champion)
     alarm = _watch(loop, champion)
     loop.log.flush()
     return [said for said in (warning, dull, alarm) if said]
+
+
+def _keep_for_the_end(loop: Loop) -> None:
+    """Take from the search the dollars and tokens that the end will cost, as judging dev has shown."""
+    budget, settings = loop.budget, loop.settings
+    if not budget.calls:
+        return
+    answers = 1.2 * final_calls(settings, loop.splits) / budget.calls
+    if settings.max_usd is not None:
+        budget.max_usd = max(0.0, settings.max_usd - answers * budget.usd)
+    if settings.max_tokens is not None:
+        budget.max_tokens = max(0, settings.max_tokens - round(answers * budget.tokens))
 
 
 def _one_grade(loop: Loop, champion: Instruction) -> str | None:

@@ -131,7 +131,7 @@ class Project(Judging):
         Args:
             accept: `auto` accepts a proposal without asking a person.
             restart: abandon a search that was cut off, or search anew although nothing has changed.
-            settings: keys of `[evolve]`, stronger than `piar.toml`: rounds, seed, max_calls, max_usd, …
+            settings: keys of `[evolve]`, stronger than `piar.toml`: rounds, seed, max_calls, max_usd, max_tokens, …
 
         Raises:
             PiarError: too little is labelled, the holdout is worn out, or the teacher cannot be asked.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from worlds import SEED, WordReviser, WordTeacher, fill, world
 
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
+from piar.llm.cost import Price
 from piar.promotion import PromotionSettings
-from piar.revision import RevisionSettings
+from piar.revision import ReviserSettings, RevisionSettings
 from store.errors import PiarError, UsageError
 from store.types import Completion, Failure
 
@@ -153,6 +155,30 @@ def test_calls_never_pass_the_cap_and_the_test_is_still_made(tmp_path, cap):
     assert "gold" in report.test
     with pytest.raises(PiarError, match="too few"):
         run(store, journal, FAST.model_copy(update={"max_calls": 100}), restart=True)
+
+
+class Dear(WordReviser):
+    """An answer costs half a dollar."""
+
+    def _one(self, request, on_completion):
+        completion = replace(super()._one(request, None), cost_usd=0.5)
+        on_completion(completion)
+        return completion
+
+
+def test_dollars_and_tokens_of_the_reviser_are_reserved_too(tmp_path):
+    store, journal = world(tmp_path, groups=40)
+    dear = ReviserSettings(price=Price(input=1.0, output=60.0))  # at most about half a dollar
+    models = Models(WordTeacher(), Dear(), reviser_settings=dear)
+    report, _ = evolve(store, models, SEED, FAST.model_copy(update={"max_usd": 1.2}), journal=journal)
+    assert 0.5 <= report.cost_usd <= 1.2
+    assert report.stopped == "the budget for searching is spent"
+    (tmp_path / "tokens").mkdir()
+    store, journal = world(tmp_path / "tokens", groups=40)
+    report, _ = run(store, journal, FAST.model_copy(update={"max_tokens": 25_000}))
+    journal.fold(store)
+    assert 0 < store.frame("select sum(tokens_in + tokens_out) from completions").item() <= 25_000
+    assert report.stopped == "the budget for searching is spent"
 
 
 class Knowing(WordReviser):

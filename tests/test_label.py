@@ -152,6 +152,18 @@ def test_dollars_never_pass_the_cap_and_are_used_up(place):
     assert report.cost_usd == pytest.approx(0.06)
 
 
+def test_tokens_never_pass_the_cap_and_are_charged_again_to_a_resumed_run(place):
+    store, journal = place
+    asked = {"journal": journal, "run_id": "a", "model": ModelSettings()}
+    budget = Budget(max_tokens=3000)
+    report = judge(store, Scripted(), INSTRUCTION, samples(300), budget=budget, **asked)
+    assert 0 < budget.tokens == report.tokens_in + report.tokens_out <= 3000
+    assert report.failed["budget"] > 0
+    again = Budget(max_tokens=3000)
+    report = judge(store, Scripted(), INSTRUCTION, samples(300), budget=again, **asked)
+    assert (report.asked, again.tokens) == (0, budget.tokens)
+
+
 def test_a_resumed_run_has_the_budget_of_an_uninterrupted_one(place):
     store, journal = place
     judge(store, Scripted(), INSTRUCTION, samples(4), journal=journal, run_id="other")

@@ -47,6 +47,9 @@ def evolve(
     dry_run: DryRun = False,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=0, help="Hard cap on tokens, in and out.", show_default="none")
+    ] = None,
 ) -> Answer:
     """Search for a better instruction, and propose the best one if it passes a test on the holdout.
 
@@ -67,7 +70,7 @@ def evolve(
     with search_view(rounds if rounds is not None else project.config.evolve.rounds) as (told, counted):
         report = project.evolve(
             rounds=rounds, seed=seed, accept=accept, restart=restart, max_usd=max_usd, max_calls=max_calls,
-            on_event=told, on_progress=counted,
+            max_tokens=max_tokens, on_event=told, on_progress=counted,
         )  # fmt: skip
     return Answer(report.model_dump(mode="json"), evolve_view(report, accepted=accept == "auto"))
 

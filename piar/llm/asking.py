@@ -22,7 +22,6 @@ STATUS_KINDS: dict[int, FailureClass] = {401: "auth", 403: "auth", 408: "timeout
 FATAL_STREAK = 8  # wrong keys or unknown models in a row, with no answer between, that stop a batch
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
-REPAIR_TOKENS = 300  # most tokens of the words that ask for a repair
 CHARACTERS_PER_TOKEN = 4  # only to keep within an endpoint's tokens a minute
 
 Notice = Callable[[str], None]
