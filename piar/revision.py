@@ -35,6 +35,7 @@ from store.task import Task
 from store.types import Completion, Instruction, Rule
 
 COPIED_WORDS = 5
+BYTES_A_TOKEN = 4
 _WORD = re.compile(r"\w+")
 _MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
 
@@ -56,6 +57,7 @@ class RevisionSettings(Settings):
         max_rules: longest rulebook that a proposal may grow to.
         max_operations: most edits in one proposal.
         max_words: longest rule.
+        max_length: longest rulebook in tokens, taken for four bytes each: every sample pays for it.
         diagnose: whether a language model is asked for causes before it is asked for edits: one more call for each
             request of a round. The offline inducer, which weighs evidence, never is.
     """
@@ -65,6 +67,7 @@ class RevisionSettings(Settings):
     max_rules: int = 40
     max_operations: int = 8
     max_words: int = 60
+    max_length: int = 4000
     diagnose: bool = True
 
 
@@ -215,6 +218,8 @@ def gate(
         return f"more than {settings.max_rules} rules"
     if any(len(words[r.id]) > settings.max_words for r in new):
         return f"a rule of more than {settings.max_words} words"
+    if sum(len(r.text.encode()) for r in instruction.rules) > BYTES_A_TOKEN * settings.max_length:
+        return f"more than {settings.max_length:,} tokens of rules"
     if any(run in copied for r in new for run in _runs(words[r.id])):
         return "copies text from a sample"
     if contradiction(instruction):

@@ -95,6 +95,7 @@ def answers(*candidates):
     [
         (candidate(text="Look for A VERY red, leather shoe."), "copies text from a sample"),
         (candidate(text="word " * 13), "a rule of more than 12 words"),
+        (candidate(text="x" * 17_000), "more than 4,000 tokens of rules"),
         (candidate(text="see <b>this</b>"), "markup or control characters in a rule"),
         (candidate(text="{% raw %}"), "markup or control characters in a rule"),
         (candidate(text="a\nb"), "markup or control characters in a rule"),
