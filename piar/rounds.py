@@ -5,6 +5,7 @@ decides nothing.
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from piar.llm.base import Request
 from piar.llm.revision_schema import EvidenceItem
 from piar.loop import Loop
 from piar.revision import contradiction, counts_evidence, evidence_limit, merge, request, revise
-from piar.search import BudgetSpent, blocks, complementary, race
+from piar.search import BudgetSpent, beaten_by, blocks, complementary, race
 from store.types import Completion, Instruction, Sample
 
 RACED_IN = 3  # a race has at least so many blocks, however small dev is
@@ -182,11 +183,11 @@ def redraft_calls(loop: Loop) -> int:
 
 
 def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruction:
-    """What the reviser drafts from train and dev together, with as many edits as the winner's, in proportion to rows.
+    """What the reviser drafts from train and dev together, in proportion to rows with as many edits as did well on dev.
 
-    As a model is fitted to all data once validation has said how flexible it may be: dev has chosen how much to edit,
-    and with few groups the drafts suffered most from the groups that they were not shown (LOG.md). Its own score on dev
-    is optimistic now, so it only has to be no worse there; the holdout decides as ever.
+    As a model is fitted to all data once validation has said how flexible it may be: with few groups drafts suffered
+    most from the groups that they were not shown (LOG.md). Its own score on dev is optimistic now, so it only has to be
+    no worse there; the holdout decides as ever.
 
     Returns:
         the new draft, or the winner.
@@ -214,7 +215,7 @@ def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruc
 def _draft(loop: Loop, champion: Instruction, winner: Instruction, rows: Sequence[Sample]) -> Instruction | None:
     """One candidate from all rows; None where nothing new or allowed is said."""
     reviser, settings = loop.models.reviser, loop.settings.revision
-    edits = -(-_edits(champion, winner) * len(rows) // max(1, len(loop.splits["train"])))
+    edits = ceil(_flexibility(loop, champion, winner) * len(rows) / len(loop.splits["train"]))
     settings = settings.model_copy(update={"max_operations": edits})
     seed = loop.seed("redraft")
     shown = whole_evidence(_judged(loop, champion, rows), evidence_limit(reviser, settings), seed)
@@ -227,6 +228,12 @@ def _draft(loop: Loop, champion: Instruction, winner: Instruction, rows: Sequenc
         author=_author(loop), seen=loop.seen, taken=_ids_in_use(loop.pool),
     )  # fmt: skip
     return found.proposals[0].instruction if found.proposals else None
+
+
+def _flexibility(loop: Loop, champion: Instruction, winner: Instruction) -> float:
+    """Edits of the winner, or of those that dev cannot tell from it, on average, where that is more."""
+    alike = [i for i in loop.pool if i.id != champion.id and not beaten_by(loop.board, i, [winner], loop.dev)]
+    return max(_edits(champion, winner), sum(_edits(champion, i) for i in alike) / max(1, len(alike)))
 
 
 def _edits(before: Instruction, after: Instruction) -> int:
