@@ -66,7 +66,8 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
         wanted = "gold labels or raters" if mode == "gold" else "several raters' grades"
         raise PiarError(
             f"No sample has {wanted}, so nothing can be measured.",
-            "Import labels with `piar import FILE --gold COLUMN --raters A,B,C`.",
+            "Import labels with `piar import FILE --gold COLUMN --raters A,B,C`, or let people grade a first batch: "
+            "`piar status` says how.",
         )
     people: dict[str, dict[str, int]] = {}
     for sample_id, grade, count in votes:
