@@ -340,7 +340,8 @@ from trainers.loop import Run
 shards, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 student = StudentSettings(hidden=64, layers=2, vocab_size=400, shard=mode == "shard")
 more = dict(steps=4, batch_size=7, log_every=1)
-if mode == "signal" and os.environ.get("RANK") == "1" and not out.exists():
+stops = {"signal": "1", "grow": None}
+if mode in stops and os.environ.get("RANK") == stops[mode] and not out.exists():
     def update(self, *args, whole=Run.update, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         whole(self, *args, **kwargs)
@@ -353,19 +354,21 @@ else:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("mode", ["repeat", "shard", "distill", "signal"])
+@pytest.mark.parametrize("mode", ["shard", "distill", "signal", "grow"])
 def test_two_processes_have_the_losses_of_one(shards, tmp_path, mode):
-    """Also when one of them is told to stop: both end after the same step, and go on from there."""
+    """Also when one of them is told to stop (both end after the same step), or when they go on where one stopped."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, str(script), str(shards), str(one), mode], check=True, env=environment)
+    alone = [sys.executable, str(script), str(shards)]
+    subprocess.run([*alone, str(one), mode if mode in ("shard", "distill") else "repeat"], check=True, env=environment)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    subprocess.run([*torchrun, str(shards), str(two), mode], check=True, env=environment)
-    if mode == "signal":
+    together = [*torchrun, str(shards)]
+    if mode in ("signal", "grow"):
+        subprocess.run([*(together if mode == "signal" else alone), str(two), mode], check=True, env=environment)
         assert [path.name for path in two.glob("*-*")] == ["checkpoint-1"]
-        subprocess.run([*torchrun, str(shards), str(two), mode], check=True, env=environment)
+    subprocess.run([*together, str(two), mode], check=True, env=environment)
     a, b = ([json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (one, two))
     for x, y in zip(a[:4], b[:4], strict=True):
         assert (x["loss"], x["grad_norm"]) == pytest.approx((y["loss"], y["grad_norm"]), rel=1e-4)

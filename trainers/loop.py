@@ -30,7 +30,7 @@ from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress
 from trainers.model import symbol_ids
 from trainers.scoring import measure
-from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, whole
+from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, sum_gradients, whole
 
 Completion = Literal["trace", "grade"]
 
@@ -90,7 +90,6 @@ class Run:
             self._restore(last)
         if self.writes:
             self.writes.forget_after(self.step)
-        self._started = time.perf_counter()
 
     def _prepare(self) -> None:
         torch.manual_seed(self.settings.seed)  # adapters start from random weights, the same in every process
@@ -178,9 +177,7 @@ class Run:
         """Apply the gradients; returns their norm and the learning rate."""
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         if self.world > 1 and not self.sharded:
-            for parameter in parameters:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                dist.all_reduce(parameter.grad)
+            sum_gradients(parameters)
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
         rate = self._rate()
         if not math.isfinite(norm):
@@ -312,8 +309,9 @@ class Run:
         self.sampler.load_state_dict(state["sampler"])
         scatter(self.policy, self.optimizer, state, self.sharded)
         self.step, self.tokens, self.extra = state["step"], state["tokens"], state["extra"]
-        torch.set_rng_state(state["generators"][self.rank][0])
-        self.generator.set_state(state["generators"][self.rank][1])
+        if self.rank < len(state["generators"]):  # else more processes go on than stopped: this one is new
+            torch.set_rng_state(state["generators"][self.rank][0])
+            self.generator.set_state(state["generators"][self.rank][1])
 
     def finish(self) -> Trained:
         """Measure and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
