@@ -53,14 +53,18 @@ def words_step(run: Run, batch: Sequence[Example]) -> tuple[float, int]:
     """Gradients of the first lesson (`tiny.lesson`), which needs no label; its loss and the tokens, see `Run.learn`."""
     first = run.task.fields.index(run.task.group_by) if run.task.group_by in run.task.fields else 0
     texts = completion_ids(run.tokenizer, [lesson(example.row["fields"], first) for example in batch])
-    lessons = [replace(example, completion=text) for example, text in zip(batch, texts, strict=True)]
-    count = sum(map(len, texts))
+    return text_step(run, [replace(example, completion=text) for example, text in zip(batch, texts, strict=True)])
+
+
+def text_step(run: Run, batch: Sequence[Example], *, scale: float = 1.0) -> tuple[float, int]:
+    """Gradients of plain cross-entropy, a mean over all completion tokens; the loss and the tokens, see `Run.learn`."""
+    count = max(1, sum(len(e.completion) for e in batch))
 
     def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor]:
         live = torch.tensor([float(e.weight > 0) for e in part], device=run.device)[rows.owner]
         return (-(read_labels(hidden, head, rows.targets, run.grade_ids).logp * live).sum() / count,)
 
-    [loss], tokens = run.learn(lessons, terms_of, 1)
+    [loss], tokens = run.learn(batch, terms_of, 1, scale=scale)
     return loss, tokens
 
 

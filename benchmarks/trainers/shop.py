@@ -15,6 +15,8 @@ from store.task import sample_text
 from store.trace import write_trace
 from store.types import Trace
 
+Rows = list[dict[str, Any]]
+
 STRUCT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("group", pa.string()), ("fields", pa.list_(pa.string())), ("prompt", STRUCT),
@@ -28,6 +30,13 @@ SCHEMA = pa.schema(
 
 def write_shop(folder: Path, pairs: int, seed: int, *, rulebook: bool = False, held_out: float = 0.1) -> ShopWorld:
     """Training rows with gold grades (4 % wrong) and, where gold is right, true traces; dev rows with true grades."""
+    world, train, held = shop_rows(pairs, seed, rulebook=rulebook, held_out=held_out)
+    write_shards(folder, world, train, held, seed=seed, rulebook=rulebook)
+    return world
+
+
+def shop_rows(pairs: int, seed: int, *, rulebook: bool = False, held_out: float = 0.1) -> tuple[ShopWorld, Rows, Rows]:
+    """A world, its rows to learn from, and the rows of held-out queries, as `write_shards` takes them."""
     world = make_shop(pairs, seed)
     rubric = judge_prefix(world.task, world.oracle) if rulebook else ""
     rows = world.pairs.join(world.answers, on="pair").to_dicts()
@@ -35,10 +44,20 @@ def write_shop(folder: Path, pairs: int, seed: int, *, rulebook: bool = False, h
     Random(seed).shuffle(queries)
     dev = set(queries[: int(len(queries) * held_out)])
     draw = Random(seed)
-    parts: list[tuple[str, str, list[dict[str, Any]]]] = [
-        ("train", "mid", [_row(row, row["grade"], world, rubric, draw) for row in rows if row["query"] not in dev]),
-        ("eval", "dev", [_row(row, row["true_grade"], world, rubric, draw) for row in rows if row["query"] in dev]),
-    ]
+    train = [_row(row, row["grade"], world, rubric, draw) for row in rows if row["query"] not in dev]
+    held = [_row(row, row["true_grade"], world, rubric, draw) for row in rows if row["query"] in dev]
+    return world, train, held
+
+
+def write_shards(
+    folder: Path, world: ShopWorld, train: Rows, held: Rows, *, seed: int, rulebook: bool = False,
+    schedule: Schedule | None = None,
+) -> None:  # fmt: skip
+    """A shard folder of such rows, one file for each bucket among them, drawn as `schedule` says (by size if None)."""
+    buckets: dict[str, Rows] = {}
+    for row in train:
+        buckets.setdefault(row["bucket"], []).append(row)
+    parts = [*(("train", bucket, found) for bucket, found in buckets.items()), ("eval", "dev", held)]
     shards = []
     for kind, name, found in parts:
         path = folder / kind / f"{name}-00000.parquet"
@@ -47,13 +66,13 @@ def write_shop(folder: Path, pairs: int, seed: int, *, rulebook: bool = False, h
         shards.append(Shard(file=f"{kind}/{path.name}", kind=kind, name=name, rows=len(found),  # type: ignore[arg-type]
                             bytes=path.stat().st_size, sha256=file_sha256(path)))  # fmt: skip
     manifest = Manifest(
-        task=world.task, instruction=world.oracle.id, prompt="rulebook" if rulebook else "short", rubric=rubric,
+        task=world.task, instruction=world.oracle.id, prompt="rulebook" if rulebook else "short",
+        rubric=judge_prefix(world.task, world.oracle) if rulebook else "",
         rules=tuple(RuleRecord(id=r.id, text=r.text, grade=r.grade) for r in world.oracle.rules), seed=seed,
-        rows={"mid": len(parts[0][2])}, shards=tuple(shards), schedule=Schedule(kind="natural"),
-        made_by={"run": "benchmark"}, simulated=True,
+        rows={bucket: len(found) for bucket, found in buckets.items()}, shards=tuple(shards),
+        schedule=schedule or Schedule(kind="natural"), made_by={"run": "benchmark"}, simulated=True,
     )  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest.model_dump(mode="json")), encoding="utf-8")
-    return world
 
 
 def _row(row: dict[str, Any], grade: str, world: ShopWorld, rubric: str, draw: Random) -> dict[str, Any]:

@@ -1,0 +1,250 @@
+"""What the claims share: a world, a base student, and runs of the product's own trainers, each made once and kept."""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.claims.scales import Scale
+from benchmarks.trainers.shop import Rows, shop_rows, write_shards
+from mining.settings import Thresholds
+from piar.shop import ShopWorld
+from store.manifest import Schedule, read_manifest
+from store.metrics import evaluate_arrays
+from trainers import distill, grpo, sft
+from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
+from trainers.logs import METRICS
+from trainers.rewards import case, evidence_reward, rulebook
+from trainers.scoring import Student
+from trainers.watch import TAIL
+
+Floats = NDArray[np.float64]
+TRAINERS: dict[str, Any] = {
+    "sft": (sft.train, SftSettings),
+    "grpo": (grpo.train, GrpoSettings),
+    "distill": (distill.train, DistillSettings),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained checkpoint, the tokens its training computed, and the processor time that took."""
+
+    path: Path
+    tokens: int = 0
+    cpu_seconds: float = 0.0
+
+    def curve(self, *names: str) -> list[dict[str, float]]:
+        """Steps at which all of these metrics were logged."""
+        lines = (self.path.parent / METRICS).read_text(encoding="utf-8").splitlines()
+        every = [json.loads(line) for line in lines]
+        return [{"step": one["step"], **{n: one[n] for n in names}} for one in every if set(names) <= set(one)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an arm came to: the score of each row that decides, its group, and figures that are only told."""
+
+    scores: Sequence[float]
+    groups: Sequence[str]
+    figures: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+class Lab:
+    """One simulated world (one seed) at one scale; everything that it makes is kept under `folder`."""
+
+    def __init__(self, folder: Path, scale: Scale, seed: int) -> None:
+        self.folder, self.scale, self.seed = folder, scale, seed
+        folder.mkdir(parents=True, exist_ok=True)
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _rows(self) -> tuple[ShopWorld, Rows, Rows]:
+        return shop_rows(self.scale.pairs, self.seed)
+
+    @property
+    def world(self) -> ShopWorld:
+        """The simulated shop."""
+        return self._rows[0]
+
+    @property
+    def held(self) -> Rows:
+        """Rows of queries that nobody learns from, with their true grades."""
+        return self._rows[2]
+
+    @cached_property
+    def _halves(self) -> tuple[Rows, Rows]:
+        queries = sorted({row["group"] for row in self._rows[1]})
+        Random(f"halves-{self.seed}").shuffle(queries)
+        first = set(queries[: len(queries) // 2])
+        parts: tuple[Rows, Rows] = ([], [])
+        for row in self._rows[1]:
+            parts[row["group"] not in first].append(row)
+        return parts
+
+    @property
+    def taught(self) -> Rows:
+        """Rows of half of the queries: what the base student is taught."""
+        return self._halves[0]
+
+    @cached_property
+    def pool(self) -> Rows:
+        """Rows of the other half, in buckets by the base student's p of their gold grade: out of sample."""
+        p = self.pool_probs[np.arange(len(self._halves[1])), self.gold(self._halves[1])]
+        return [{**row, "difficulty": float(x), "bucket": bucket(x)} for row, x in zip(self._halves[1], p, strict=True)]
+
+    @cached_property
+    def pool_probs(self) -> Floats:
+        """[rows, K] what the base student says of the pool."""
+        kept = self.folder / "pool.npy"
+        if not kept.exists():
+            np.save(kept, self.probs(self.base(), self._halves[1]))
+        found: Floats = np.load(kept)
+        return found
+
+    def gold(self, rows: Rows) -> NDArray[np.int64]:
+        """Positions of the rows' grades in the task's order."""
+        return np.array([self.world.task.index(row["grade"]) for row in rows])
+
+    @cached_property
+    def rare(self) -> NDArray[np.bool_]:
+        """Which held-out rows are decided by a rare rule: the rarest of training that make up a quarter."""
+        count = Counter(row["rules"][0] for row in self._rows[1] if row["rules"])
+        order = sorted(range(len(self.held)), key=lambda i: (count[self.held[i]["rules"][0]], i))
+        mask = np.zeros(len(order), dtype=bool)
+        mask[order[: max(1, round(TAIL * len(order)))]] = True
+        return mask
+
+    def shards(self, name: str, rows: Rows, schedule: Schedule | None = None) -> Path:
+        """A shard folder of rows, written once."""
+        folder = self.folder / "shards" / name
+        if not (folder / "manifest.json").exists():
+            write_shards(folder, self.world, rows, self.held, seed=self.seed, schedule=schedule)
+        return folder
+
+    # --- students --------------------------------------------------------------------------------
+
+    def student(self, start: "Model | None" = None, *, small: bool = False) -> StudentSettings:
+        """The network of a run: from a checkpoint, or from nothing."""
+        s = self.scale
+        hidden, layers = (s.small_hidden, s.small_layers) if small else (s.hidden, s.layers)
+        return StudentSettings(model=str(start.path) if start else "tiny", hidden=hidden, layers=layers)
+
+    def train(
+        self, trainer: str, name: str, shards: Path, start: "Model | None", *, small: bool = False, **settings: Any
+    ) -> Model:
+        """Train with the product's trainer, or take what an earlier call of this name made; a stopped run goes on."""
+        work, kind = TRAINERS[trainer]
+        chosen = kind(seed=self.seed, save_every=max(50, settings["steps"] // 8), **settings)
+        student = self.student(start, small=small)
+        return self.made(name, lambda out: work(shards, out, student=student, settings=chosen, resume=True))
+
+    def made(self, name: str, work: Any) -> Model:
+        """A run by its name; `work(out)` trains into a folder and returns `Trained`."""
+        out = self.folder / "runs" / name
+        done = out / "done.json"
+        if not done.exists():
+            if not any(out.glob("checkpoint-*")):
+                shutil.rmtree(out, ignore_errors=True)
+            began = time.process_time()
+            trained = work(out)
+            if trained.stopped:
+                raise SystemExit(f"{name} was stopped at step {trained.steps}; the same command goes on.")
+            cost = {"tokens": int(trained.metrics["num_tokens"]), "cpu_seconds": round(time.process_time() - began, 1)}
+            done.write_text(json.dumps(cost))
+        return Model(out / "final", **json.loads(done.read_text()))
+
+    def words(self, *, small: bool = False) -> Model:
+        """A student from nothing after the lesson in shared words, which sees no label: where all SFT arms start."""
+        name = "words-small" if small else "words"
+        return self.train("sft", name, self.shards("taught", self.taught), None, small=small, steps=self.scale.words,
+                          batch_size=self.scale.batch, learning_rate=self.scale.rate, words_first=1.0)  # fmt: skip
+
+    def base(self) -> Model:
+        """The SFT checkpoint that reinforcement starts from: grade, then grade and trace."""
+        return self.sft("base", self.taught)
+
+    def sft(self, name: str, rows: Rows, *, steps: int = 0, **settings: Any) -> Model:
+        """SFT after the lesson in words, on rows of the taught kind."""
+        shards = self.shards("taught" if rows is self.taught else name, rows)
+        return self.train("sft", name, shards, self.words(), steps=steps or self.scale.sft,
+                          batch_size=self.scale.batch, learning_rate=self.scale.rate, **settings)  # fmt: skip
+
+    def grpo(self, **changes: Any) -> Model:
+        """Stepwise-GRPO from the base student on the pool; arms that change nothing share one run."""
+        s = self.scale
+        plain = {key: value for key, value in changes.items() if getattr(GrpoSettings(), key) != value}
+        name = "-".join(["grpo", *(f"{key}={value}" for key, value in sorted(plain.items()))])
+        settings = {"steps": s.rl, "batch_size": s.prompts, "rollouts": s.rollouts, "learning_rate": s.rl_rate,
+                    "max_tokens": 96, "watch_every": max(1, s.rl // 10), "log_every": 1, **plain}  # fmt: skip
+        return self.train("grpo", name, self.pool_shards(), self.base(), **settings)
+
+    def pool_shards(self) -> Path:
+        """The pool as the curriculum draws it: the manifest's own stages."""
+        return self.shards("pool", self.pool, Schedule())
+
+    # --- measures --------------------------------------------------------------------------------
+
+    def probs(self, model: Model, rows: Rows) -> Floats:
+        """[rows, K] the grades' probabilities at the first token."""
+        return np.array([one.probs for one in Student.load(model.path).score(self.fields(rows))])
+
+    def fields(self, rows: Rows) -> list[dict[str, str]]:
+        """Samples as a student takes them."""
+        return [dict(zip(self.world.task.fields, row["fields"], strict=True)) for row in rows]
+
+    def graded(self, model: Model) -> Found:
+        """Is the first token the true grade, on held-out queries?"""
+        return self.judged(self.probs(model, self.held), model)
+
+    def judged(self, probs: Floats, model: Model) -> Found:
+        """The same from probabilities [held-out rows, K]."""
+        gold, groups = self.gold(self.held), [row["group"] for row in self.held]
+        right = (probs.argmax(1) == gold).astype(float)
+        found = evaluate_arrays(groups, gold, probs.argmax(1), probs, self.world.task, replicates=2)
+        figures = {"accuracy": found.accuracy.value, "macro_f1": found.macro_f1.value,
+                   "pair_accuracy": found.pair_accuracy.value, "ece": found.ece.value}  # fmt: skip
+        known = {name: value for name, value in figures.items() if value is not None}
+        return Found(right.tolist(), groups, {**known, **cost(model)})
+
+    def explained(self, model: Model) -> Found:
+        """Is the grade true, the right rule cited, and the evidence verbatim? On the first held-out rows."""
+        student, rows = Student.load(model.path), self.held[: self.scale.traced]
+        rules = rulebook(read_manifest(self.shards("taught", self.taught), verify=False))
+        scored = student.score(self.fields(rows), trace=True)
+        hits = []
+        for one, row in zip(scored, rows, strict=True):
+            tried = case(one.text or "", True, row, student.task, rules)
+            cites = tried.trace is not None and list(tried.trace.rules) == list(row["rules"])
+            hits.append([one.grade == row["grade"], cites, bool(evidence_reward(tried))])
+        told = np.array(hits, dtype=float)
+        names = dict(zip(("accuracy", "rule cited", "evidence"), told.mean(0).tolist(), strict=True))
+        return Found(told.prod(1).tolist(), [row["group"] for row in rows], {**names, **cost(model)})
+
+
+def bucket(p: float) -> str:
+    """Bucket of a difficulty, at the product's thresholds."""
+    limits: Mapping[str, float] = Thresholds().model_dump()
+    return next((name for name, limit in limits.items() if p > limit), "suspect")
+
+
+def cost(model: Model) -> dict[str, float]:
+    """What the arm's own training took."""
+    return {"tokens": float(model.tokens), "cpu_seconds": model.cpu_seconds}
+
+
+def only(found: Found, mask: NDArray[np.bool_]) -> Found:
+    """The rows of a mask."""
+    keep = np.flatnonzero(mask)
+    return replace(found, scores=[found.scores[i] for i in keep], groups=[found.groups[i] for i in keep])

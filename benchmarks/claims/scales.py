@@ -1,0 +1,55 @@
+"""How large an experiment is. What is compared never depends on it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes shared by all claims.
+
+    Attributes:
+        pairs: of the simulated world; a tenth of its queries is held out, the rest halved into taught and pool.
+        hidden, layers: of a student; small_hidden, small_layers: of the one it is distilled into.
+        words, sft, rl: steps of the lesson in shared words (no label), of SFT, of GRPO.
+        batch: rows of an SFT step; prompts: of a GRPO step, each with `rollouts`.
+        rate, rl_rate: peak learning rates.
+        traced: held-out rows whose reason is written out.
+        evolve_pairs, rounds: of the PIAR loop.
+        extra: rows that mining, synthesis or chance adds.
+        variants: also the arms that do not decide.
+    """
+
+    name: str
+    pairs: int
+    hidden: int
+    layers: int
+    small_hidden: int
+    small_layers: int
+    words: int
+    sft: int
+    rl: int
+    batch: int = 64
+    prompts: int = 8
+    rollouts: int = 8
+    rate: float = 3e-3
+    rl_rate: float = 5e-4
+    traced: int = 1000
+    evolve_pairs: int = 3000
+    rounds: int = 4
+    extra: int = 1000
+    variants: bool = True
+
+
+SCALES = {
+    one.name: one
+    for one in (
+        Scale("tiny", 700, 64, 1, 64, 1, words=3, sft=3, rl=2, batch=8, prompts=2, rollouts=2, traced=8,
+              evolve_pairs=300, rounds=1, extra=20),
+        Scale("small", 12_000, 128, 4, 64, 2, words=150, sft=240, rl=30, traced=300, evolve_pairs=2000, extra=300,
+              variants=False),
+        Scale("full", 30_000, 128, 4, 64, 2, words=300, sft=1500, rl=200),
+        # The shape of a 0.6B model, from nothing, for one GPU.
+        Scale("gpu", 200_000, 1024, 28, 512, 8, words=1000, sft=6000, rl=600, prompts=32, rate=4e-4, rl_rate=5e-6,
+              evolve_pairs=6000, extra=5000),
+    )
+}  # fmt: skip

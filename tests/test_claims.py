@@ -1,0 +1,76 @@
+"""The experiments on the paper's claims: the rule of the verdict, and each claim once through at the tiniest size."""
+
+import numpy as np
+import pytest
+
+from benchmarks.claims import __main__ as claims
+from benchmarks.claims.harness import summed
+from benchmarks.claims.lab import Found
+from benchmarks.claims.verdict import Contrast, outcome, said
+
+
+def row(arm, seed, scores, groups):
+    return {"arm": arm, "seed": seed, **summed(Found(scores, groups))}
+
+
+def test_a_clear_gain_holds_and_turned_round_it_fails():
+    rng, groups = np.random.default_rng(0), [f"q{i // 8}" for i in range(800)]
+    rows = [row(arm, seed, (rng.random(800) < p).astype(float).tolist(), groups)
+            for seed in range(3) for arm, p in (("a", 0.8), ("b", 0.5))]  # fmt: skip
+    found = outcome(Contrast("a", "b"), rows)
+    assert found.verdict == "holds"
+    assert found.low < found.mean < found.high
+    assert outcome(Contrast("b", "a"), rows).verdict == "fails"
+
+
+def test_no_difference_ties_and_one_seed_decides_nothing():
+    groups = [f"q{i // 8}" for i in range(800)]
+    same = [row(arm, seed, [float(i % 2) for i in range(800)], groups) for seed in range(3) for arm in "ab"]
+    assert outcome(Contrast("a", "b"), same).verdict == "ties"
+    far = [row(arm, 0, [score] * 800, groups) for arm, score in (("a", 1.0), ("b", 0.0))]
+    assert outcome(Contrast("a", "b"), far).verdict == "open"
+    assert outcome(Contrast("a", "c"), far) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "verdict"),
+    [(0.01, 0.2, 0.0, "holds"), (-0.2, -0.01, 0.0, "fails"), (-0.02, 0.02, 0.0, "ties"), (-0.1, 0.1, 0.0, "open"),
+     (-0.02, 0.02, 0.03, "holds"), (-0.2, -0.04, 0.03, "fails"), (-0.04, 0.1, 0.03, "open")],
+)  # fmt: skip
+def test_the_rule(low, high, margin, verdict):
+    assert said(low, high, margin) == verdict
+
+
+def test_a_gain_is_paired_by_group_in_each_seed():
+    """Seeds whose worlds differ in level, but not in the gain, do not widen the interval."""
+    groups = [f"q{i}" for i in range(200)]
+    rows = []
+    for seed, level in enumerate((0, 1, 2)):
+        base = [float(i % 4 < level) for i in range(200)]
+        rows += [row("a", seed, [b + 0.1 for b in base], groups), row("b", seed, base, groups)]
+    found = outcome(Contrast("a", "b"), rows)
+    assert found.low == pytest.approx(0.1)
+    assert found.high == pytest.approx(0.1)
+
+
+def test_a_claim_runs_and_what_is_done_is_not_run_again(tmp_path, capsys):
+    asked = ["6", "--scale", "tiny", "--seeds", "0", "-o", str(tmp_path)]
+    claims.main(asked)
+    first = (tmp_path / "rows-tiny.jsonl").read_text()
+    assert first.count("\n") == len(claims.CLAIMS[6].arms)
+    claims.main(asked)
+    assert (tmp_path / "rows-tiny.jsonl").read_text() == first
+    text = (tmp_path / "claims-tiny.md").read_text()
+    assert "grade, same tokens" in text
+    assert "not run" in text
+    assert "<svg" in (tmp_path / "claim-6-tiny.svg").read_text()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", sorted(claims.CLAIMS))
+def test_every_arm_of_every_claim_runs(number, tmp_path_factory):
+    out = tmp_path_factory.getbasetemp() / "claims"
+    claims.main([str(number), "--scale", "tiny", "--seeds", "0", "-o", str(out)])
+    rows = [one for one in claims.Record(out / "rows-tiny.jsonl").rows() if one["claim"] == number]
+    assert [one["arm"] for one in rows] == list(claims.CLAIMS[number].arms)
+    assert all(0 <= one["score"] <= 1 for one in rows)
