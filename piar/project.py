@@ -9,6 +9,7 @@ from piar import data
 from piar.folder import PROMPTS, PROPOSAL
 from piar.judging import Judging
 from piar.workspace import whoami
+from store.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from piar.score import Scored
     from piar.show import Difference
     from piar.status import Status
+    from piar.traffic import Live
     from store.manifest import Manifest
     from store.types import Instruction, Split
     from synth import SynthReport
@@ -80,6 +82,30 @@ class Project(Judging):
             scored = score(self.store, judge, split, teach, instruction=instruction, against=against, run_id=run_id)
             detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began)
+
+    def live(self, judge: str, where: str, *, instruction: str | None = None) -> "Live":
+        """How good a judge is on logs: the teacher's labels of many rows, people's of a few drawn at random.
+
+        Nothing is asked of the teacher: rows that it has not judged do not count. A student judges them now.
+
+        Args:
+            judge: `teacher` or `student:PATH`.
+            where: SQL condition over the columns of `samples` that says which rows are the logs.
+            instruction: under which the teacher judged; `instruction.md` when None.
+        """
+        from piar.score import Judge, let_student_judge
+        from piar.traffic import judged, live
+
+        read = self.store.instruction(instruction) if instruction else self.instruction()
+        teacher = Judge(f"teacher:{self.config.teacher.model}", read.id)
+        kind, _, path = judge.partition(":")
+        if judge != "teacher" and (kind != "student" or not path):
+            raise UsageError(f"{judge!r} does not run live.", "Choose teacher or student:PATH.")
+        with self.run("live", {"judge": judge, "where": where}) as run_id:
+            asked = teacher
+            if kind == "student":
+                asked = let_student_judge(self.store, path, judged(self.store, teacher, teacher, where), run_id)
+            return live(self.store, asked, teacher, where)
 
     def check(
         self,

@@ -122,17 +122,17 @@ def _ready(store: "Store", judge: str, split: "Split", run_id: str, teach: Calla
     if kind == "baseline":
         return _baseline(store, name, split, run_id)
     if kind == "student":
-        return _student(store, name, split, run_id)
+        return let_student_judge(store, name, _labelled(store, split), run_id)
     raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
 
 
-def _student(store: "Store", path: str, split: "Split", run_id: str) -> Judge:
-    """Let a student judge the labelled rows of a split, by its first token."""
+def let_student_judge(store: "Store", path: str, asked: "pl.DataFrame", run_id: str) -> Judge:
+    """Let a student judge samples (sample_id and the task's fields) by its first token; its verdicts are recorded."""
     from store.ids import content_id
     from store.types import Verdict
     from trainers.scoring import Student
 
-    judge, asked = Judge(f"student:{path}"), _labelled(store, split)
+    judge = Judge(f"student:{path}")
     found = Student.load(student_folder(store, path)).score(asked.select(store.task.fields).to_dicts())
     verdicts = [
         Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from piar.llm.connect import ModelSettings
     from piar.stale import StaleLabels
+    from piar.traffic import Drift
     from store.db import Store
     from store.types import Instruction
 
 FIRST_GAIN = 0.25  # a first search is proposed once the holdout can show this much
+MOVED = 0.01  # p-value below which the grades' shares are said to have moved
 FEWEST_GROUPS = 5  # groups nobody has graded, from which on it is worth asking people for more
 
 
@@ -55,6 +57,7 @@ class _State:
         cut_off: a search that did not end, or None.
         lacking: why a first search could show nothing yet while rows wait that people could grade, or None.
         overtaken: people's labels that a later change of policy made stale.
+        drift: the teacher's grades among the latest logs beside earlier ones, None where too few are judged.
     """
 
     samples: int
@@ -68,6 +71,7 @@ class _State:
     proposal: bool
     lacking: str | None
     overtaken: "list[StaleLabels]"
+    drift: "Drift | None"
 
 
 def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, proposal: bool) -> Status:
@@ -91,7 +95,9 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
 
 
 def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
+    from piar.score import Judge
     from piar.stale import stale_labels
+    from piar.traffic import drift
 
     judge = f"teacher:{teacher.model}"
     row = store.frame(
@@ -121,7 +127,8 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
     found = str(cut_off.item()) if cut_off.height else None
     lacking = _lacking(store) if row[1] else None
     overtaken = stale_labels(store, current)
-    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking, overtaken)
+    moved = drift(store, Judge(judge, current.id))
+    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking, overtaken, moved)
 
 
 def _lacking(store: "Store") -> str | None:
@@ -179,12 +186,24 @@ def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
         yield Stale("people's labels", why, "piar review push --batch NAME --relabel stale")
 
 
+def _logs_have_moved(state: _State) -> Iterator[Stale]:
+    if state.drift and state.drift.p_value < MOVED:
+        before, now, difference = state.drift.shares[state.drift.most]
+        span = (
+            "" if difference.low is None else f" ({100 * difference.low:+.0f} to {100 * (difference.high or 0):+.0f})"
+        )
+        why = (f"in {state.drift.source} grade {state.drift.most} went from {100 * before:.0f} to {100 * now:.0f} %"
+               f"{span}, p = {state.drift.p_value:.3f}")  # fmt: skip
+        yield Stale("what is known of the logs", why, "piar review export FILE --batch NAME --random 100%")
+
+
 _STALE: tuple[Callable[[_State], Iterator[Stale]], ...] = (
     _search_is_behind,
     _labels_are_behind,
     _score_is_behind,
     _mining_is_behind,
     _policy_has_moved_on,
+    _logs_have_moved,
 )
 
 # -- what comes next ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 
 from store.db import Store, now, quote
+from store.draw import draw
 from store.prepare import MISSING, ImportMapping, Rows, prepare
 from store.readers import read, read_table
 from store.splits import SplitSettings, assign, near_duplicates, with_forms
@@ -92,6 +93,8 @@ def import_table(
 ) -> ImportReport:
     """As `import_files`, for a file that has been read; `name` is its source unless the mapping names one."""
     report = report or ImportReport()
+    if mapping.sample:
+        table = draw(table, mapping.sample, mapping.weight, seed)
     rows = prepare(table, store.task, mapping)
     with store.write() as con:
         load = _Load(con, store, rows, mapping.source or name, run_id)

@@ -34,6 +34,7 @@ class ImportMapping(Settings):
         split: column that says the split; else groups are dealt.
         id: column of the owner's own id.
         inclusion: column of the probability with which a queue chose the row; such rows are not for holdout and test.
+        sample, weight: draw so many rows (0: take all), the likelier the larger this column; see `store.draw`.
         source: name for where the rows come from; else the file's name.
         grades: the grades of a task to be proposed, lowest first; needed only where nothing is graded yet.
     """
@@ -47,6 +48,8 @@ class ImportMapping(Settings):
     split: str | None = None
     id: str | None = None
     inclusion: str | None = None
+    sample: int = Field(default=0, ge=0)
+    weight: str | None = None
     source: str | None = None
     grades: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from piar.llm.batch_files import RequestManifest
     from piar.llm.cost import Budget
     from piar.project import Project
+    from piar.traffic import Live
     from piar.trust import Trust
 
 Instruction = Annotated[
@@ -248,6 +249,10 @@ def score(
         str, typer.Option("--shard", metavar="I/N", help="Only every N-th file from the I-th: one process a GPU.")
     ] = "0/1",
     trace: Annotated[bool, typer.Option("--trace", help="With --pool: write rules and evidence too.")] = False,
+    live: Annotated[
+        str | None,
+        typer.Option("--live", metavar="SQL", help="Estimate its accuracy on logs, e.g. \"source = 'week2'\"."),
+    ] = None,
     dry_run: DryRun = False,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
@@ -257,6 +262,11 @@ def score(
     Every figure has a 95 % interval by group. What the judge has not said yet is asked first. A file whose grades
     are in DIR already is skipped.
 
+    --live estimates how often a judge is right on logs without gold: from the teacher's labels of all of them,
+    corrected by those that people graded because a review batch drew them at random (prediction-powered, arXiv
+    2311.01453, 2408.15204). Its interval holds even where the teacher is wrong, and is no wider than from people's
+    labels alone.
+
     Example: `piar score --split test --against 55732387b917`
 
     Example: `CUDA_VISIBLE_DEVICES=1 piar score --judge student:students/sft/final --pool 'logs/*.parquet' -o graded
@@ -265,6 +275,8 @@ def score(
     if pool is not None:
         return _score_pool(judge, pool, out, shard, trace)
     project = open_project()
+    if live is not None:
+        return _live(project.live(judge, live, instruction=instruction))
     if dry_run:
         return _forecast(project, f"split = '{split}'", instruction=instruction, votes=1)
     with meter("judging") as show:
@@ -287,6 +299,21 @@ def score(
     if scored.gained:
         document |= {"gain": scored.gained.gain, "gain_majority": scored.gained.majority}
     return Answer(document, score_view(scored, receipt))
+
+
+def _live(found: "Live") -> Answer:
+    from piar.cli.views import percent
+
+    powered = found.found
+    document = {
+        "judge": found.judge, "where": found.where, "n": powered.rows, "gold": powered.gold, "groups": powered.groups,
+        "accuracy": powered.estimate, "gold_alone": powered.alone, "teacher_says": found.told, "weight": powered.weight,
+    }  # fmt: skip
+    return Answer(document, facts([
+        (f"{found.judge}, live", f"{percent(powered.estimate)} % right on {powered.rows:,} rows where {found.where}"),
+        ("people alone", f"{percent(powered.alone)} %, {powered.gold:,} random rows of {powered.groups:,} groups"),
+        ("teacher says", f"{100 * found.told:.1f} %; counts with weight {powered.weight:.2f}"),
+    ]))  # fmt: skip
 
 
 def _score_pool(judge: str, pool: str, out: Path | None, shard: str, trace: bool) -> Answer:

@@ -130,6 +130,12 @@ def import_(
     id: IdColumn = None,
     source: Source = None,
     label_config: LabelConfig = None,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=0, help="Draw N rows at random.", show_default="all rows")
+    ] = 0,
+    weight: Annotated[
+        str | None, typer.Option("--weight", metavar="COLUMN", help="With --sample: how often a row came.")
+    ] = None,
     seed: Seed = 0,
 ) -> Answer:
     """Bring samples and labels into the store. Importing the same rows again adds nothing.
@@ -137,12 +143,18 @@ def import_(
     A row that repeats an earlier (group, fields) is one sample with more votes. A bad row is left out and
     counted with its line and reason. Without a task.toml, one is proposed from the first file.
 
+    Of a large log, --sample takes some rows, with --weight the more frequent ones likelier: then every sample
+    stands for as much traffic.
+
+    Example: `piar import log.parquet --group query --source week2 --sample 2000 --weight impressions`
+
     Example: `piar import week2.parquet --gold grade --map title=product_name`
     """
     from piar.cli.views import imported
 
     project = open_project()
     columns = mapping(gold, raters, group, fields, split, id, source, annotator, date)
+    columns = columns.model_copy(update={"sample": sample, "weight": weight})
     found = project.import_(files, columns, seed=seed, label_config=label_config)
     return Answer(_document(found), imported(found, project.folder))
 
