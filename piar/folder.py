@@ -66,13 +66,20 @@ def adopt(folder: Path, task: "Task", instruction: "Instruction | None" = None) 
     Raises:
         PiarError: the folder holds the store of another task.
     """
-    from piar.instruction_file import write
     from store.db import Store
     from store.task import dump_task
 
     if (folder / STORE).exists():
         Store.open(folder / STORE, task)  # refuses another task's store
     put(folder / TASK, _TASK_HEAD + dump_task(task))
+    begin(folder, task, instruction)
+
+
+def begin(folder: Path, task: "Task", instruction: "Instruction | None" = None) -> None:
+    """The store, and an instruction to begin with, beside a `task.toml` that is there; as `adopt`."""
+    from piar.instruction_file import write
+    from store.db import Store
+
     if instruction is not None or not (folder / INSTRUCTION).exists():
         put(folder / INSTRUCTION, write(instruction or first_instruction(task), task))
     Store.create(folder / STORE, task)

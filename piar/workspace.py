@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, make, put, simulate_shop
+from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, make, put, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -180,6 +180,8 @@ class Workspace:
                 adopt(self.folder, task)
         elif proposed:
             adopt(self.folder, propose_task(first.frame, said, name=sources[0].stem))
+        if not (self.folder / STORE).exists():
+            begin(self.folder, self.task)  # a person wrote task.toml
         report = ImportReport()
         found = complete(first.frame, self.task, said)
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:

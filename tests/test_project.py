@@ -5,8 +5,8 @@ import pytest
 import piar
 from piar.folder import first_instruction
 from store.errors import PiarError, UsageError
-from store.task import Grade, Task
-from tests.small_project import small_project
+from store.task import Grade, Task, dump_task
+from tests.small_project import TASK, small_project
 
 HEADER = ["search query", "product title", "annotator_a", "annotator_b", "grade"]
 
@@ -34,6 +34,16 @@ def test_a_strangers_file_becomes_a_project(tmp_path) -> None:
     assert (again.report.added, again.report.known, again.proposed) == (0, 60, False)
     sources = project.sql("select source, count(*) as n from labels group by all order by all")
     assert sources.rows() == [("gold", 60), ("human", 120)]
+
+
+def test_a_task_written_by_hand_is_enough(tmp_path) -> None:
+    project = piar.Project.init(tmp_path / "p")
+    (tmp_path / "p" / "task.toml").write_text(dump_task(TASK))
+    path = tmp_path / "toys.csv"
+    path.write_text("query,title,grade\nball,red ball,1\nball,blue doll,0\n")
+    assert project.import_([path]).report.added == 2
+    assert project.task == TASK
+    assert "It fits." in (tmp_path / "p" / "instruction.md").read_text()
 
 
 def test_new_logs_without_grades_are_not_taken_for_labelled(tmp_path) -> None:

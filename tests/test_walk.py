@@ -8,7 +8,7 @@ import time
 import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-STEPS = 23
+STEPS = 24
 
 
 def walk(folder):
@@ -33,3 +33,6 @@ def test_a_walk_that_was_killed_goes_on_to_its_report(tmp_path):
     served = json.loads((kept / "15-serve.json").read_text())["found"]
     assert len(served["grades"]) == served["asked"]
     assert "event: trace" in served["explained"]
+    live = json.loads((kept / "19-live.json").read_text())["found"]
+    assert live["accuracy"]["low"] < live["accuracy"]["high"]
+    assert live["gold"] > 1
