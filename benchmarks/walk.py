@@ -166,7 +166,7 @@ def walk(w: Walk) -> None:
     w.step("16-week-two", lambda: w.logs("week2", w.size(1000, 100), seed=8))
     w.step("17-status", lambda: w.piar("status"))
     w.step("18-label-week-two", lambda: w.piar("label"))
-    w.step("19-live", lambda: w.piar("score", "--judge", f"student:{SFT}", "--live", "split = 'pool'"))
+    w.step("19-live", lambda: w.piar("score", "--judge", f"student:{SFT}", "--live", "source like 'logs%'"))
     w.step("20-check", lambda: w.piar("check", accept=(0, 3)))
     w.step("21-report", lambda: w.piar("report"))
 

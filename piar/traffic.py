@@ -1,8 +1,9 @@
 """What happens on the logs: how good a judge is there, and whether the grades' shares have moved.
 
-Both look at rows of the store that nobody graded on purpose, as they came. Live quality is prediction-powered (see
-`store.powered`): the teacher's opinion of every row, corrected by the few rows that people graded because a review
-batch had drawn them at random (not those that a queue chose). Drift is a permutation test over queries.
+Both look at rows of the store as they came, not at those that were chosen to be graded. Live quality is
+prediction-powered (see `store.powered`): the teacher's opinion of every row, corrected by the few rows that people
+graded because a review batch had drawn them at random (not those that a queue chose). Drift is a permutation test over
+queries.
 """
 
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Drift:
         return max(self.shares, key=lambda g: abs(self.shares[g][1] - self.shares[g][0]))
 
 
-def judged(store: "Store", judge: "Judge", teacher: "Judge", where: str = LOGS) -> "pl.DataFrame":
+def judged(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> "pl.DataFrame":
     """The logs that the teacher has judged, with the task's fields and what each judge and people said.
 
     Raises:
@@ -103,7 +104,7 @@ def judged(store: "Store", judge: "Judge", teacher: "Judge", where: str = LOGS) 
     return frame
 
 
-def live(store: "Store", judge: "Judge", teacher: "Judge", where: str = LOGS) -> Live:
+def live(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> Live:
     """Estimate a judge's accuracy on logs.
 
     Args:
@@ -123,7 +124,8 @@ def live(store: "Store", judge: "Judge", teacher: "Judge", where: str = LOGS) ->
     if len(set(groups[np.isfinite(scores)])) < 2:
         raise PiarError(
             "People have graded random rows of fewer than two queries there, so nothing says how right the teacher is.",
-            "Draw some: `piar review export live.csv --batch live --random 100%`, and import the answers.",
+            "Draw some: `piar review export live.csv --batch live --random 100%`, and import the answers. "
+            "Name logs by their source: rows that people have graded leave the pool.",
         )
     inclusion = frame["inclusion"].fill_null(1.0).to_numpy()
     found = powered_mean(scores, proxies, groups, inclusion=inclusion)
