@@ -3,6 +3,8 @@
 import importlib
 import re
 
+import pytest
+
 from piar.project import Project
 from tests.test_readme import ROOT
 
@@ -25,6 +27,7 @@ def test_what_it_names_beside_exists() -> None:
             assert hasattr(importlib.import_module(module), name), path
 
 
+@pytest.mark.integration
 def test_its_example_runs(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     [block] = re.findall(r"<!-- run -->\n```python\n(.*?)```", TEXT, re.S)

@@ -155,7 +155,7 @@ class Lab:
         out = self.folder / "runs" / name
         done = out / "done.json"
         if not done.exists():
-            if not any(out.glob("checkpoint-*")):
+            if (out / "final").exists() or not any(out.glob("checkpoint-*")):
                 shutil.rmtree(out, ignore_errors=True)
             began = time.process_time()
             trained = work(out)
