@@ -158,13 +158,14 @@ class _Listening(WordReviser):
         return super().say(request)
 
 
-def test_evolve_shows_comments_of_train_alone_and_says_how_many_labels_it_used(tmp_path):
+@pytest.mark.parametrize(("redraft", "heard"), [(False, {"about train"}), (True, {"about train", "about dev"})])
+def test_evolve_shows_no_comments_of_closed_splits_and_says_how_many_labels_it_used(tmp_path, redraft, heard):
     store, journal = world(tmp_path)
     rows = store.frame("select sample_id, split from samples").rows()
     said = [Label(key, "human", "ann", "1", comment=f"about {split}", **BLIND) for key, split in rows]
     store.add_labels(said, "r")
     reviser = _Listening()
     models = Models(WordTeacher(), reviser)
-    report, _ = evolve(store, models, SEED, EvolveSettings(rounds=1), journal=journal)
-    assert reviser.heard == {"about train"}
+    report, _ = evolve(store, models, SEED, EvolveSettings(rounds=1, redraft=redraft), journal=journal)
+    assert reviser.heard == heard
     assert report.people == {"labels": len(rows), "reviewed": 0, "settled": 0, "commented": len(rows)}
