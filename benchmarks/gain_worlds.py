@@ -32,7 +32,7 @@ from store.stats import Floats, GroupBootstrap, group_codes, group_sums, ratio
 from store.types import Instruction
 
 SPLITS = {"train": 14, "dev": 6, "holdout": 14, "test": 30}  # groups
-FRESH = 1500  # its own sampling error widens what an interval has to hold by a hundredth
+FRESH = 600  # its own sampling error costs the intervals half a point of coverage
 KINDS = ("rules", "noisy")
 OFFSET = 50_000  # worlds of its own
 SETTINGS = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2), audit=AuditSettings(items=0, canary=0))
