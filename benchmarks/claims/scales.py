@@ -45,7 +45,7 @@ SCALES = {
     for one in (
         Scale("tiny", 700, 64, 1, 64, 1, words=3, sft=3, rl=2, batch=8, prompts=2, rollouts=2, traced=8,
               evolve_pairs=300, rounds=1, extra=20),
-        Scale("small", 12_000, 128, 4, 64, 2, words=180, sft=200, rl=24, traced=300, evolve_pairs=1500, extra=300,
+        Scale("small", 12_000, 128, 4, 64, 2, words=150, sft=160, rl=16, traced=300, evolve_pairs=1500, extra=300,
               variants=False),
         Scale("full", 30_000, 128, 4, 64, 2, words=300, sft=1500, rl=200),
         # The shape of a 0.6B model, from nothing, for one GPU.
