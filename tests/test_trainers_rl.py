@@ -259,6 +259,10 @@ def test_a_teacher_model_is_asked_once_and_the_student_comes_nearer(shards, taug
     (tmp_path / "final").rename(tmp_path / "other")
     monkeypatch.setattr(distill, "ask", lambda *a: pytest.fail("the cache holds every answer"))
     distill.train(shards, tmp_path, student=TINY, settings=settings, resume=True)
+    (tmp_path / "final").rename(tmp_path / "another")
+    os.utime(taught / "model.safetensors", (0, 0))  # a teacher that was trained again
+    with pytest.raises(pytest.fail.Exception):
+        distill.train(shards, tmp_path, student=TINY, settings=settings, resume=True)
 
 
 @pytest.mark.parametrize("on_policy", [0.0, 0.6])

@@ -169,12 +169,15 @@ def _teacher(run: Run, settings: DistillSettings) -> Policy:
 class Cache:
     """The teacher's signals for all training rows, in files of `CHUNK` rows that are made once.
 
-    A file is written aside and renamed, so a killed run loses one chunk. Another teacher, other shards
-    or another `top_k` make another folder.
+    A file is written aside and renamed, so a killed run loses one chunk. Another teacher (or one that was
+    trained again at the same place), other shards or another `top_k` make another folder.
     """
 
     def __init__(self, run: Run, teacher: Policy, settings: DistillSettings) -> None:
-        key = short_hash([settings.teacher, run.corpus.digest, settings.top_k, settings.max_length])
+        files = [
+            (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(settings.teacher).glob("*model*"))
+        ]
+        key = short_hash([settings.teacher, files, run.corpus.digest, settings.top_k, settings.max_length])
         self.folder = run.out / f"teacher-cache-{key}"
         self.folder.mkdir(exist_ok=True)
         self.place = {id(e): i for i, e in enumerate(run.corpus.train)}
