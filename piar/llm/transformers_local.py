@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import trainers  # noqa: F401  settles how torch's threads wait, before torch is imported
 from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
 from store.errors import PiarError
 from store.settings import Settings
