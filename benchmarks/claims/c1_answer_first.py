@@ -28,11 +28,11 @@ from trainers.data import Example
 from trainers.head import read_grades
 from trainers.layout import Item, Tokens
 from trainers.loop import Run, Trained
-from trainers.model import end_id
 from trainers.rollout import generate
 from trainers.scoring import Student
 from trainers.sft import sft_step, text_step
 
+CLOSING = "\nverdict: "  # what a reason ends with; one token of a tiny student
 LIMIT = 128  # tokens of a reason
 AT_ONCE = 64  # prompts decoded together
 TIMED = 20
@@ -88,10 +88,9 @@ def _after_reason(example: Example) -> Example:
 @torch.no_grad()
 def _reasoned(student: Student, prompts: Sequence[Tokens]) -> list[tuple[list[float], int, bool]]:
     """Probabilities of the grades after the student's own reason, its tokens, and whether it came to an end."""
-    end, ids = end_id(student.tokenizer), set(student.grade_ids)
-    written = [one for [one] in generate(student.policy, prompts, end=end, limit=LIMIT, temperature=0)]
-    ended = [len(text) > 1 and text[-1] == end and text[-2] in ids for text in written]
-    reasons = [text[:-2] if whole else text for text, whole in zip(written, ended, strict=True)]
+    [closing] = student.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
+    reasons = [one for [one] in generate(student.policy, prompts, end=closing, limit=LIMIT, temperature=0)]
+    ended = [reason[-1] == closing for reason in reasons]
     packs = student.policy.pack([Item([*p, *reason], [[0]]) for p, reason in zip(prompts, reasons, strict=True)])
     probs = student.policy(packs, lambda h, w: read_grades(h, w, torch.tensor(student.grade_ids, device=h.device)))
     return list(zip(probs.tolist(), map(len, reasons), ended, strict=True))

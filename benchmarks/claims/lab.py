@@ -161,8 +161,10 @@ class Lab:
             trained = work(out)
             if trained.stopped:
                 raise SystemExit(f"{name} was stopped at step {trained.steps}; the same command goes on.")
-            cost = {"tokens": int(trained.metrics["num_tokens"]), "cpu_seconds": round(time.process_time() - began, 1)}
-            done.write_text(json.dumps(cost))
+            logged = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+            tokens = max(line.get("num_tokens", 0) for line in logged)
+            seconds = round(time.process_time() - began, 1)  # since the last resume
+            done.write_text(json.dumps({"tokens": int(tokens), "cpu_seconds": seconds}))
         return Model(out / "final", **json.loads(done.read_text()))
 
     def words(self, *, small: bool = False) -> Model:
