@@ -109,7 +109,7 @@ class Drafter:
         return RevisionAnswer(candidates=tuple(found)).model_dump_json(exclude_defaults=True)
 
     def _forgetful(self, candidate: RevisionCandidate, rules: Sequence[RuleShown], rng: Random) -> RevisionCandidate:
-        named = {o.rule for o in candidate.operations} | {o.before for o in candidate.operations}
+        named = {o.rule for o in candidate.operations}
         lost = [RuleOperation(op="drop", rule=r.id) for r in rules if r.id not in named and rng.random() < self.drop]
         return candidate.model_copy(update={"operations": (*candidate.operations, *lost)})
 
