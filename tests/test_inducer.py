@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piar.llm.base import Message, Request
+from piar.llm.inducer import answer_revision
 from piar.llm.revision_schema import (
     EvidenceItem,
     GradeShown,
@@ -204,3 +205,9 @@ def test_a_request_with_nothing_to_learn_from_gets_no_candidates(data):
 def test_any_evidence_is_survived(rows):
     evidence = tuple(EvidenceItem(fields={"query": q, "title": t}, truth=g, group=q) for q, t, g in rows)
     assert revise(request(evidence)) is not None
+
+
+def test_nothing_worth_changing_is_an_answer_and_not_nonsense():
+    shown = {"grades": [{"symbol": g} for g in "01"], "evidence": [], "candidates": 2}
+    for request in ({"task": "revise", **shown}, {"task": "revise", "grades": 7}):
+        assert json.loads(answer_revision(request)) == {"candidates": []}

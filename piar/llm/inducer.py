@@ -40,13 +40,13 @@ def answer_revision(data: Mapping[str, Any]) -> str:
         data: the JSON object of the prompt, a `RevisionRequest`; one that is malformed gets no candidates.
 
     Returns:
-        The JSON text of a `RevisionAnswer`.
+        The JSON text of a `RevisionAnswer`, with an empty list where nothing is worth changing.
     """
     try:
-        request = RevisionRequest.model_validate(data)
+        found = induce(RevisionRequest.model_validate(data))
     except ValidationError:
-        return RevisionAnswer().model_dump_json()
-    return RevisionAnswer(candidates=tuple(induce(request))).model_dump_json(exclude_defaults=True)
+        found = []
+    return RevisionAnswer(candidates=tuple(found)).model_dump_json(exclude_defaults=bool(found))
 
 
 def induce(request: RevisionRequest) -> list[RevisionCandidate]:
