@@ -4,7 +4,7 @@ A round is not begun with a budget that cannot end it, and a race narrows to wha
 decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 import numpy as np
@@ -19,6 +19,7 @@ from piar.revision import contradiction, counts_evidence, evidence_limit, merge,
 from piar.search import BudgetSpent, beaten_by, blocks, complementary, race
 from store.types import Completion, Instruction, Sample
 
+FOLDS = 3  # of dev's groups, when asked whether a draft from more rows does better
 RACED_IN = 3  # a race has at least so many blocks, however small dev is
 
 
@@ -179,15 +180,17 @@ def redraft_calls(loop: Loop) -> int:
     what it can see.
     """
     limit = evidence_limit(loop.models.reviser, loop.settings.revision)
-    return len(loop.dev) + 1 if loop.settings.redraft and limit > len(loop.splits["train"]) else 0
+    wanted = loop.settings.redraft and limit > len(loop.splits["train"])
+    return 2 * len(loop.dev) + FOLDS + 1 if wanted else 0
 
 
 def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruction:
     """What the reviser drafts from train and dev together, in proportion to rows with as many edits as did well on dev.
 
-    As a model is fitted to all data once validation has said how flexible it may be: with few groups drafts suffered
-    most from the groups that they were not shown (LOG.md). Its own score on dev is optimistic now, so it only has to be
-    no worse there; the holdout decides as ever.
+    As a model is fitted to all data once validation has said how flexible it may be: with few groups drafts suffer most
+    from the groups that they were not shown. Whether that holds here is asked first: such drafts, each made without a
+    third of dev's groups, have to do as well on that third as the winner (cross-validation). The holdout decides in the
+    end.
 
     Returns:
         the new draft, or the winner.
@@ -199,21 +202,41 @@ def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruc
     rows = sorted([*loop.splits["train"], *loop.dev], key=lambda s: s.id)
     try:
         _afford(loop, len(loop.board.missing(champion, rows)) + redraft_calls(loop))
-        draft = _draft(loop, champion, winner, rows)
-        if draft is None:
-            return winner
-        loop.board.judge([draft], loop.dev)
+        expected = _cross_validated(loop, champion, winner, rows)
+        stands = expected is not None and expected >= float(loop.board.scores(winner, loop.dev).mean())
+        draft = _draft(loop, champion, winner, rows, loop.seen) if stands else None
+        if draft is not None:
+            loop.board.judge([draft], loop.dev)
     except BudgetSpent:
         return winner
-    before, after = (float(loop.board.scores(i, loop.dev).mean()) for i in (winner, draft))
-    stands = after >= before
+    loop.log.step("redrafted", candidate=draft and draft.id, winner=winner.id, dev=expected, stands=draft is not None)
+    if draft is None:
+        return winner
     loop.log.keep(draft)
-    loop.log.step("redrafted", candidate=draft.id, winner=winner.id, dev=after, stands=stands)
-    return draft if stands else winner
+    return draft
 
 
-def _draft(loop: Loop, champion: Instruction, winner: Instruction, rows: Sequence[Sample]) -> Instruction | None:
-    """One candidate from all rows; None where nothing new or allowed is said."""
+def _cross_validated(loop: Loop, champion: Instruction, winner: Instruction, rows: Sequence[Sample]) -> float | None:
+    """Mean score on dev of drafts that were not shown the group; None where one cannot be drafted."""
+    groups = sorted({s.group for s in loop.dev})
+    order = np.random.default_rng(loop.seed("redraft folds")).permutation(len(groups))
+    fold = {groups[at]: i % FOLDS for i, at in enumerate(order)}
+    scores = []
+    for k in range(FOLDS):
+        held = [s for s in loop.dev if fold[s.group] == k]
+        apart = {s.id for s in held}
+        draft = _draft(loop, champion, winner, [s for s in rows if s.id not in apart], {champion.id})
+        if draft is None:
+            return None
+        loop.board.judge([draft], held)
+        scores += list(loop.board.scores(draft, held))
+    return float(np.mean(scores))
+
+
+def _draft(
+    loop: Loop, champion: Instruction, winner: Instruction, rows: Sequence[Sample], seen: Iterable[str]
+) -> Instruction | None:
+    """One candidate from these rows; None where nothing new or allowed is said."""
     reviser, settings = loop.models.reviser, loop.settings.revision
     edits = ceil(_flexibility(loop, champion, winner) * len(rows) / len(loop.splits["train"]))
     settings = settings.model_copy(update={"max_operations": edits})
@@ -225,7 +248,7 @@ def _draft(loop: Loop, champion: Instruction, winner: Instruction, rows: Sequenc
     )  # fmt: skip
     found = revise(
         _ask_reviser(loop, [asked]), champion, [shown], loop.store.task, settings,
-        author=_author(loop), seen=loop.seen, taken=_ids_in_use(loop.pool),
+        author=_author(loop), seen=seen, taken=_ids_in_use(loop.pool),
     )  # fmt: skip
     return found.proposals[0].instruction if found.proposals else None
 

@@ -198,23 +198,43 @@ class Knowing(WordReviser):
         return json.dumps({"candidates": [{"operations": operations[: asked["budget"]["max_operations"]]}]})
 
 
-@pytest.mark.parametrize("cap", [None, 600])
+@pytest.mark.parametrize("cap", [None, 700])
 def test_the_winner_is_drafted_anew_from_train_and_dev_within_the_budget(tmp_path, cap):
     store, journal = world(tmp_path, groups=40)
     settings = FAST.model_copy(update={"rounds": 1, "max_calls": cap, "revision": RevisionSettings(max_operations=2)})
     teacher, reviser, events = WordTeacher(), Knowing(), list[Event]()
     report, standing = run(store, journal, settings, teacher, reviser, on_event=events.append)
-    (rows, few), (more_rows, more) = reviser.shown
+    (rows, few), *folds, (more_rows, more) = reviser.shown
     splits = store.frame("select split, count(*) as n from samples group by split").rows()
     assert rows < dict(splits)["train"]
     assert more_rows == dict(splits)["train"] + dict(splits)["dev"]
     assert (few, more) == (2, -(-2 * more_rows // rows))
+    assert len(folds) == 3
+    assert sum(more_rows - shown for shown, _ in folds) == more_rows - rows  # each row of dev is left out once
     step = next(e.detail for e in events if e.kind == "redrafted")
     assert step["stands"]
     assert standing.id == step["candidate"] == report.proposal
     assert report.calls == teacher.calls + reviser.calls <= (cap or 10**6)
     alone, _ = run(store, journal, settings.model_copy(update={"redraft": False}), restart=True)
     assert alone.champion != standing.id
+
+
+class Confused(Knowing):
+    """Says what is planted in a round, and nonsense when it is shown more."""
+
+    def say(self, request):
+        said = super().say(request)
+        return said if len(self.shown) == 1 else adding("the title has a")
+
+
+def test_a_new_draft_that_does_worse_on_rows_it_was_not_shown_is_not_taken(tmp_path):
+    store, journal = world(tmp_path, groups=40)
+    settings, events = FAST.model_copy(update={"rounds": 1}), list[Event]()
+    report, standing = run(store, journal, settings, reviser=Confused(), on_event=events.append)
+    step = next(e.detail for e in events if e.kind == "redrafted")
+    assert not step["stands"]
+    assert step["dev"] < next(e.detail["dev"] for e in events if e.kind == "survived")
+    assert standing.id == report.proposal == step["winner"]
 
 
 class Saying(WordReviser):

@@ -210,7 +210,9 @@ def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings) -> _Evo
         nonlocal best, preferred
         if event.kind == "searched":
             preferred = event.detail["best"]
-        if event.kind in ("champion", "survived", "redrafted") and event.detail["dev"] > best:
+        if event.kind == "redrafted" and event.detail["stands"]:
+            steps.append((endpoint.ledger()["models"]["teacher"]["calls"], event.detail["candidate"]))
+        if event.kind in ("champion", "survived") and event.detail["dev"] > best:
             best = event.detail["dev"]
             name = event.detail["instruction" if event.kind == "champion" else "candidate"]
             steps.append((endpoint.ledger()["models"]["teacher"]["calls"], name))

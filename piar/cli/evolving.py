@@ -29,9 +29,7 @@ def event_line(event: "Event") -> Text | None:
         case "survived":
             words = f"  {detail['candidate']} is right on {100 * detail['dev']:.1f} % of dev"
         case "redrafted":
-            fate = "stands in for it" if detail["stands"] else "does not stand in for it"
-            share = f"{100 * detail['dev']:.1f} % of dev (which it was shown)"
-            words = f"drafted anew from train and dev: {detail['candidate']} is right on {share} and {fate}"
+            words = _redrafted(detail)
         case "refused":
             told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
             words = f"  refused before anything was asked: {told}"
@@ -44,6 +42,14 @@ def event_line(event: "Event") -> Text | None:
         case _:
             return None
     return Text(words, style="dim")
+
+
+def _redrafted(detail: "Mapping[str, Any]") -> str:
+    drafted = "drafted anew from train and dev"
+    if detail["dev"] is None:
+        return f"not {drafted}: nothing new came of it"
+    share = f"such drafts are right on {100 * detail['dev']:.1f} % of the dev rows that they were not shown"
+    return f"{drafted}: {detail['candidate']}, since {share}" if detail["stands"] else f"not {drafted}: {share}"
 
 
 def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:

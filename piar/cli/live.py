@@ -52,8 +52,8 @@ class SearchView:
                 self.candidates[detail["candidate"]] = detail["reason"]
             case "survived":
                 self.candidates[detail["candidate"]] = f"{100 * detail['dev']:.1f} % of dev"
-            case "redrafted":
-                self.candidates[detail["candidate"]] = f"drafted anew, {100 * detail['dev']:.1f} % of dev"
+            case "redrafted" if detail["stands"]:
+                self.candidates[detail["candidate"]] = "drafted anew from train and dev"
             case "searched":
                 self.candidates = {detail["best"]: "meets the champion on the holdout"}
 
