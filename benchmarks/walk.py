@@ -29,7 +29,7 @@ from piar.shop import make_shop
 
 ANNOTATORS = {"ann@example.com": 0.95, "bob@example.com": 0.88}  # chance of the true grade
 SETTINGS: dict[str, Any] = {
-    "review": {"annotators": list(ANNOTATORS), "overlap": 0.3, "random": 0.2, "checks": 0.05},
+    "review": {"annotators": list(ANNOTATORS), "overlap": 0.3, "random": 0.4, "checks": 0.05},
     "curriculum": {"teacher_confidence": 0.6},
 }
 SFT, GRPO, SMALL = "students/sft/final", "students/grpo/final", "students/distill/final"
