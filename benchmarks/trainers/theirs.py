@@ -4,6 +4,7 @@ On a CPU, and not on CUDA, TRL 1.16 multiplies every position by the head instea
 patches it to do as on CUDA. TRL runs in a thread of its own, which does not inherit `torch.set_num_threads`.
 """
 
+import atexit
 import tempfile
 import threading
 from typing import Any
@@ -26,13 +27,15 @@ class Stepper:
         from transformers import TrainerCallback
 
         go, done = threading.Semaphore(0), threading.Semaphore(0)
-        self.go, self.done, self.labelled, self.steps = go, done, labelled, steps
+        self.go, self.done, self.labelled, self.steps, self.over = go, done, labelled, steps, False
 
         class Gate(TrainerCallback):
-            def on_step_begin(self, *_: Any, **__: Any) -> None:
+            def on_step_begin(*_: Any, **__: Any) -> None:
                 go.acquire()
+                if self.over:
+                    raise SystemExit  # ends the thread, without a word
 
-            def on_step_end(self, *_: Any, **__: Any) -> None:
+            def on_step_end(*_: Any, **__: Any) -> None:
                 done.release()
 
         def work() -> None:
@@ -41,6 +44,14 @@ class Stepper:
 
         trainer.add_callback(Gate())
         self.thread = threading.Thread(target=work, daemon=True)
+        atexit.register(self.leave)
+
+    def leave(self) -> None:
+        """End the trainer that waits for a step that never comes; killed at the process's end it would abort it."""
+        self.over = True
+        self.go.release()
+        if self.thread.is_alive():
+            self.thread.join(10)
 
     def __call__(self) -> None:
         import trl.trainer.utils as inside
