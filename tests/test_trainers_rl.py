@@ -193,6 +193,19 @@ def test_prompts_whose_rollouts_would_agree_are_skipped_before_decoding(shards, 
     assert (kept, skipped) == ([batch[1]], pytest.approx(2 / 3))
 
 
+def test_what_a_process_imitates_is_all_its_own(shards, student, tmp_path):
+    """HPT chooses among this process's prompts: no share of them is left to the others."""
+    settings = FEW.model_copy(update={"balance": "hpt"})
+    run, found = Run("grpo", shards, tmp_path, student, settings), []
+    groups = [replace(g, imitate=True) for g in grpo.roll(run, run.draw(), settings)]
+    for run.rank, run.world in ((0, 1), (1, 2)):
+        loss, _ = grpo.anchor_step(run, groups, settings, 0, 1.0)
+        found.append((loss, torch.cat([p.grad.flatten() for p in run.policy.parameters()])))
+        run.policy.zero_grad()
+    assert found[0][0] == pytest.approx(found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_the_anchor_draws_rare_rules_as_often_as_common_ones(shards, student, tmp_path):
     run = Run("grpo", shards, tmp_path, student, FEW)
     settings = FEW.model_copy(update={"anchor_size": 30})
