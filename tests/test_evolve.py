@@ -112,7 +112,7 @@ def check_same_end(store, journal, finished, asked_before):
 @pytest.mark.integration
 def test_fifty_kills_change_nothing(tmp_path, finished):
     rng = np.random.default_rng(0)
-    total = finished[4].calls
+    total = finished[4][0].calls
     for trial in range(25):
         folder = tmp_path / str(trial)
         folder.mkdir()
