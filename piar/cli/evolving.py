@@ -104,7 +104,9 @@ def _guards(report: "EvolveReport") -> str:
     states = [guard["state"] for promotion in report.promotions for guard in promotion["guards"]]
     words = {"holds": "hold", "unclear": "cannot be told", "harm": "are harmed"}
     told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
-    return f"{told} of {len(states)} grades and slices" if states else "too few rows for any"
+    if states:
+        return f"{told} of {len(states)} grades and slices"
+    return "too few rows for any" if any(p["passed"] for p in report.promotions) else "not asked without a passed test"
 
 
 def _next(report: "EvolveReport", accepted: bool) -> str:
