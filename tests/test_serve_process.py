@@ -5,6 +5,7 @@ import json
 import math
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from piar.serve import _listen
 from tests.test_serve import SAMPLES, TASK, student
 from tests.vllm_env import http_server
 
@@ -76,6 +78,14 @@ def test_sigterm_under_load_finishes_what_is_under_way_and_exits_with_0(judge, t
     for samples, results in answered:
         for sample, result in zip(samples, results, strict=True):
             assert list(result["probs"].values()) == pytest.approx(offline[json.dumps(sample)], abs=1e-5)
+
+
+def test_small_answers_leave_at_once():
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        listening.listen()
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_second_server_on_the_same_port_says_so(judge, tmp_path):
