@@ -28,6 +28,7 @@ from trainers.serving import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 RUBRIC_WORDS = 300
+REASONS = (60, 100, 150)  # tokens of a trace, short to long
 
 
 def make_student(folder: Path, hidden: int, layers: int) -> tuple[Path, list[dict[str, str]]]:
@@ -63,15 +64,20 @@ class Bare:
             self.lm(input_ids=own, past_key_values=self.cache, logits_to_keep=1).logits[0, -1].softmax(-1).tolist()
         self.cache.crop(-own.shape[1])
 
-    def reason_first(self, prompt: Sequence[int], tokens: int) -> None:
-        """The same, and `tokens` more before the grade is known."""
+    def reason_first(self, prompt: Sequence[int]) -> list[float]:
+        """The same with a reason before the grade: seconds until the grade after each length in `REASONS`."""
         own = list(prompt[self.skip :])
+        found: list[float] = []
+        start = time.perf_counter()
         with self.torch.inference_mode():
-            for _ in range(tokens + 1):
+            for written in range(REASONS[-1] + 1):
                 ids = self.torch.tensor([own])
                 logits = self.lm(input_ids=ids, past_key_values=self.cache, logits_to_keep=1).logits[0, -1]
                 own = [int(logits.argmax())]
-        self.cache.crop(-(len(prompt) - self.skip + tokens))
+                if written in REASONS:
+                    found.append(time.perf_counter() - start)
+        self.cache.crop(-(len(prompt) - self.skip + REASONS[-1]))
+        return found
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -81,7 +87,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def latency(client: Any, bare: Bare, session: Session, samples: Sequence[dict[str, str]], tokens: int) -> None:
+def latency(client: Any, bare: Bare, session: Session, samples: Sequence[dict[str, str]]) -> None:
     """One request at a time, each followed by the bare forward of the same prompt."""
     served, alone, reasoned = [], [], []
     for i, sample in enumerate(samples):
@@ -89,7 +95,7 @@ def latency(client: Any, bare: Bare, session: Session, samples: Sequence[dict[st
         served.append(timed(lambda s=sample: client.post("/score", json={"samples": [s]}).raise_for_status()))
         alone.append(timed(lambda p=prompt: bare.grade(p)))
         if i % 20 == 0:
-            reasoned.append(timed(lambda p=prompt: bare.reason_first(p, tokens)))
+            reasoned.append(bare.reason_first(prompt))
     drop = len(samples) // 10  # the first ones warm up
     served, alone = served[drop:], alone[drop:]
     ratios = sorted(a / b for a, b in zip(served, alone, strict=True))
@@ -97,11 +103,12 @@ def latency(client: Any, bare: Bare, session: Session, samples: Sequence[dict[st
     print(f"  bare forward          p50 {ms(alone, 0.5)}  p99 {ms(alone, 0.99)}")
     low, high = (ratios[int(q * len(ratios))] for q in (0.25, 0.75))
     print(f"  ratio                 median {statistics.median(ratios):.2f} ({low:.2f}–{high:.2f} quartiles; aim 1.3)")
-    sooner = statistics.median(reasoned) / statistics.median(served)
-    print(
-        f"  reasoning first       p50 {ms(reasoned, 0.5)} for {tokens} tokens; "
-        f"the grade comes {sooner:.0f} × sooner (aim 20)"
-    )
+    for tokens, seconds in zip(REASONS, zip(*reasoned, strict=True), strict=True):
+        sooner = statistics.median(seconds) / statistics.median(served)
+        print(
+            f"  reasoning first       p50 {ms(seconds, 0.5)} for {tokens} tokens; "
+            f"the grade comes {sooner:.0f} × sooner (aim 20)"
+        )
 
 
 def ms(seconds: Sequence[float], q: float) -> str:
@@ -190,7 +197,6 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=384)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--requests", type=int, default=300)
-    parser.add_argument("--tokens", type=int, default=60, help="of a trace")
     parser.add_argument("--seconds", type=float, default=5.0, help="of load")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -208,7 +214,7 @@ def main() -> None:
                 f"rubric {len(session.root)} tokens (cached), prompt {len(prompt)}"
             )
             with httpx.Client(base_url=url, timeout=60) as client:
-                latency(client, Bare(student, session.root), session, samples[: asked.requests], asked.tokens)
+                latency(client, Bare(student, session.root), session, samples[: asked.requests])
                 throughput(client, student, samples, 32)
             load(url, samples, asked.seconds)
         finally:
