@@ -1,9 +1,12 @@
 """The experiments on the paper's claims: the rule of the verdict, and each claim once through at the tiniest size."""
 
+import json
+
 import numpy as np
 import pytest
 
 from benchmarks.claims import __main__ as claims
+from benchmarks.claims import rate
 from benchmarks.claims.harness import summed
 from benchmarks.claims.lab import Found
 from benchmarks.claims.verdict import Contrast, outcome, said
@@ -74,3 +77,12 @@ def test_every_arm_of_every_claim_runs(number, tmp_path_factory):
     rows = [one for one in claims.Record(out / "rows-tiny.jsonl").rows() if one["claim"] == number]
     assert [one["arm"] for one in rows] == list(claims.CLAIMS[number].arms)
     assert all(0 <= one["score"] <= 1 for one in rows)
+
+
+@pytest.mark.integration
+def test_the_rate_chosen_is_the_best_on_its_own_world(tmp_path, capsys):
+    rate.main(["--scale", "tiny", "-o", str(tmp_path)])
+    base, *tried, last = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert base["rate"] == 0
+    assert [one["rate"] for one in tried] == list(rate.RATES)
+    assert next(one for one in tried if one["rate"] == last["chosen"])["accuracy"] == max(o["accuracy"] for o in tried)

@@ -5,8 +5,8 @@
 Each claim's file says, written before it was run, its hypothesis, arms, measure and what decides; `verdict.py` is the
 rule. Every arm's row is appended to DIR/rows-SCALE.jsonl; what is there is not run again, and a run that was cut short
 is resumed. Two processes may share DIR when they have different seeds. At the end DIR/claims-SCALE.md and one figure a
-claim. Scales: `small` takes some minutes a claim and seed, `full` a few hours in all on two cores (a process a
-seed), `gpu` trains the shape of a 0.6B model.
+claim. Scales: `small` takes some minutes a claim and seed, `later` two to three times that (its student is taught for
+longer), `full` a few hours in all on two cores (a process a seed), `gpu` trains the shape of a 0.6B model.
 """
 
 import argparse

@@ -11,11 +11,9 @@ Told beside it: tokens and milliseconds before the grade, one sample at a time.
 Holds: the gain's interval lies above −3 points. Fails: it lies below. Seeds: those of the run, at least three.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ import torch
 from benchmarks.claims.harness import Claim
 from benchmarks.claims.lab import Found, Lab
 from benchmarks.claims.verdict import Contrast
+from benchmarks.trainers.measure import by_field, milliseconds
 from trainers.config import SftSettings
 from trainers.data import Example
 from trainers.head import read_grades
@@ -42,7 +41,7 @@ def answer_first(lab: Lab) -> Found:
     """The product's own order."""
     model = lab.base()
     found, student = lab.graded(model), Student.load(model.path)
-    ms = _median_ms(student.scored, _prompts(lab, student)[:TIMED])
+    ms = float(np.median(milliseconds(student.scored, _prompts(lab, student)[:TIMED])))
     return replace(found, figures={**found.figures, "tokens before the grade": 0.0, "ms to the grade": ms})
 
 
@@ -56,7 +55,7 @@ def reason_first(lab: Lab) -> Found:
     return replace(found, figures={
         **found.figures, "tokens before the grade": float(np.mean([n for _, n, _ in said])),
         "unfinished reasons": float(np.mean([not ended for _, _, ended in said])),
-        "ms to the grade": _median_ms(lambda one: _reasoned(student, one), prompts[:TIMED]),
+        "ms to the grade": float(np.median(milliseconds(lambda one: _reasoned(student, one), prompts[:TIMED]))),
     })  # fmt: skip
 
 
@@ -97,16 +96,7 @@ def _reasoned(student: Student, prompts: Sequence[Tokens]) -> list[tuple[list[fl
 
 
 def _prompts(lab: Lab, student: Student) -> list[list[int]]:
-    return student.prompts(lab.fields(lab.held))
-
-
-def _median_ms(way: Callable[[list[Any]], object], prompts: Sequence[Tokens]) -> float:
-    taken = []
-    for prompt in prompts:
-        began = time.perf_counter()
-        way([prompt])
-        taken.append(1e3 * (time.perf_counter() - began))
-    return float(np.median(taken))
+    return student.prompts(by_field(lab.world.task, lab.held))
 
 
 CLAIM = Claim(

@@ -23,9 +23,10 @@ def sft(order: str) -> Arm:
     """SFT on the grade in an order."""
 
     def arm(lab: Lab) -> Found:
-        s = lab.scale
-        return lab.graded(lab.train("sft", f"sft-{order}", lab.pool_shards(), lab.base(), steps=2 * s.rl, order=order,
-                                    batch_size=s.batch, learning_rate=s.rl_rate, completion="grade"))  # fmt: skip
+        model = lab.taught_on(
+            f"sft-{order}", lab.pool_shards(), steps=2 * lab.scale.rl, order=order, completion="grade"
+        )
+        return lab.graded(model)
 
     return arm
 

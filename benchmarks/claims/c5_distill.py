@@ -14,16 +14,9 @@ Measure: the grade is true, on held-out queries. Holds: soft − hard above 0; f
 from typing import Any
 
 from benchmarks.claims.harness import Arm, Claim
-from benchmarks.claims.lab import Found, Lab
+from benchmarks.claims.lab import Found, Lab, without_reasons
 from benchmarks.claims.verdict import Contrast
 from benchmarks.trainers.shop import Rows
-
-
-def without_reasons(rows: Rows, grades: list[str]) -> Rows:
-    """Rows whose completion is a grade alone."""
-    nothing = {"evidence": None, "steps": None, "rules": None, "trace_verified": False, "anchor": False}
-    return [{**row, **nothing, "grade": g, "completion": [{"role": "assistant", "content": g}]}
-            for row, g in zip(rows, grades, strict=True)]  # fmt: skip
 
 
 def with_probs(lab: Lab, rows: Rows) -> Rows:

@@ -10,18 +10,13 @@ Measure: the grade is true, on held-out queries. Holds: reason − same tokens a
 """
 
 from benchmarks.claims.harness import Claim
-from benchmarks.claims.lab import Found, Lab, Model
+from benchmarks.claims.lab import Found, Lab
 from benchmarks.claims.verdict import Contrast
-
-
-def same_rows(lab: Lab) -> Model:
-    """The grade alone, as many rows."""
-    return lab.sft("grade-rows", lab.taught, completion="grade")
 
 
 def same_tokens(lab: Lab) -> Found:
     """The grade alone, as many tokens."""
-    steps = round(lab.scale.sft * lab.base().tokens / same_rows(lab).tokens)
+    steps = round(lab.scale.sft * lab.base().tokens / lab.grade_alone().tokens)
     return lab.graded(lab.sft("grade-tokens", lab.taught, completion="grade", steps=steps))
 
 
@@ -29,7 +24,7 @@ CLAIM = Claim(
     6, "Does the reason help the grade?",
     "grade and reason teach the grade better than the grade alone at equal compute",
     "grade true on held-out queries",
-    {"grade and reason": lambda lab: lab.graded(lab.base()), "grade, same rows": lambda lab: lab.graded(same_rows(lab)),
-     "grade, same tokens": same_tokens},
+    {"grade and reason": lambda lab: lab.graded(lab.base()),
+     "grade, same rows": lambda lab: lab.graded(lab.grade_alone()), "grade, same tokens": same_tokens},
     (Contrast("grade and reason", "grade, same tokens"), Contrast("grade and reason", "grade, same rows")),
 )  # fmt: skip

@@ -16,10 +16,8 @@ from random import Random
 
 import numpy as np
 
-from benchmarks.claims.c5_distill import without_reasons
-from benchmarks.claims.c7_piar import project
 from benchmarks.claims.harness import Arm, Claim
-from benchmarks.claims.lab import Found, Lab
+from benchmarks.claims.lab import Found, Lab, without_reasons
 from benchmarks.claims.verdict import Contrast
 from benchmarks.trainers.shop import Rows
 from store.manifest import Schedule, Stage
@@ -42,7 +40,7 @@ def mined_rows(lab: Lab) -> Rows:
 
 def synthetic_rows(lab: Lab) -> Rows:
     """Kept drafts, none of a held-out query."""
-    shop = project(lab)
+    shop = lab.project()
     kept = "select fields, grade from synthesis where status = 'kept' order by sample_id"
     if not shop.sql(kept).height:
         shop.label()
@@ -62,11 +60,10 @@ def with_more(name: str) -> Arm:
     """The base student, taught on with replay and new rows."""
 
     def arm(lab: Lab) -> Found:
-        s, new = lab.scale, ADDED[name](lab)
+        new = ADDED[name](lab)
         rows = [{**row, "bucket": "easy"} for row in lab.taught] + [{**row, "bucket": "hard"} for row in new]
         shards = lab.shards(f"with-{name}", without_reasons(rows, [row["grade"] for row in rows]), MIXED)
-        found = lab.graded(lab.train("sft", f"with-{name}", shards, lab.base(), steps=2 * s.rl, batch_size=s.batch,
-                                     learning_rate=s.rl_rate, completion="grade"))  # fmt: skip
+        found = lab.graded(lab.taught_on(f"with-{name}", shards, steps=2 * lab.scale.rl, completion="grade"))
         return replace(found, figures={**found.figures, "new rows": float(len(new))})
 
     return arm

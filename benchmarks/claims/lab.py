@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.claims.scales import Scale
+from benchmarks.trainers.measure import by_field, trace_hits
 from benchmarks.trainers.shop import Rows, shop_rows, write_shards
 from mining.settings import Thresholds
+from piar.project import Project
 from piar.shop import ShopWorld
 from store.manifest import Schedule, read_manifest
 from store.metrics import evaluate_arrays
 from trainers import distill, grpo, sft
 from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
 from trainers.logs import METRICS
-from trainers.rewards import case, evidence_reward, rulebook
+from trainers.loop import Trained
 from trainers.scoring import Student
 from trainers.watch import TAIL
+
+OTHER_WORLD = 1000  # added to the seed of the world that a project is evolved on
 
 Floats = NDArray[np.float64]
 TRAINERS: dict[str, Any] = {
@@ -150,20 +154,18 @@ class Lab:
         student = self.student(start, small=small)
         return self.made(name, lambda out: work(shards, out, student=student, settings=chosen, resume=True))
 
-    def made(self, name: str, work: Any) -> Model:
+    def made(self, name: str, work: Callable[[Path], Trained]) -> Model:
         """A run by its name; `work(out)` trains into a folder and returns `Trained`."""
         out = self.folder / "runs" / name
         done = out / "done.json"
         if not done.exists():
             if (out / "final").exists() or not any(out.glob("checkpoint-*")):
                 shutil.rmtree(out, ignore_errors=True)
-            began = time.process_time()
-            trained = work(out)
+            trained, seconds = timed(out, work)
             if trained.stopped:
                 raise SystemExit(f"{name} was stopped at step {trained.steps}; the same command goes on.")
             logged = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
             tokens = max(line.get("num_tokens", 0) for line in logged)
-            seconds = round(time.process_time() - began, 1)  # since the last resume
             done.write_text(json.dumps({"tokens": int(tokens), "cpu_seconds": seconds}))
         return Model(out / "final", **json.loads(done.read_text()))
 
@@ -177,11 +179,20 @@ class Lab:
         """The SFT checkpoint that reinforcement starts from: grade, then grade and trace."""
         return self.sft("base", self.taught)
 
+    def grade_alone(self) -> Model:
+        """SFT as for the base student, on as many rows, but on the grade alone."""
+        return self.sft("grade-rows", self.taught, completion="grade")
+
     def sft(self, name: str, rows: Rows, *, steps: int = 0, **settings: Any) -> Model:
         """SFT after the lesson in words, on rows of the taught kind."""
         shards = self.shards("taught" if rows is self.taught else name, rows)
         return self.train("sft", name, shards, self.words(), steps=steps or self.scale.sft,
                           batch_size=self.scale.batch, learning_rate=self.scale.rate, **settings)  # fmt: skip
+
+    def taught_on(self, name: str, shards: Path, **settings: Any) -> Model:
+        """SFT that goes on from the base student."""
+        chosen = {"batch_size": self.scale.batch, "learning_rate": self.scale.more_rate, **settings}
+        return self.train("sft", name, shards, self.base(), **chosen)
 
     def grpo(self, **changes: Any) -> Model:
         """Stepwise-GRPO from the base student on the pool; arms that change nothing share one run."""
@@ -196,15 +207,23 @@ class Lab:
         """The pool as the curriculum draws it: the manifest's own stages."""
         return self.shards("pool", self.pool, Schedule())
 
+    def project(self) -> Project:
+        """A project on another world of the same kind and rules, evolved and accepted; made once."""
+        folder = self.folder / "project"
+        done = folder / "evolved"
+        if not (folder / "piar.toml").exists():
+            Project.init(folder, example="shop", pairs=self.scale.evolve_pairs, seed=self.seed + OTHER_WORLD)
+        found = Project.open(folder)
+        if not done.exists():
+            found.evolve(rounds=self.scale.rounds, seed=self.seed, accept="auto")
+            done.touch()
+        return found
+
     # --- measures --------------------------------------------------------------------------------
 
     def probs(self, model: Model, rows: Rows) -> Floats:
         """[rows, K] the grades' probabilities at the first token."""
-        return np.array([one.probs for one in Student.load(model.path).score(self.fields(rows))])
-
-    def fields(self, rows: Rows) -> list[dict[str, str]]:
-        """Samples as a student takes them."""
-        return [dict(zip(self.world.task.fields, row["fields"], strict=True)) for row in rows]
+        return np.array([one.probs for one in Student.load(model.path).score(by_field(self.world.task, rows))])
 
     def graded(self, model: Model) -> Found:
         """Is the first token the true grade, on held-out queries?"""
@@ -222,17 +241,29 @@ class Lab:
 
     def explained(self, model: Model) -> Found:
         """Is the grade true, the right rule cited, and the evidence verbatim? On the first held-out rows."""
-        student, rows = Student.load(model.path), self.held[: self.scale.traced]
-        rules = rulebook(read_manifest(self.shards("taught", self.taught), verify=False))
-        scored = student.score(self.fields(rows), trace=True)
-        hits = []
-        for one, row in zip(scored, rows, strict=True):
-            tried = case(one.text or "", True, row, student.task, rules)
-            cites = tried.trace is not None and list(tried.trace.rules) == list(row["rules"])
-            hits.append([one.grade == row["grade"], cites, bool(evidence_reward(tried))])
-        told = np.array(hits, dtype=float)
-        names = dict(zip(("accuracy", "rule cited", "evidence"), told.mean(0).tolist(), strict=True))
-        return Found(told.prod(1).tolist(), [row["group"] for row in rows], {**names, **cost(model)})
+        rows, manifest = self.held[: self.scale.traced], read_manifest(self.shards("taught", self.taught), verify=False)
+        grade, _, rule, evidence = trace_hits(Student.load(model.path), rows, manifest).T
+        names = {"accuracy": grade, "rule cited": rule, "evidence": evidence}
+        told = {name: float(hit.mean()) for name, hit in names.items()}
+        whole = (grade & rule & evidence).astype(float)
+        return Found(whole.tolist(), [row["group"] for row in rows], {**told, **cost(model)})
+
+
+def timed(out: Path, work: Callable[[Path], Trained]) -> tuple[Trained, float]:
+    """What `work` trained into `out`, and its processor time, that of runs which were stopped before included."""
+    spent = out / "cpu_seconds.json"
+    before, began = json.loads(spent.read_text()) if spent.exists() else 0.0, time.process_time()
+    trained = work(out)
+    seconds = round(before + time.process_time() - began, 1)
+    spent.write_text(json.dumps(seconds))
+    return trained, seconds
+
+
+def without_reasons(rows: Rows, grades: Sequence[str]) -> Rows:
+    """Rows whose completion is a grade alone."""
+    nothing = {"evidence": None, "steps": None, "rules": None, "trace_verified": False, "anchor": False}
+    return [{**row, **nothing, "grade": g, "completion": [{"role": "assistant", "content": g}]}
+            for row, g in zip(rows, grades, strict=True)]  # fmt: skip
 
 
 def bucket(p: float) -> str:

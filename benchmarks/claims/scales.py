@@ -12,7 +12,7 @@ class Scale:
         hidden, layers: of a student; small_hidden, small_layers: of the one it is distilled into.
         words, sft, rl: steps of the lesson in shared words (no label), of SFT, of GRPO.
         batch: rows of an SFT step; prompts: of a GRPO step, each with `rollouts`.
-        rate, rl_rate: peak learning rates.
+        rate, rl_rate, more_rate: peak learning rates of SFT, of GRPO, of SFT that goes on from the base student.
         traced: held-out rows whose reason is written out.
         evolve_pairs, rounds: of the PIAR loop.
         extra: rows that mining, synthesis or chance adds.
@@ -33,6 +33,7 @@ class Scale:
     rollouts: int = 8
     rate: float = 3e-3
     rl_rate: float = 5e-4
+    more_rate: float = 5e-4
     traced: int = 1000
     evolve_pairs: int = 3000
     rounds: int = 4
@@ -47,9 +48,12 @@ SCALES = {
               evolve_pairs=300, rounds=1, extra=20),
         Scale("small", 12_000, 128, 4, 64, 2, words=150, sft=160, rl=16, traced=300, evolve_pairs=1500, extra=300,
               variants=False),
+        # A student that has something to lose: SFT four times as long, and more, gentler reinforcement.
+        Scale("later", 12_000, 128, 4, 64, 2, words=150, sft=600, rl=80, rl_rate=2e-4, traced=300, evolve_pairs=1500,
+              extra=300, variants=False),
         Scale("full", 30_000, 128, 4, 64, 2, words=300, sft=1500, rl=200),
         # The shape of a 0.6B model, from nothing, for one GPU.
         Scale("gpu", 200_000, 1024, 28, 512, 8, words=1000, sft=6000, rl=600, prompts=32, rate=4e-4, rl_rate=5e-6,
-              evolve_pairs=6000, extra=5000),
+              more_rate=7e-5, evolve_pairs=6000, extra=5000),
     )
 }  # fmt: skip

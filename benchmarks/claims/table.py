@@ -83,8 +83,8 @@ def figure(claim: Claim, rows: Sequence[Row]) -> str:
     bottom = 50 + len(found) * LINE
     parts.append(_rule(_x(0, reach), 34, _x(0, reach), bottom - 10, "#999"))
     parts.append(_text(LEFT, bottom + 12, f"points, ±{100 * reach:.0f}; bar: 95 %; dots: seeds", size=11))
-    courses, bottom = _courses(rows, bottom + 40)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" font-family="sans-serif">'
+    courses, height = _courses(rows, bottom + 40)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
             f'<rect width="100%" height="100%" fill="white"/>{"".join([*parts, *courses])}</svg>\n')  # fmt: skip
 
 

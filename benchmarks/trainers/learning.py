@@ -14,7 +14,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,28 +22,22 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from benchmarks.trainers.shop import write_shop
+from benchmarks.trainers.measure import by_field, milliseconds, teacher_grades, trace_hits
+from benchmarks.trainers.shop import Rows, write_shop
 from piar import baselines
-from piar.llm.connect import ModelSettings
-from piar.llm.rulebook import RulebookClient
-from piar.pool import Pool
-from piar.shop import seed_instruction
+from piar.shop_policies import seed_instruction
 from store.manifest import MANIFEST, Manifest, read_manifest
 from store.task import Task
 from trainers import encoder
 from trainers.checkpoint import MARKER, read_card
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
-from trainers.rewards import case, evidence_reward, rulebook
 from trainers.scoring import Student
 
 TRACED = 1000  # held-out rows whose trace is written
 TIMED = 50  # samples timed one by one
 
-Rows = list[dict[str, Any]]
 Figures = dict[str, Any]
 
 
@@ -82,10 +75,6 @@ class World:
         fields = {name: [row["fields"][i] for row in rows] for i, name in enumerate(self.task.fields)}
         return pl.DataFrame({**fields, "gold": [row["grade"] for row in rows]})
 
-    def fields(self, rows: Rows) -> list[dict[str, str]]:
-        """Rows as a student reads them."""
-        return [dict(zip(self.task.fields, row["fields"], strict=True)) for row in rows]
-
 
 def student(world: World) -> Figures:
     """`piar train sft`, or what it left; seconds are those of its steps on the clock, whoever else was busy."""
@@ -109,18 +98,10 @@ def student(world: World) -> Figures:
 
 def traces(world: World) -> Figures:
     """Of the right answers: traces that parse, cite exactly the right rule, quote verbatim, and both."""
-    judge, asked = Student.load(world.checkpoint), world.rows("eval")[:TRACED]
-    scored = judge.score(world.fields(asked), trace=True)
-    right = [(one, row) for one, row in zip(scored, asked, strict=True) if one.grade == row["grade"]]
-    rules, hits = rulebook(world.manifest), dict.fromkeys(("parse", "rule", "evidence", "both"), 0)
-    for one, row in right:
-        tried = case(one.text or "", True, row, world.task, rules)
-        cites = tried.trace is not None and list(tried.trace.rules) == list(row["rules"])
-        quotes = bool(evidence_reward(tried))
-        for name, hit in (("parse", tried.trace is not None), ("rule", cites), ("evidence", quotes),
-                          ("both", cites and quotes)):  # fmt: skip
-            hits[name] += hit
-    return {f"trace_{name}": n / max(1, len(right)) for name, n in hits.items()}
+    hits = trace_hits(Student.load(world.checkpoint), world.rows("eval")[:TRACED], world.manifest)
+    _, parse, rule, evidence = hits[hits[:, 0]].T
+    found = {"parse": parse, "rule": rule, "evidence": evidence, "both": rule & evidence}
+    return {f"trace_{name}": float(hit.mean()) if len(hit) else 0.0 for name, hit in found.items()}
 
 
 def simple(world: World) -> Figures:
@@ -131,10 +112,7 @@ def simple(world: World) -> Figures:
         name: float((baselines.fit(name, train, world.task).predict(held).argmax(1) == gold).mean())
         for name in ("majority", "tfidf", "tfidf_overlap")
     }
-    asked, answered = world.folder / "held.parquet", world.folder / "teacher.parquet"
-    pq.write_table(pa.table({name: held[name].to_list() for name in world.task.fields}), asked)
-    Pool(world.task, RulebookClient(), seed_instruction(), ModelSettings()).label(asked, answered)
-    said = pq.read_table(answered)["piar_grade"].to_pylist()
+    said = teacher_grades(world.folder, "held", world.task, world.rows("eval"), seed_instruction())
     return found | {"teacher": float(np.mean([a == b for a, b in zip(said, held["gold"], strict=True)]))}
 
 
@@ -151,21 +129,15 @@ def latency(world: World) -> Figures:
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(where), AutoTokenizer.from_pretrained(where)
     linear = baselines.fit("tfidf_overlap", world.frame(world.rows("train")), world.task)
     ways: dict[str, Callable[[Rows], object]] = {
-        "first token": lambda row: judge.score(world.fields(row)),
-        "grade and trace": lambda row: judge.score(world.fields(row), trace=True),
+        "first token": lambda row: judge.score(by_field(world.task, row)),
+        "grade and trace": lambda row: judge.score(by_field(world.task, row), trace=True),
         "encoder": lambda row: encoder.predict(model, tokenizer, row, world.task, EncoderSettings()),
         "tfidf_overlap": lambda row: linear.predict(world.frame(row)),
     }
-    return {"latency_ms": {name: _percentiles(way, asked) for name, way in ways.items()}}
-
-
-def _percentiles(way: Callable[[Rows], object], rows: Rows) -> list[float]:
-    taken = []
-    for row in rows:
-        began = time.perf_counter()
-        way([row])
-        taken.append(1e3 * (time.perf_counter() - began))
-    return [round(float(np.percentile(taken, q)), 1) for q in (50, 99)]
+    taken = {name: milliseconds(way, asked) for name, way in ways.items()}
+    return {
+        "latency_ms": {name: [round(float(np.percentile(ms, q)), 1) for q in (50, 99)] for name, ms in taken.items()}
+    }
 
 
 PARTS: dict[str, Callable[[World], Figures]] = {
