@@ -146,9 +146,9 @@ def _judged(loop: Loop, instruction: Instruction, samples: Sequence[Sample]) -> 
     ]
 
 
-def _afford(loop: Loop, calls: int) -> None:
-    left = loop.budget.calls_left
-    if left is not None and left < calls:
+def _afford(loop: Loop, answers: int) -> None:
+    left = loop.budget.answers_left
+    if left is not None and left < answers:
         raise BudgetSpent
 
 

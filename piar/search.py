@@ -128,7 +128,7 @@ def race(
     The survivors have been judged on every block, so their final figure is the plain mean over all of
     them: the order in which samples were asked does not bias it.
 
-    A budget of calls that cannot bring all of them to the end drops the worst at each barrier (the last ones before
+    A budget that cannot bring all of them to the end drops the worst at each barrier (the last ones before
     anything is known), so that at least one is judged on everything.
 
     Returns:
@@ -159,7 +159,7 @@ def _too_many(
     board: Scoreboard, alive: Sequence[Instruction], seen: Sequence[Sample], ahead: Sequence[Sequence[Sample]]
 ) -> list[Instruction]:
     """The worst candidates, beyond those that can have the next block while one of them can have all the rest."""
-    left = board.labeller.budget.calls_left
+    left = board.labeller.budget.answers_left
     if left is None:
         return []
     affordable = (left - sum(map(len, ahead[1:]))) // len(ahead[0])

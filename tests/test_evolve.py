@@ -181,6 +181,19 @@ def test_dollars_and_tokens_of_the_reviser_are_reserved_too(tmp_path):
     assert report.stopped == "the budget for searching is spent"
 
 
+def test_a_race_in_dollars_pays_for_nothing_that_decides_nothing(tmp_path):
+    store, journal = world(tmp_path, groups=40)
+    events = list[Event]()
+    settings = FAST.model_copy(update={"max_usd": 0.65})
+    run(store, journal, settings, teacher=WordTeacher(cost=0.001), on_event=events.append)
+    journal.fold(store)
+    ended = {e.detail["candidate"] for e in events if e.kind in ("dropped", "survived")}
+    asked = store.frame("select instruction, count(*) as n from verdicts group by 1").rows()
+    raced = {e.detail["candidate"] for e in events if e.kind == "proposed"} & {name for name, _ in asked}
+    assert any(e.kind == "dropped" and "the budget is too small" in e.detail["reason"] for e in events)
+    assert raced <= ended
+
+
 class Knowing(WordReviser):
     """Offers one candidate: what is planted, as much as it may say."""
 

@@ -158,6 +158,7 @@ def test_tokens_never_pass_the_cap_and_are_charged_again_to_a_resumed_run(place)
     budget = Budget(max_tokens=3000)
     report = judge(store, Scripted(), INSTRUCTION, samples(300), budget=budget, **asked)
     assert 0 < budget.tokens == report.tokens_in + report.tokens_out <= 3000
+    assert budget.answers_left == (3000 - budget.tokens) * budget.calls // budget.tokens
     assert report.failed["budget"] > 0
     again = Budget(max_tokens=3000)
     report = judge(store, Scripted(), INSTRUCTION, samples(300), budget=again, **asked)

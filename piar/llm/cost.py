@@ -101,6 +101,12 @@ class Budget:
             self.tokens += actual.tokens
 
     @property
-    def calls_left(self) -> int | None:
-        """Calls that may still be reserved, None for no cap."""
-        return None if self.max_calls is None else max(0, self.max_calls - self.calls)
+    def answers_left(self) -> int | None:
+        """Answers that what is left will pay for: calls for certain, dollars and tokens at their mean so far.
+
+        None for no cap, and while nothing has been paid to go by.
+        """
+        left = [] if self.max_calls is None else [self.max_calls - self.calls]
+        paid = ((self.max_usd, self.usd), (self.max_tokens, self.tokens))
+        left += [int((most - spent) * self.calls / spent) for most, spent in paid if most is not None and spent]
+        return max(0, min(left)) if left else None
