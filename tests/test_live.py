@@ -2,9 +2,12 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
+from piar.cli.evolving import evolve_view
 from piar.cli.live import SearchView
+from piar.evolve import EvolveReport
 from piar.history import Event
 from piar.label import Progress
 
@@ -39,3 +42,21 @@ def test_the_view_follows_a_search():
     assert "at most 60 s left" in text
     view.tell(Event("searched", {"best": "c2"}))
     assert "meets the champion on the holdout" in drawn(view)
+
+
+@pytest.mark.parametrize(
+    ("passed", "guards", "words"),
+    [
+        (False, [], "not asked without a passed test"),
+        (True, [], "too few rows for any"),
+        (True, [{"state": "holds"}, {"state": "unclear"}], "1 hold, 1 cannot be told of 2 grades and slices"),
+    ],
+)
+def test_the_view_says_what_became_of_the_guards(passed, guards, words):
+    promotion = {"passed": passed, "reason": "why", "fixed": 3, "broke": 1, "n": 60, "groups": 10, "guards": guards}
+    report = EvolveReport(
+        run="r", champion="c", seed_instruction="s", proposal=None, calls=1, cost_usd=0.0, rounds=1,
+        promotions=[promotion], holdout={}, test={}, attribution=[], detectable="", ceiling=None, stopped="",
+    )  # fmt: skip
+    line = next(line for line in drawn(evolve_view(report, accepted=False)).splitlines() if "guards" in line)
+    assert words in line
