@@ -2,13 +2,13 @@
 
 Each world's grades have nothing to do with the text but are alike within a query: each query draws its own
 distribution over grades. The whole loop runs on each, with the offline teacher and the offline reviser; every
-promotion is false. Run: `python -m benchmarks.null_worlds [WORLDS] [FIRST]`.
+promotion is false. Run: `python -m benchmarks.null_worlds [WORLDS] [FIRST] [OUT]`; it resumes where `OUT` ends.
 """
 
 import json
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import beta
 
-from piar.evolve import EvolveReport, EvolveSettings, Models, evolve
+from piar.evolve import EvolveSettings, Models, evolve
 from piar.llm.rulebook import RulebookClient
 from piar.revision import RevisionSettings
 from store.db import Store
@@ -73,41 +73,52 @@ def fill(store: Store, seed: int) -> None:
         )
 
 
-def one(seed: int) -> EvolveReport:
-    """One world, one run."""
+def one(seed: int) -> dict[str, Any]:
+    """One world, one run: what its test said, if it came to one, and whether the interval on test holds zero."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "piar.duckdb", TASK)
         fill(store, seed)
         client = RulebookClient()
         settings = SETTINGS.model_copy(update={"seed": seed})
         with store.write():  # one connection for the whole run
-            return evolve(store, Models(client, client), SEED, settings, journal=NoJournal())[0]  # type: ignore[arg-type]
+            report, _ = evolve(store, Models(client, client), SEED, settings, journal=NoJournal())  # type: ignore[arg-type]
+    tested = [
+        {"passed": t["passed"], "p_value": t["p_value"], "mcnemar_p": t["mcnemar_p"], "gain": t["gain"]["mean"]}
+        for t in report.promotions
+    ]
+    gain = report.test["gold"]["gain"]
+    return {"world": seed, "test": tested[0] if tested else None, "holds_zero": gain["low"] <= 0 <= gain["high"]}
 
 
-def main(worlds: int = 400, first: int = 0) -> dict[str, Any]:
-    """Run the worlds; shares come with their exact (Clopper-Pearson) upper 95 % bound."""
-    started = time.perf_counter()
-    reports = []
-    for seed in range(first, first + worlds):
-        reports.append(one(seed))
-        print(f"{len(reports)} of {worlds} worlds", end="\r", file=sys.stderr, flush=True)
-    tests = [r.promotions[0] for r in reports if r.promotions]
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares of all worlds, with their exact (Clopper-Pearson) upper 95 % bound."""
+    tests = [r["test"] for r in rows if r["test"]]
     level = SETTINGS.promotion.alpha
     counts = {
         "promoted": sum(t["passed"] for t in tests),
         "sign-flip by group at .05": sum(t["p_value"] <= level for t in tests),
         "mcnemar by row at .05": sum(t["mcnemar_p"] <= level for t in tests),
     }
-    shares = {k: {"n": n, "share": n / worlds, "upper": upper(n, worlds)} for k, n in counts.items()}
-    gains = [r.test["gold"]["gain"] for r in reports]
     return {
-        "worlds": worlds,
+        "worlds": len(rows),
         "tested": len(tests),
-        **shares,
-        "mean dev-chosen gain on holdout": float(np.mean([t["gain"]["mean"] for t in tests])) if tests else None,
-        "test interval holds zero": float(np.mean([g["low"] <= 0 <= g["high"] for g in gains])),
-        "seconds": round(time.perf_counter() - started, 1),
+        **{name: {"n": n, "share": n / len(rows), "upper": upper(n, len(rows))} for name, n in counts.items()},
+        "mean dev-chosen gain on holdout": float(np.mean([t["gain"] for t in tests])) if tests else None,
+        "test interval holds zero": float(np.mean([r["holds_zero"] for r in rows])),
     }
+
+
+def main(worlds: int = 400, first: int = 0, out: str = "null-worlds.jsonl") -> dict[str, Any]:
+    """Run what is missing of the worlds."""
+    file = Path(out)
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    known = {r["world"] for r in rows}
+    for seed in (n for n in range(first, first + worlds) if n not in known):
+        rows.append(one(seed))
+        with file.open("a") as appended:
+            appended.write(json.dumps(rows[-1]) + "\n")
+        print(f"{len(rows)} of {worlds} worlds", end="\r", file=sys.stderr, flush=True)
+    return summary(rows)
 
 
 def upper(n: int, of: int) -> float:
@@ -116,4 +127,5 @@ def upper(n: int, of: int) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*(int(a) for a in sys.argv[1:])), indent=1))
+    numbers = [int(a) for a in sys.argv[1:3]]
+    print(json.dumps(main(*numbers, *sys.argv[3:4]), indent=1))

@@ -1,6 +1,7 @@
 """The comparison's own parts: worlds whose oracle is right, and an endpoint that reads every optimizer's format."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from benchmarks.optimizers.drafter import Drafter
 from benchmarks.optimizers.formats import read
 from benchmarks.optimizers.table import grid, plot, table
 from benchmarks.optimizers.texts import read_text, write_text
-from benchmarks.optimizers.worlds import KINDS, make_world
+from benchmarks.optimizers.worlds import KINDS, TASK, make_world
 from piar.llm.base import Message, Request
+from piar.prompting import judge_prefix
 
 TEXT = "Judge.\n\nThe first rule that fits decides.\n- R01 -> 2: Every word of the query appears in the title."
 SHOWN = [("red lamp", "lamp zuzu", "0", "2"), ("red lamp", "zuzu red", "0", "2"), ("old desk", "zuzu desk", "0", "2")]
@@ -134,6 +136,31 @@ def test_the_table_counts_false_promotions_and_prints_losses():
     assert "| ours | 301 (6 of 6) | 700 (2 of 6) |" in written
     assert "12 worlds (3 rules, 3 noisy, 3 null, 3 harmful), 1 seeds, 24 runs; 1,000 teacher calls each" in written
     assert plot(rows).count("<circle") == 2
+    assert "| gepa, 3 ×" not in written
+
+
+def test_arms_with_cheaper_calls_are_compared_at_equal_tokens():
+    used = {"ours": (1000, 200_000, 1), "gepa": (1000, 90_000, 1), "gepa, 3 ×": (3100, 270_000, 3),
+            "ours, plain prompt": (1000, 150_000, 1), "ours, errors only": (1000, 210_000, 1)}  # fmt: skip
+    rows = [
+        {"kind": kind, "world": w, "seed": 0, "arm": arm, "budget": 1000, "seed_accuracy": 0.5, "times": times,
+         "accuracy": 0.9 if arm == "ours" else 0.7, "changed": True, "calls": calls, "reviser_calls": 2,
+         "tokens": tokens, "reached": None}
+        for kind in KINDS for w in range(3) for arm, (calls, tokens, times) in used.items()
+    ]  # fmt: skip
+    gains, equal, *rest = table(rows).split("\n| arm ")[1:]
+    assert "gepa, 3 ×" not in gains
+    assert [line.split(" | ")[0] for line in equal.splitlines() if line[:3] in ("| o", "| g")] == [
+        "| ours", "| gepa, 3 ×", "| ours, plain prompt",
+    ]  # fmt: skip
+    assert "| gepa, 3 × | 3100 | 270 | +20.0 | +20.0 | +20.0 (+20.0 to +20.0) | +20.0 (+20.0 to +20.0) |" in equal
+    assert "| gepa, 3 × | 3100 | 3100 | 12 |" in rest[1]
+
+
+def test_the_plain_prompt_is_the_text_that_peers_edit():
+    instruction = make_world("rules", 77_000).oracle
+    folder = Path(command.__file__).with_name("plain")
+    assert judge_prefix(TASK, instruction, folder) == write_text(instruction)
 
 
 def test_a_part_of_the_plan_is_fair_and_nothing_is_run_twice(tmp_path, monkeypatch):

@@ -55,11 +55,13 @@ class Arm:
         run: world, address, budget, seed -> what it ends with.
         drafter: keywords of the endpoint's drafter.
         drop: share of its rules that a whole rewrite loses in this arm, where it is not 0 in the headline.
+        times: how many times the budget it may spend: an arm whose calls are cheaper than ours, at equal tokens.
     """
 
     run: Callable[[World, Simulator, int, int], Ended]
     drafter: Mapping[str, Any] = field(default_factory=dict)
     drop: float = 0.0
+    times: int = 1
 
 
 SHARES = (0.5, 0.75, 0.9)  # of the oracle's gain, whose first reaching is told
@@ -74,7 +76,7 @@ def measure(arm: Arm, world: World, budget: int, seed: int, drop: float | None =
     lost = arm.drop if drop is None else drop
     drafter = Drafter(seed, drop=lost, clueless=world.kind == "harmful", **arm.drafter)
     with running(drafter) as endpoint:
-        ended = arm.run(world, endpoint, budget, seed)
+        ended = arm.run(world, endpoint, arm.times * budget, seed)
         ledger = endpoint.ledger()
     start, best = accuracy(write_text(world.seed), world.fresh), accuracy(write_text(world.oracle), world.fresh)
     reached = accuracy(ended.text, world.fresh)
@@ -83,6 +85,7 @@ def measure(arm: Arm, world: World, budget: int, seed: int, drop: float | None =
         "seed_accuracy": start, "accuracy": reached, "oracle": best,
         "changed": read_text(ended.text).rules != read_text(write_text(world.seed)).rules,
         "confirmed": ended.confirmed,
+        "times": arm.times,
         "calls": teacher.get("calls", 0),
         "reviser_calls": ledger["models"].get(REVISER, {}).get("calls", 0),
         "tokens": ledger["prompt_tokens"] + ledger["completion_tokens"],
@@ -178,10 +181,17 @@ def _score(teacher: Client, instruction: Instruction, rows: Sequence[Row]) -> fl
 # -- ours -----------------------------------------------------------------------------------------
 
 
-def ours(world: World, endpoint: Simulator, budget: int, seed: int, **changed: Any) -> Ended:
-    """`piar evolve` with its defaults, capped at the budget."""
+def ours(
+    world: World, endpoint: Simulator, budget: int, seed: int, prompts: Path | None = None, **changed: Any
+) -> Ended:
+    """`piar evolve` with its defaults, capped at the budget.
+
+    Args:
+        prompts: a project's folder of template overrides.
+        changed: settings other than the defaults.
+    """
     settings = EvolveSettings(seed=seed, max_calls=budget, **changed)
-    found = _evolve(world, endpoint, settings)
+    found = _evolve(world, endpoint, settings, prompts)
     return Ended(write_text(found.standing), found.steps, found.standing.id != world.seed.id)
 
 
@@ -202,7 +212,7 @@ class _Evolved:
     steps: list[tuple[int, str]]
 
 
-def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings) -> _Evolved:
+def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings, prompts: Path | None = None) -> _Evolved:
     teacher, reviser = _clients(endpoint)
     best, steps, preferred = 0.0, list[tuple[int, str]](), world.seed.id
 
@@ -223,7 +233,7 @@ def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings) -> _Evo
         fill_store(store, world.rows)
         try:
             models = Models(teacher, reviser, ModelSettings(structured=False), ReviserSettings())
-            standing = evolve(store, models, world.seed, settings, journal=journal, on_event=watch)[1]
+            standing = evolve(store, models, world.seed, settings, journal=journal, prompts=prompts, on_event=watch)[1]
         except PiarError as error:
             raise RuntimeError(error.message) from error
         known = {world.seed.id: world.seed}
@@ -263,7 +273,7 @@ def fill_store(store: Store, rows: Sequence[Row]) -> None:
 # -- peers ----------------------------------------------------------------------------------------
 
 
-def peer(name: str, optimizer: str, **settings: Any) -> Arm:
+def peer(name: str, optimizer: str, times: int = 1, **settings: Any) -> Arm:
     """An optimizer in its own environment; our holdout is part of its validation set."""
 
     def run(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
@@ -282,7 +292,12 @@ def peer(name: str, optimizer: str, **settings: Any) -> Arm:
         answer = json.loads(done.stdout.splitlines()[-1])
         return Ended(answer["text"], [(calls, text) for calls, text in answer["steps"]])
 
-    return Arm(run)
+    return Arm(run, times=times)
+
+
+def _plain(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
+    """The teacher reads the bare rules, as the peers' does, and not how to write down its reason."""
+    return ours(world, endpoint, budget, seed, prompts=Path(__file__).with_name("plain"))
 
 
 def _tuned(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
@@ -305,6 +320,9 @@ ARMS: dict[str, Arm] = {
     "best of N drafts": Arm(best_of_drafts),
     "gepa": peer("gepa", "gepa"),
     "gepa, tuned": peer("gepa", "gepa", reflection_minibatch_size=40),
+    "gepa, 3 × the calls": peer("gepa", "gepa", times=3),
+    "gepa, tuned, 2 × the calls": peer("gepa", "gepa", times=2, reflection_minibatch_size=40),
+    "best of N drafts, 2 × the calls": Arm(best_of_drafts, times=2),
     "dspy GEPA": peer("dspy", "dspy_gepa"),
     "dspy GEPA, tuned": peer("dspy", "dspy_gepa", reflection_minibatch_size=40),
     "dspy MIPROv2": peer("dspy", "mipro"),
@@ -312,6 +330,7 @@ ARMS: dict[str, Arm] = {
     "dspy SIMBA": peer("dspy", "simba", max_steps=1),
     "dspy SIMBA, tuned": peer("dspy", "simba", bsize=24, num_candidates=4, max_steps=1),
     "ours": Arm(ours),
+    "ours, plain prompt": Arm(_plain),
     "ours, tuned": Arm(_tuned),
     "ours without test": Arm(without_test),
     "ours, whole rewrites": Arm(ours, {"whole": True}, drop=0.1),

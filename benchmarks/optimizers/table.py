@@ -10,11 +10,12 @@ from benchmarks.optimizers.worlds import KINDS
 from store.stats import bootstrap_by_group
 
 Rows = Sequence[dict[str, Any]]
-OURS = "ours"
+OURS, PLAIN = "ours", "ours, plain prompt"
 FIRST = (
     "Simulated: this shows search, accounting and statistics; not how well a language model reads and writes English."
 )
-NOTHING_TO_FIND = ("null", "harmful")
+SOMETHING_TO_FIND, NOTHING_TO_FIND = ("rules", "noisy"), ("null", "harmful")
+NEARLY = 0.95  # of our tokens
 
 
 def gain(row: dict[str, Any]) -> float:
@@ -28,22 +29,46 @@ def table(rows: Rows) -> str:
         return FIRST + "\n\nNothing has been run yet.\n"
     worlds = {(r["kind"], r["world"]) for r in rows}
     kinds = ", ".join(f"{sum(kind == k for k, _ in worlds)} {kind}" for kind in KINDS)
+    even = [r for r in rows if _times(r) == 1]
     told = f"{len(worlds)} worlds ({kinds}), {len({r['seed'] for r in rows})} seeds, {len(rows)} runs"
-    parts = [FIRST, f"\n{told}; {rows[0]['budget']:,} teacher calls each.\n", _gains(rows)]
-    parts += [_promotions(rows), _cost(rows), _speed(rows), _losses(rows)]
+    parts = [FIRST, f"\n{told}; {rows[0]['budget']:,} teacher calls each.\n", _gains(even), _tokens(rows)]
+    parts += [_promotions(even), _cost(rows), _speed(even), _losses(rows)]
     return "\n".join(parts)
 
 
 def _gains(rows: Rows) -> str:
     lines = [
-        "True gain in points, and how far ours is ahead (95 % by world). In null worlds every instruction is equally "
+        "True gain in points, and how far ours is ahead in the same worlds with the same seeds (95 % by world; "
+        "without an interval: one world). In null worlds every instruction is equally "
         "good by construction: what is printed there is sampling error, a point or two.\n"
     ]
-    lines += [_line("arm", *(f"{k}" for k in KINDS), *(f"ours ahead, {k}" for k in KINDS)), _line(*["---"] * 9)]
+    lines += [_line("arm (runs)", *(f"{k}" for k in KINDS), *(f"ours ahead, {k}" for k in KINDS)), _line(*["---"] * 9)]
     for arm in _arms(rows):
         means = [_mean([gain(r) for r in rows if r["arm"] == arm and r["kind"] == kind]) for kind in KINDS]
         ahead = [_ahead(rows, arm, kind) for kind in KINDS]
-        lines.append(_line(arm, *means, *ahead))
+        lines.append(_line(f"{arm} ({sum(r['arm'] == arm for r in rows)})", *means, *ahead))
+    return "\n".join(lines) + "\n"
+
+
+def _tokens(rows: Rows) -> str:
+    """Arms that have used about as many tokens as ours, or more, where there is something to find."""
+    found = [r for r in rows if r["kind"] in SOMETHING_TO_FIND]
+    used = {arm: mean(r["tokens"] for r in found if r["arm"] == arm) for arm in _arms(found)}
+    least = NEARLY * used.get(OURS, 0.0)
+    lines = [
+        "At equal tokens: our prompt asks the teacher for a reason, so that its calls are dearer. Arms that used at "
+        "least as many tokens as ours, cheaper ones by calling more often, and ours with the bare prompt that the "
+        "others have, where there is something to find:\n",
+        _line("arm", "teacher calls, mean", "thousand tokens", *SOMETHING_TO_FIND,
+              *(f"ours ahead, {k}" for k in SOMETHING_TO_FIND)),
+        _line(*["---"] * 7),
+    ]  # fmt: skip
+    for arm, tokens in used.items():
+        mine = [r for r in found if r["arm"] == arm]
+        if arm in (OURS, PLAIN) or (tokens >= least and not arm.startswith(OURS)):
+            gains = [_mean([gain(r) for r in mine if r["kind"] == kind]) for kind in SOMETHING_TO_FIND]
+            ahead = [_ahead(rows, arm, kind) for kind in SOMETHING_TO_FIND]
+            lines.append(_line(arm, f"{mean(r['calls'] for r in mine):.0f}", f"{tokens / 1000:.0f}", *gains, *ahead))
     return "\n".join(lines) + "\n"
 
 
@@ -91,7 +116,7 @@ def _cost(rows: Rows) -> str:
     for arm in _arms(rows):
         mine = [r for r in rows if r["arm"] == arm]
         calls = [r["calls"] for r in mine]
-        over = sum(r["calls"] > r["budget"] for r in mine)
+        over = sum(r["calls"] > _times(r) * r["budget"] for r in mine)
         tokens = mean(r["tokens"] for r in mine) / 1000
         cells = f"{mean(calls):.0f}", max(calls), over, f"{mean(r['reviser_calls'] for r in mine):.1f}", f"{tokens:.0f}"
         lines.append(_line(arm, *cells))
@@ -140,6 +165,11 @@ def _losses(rows: Rows) -> str:
             if arm not in (OURS, "oracle") and values and mean(values) < -1:
                 lines.append(f"- {arm}, {kind} worlds: {_ahead(rows, arm, kind)} points")
     return "\n".join(lines if len(lines) > 1 else [*lines, "- nowhere"]) + "\n"
+
+
+def _times(row: dict[str, Any]) -> int:
+    """How many times the budget the arm might spend."""
+    return int(row.get("times", 1))
 
 
 def _arms(rows: Rows) -> list[str]:
