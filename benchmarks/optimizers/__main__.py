@@ -1,7 +1,7 @@
 """Instruction optimizers side by side, on one simulated endpoint, at equal teacher calls.
 
-`python -m benchmarks.optimizers [--worlds 20] [--seeds 5] [--budget 1000] [--arms NAME…] [--minutes M] [--out DIR]
-[--publish]`
+`python -m benchmarks.optimizers [--worlds 20] [--seeds 5] [--budget 1000] [--arms NAME…] [--kinds KIND…] [--minutes M]
+[--out DIR] [--publish]`
 
 All arms of one world are run before the next, and the kinds of worlds take turns, so that a part of the comparison is a
 fair one. Resumes: one row for each (world, seed, arm) is appended to `rows.jsonl` in the output folder, and what is
@@ -85,7 +85,8 @@ def main() -> int:
         written = {"grid.md": grid(rows)}
     else:
         places = plan(options.worlds, options.seeds, options.arms, options.budget)
-        rows = run(options.out / "rows.jsonl", places, options.minutes)
+        wanted = (part for part in places if part[0]["kind"] in options.kinds)
+        rows = run(options.out / "rows.jsonl", wanted, options.minutes)
         written = {"table.md": table(rows), "gains.svg": plot(rows)}
     for name, text in written.items():
         (options.out / name).write_text(text)
@@ -106,6 +107,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=1000, help="teacher calls")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of worlds")
     parser.add_argument(
         "--minutes", type=float, default=1e6, help="begin no world after these; the same command goes on"
     )
