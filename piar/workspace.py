@@ -42,12 +42,14 @@ class Imported:
         mapping: which column was taken for what, of the last file.
         reasons: why, for the columns that were guessed.
         proposed: the task was proposed from the file.
+        retired: worn holdout groups that left for train, since fresh ones came.
     """
 
     report: "ImportReport"
     mapping: "ImportMapping"
     reasons: dict[str, str]
     proposed: bool
+    retired: int = 0
 
 
 class Workspace:
@@ -159,13 +161,14 @@ class Workspace:
         Args:
             paths: CSV, TSV, JSON lines, Parquet, a Hugging Face folder or a Label Studio export.
             mapping: which column holds what; the rest is guessed, and the guess is in the answer.
-            seed: of the splits; groups that have a split keep it.
+            seed: of the splits; groups that have a split keep it, worn holdout groups apart (`piar.retirement`).
             label_config: of the Label Studio project that the files were exported from; names the fields and the
                 control of the grade, and is the task where there is none yet.
 
         Raises:
             UsageError: a named column is missing, or no task can be recognised.
         """
+        from piar.retirement import retire
         from store.importers import ImportMapping, ImportReport, import_table, read
         from store.label_config import load_label_config, task_of
         from store.propose import complete, propose_task
@@ -194,12 +197,13 @@ class Workspace:
                     columns = columns.model_copy(update={"gold": None})
                 import_table(self.store, table, columns, path.stem, run_id, seed, self.config.split, report)
                 found = replace(found, mapping=columns)
+            retired = retire(self.store, self.config.evolve.promotion)
         reasons = (
             {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)} if found else {}
         )
         if config and proposed and not config.numbered:
             reasons["grades"] = "the first choice of the label configuration was taken for the best grade"
-        return Imported(report, found.mapping, reasons, proposed)
+        return Imported(report, found.mapping, reasons, proposed, retired)
 
     # -- what it holds ----------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Groups into splits: whole groups, alike in grades, the same for the same seed, and never moved again.
+"""Groups into splits: whole groups, alike in grades, the same for the same seed, and dealt once.
 
-A group's rows rise and fall together, so a group is the unit of every split. New groups are dealt when
-they arrive; groups that have a split keep it, so a growing data set never leaks. Groups that are the same
-but for spelling ("USB cables", "cable usb") would leak too: they are dealt as one.
+A group's rows rise and fall together, so a group is the unit of every split. New groups are dealt when they arrive;
+groups that have a split keep it, so a growing data set never leaks (worn holdout groups may leave for train:
+`piar.retirement`). Groups that are the same but for spelling ("USB cables", "cable usb") would leak too: they are dealt
+as one.
 """
 
 import re

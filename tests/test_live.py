@@ -60,3 +60,20 @@ def test_the_view_says_what_became_of_the_guards(passed, guards, words):
     )  # fmt: skip
     line = next(line for line in drawn(evolve_view(report, accepted=False)).splitlines() if "guards" in line)
     assert words in line
+
+
+def test_the_view_names_the_rules_that_had_better_go():
+    loss = {"mean": -0.1, "low": -0.2, "high": -0.05, "p_value": 1.0}
+    worths = [
+        {"rule": "R01", "cited": 9, "state": "helps", "gain": {}},
+        {"rule": "R02", "cited": 0, "state": "dead", "gain": None},
+        {"rule": "R03", "cited": 40, "state": "harms", "gain": loss},
+    ]
+    report = EvolveReport(
+        run="r", champion="c", seed_instruction="s", proposal=None, calls=1, cost_usd=0.0, rounds=1, promotions=[],
+        holdout={}, test={}, attribution=worths, detectable="", ceiling=None, stopped="",
+    )  # fmt: skip
+    text = drawn(evolve_view(report, accepted=False))
+    assert "1 help, 1 harm, 1 are cited by no row" in text
+    assert "take out R02: no row of dev and holdout cites it" in text
+    assert "take out R03: -10.0  (-20.0 to -5.0) points on the 40 rows that cite it" in text

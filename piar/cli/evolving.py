@@ -9,7 +9,7 @@ from piar.cli.views import facts, gain_short, table
 from store.stats import Gain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from piar.evolve import EvolveReport
     from piar.history import Event
@@ -65,6 +65,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     if not report.promotions:
         lines.append(("test", "not made: the search found nothing better than the present instruction"))
     lines += [("guards", _guards(report))] if report.promotions else []
+    lines += [("rules", told) for told in _rules(report)]
     lines += [("provable", report.detectable)]
     if report.ceiling is not None:
         lines.append(("ceiling", f"one person agrees with the truth on {100 * report.ceiling:.0f} %"))
@@ -107,6 +108,20 @@ def _guards(report: "EvolveReport") -> str:
     if states:
         return f"{told} of {len(states)} grades and slices"
     return "too few rows for any" if any(p["passed"] for p in report.promotions) else "not asked without a passed test"
+
+
+def _rules(report: "EvolveReport") -> "Iterator[str]":
+    """What each rule is worth, counted, and those that had better go."""
+    states = [worth["state"] for worth in report.attribution]
+    words = {"helps": "help", "unclear": "cannot be told", "harms": "harm", "dead": "are cited by no row"}
+    if states:
+        yield ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
+    for worth in report.attribution:
+        if worth["state"] == "dead":
+            yield f"take out {worth['rule']}: no row of dev and holdout cites it"
+        elif worth["state"] == "harms":
+            gain = gain_short(Gain.model_validate(worth["gain"]))
+            yield f"take out {worth['rule']}: {gain} points on the {worth['cited']:,} rows that cite it"
 
 
 def _next(report: "EvolveReport", accepted: bool) -> str:

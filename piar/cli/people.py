@@ -271,8 +271,12 @@ def _progress(what: str) -> Any:
 
 def _answered(project: "Project", report: "PullReport") -> Answer:
     """What came back, and where the rows that waited in the pool have gone."""
+    from piar.cli.views import retired_words
+    from piar.retirement import retire
     from piar.review.first import settle_in
 
     moved = settle_in(project.store, project.config.split, _settings(project).seed)
+    retired = retire(project.store, project.config.evolve.promotion)
     words = [f"splits: {', '.join(f'{split} {n:,}' for split, n in moved.items())} rows of the pool"] if moved else []
-    return Answer({**_plain(report), "splits": moved}, "\n".join([pulled_view(report), *words]))
+    words += [retired_words(retired)] if retired else []
+    return Answer({**_plain(report), "splits": moved, "retired": retired}, "\n".join([pulled_view(report), *words]))

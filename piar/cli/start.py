@@ -141,7 +141,8 @@ def import_(
     """Bring samples and labels into the store. Importing the same rows again adds nothing.
 
     A row that repeats an earlier (group, fields) is one sample with more votes. A bad row is left out and
-    counted with its line and reason. Without a task.toml, one is proposed from the first file.
+    counted with its line and reason. Without a task.toml, one is proposed from the first file. New groups are dealt to
+    splits; holdout groups that have decided three promotions leave for train once as many fresh ones are there.
 
     Of a large log, --sample takes some rows, with --weight the more frequent ones likelier: then every sample
     stands for as much traffic.
@@ -169,6 +170,7 @@ def _document(found: "Imported") -> dict[str, Any]:
         "labels": report.labels,
         "rejected": report.rejected,
         "splits": report.splits,
+        "retired": found.retired,
         "columns": found.mapping,
         "guessed": found.reasons,
     }

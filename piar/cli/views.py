@@ -77,6 +77,8 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
         pairs.append(("repeats", f"{report.repeats:,} rows repeat a sample: more votes on it"))
     if report.splits:
         pairs.append(("splits", " · ".join(f"{name} {n:,}" for name, n in sorted(report.splits.items()))))
+    if found.retired:
+        pairs.append(("retired", retired_words(found.retired)))
     pairs += [("guessed", f"{role} = {reason}") for role, reason in found.reasons.items()]
     reasons = Counter(rejection.reason for rejection in report.rejected)
     for reason, n in reasons.most_common(5):
@@ -88,6 +90,11 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
     verb = "evolve" if report.labels or report.known else "status"
     pairs.append(("next", f"piar {verb} -C {folder}"))
     return facts(pairs)
+
+
+def retired_words(groups: int) -> str:
+    """That worn holdout groups have left."""
+    return f"{groups:,} holdout groups that decided several promotions left for train: as many fresh ones are there"
 
 
 def _guideline(found: "GuidelineImport") -> list[tuple[str, RenderableType]]:
