@@ -135,7 +135,7 @@ def open_run(loop: Loop, champion: Instruction) -> list[str]:
     except BudgetSpent:
         fix = "Raise --max-usd, --max-calls or --max-tokens."
         raise PiarError("The budget does not cover judging dev once.", fix) from None
-    _keep_for_the_end(loop)
+    _keep_for_the_end(loop, champion)
     score = float(loop.board.scores(champion, loop.dev).mean())
     loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
     dull = _one_grade(loop, champion)
@@ -144,16 +144,27 @@ def open_run(loop: Loop, champion: Instruction) -> list[str]:
     return [said for said in (warning, dull, alarm) if said]
 
 
-def _keep_for_the_end(loop: Loop) -> None:
+def _keep_for_the_end(loop: Loop, champion: Instruction) -> None:
     """Take from the search the dollars and tokens that the end will cost, as judging dev has shown."""
     budget, settings = loop.budget, loop.settings
-    if not budget.calls:
-        return
-    answers = 1.2 * final_calls(settings, loop.splits) / budget.calls
+    usd, tokens = _mean_cost(loop, champion)
+    answers = 1.2 * final_calls(settings, loop.splits)
     if settings.max_usd is not None:
-        budget.max_usd = max(0.0, settings.max_usd - answers * budget.usd)
+        budget.max_usd = max(0.0, settings.max_usd - answers * usd)
     if settings.max_tokens is not None:
-        budget.max_tokens = max(0, settings.max_tokens - round(answers * budget.tokens))
+        budget.max_tokens = max(0, settings.max_tokens - round(answers * tokens))
+
+
+def _mean_cost(loop: Loop, champion: Instruction) -> tuple[float, float]:
+    """Dollars and tokens of one answer: of this run's, else of those that earlier runs have paid for."""
+    budget = loop.budget
+    if budget.calls:
+        return budget.usd / budget.calls, budget.tokens / budget.calls
+    sql = """select coalesce(avg(cost_usd), 0), coalesce(avg(tokens_in + tokens_out), 0) from completions
+             where key in (select key from verdicts where judge = ? and instruction = ?)"""
+    with loop.store.read() as con:
+        found = con.execute(sql, [loop.board.labeller.judge_name, champion.id]).fetchone()
+    return found or (0.0, 0.0)
 
 
 def _one_grade(loop: Loop, champion: Instruction) -> str | None:

@@ -13,6 +13,8 @@ from worlds import SEED, WordReviser, WordTeacher, fill, world
 
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
+from piar.label import judge
+from piar.llm.connect import ModelSettings
 from piar.llm.cost import Price
 from piar.promotion import PromotionSettings
 from piar.revision import ReviserSettings, RevisionSettings
@@ -192,6 +194,18 @@ def test_a_race_in_dollars_pays_for_nothing_that_decides_nothing(tmp_path):
     raced = {e.detail["candidate"] for e in events if e.kind == "proposed"} & {name for name, _ in asked}
     assert any(e.kind == "dropped" and "the budget is too small" in e.detail["reason"] for e in events)
     assert raced <= ended
+
+
+def test_money_is_kept_for_the_end_where_judging_dev_costs_nothing(tmp_path):
+    store, journal = world(tmp_path, groups=40)
+    teacher = WordTeacher(cost=0.001)
+    judge(store, teacher, SEED, store.samples(), journal=journal)  # `piar label` came first
+    journal.fold(store)
+    models = Models(teacher, WordReviser(), ModelSettings(price=Price(output=2.0)))  # at most what it costs
+    report, _ = evolve(store, models, SEED, FAST.model_copy(update={"max_usd": 0.55}), journal=journal)
+    assert report.promotions
+    assert "gold" in report.test
+    assert 0.2 < report.cost_usd <= 0.55
 
 
 class Knowing(WordReviser):
