@@ -206,27 +206,39 @@ def gate(
 ) -> str | None:
     """Why a candidate is not worth asking anybody about, or None.
 
+    A parent that is itself too long, or says a thing twice, may be edited: a candidate only must not be worse there.
+
     Args:
         copied: runs of five words of the samples that the reviser was shown.
         seen: ids of instructions that were tried.
     """
     new = [r for r in instruction.rules if parent.rule(r.id) != r]
-    words = {r.id: _WORD.findall(r.text.lower()) for r in instruction.rules}
+    words = {r.id: _WORD.findall(r.text.lower()) for r in new}
     if instruction.id in seen:
         return "tried before"
-    if len(instruction.rules) > settings.max_rules:
+    if len(instruction.rules) > max(settings.max_rules, len(parent.rules)):
         return f"more than {settings.max_rules} rules"
     if any(len(words[r.id]) > settings.max_words for r in new):
         return f"a rule of more than {settings.max_words} words"
-    if sum(len(r.text.encode()) for r in instruction.rules) > BYTES_A_TOKEN * settings.max_length:
+    if _length(instruction) > max(BYTES_A_TOKEN * settings.max_length, _length(parent)):
         return f"more than {settings.max_length:,} tokens of rules"
     if any(run in copied for r in new for run in _runs(words[r.id])):
         return "copies text from a sample"
-    if contradiction(instruction):
+    if contradiction(instruction) and not contradiction(parent):
         return "contradicts itself"
-    if len({tuple(w) for w in words.values()}) < len(words):
+    if _repeats(instruction) > _repeats(parent):
         return "says the same twice"
     return None
+
+
+def _length(instruction: Instruction) -> int:
+    """Bytes of all rules."""
+    return sum(len(rule.text.encode()) for rule in instruction.rules)
+
+
+def _repeats(instruction: Instruction) -> int:
+    """Rules that say what another one says."""
+    return len(instruction.rules) - len({tuple(_WORD.findall(r.text.lower())) for r in instruction.rules})
 
 
 def contradiction(instruction: Instruction) -> tuple[Rule, Rule] | None:

@@ -131,6 +131,17 @@ def test_nonsense_is_counted(text, reason):
     assert read_answer(Completion("k", "m", text)) == ([], {reason: 1})
 
 
+def test_a_guideline_with_faults_of_its_own_may_be_edited():
+    faulty = Instruction("Judge.", tuple(Rule(f"R{i:02}", "always", str(i % 2)) for i in range(7)))
+    answers = [{"operations": [{"op": "edit", "rule": "R01", "text": "never"}]},
+               {"operations": [{"op": "add", "text": "eighth"}]},
+               {"operations": [{"op": "drop", "rule": "R02"}, {"op": "add", "text": "always"}]}]  # fmt: skip
+    completion = Completion("k", "m", json.dumps({"candidates": answers}))
+    found = revise([completion], faulty, [EVIDENCE], TASK, SETTINGS, author="r", seen=())
+    assert [p.instruction.rule("R01").text for p in found.proposals] == ["never", "always"]
+    assert found.refused == {"more than 5 rules": 1}
+
+
 def test_no_answer_is_counted():
     assert read_answer(Completion("k", "m", failure=Failure("timeout", "slow")))[1] == {"no answer (timeout)": 1}
 
