@@ -87,6 +87,7 @@ def main() -> int:
         places = plan(options.worlds, options.seeds, options.arms, options.budget)
         wanted = (part for part in places if part[0]["kind"] in options.kinds)
         rows = run(options.out / "rows.jsonl", wanted, options.minutes)
+        rows.sort(key=lambda row: list(ARMS).index(row["arm"]))
         written = {"table.md": table(rows), "gains.svg": plot(rows)}
     for name, text in written.items():
         (options.out / name).write_text(text)
