@@ -14,13 +14,13 @@ import torch
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 
+from piar.llm.session import Session, latencies
 from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.task import Grade, Task
 from trainers.checkpoint import StudentCard, save
 from trainers.model import Policy
 from trainers.scoring import Student
-from trainers.serving import Session, latencies
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 # Names that a request model must survive: methods and attributes of pydantic's own.

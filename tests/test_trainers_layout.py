@@ -5,11 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from piar.llm.session import Below
 from trainers import layout
 from trainers.head import over_rows, read_labels
 from trainers.layout import Item, pack, repeated
 from trainers.model import Policy, parity_gap, wrap
-from trainers.rollout import Below, generate, run
+from trainers.rollout import generate, run
 from trainers.tiny import tiny_model
 
 VOCAB = 60
@@ -145,6 +146,7 @@ def test_parity_is_checked_and_a_broken_mask_is_noticed(policy, monkeypatch, cap
     assert parity_gap(policy.float()) < 1e-4
     broken = lambda self: torch.zeros(self.end - self.start, sum(b - a for a, b in self.spans) + self.end - self.start)  # noqa: E731
     monkeypatch.setattr(layout.Block, "mask", property(broken))
+    monkeypatch.setattr(layout.Block, "causal", False)
     assert not wrap(tiny_model(VOCAB, hidden=64, layers=2)).shares
     assert "slower" in caplog.text
 

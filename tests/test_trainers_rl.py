@@ -158,7 +158,7 @@ def test_the_update_does_not_depend_on_how_a_batch_is_cut(shards, student, tmp_p
     else:
         run = Run("distill", shards, tmp_path, student, DistillSettings(batch_size=3))
         batch = run.draw()
-        taken = lambda settings: distill.distill_step(run, batch, [None] * 3, DistillSettings())["loss"]  # noqa: E731
+        taken = lambda settings: distill.distill_step(run, batch, {}, DistillSettings())["loss"]  # noqa: E731
     found = []
     for tokens in (100_000, 100, 8):  # one part, some, one for each prompt
         run.settings = run.settings.model_copy(update={"pack_tokens": tokens})

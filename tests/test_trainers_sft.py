@@ -120,7 +120,7 @@ def test_twenty_steps_are_ten_and_ten_bit_for_bit(shards, tmp_path, monkeypatch)
 
 def test_lora_trains_few_weights_resumes_exactly_and_leaves_a_plain_folder(shards, tmp_path, monkeypatch):
     base = sft.train(shards, tmp_path / "base", student=TINY, settings=SHORT).checkpoint
-    student = StudentSettings(model=str(base), lora=4)
+    student = StudentSettings(model=str(base), lora=4, checkpointing=True)
     whole = sft.train(shards, tmp_path / "whole", student=student, settings=SHORT)
     update = Run.update
 

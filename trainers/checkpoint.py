@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: write aside, flush, rename, then the marker.
+"""Checkpoints that are whole or not there: write aside, flush, rename.
 
 `checkpoint-N/` is a plain Hugging Face folder (safetensors, tokenizer, chat template), plus
 `student.json` (what the student was taught to judge), `state.pt` (optimizer, schedule, generators,
@@ -9,13 +9,12 @@ without the marker is never loaded. Left out: asynchronous and sharded writing.
 import errno
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
@@ -25,6 +24,7 @@ from store.errors import PiarError
 from store.manifest import Manifest, RuleRecord, file_sha256
 from store.settings import Settings
 from store.task import Task, explain
+from trainers.config import Completion, Prompt
 
 CARD = "student.json"
 STATE = "state.pt"
@@ -32,29 +32,21 @@ MARKER = "COMPLETE"
 
 
 class StudentCard(Settings):
-    """What a student was taught: everything that scoring needs beside the weights, and what its model card says.
-
-    Attributes:
-        shards: hash of the manifest that it learned from.
-        rows: bucket or evaluation split -> rows; sources: where the project's samples come from -> rows.
-        teacher: whose opinions the shards carry.
-        ceiling: how often one person agrees with the truth, None where nobody rated.
-        metrics: measured when the run ended.
-    """
+    """What a student was taught: everything that scoring needs beside the weights, and what its model card says."""
 
     format: int = 1
     task: Task
-    prompt: Literal["short", "rulebook"] = "short"
+    prompt: Prompt = "short"
     rubric: str = ""
-    completion: Literal["grade", "trace"] = "trace"
+    completion: Completion = "trace"
     instruction: str = ""
     rules: tuple[RuleRecord, ...] = ()
-    shards: str = ""
-    rows: dict[str, int] = Field(default_factory=dict)
-    sources: dict[str, int] = Field(default_factory=dict)
-    teacher: str = ""
-    ceiling: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    shards: str = ""  # hash of the manifest that it learned from
+    rows: dict[str, int] = Field(default_factory=dict)  # by bucket or evaluation split
+    sources: dict[str, int] = Field(default_factory=dict)  # the project's samples, by where they come from
+    teacher: str = ""  # whose opinions the shards carry
+    ceiling: float | None = None  # how often one person agrees with the truth, None where nobody rated
+    metrics: dict[str, float] = Field(default_factory=dict)  # measured when the run ended
     trainer: str = ""
     base: str = ""
     simulated: bool = False
@@ -74,51 +66,54 @@ def save(
     folder: Path, lm: Any, tokenizer: Any, card: StudentCard, state: dict[str, Any] | None = None,
     *, weights: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """Write a checkpoint; at any instant `folder` is the old one, the new one, or absent.
+    """Write a checkpoint; at any instant `folder` is the old one, the new one, or absent. Errors: see `writing`.
 
     Args:
-        lm: the model.
         state: what an exact resume needs; None for a checkpoint that is only served.
         weights: written instead of the model's own (gathered from processes, adapters merged).
-
-    Raises:
-        PiarError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
-    aside = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside):
-        aside.mkdir(parents=True)
+    with writing(folder) as aside:
         lm.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
         (aside / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         if state is not None:
             torch.save(state, aside / STATE)
         files = {p.name: [p.stat().st_size, file_sha256(p)] for p in sorted(aside.iterdir())}
-        for path in aside.iterdir():
-            _flush(path)
         (aside / MARKER).write_text(json.dumps(files), encoding="utf-8")
-        _flush(aside / MARKER)
-        _swap(aside, folder)
     return folder
 
 
 @contextmanager
-def writing(aside: Path) -> Iterator[None]:
-    """Remove what was half written, and say so, when the disk is full or refuses.
+def writing(target: Path) -> Iterator[Path]:
+    """A path beside `target`, for a file or a folder that takes its place when the block ends well.
 
     Raises:
-        PiarError: instead of what safetensors, torch or the system raise.
+        PiarError: the disk is full or refuses, instead of what safetensors, torch or the system raise.
     """
+    aside, old = (target.with_name(f".{target.name}.{state}") for state in ("writing", "old"))
+    _remove(aside, old)
     try:
-        yield
+        yield aside
+        for path in aside.iterdir() if aside.is_dir() else [aside]:
+            _flush(path)
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+        _flush(target.parent)
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink(missing_ok=True)
+        _remove(aside)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         words = "the disk is full" if full else str(error).split("\n")[0]
         raise PiarError(
-            f"Could not write into {aside.parent}: {words}. Nothing that was whole is harmed.",
+            f"Could not write into {target.parent}: {words}. Nothing that was whole is harmed.",
             "Free some space and run it again, with --resume where there is a checkpoint.",
         ) from error
+    _remove(old)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -127,16 +122,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _swap(aside: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check(folder: Path, *, hashes: bool = False) -> None:
@@ -171,9 +156,8 @@ def read_card(folder: Path) -> StudentCard:
 
 
 def latest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run, by its number; unfinished ones are passed over."""
-    found = [(int(m[1]), p) for p in run.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
-    for _, path in sorted(found, reverse=True):
+    """The newest whole checkpoint of a run; unfinished ones are passed over."""
+    for path in reversed(_numbered(run)):
         try:
             check(path, hashes=True)
         except PiarError:
@@ -184,9 +168,14 @@ def latest(run: Path) -> Path | None:
 
 def prune(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints of a run."""
-    found = sorted(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-    for path in found[: max(0, len(found) - keep)]:
+    for path in _numbered(run)[:-keep]:
         shutil.rmtree(path)
+
+
+def _numbered(run: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first."""
+    found = [path for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def load_state(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from store.ids import seed_of, short_hash
 from store.manifest import MANIFEST, Manifest, file_sha256, mixture_at, read_manifest
 from store.task import Task
 from store.types import BUCKETS
+from trainers.config import Completion, Order
 from trainers.layout import Item, Tokens
 from trainers.model import completion_ids, prompt_ids
 
@@ -31,22 +32,15 @@ READ = ("sample_id", "group", "fields", "prompt", "completion", "grade", "grade_
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a shard, in tokens.
-
-    Attributes:
-        prompt, completion: token ids; the completion's first is the grade, its last the end of turn.
-        grade: position of the gold grade in the task's order.
-        probs: the teacher's distribution over grades, or None.
-        row: the reference trace and what else rewards look at, by column.
-    """
+    """One row of a shard, in tokens."""
 
     prompt: Tokens
-    completion: Tokens
-    grade: int
-    probs: tuple[float, ...] | None
+    completion: Tokens  # its first is the grade, its last the end of turn
+    grade: int  # position of the gold grade in the task's order
+    probs: tuple[float, ...] | None  # the teacher's distribution over grades
     weight: float
     group: str
-    row: dict[str, Any]
+    row: dict[str, Any]  # the reference trace and what else rewards look at, by column
 
     @property
     def item(self) -> Item:
@@ -56,21 +50,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a shard folder holds for a trainer.
-
-    Attributes:
-        train: training rows, in the order of the shards.
-        buckets: bucket -> positions in `train`.
-        evaluation: split -> rows to measure on.
-        left_out: reason -> rows that cannot be used.
-    """
+    """What a shard folder holds for a trainer."""
 
     manifest: Manifest
-    digest: str
-    train: list[Example]
-    buckets: dict[str, NDArray[np.int64]]
-    evaluation: dict[str, list[Example]]
-    left_out: dict[str, int]
+    digest: str  # of the manifest
+    train: list[Example]  # in the order of the shards
+    buckets: dict[str, NDArray[np.int64]]  # bucket -> positions in `train`
+    evaluation: dict[str, list[Example]]  # split -> rows to measure on
+    left_out: dict[str, int]  # reason -> rows that cannot be used
 
     @property
     def anchors(self) -> list[Example]:
@@ -92,14 +79,11 @@ def texts(folder: Path) -> list[str]:
     """All training texts, for a tokenizer of one's own."""
     manifest = read_manifest(folder)
     rows = [row for part in read_rows(folder, manifest, "train").values() for row in part]
-    return [message["content"] for row in rows for message in (*row["prompt"][-1:], *row["completion"])] + [
-        manifest.rubric
-    ]
+    said = [message["content"] for row in rows for message in (*row["prompt"][-1:], *row["completion"])]
+    return [*said, manifest.rubric]
 
 
-def read_corpus(
-    folder: Path, tokenizer: Any, *, max_length: int, completion: Literal["trace", "grade"] = "trace"
-) -> Corpus:
+def read_corpus(folder: Path, tokenizer: Any, *, max_length: int, completion: Completion = "trace") -> Corpus:
     """Read and tokenize a shard folder.
 
     Args:
@@ -156,9 +140,7 @@ class Sampler:
         total: draws of the whole run; the schedule's progress is draw / total.
     """
 
-    def __init__(
-        self, corpus: Corpus, total: int, *, seed: int, order: Literal["curriculum", "shuffled"] = "curriculum"
-    ) -> None:
+    def __init__(self, corpus: Corpus, total: int, *, seed: int, order: Order = "curriculum") -> None:
         self.examples = corpus.train
         self.plan = _plan(corpus, total, seed)
         if order == "shuffled" or corpus.manifest.schedule.kind == "shuffled":

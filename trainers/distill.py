@@ -7,11 +7,12 @@ reads them. Without a teacher model, the grade distributions come from the shard
 cross-entropy (SeqKD). Left out: teachers with another vocabulary, hidden-state matching.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -33,18 +34,15 @@ from trainers.sft import columns, totals_of
 CHUNK = 256  # rows in one file of the cache
 
 
-@dataclass(frozen=True)
-class Signal:
-    """What the teacher says of one completion of T tokens.
+class Signal(NamedTuple):
+    """What the teacher says of one completion of T tokens."""
 
-    Attributes:
-        grades: [K] probabilities over the grades.
-        ids: [T, k] its likeliest tokens; logp: [T, k + 1] their log-probabilities, and the tail's.
-    """
+    grades: Tensor  # [K] probabilities over the grades
+    ids: Tensor  # [T, k] its likeliest tokens
+    logp: Tensor  # [T, k + 1] their log-probabilities, and the tail's
 
-    grades: Tensor
-    ids: Tensor
-    logp: Tensor
+
+Signals = Mapping[int, Signal]  # by `id` of the example
 
 
 def train(
@@ -62,39 +60,34 @@ def train(
         raise UsageError("on_policy needs a teacher that reads the student's traces.", "Set train.distill.teacher.")
     run = Run("distill", shards, out, student, settings, tokenizer_from=settings.teacher, resume=resume)
     teacher = _teacher(run, settings) if settings.teacher else None
-    cache = Cache(run, teacher, settings) if teacher else None
-    signals: Sequence[Signal | None]
+    cache = cached(run, teacher, settings) if teacher else {}
+    reverse = settings.model_copy(update={"beta": 1.0})
     for step in run.steps():
         batch = run.draw()
         if teacher and step >= run.total * (1 - settings.on_policy):
             batch = rewrite(run, batch, settings)
-            signals = ask(run, teacher, batch, settings.top_k)
-            found = distill_step(run, batch, signals, settings.model_copy(update={"beta": 1.0}))  # reverse KL
+            found = distill_step(run, batch, ask(run, teacher, batch, settings.top_k), reverse)
         else:
-            signals = cache.get(batch) if cache else [None] * len(batch)
-            found = distill_step(run, batch, signals, settings)
+            found = distill_step(run, batch, cache, settings)
         run.update(int(found.pop("tokens")), **found)
     return run.finish()
 
 
-def distill_step(
-    run: Run, batch: Sequence[Example], signals: Sequence[Signal | None], settings: DistillSettings
-) -> dict[str, float]:
+def distill_step(run: Run, batch: Sequence[Example], signals: Signals, settings: DistillSettings) -> dict[str, float]:
     """Gradients of the three terms on a batch; each, their sum and the tokens, see `Run.learn`."""
-    by_row = {id(e): s for e, s in zip(batch, signals, strict=True)}
-    terms_of = partial(_terms, by_row=by_row, totals=totals_of(batch), run=run, settings=settings)
+    terms_of = partial(_terms, signals=signals, totals=totals_of(batch), run=run, settings=settings)
     [grade, gold, trace], tokens = run.learn(batch, terms_of, 3)
     return {"loss": grade + gold + trace, "grade_kd": grade, "grade_gold": gold, "trace_kd": trace, "tokens": tokens}
 
 
 def _terms(
-    hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels, by_row: Mapping[int, Signal | None],
+    hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels, signals: Signals,
     totals: losses.Totals, run: Run, settings: DistillSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     gold, soft, weight = columns(part, len(run.grade_ids), run.device)
     first = rows.place == 0
-    known = [signal for e in part if (signal := by_row.get(id(e))) is not None]
-    if known and len(known) == len(part):
+    known = [signals[id(e)] for e in part if id(e) in signals]
+    if len(known) == len(part):
         soft = torch.stack([s.grades for s in known]).to(hidden.device)
         ids, teacher = (torch.cat(t).to(hidden.device) for t in ([s.ids for s in known], [s.logp for s in known]))
         grades, per_token = over_rows(
@@ -109,7 +102,7 @@ def _terms(
     grade = settings.grade_weight * (torch.where(has, kd, torch.zeros_like(kd)) * weight).sum()
     cross = settings.gold_weight * (-per_grade.gather(1, gold[:, None])[:, 0] * weight).sum()
     trace = (per_token * weight[rows.owner])[~first].sum()
-    return grade / max(totals.grades, 1e-9), cross / max(totals.grades, 1e-9), trace / max(totals.tokens, 1e-9)
+    return grade / totals.grades, cross / totals.grades, trace / totals.tokens
 
 
 def _against(logits: Tensor, grade_ids: Tensor, ids: Tensor, teacher: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -126,16 +119,14 @@ def _plain(logits: Tensor, grade_ids: Tensor, targets: Tensor) -> tuple[Tensor, 
 def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings) -> list[Example]:
     """The batch with traces that the student writes itself, after the gold grade."""
     ids, end = run.grade_ids.tolist(), end_id(run.tokenizer)
-    run.policy.eval()
-    with run.autocast():
+    with run.policy.judging(), run.autocast():
         found = generate(run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens,
                          starts=[ids[e.grade] for e in batch], generator=run.generator)  # fmt: skip
-    run.policy.train()
     return [replace(e, completion=only) for e, [only] in zip(batch, found, strict=True)]
 
 
 @torch.no_grad()
-def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> list[Signal]:
+def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> Signals:
     """What the teacher says of each example's completion."""
     found: dict[int, Signal] = {}
     read = partial(over_rows, partial(_likeliest, grade_ids=run.grade_ids, k=k))
@@ -147,7 +138,7 @@ def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> list[
         for i, example in enumerate(part):
             mine = rows.owner == i
             found[id(example)] = Signal(grades[mine][0].cpu(), ids[mine].int().cpu(), logp[mine].half().cpu())
-    return [found[id(e)] for e in examples]
+    return found
 
 
 def _likeliest(logits: Tensor, *, grade_ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,43 +157,23 @@ def _teacher(run: Run, settings: DistillSettings) -> Policy:
     return teacher.eval().requires_grad_(False)
 
 
-class Cache:
-    """The teacher's signals for all training rows, in files of `CHUNK` rows that are made once.
+def cached(run: Run, teacher: Policy, settings: DistillSettings) -> Signals:
+    """What the teacher says of all training rows, read from files of `CHUNK` rows that are made once.
 
-    A file is written aside and renamed, so a killed run loses one chunk. Another teacher (or one that was
-    trained again at the same place), other shards or another `top_k` make another folder.
+    A file is there whole or not, so a killed run loses one. Another teacher (or one that was trained again at the same
+    place), other shards or another `top_k` make another folder.
     """
-
-    def __init__(self, run: Run, teacher: Policy, settings: DistillSettings) -> None:
-        files = [
-            (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(settings.teacher).glob("*model*"))
-        ]
-        key = short_hash([settings.teacher, files, run.corpus.digest, settings.top_k, settings.max_length])
-        self.folder = run.out / f"teacher-cache-{key}"
-        self.folder.mkdir(exist_ok=True)
-        self.place = {id(e): i for i, e in enumerate(run.corpus.train)}
-        self.asked = 0
-        self.chunks: list[list[tuple[Tensor, Tensor, Tensor]]] = []
-        starts = range(0, len(run.corpus.train), CHUNK)
-        for number, start in enumerate(starts):
-            if number % run.world == run.rank and not self._file(number).exists():
-                self._make(number, ask(run, teacher, run.corpus.train[start : start + CHUNK], settings.top_k))
-        if run.world > 1:
-            dist.barrier()
-        self.chunks = [torch.load(self._file(n), mmap=True, weights_only=True) for n in range(len(starts))]
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.pt"
-
-    def _make(self, number: int, signals: Sequence[Signal]) -> None:
-        aside = self._file(number).with_suffix(".writing")
-        rows: list[Any] = [(s.grades, s.ids, s.logp) for s in signals]
-        with writing(aside):
-            torch.save(rows, aside)
-        aside.rename(self._file(number))
-        self.asked += len(signals)
-
-    def get(self, batch: Sequence[Example]) -> list[Signal]:
-        """Signals of training examples."""
-        places = [divmod(self.place[id(e)], CHUNK) for e in batch]
-        return [Signal(*self.chunks[chunk][row]) for chunk, row in places]
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(settings.teacher).glob("*model*"))]
+    key = short_hash([settings.teacher, files, run.corpus.digest, settings.top_k, settings.max_length])
+    folder, train = run.out / f"teacher-cache-{key}", run.corpus.train
+    folder.mkdir(exist_ok=True)
+    chunks = [(folder / f"{n:06d}.pt", train[n * CHUNK :][:CHUNK]) for n in range(math.ceil(len(train) / CHUNK))]
+    for path, rows in chunks[run.rank :: run.world]:
+        if not path.exists():
+            said = ask(run, teacher, rows, settings.top_k)
+            with writing(path) as aside:
+                torch.save([tuple(said[id(row)]) for row in rows], aside)
+    if run.world > 1:
+        dist.barrier()
+    kept = (zip(rows, torch.load(path, mmap=True, weights_only=True), strict=True) for path, rows in chunks)
+    return {id(row): Signal(*said) for pairs in kept for row, said in pairs}

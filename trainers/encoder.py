@@ -5,7 +5,8 @@ It learns gold grades alone and writes no trace. Left out, because it is only a 
 several processes, the curriculum's order.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from trainers.checkpoint import writing
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.loop import Trained, cosine
-from trainers.model import END_OF_TURN, load_tokenizer
+from trainers.model import END_OF_TURN, load_tokenizer, loading
 from trainers.scoring import headline
 from trainers.tiny import PAD, START, tiny_tokenizer
 
@@ -50,8 +51,11 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     rate = settings.learning_rate or (1e-3 if settings.model == "tiny" else 3e-5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
+    rng, draws = np.random.default_rng(settings.seed), total * settings.batch_size
+    order = np.concatenate([rng.permutation(len(rows)) for _ in range(math.ceil(draws / len(rows)))])[:draws]
     model.train()
-    for step, batch in enumerate(_batches(rows, total, settings)):
+    for step, chosen in enumerate(order.reshape(total, -1)):
+        batch = [rows[i] for i in chosen]
         gold = torch.tensor([task.index(row["grade"]) for row in batch], device=model.device)
         loss = model(**_inputs(tokenizer, batch, task, settings.max_length).to(model.device), labels=gold).loss
         loss.backward()
@@ -66,10 +70,10 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
             probs = predict(model, tokenizer, asked, task, settings)
             gold_grades = [task.index(row["grade"]) for row in asked]
             metrics |= headline([row["group"] for row in asked], gold_grades, probs, task, prefix=f"{split}/")
-    with writing(out / "final"):
-        model.save_pretrained(out / "final")
-        tokenizer.save_pretrained(out / "final")
-    return Trained(out / "final", total, metrics, False)
+    with writing(out / "final") as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+    return Trained(out / "final", total, metrics)
 
 
 @torch.no_grad()
@@ -87,16 +91,6 @@ def predict(
     return found
 
 
-def _batches(rows: Sequence[Row], total: int, settings: EncoderSettings) -> Iterator[list[Row]]:
-    """Batches of shuffled rows, epoch after epoch."""
-    rng, order = np.random.default_rng(settings.seed), list[int]()
-    for _ in range(total):
-        while len(order) < settings.batch_size:
-            order += rng.permutation(len(rows)).tolist()
-        yield [rows[i] for i in order[: settings.batch_size]]
-        del order[: settings.batch_size]
-
-
 def _inputs(tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Any:
     """The field that the task groups by (else the first) against all others."""
     first = task.fields.index(task.group_by) if task.group_by in task.fields else 0
@@ -112,11 +106,8 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) ->
              "label2id": {s: i for i, s in enumerate(symbols)}}  # fmt: skip
     if settings.model != "tiny":
         tokenizer = load_tokenizer(settings.model)
-        try:
+        with loading(settings.model, "classifier"):
             return AutoModelForSequenceClassification.from_pretrained(settings.model, **names), tokenizer
-        except (OSError, ValueError) as error:
-            raise PiarError(f"Cannot load {settings.model!r} as a classifier: {str(error).splitlines()[0]}",
-                            "Pass `tiny`, or a Hugging Face encoder.") from None  # fmt: skip
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification
 

@@ -25,7 +25,7 @@ from store.ids import seed_of
 from trainers import losses
 from trainers.config import GrpoSettings, SftSettings, StudentSettings
 from trainers.data import Example, micro_batches
-from trainers.head import read_grades, read_labels
+from trainers.head import read_labels
 from trainers.layout import Item, Labels, labels
 from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id
@@ -40,20 +40,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt, its rollouts and what they earned.
-
-    Attributes:
-        completions: R token lists; cases: what was written.
-        grades: [R] grade that each rollout starts with; rewards: [R, S], NaN where masked.
-        imitate: learned from its gold completion instead of by reward (HPT).
-    """
+    """A prompt, its R rollouts and what they earned."""
 
     example: Example
     completions: list[list[int]]
-    cases: list[Case]
-    grades: list[int]
-    rewards: Tensor
-    imitate: bool = False
+    cases: list[Case]  # what was written
+    grades: list[int]  # that the rollouts start with
+    rewards: Tensor  # [R, S], NaN where masked
+    imitate: bool = False  # learned from its gold completion instead of by reward (HPT)
 
 
 def train(
@@ -106,14 +100,9 @@ def choose(run: Run, batch: list[Example], settings: GrpoSettings) -> tuple[list
     return kept, 1 - len(kept) / len(mine)
 
 
-@torch.no_grad()
 def grade_probs(run: Run, examples: Sequence[Example]) -> Tensor:
-    """[m, K] probabilities of the grades, one prefill."""
-    run.policy.eval()
-    packs = run.policy.pack([Item(e.prompt, [[0]]) for e in examples])
-    probs: Tensor = run.policy(packs, lambda h, w: read_grades(h, w, run.grade_ids)).cpu()
-    run.policy.train()
-    return probs
+    """[m, K] probabilities of the grades."""
+    return run.policy.grades([e.prompt for e in examples], run.grade_ids).cpu()
 
 
 def roll(run: Run, batch: Sequence[Example], settings: GrpoSettings) -> list[Group]:
@@ -122,14 +111,12 @@ def roll(run: Run, batch: Sequence[Example], settings: GrpoSettings) -> list[Gro
         return []
     end, ids, rules = end_id(run.tokenizer), run.grade_ids.tolist(), rulebook(run.corpus.manifest)
     exact = settings.grade_gradient == "exact"
-    run.policy.eval()
-    with run.autocast():
+    with run.policy.judging(), run.autocast():
         found = generate(
             run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens, copies=settings.rollouts,
             starts=[ids[e.grade] for e in batch] if exact else None, choices=ids,
             temperature=settings.temperature, generator=run.generator,
         )  # fmt: skip
-    run.policy.train()
     imitate = [False] * len(batch)
     if settings.balance == "hpt":
         p = grade_probs(run, batch)[range(len(batch)), [e.grade for e in batch]]
@@ -212,13 +199,11 @@ def _terms(
 
 def segments(rows: Labels, tokenizer: Any, count: int) -> Tensor:
     """[n] segment of each token: its line after the grade; line ends, end of turn, surplus lines are `format`."""
-    breaks = _line_breaks(tokenizer)[rows.targets.cpu()]
-    ended = torch.zeros_like(breaks)
-    for owner in range(int(rows.owner[-1]) + 1):
-        mine = (rows.owner == owner).cpu()
-        ended[mine] = breaks[mine].cumsum(0) - breaks[mine]
-    line = ended - 1  # the grade's own line has none
-    is_format = (breaks > 0) | (rows.targets.cpu() == end_id(tokenizer)) | (line < 0) | (line >= count - 1)
+    targets, owner, place = (column.cpu() for column in rows)
+    breaks = _line_breaks(tokenizer)[targets]
+    before = breaks.cumsum(0) - breaks
+    line = before - before[place == 0][owner] - 1  # the grade's own line has none
+    is_format = (breaks > 0) | (targets == end_id(tokenizer)) | (line < 0) | (line >= count - 1)
     return torch.where(is_format, count - 1, line).to(rows.owner.device)
 
 

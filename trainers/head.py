@@ -17,17 +17,11 @@ CHUNK = 1 << 25  # logits held at once (floats)
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """What the losses need of n labelled rows.
+    """What the losses need of n labelled rows, all under the full vocabulary."""
 
-    Attributes:
-        logp: [n], log-probability of each row's target under the full vocabulary.
-        grades: [n, K], log-probabilities of the grade symbols under the full vocabulary.
-        entropy: [n], of the full distribution, without gradient.
-    """
-
-    logp: Tensor
-    grades: Tensor
-    entropy: Tensor
+    logp: Tensor  # [n], log-probability of each row's target
+    grades: Tensor  # [n, K], log-probabilities of the grade symbols
+    entropy: Tensor  # [n], without gradient
 
 
 def over_rows(

@@ -14,15 +14,20 @@ BlockMask. Left out: dropout inside attention, sliding windows and linear attent
 that need them take one sequence a pack, see `repeated`).
 """
 
+import importlib.util
+import logging
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+log = logging.getLogger(__name__)
 Tokens = Sequence[int]
 SHARE = 8  # a common prefix shorter than this many tokens is not worth a node
 BLOCK = 256  # subtrees up to this many tokens are one attention block
@@ -31,7 +36,7 @@ FLEX_PAD = 128
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A prompt and the completions that hang from it (at least one, none of them empty)."""
+    """A prompt and the completions that hang from it."""
 
     prompt: Tokens
     completions: Sequence[Tokens]
@@ -57,46 +62,33 @@ class Block:
     sub_end: Tensor  # [end - start], of the block's own tokens
 
     @cached_property
-    def mask(self) -> Tensor | None:
-        """[queries, keys] of 0 and -inf, or None for a plain causal block without ancestors."""
+    def causal(self) -> bool:
+        """Whether it is a plain causal block without ancestors, which needs no mask."""
+        return not self.spans and bool((self.sub_end >= self.end).all())
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """[queries, keys] of 0 and -inf."""
         device = self.sub_end.device
         own = torch.arange(self.start, self.end, device=device)
         sees = (own[None, :] <= own[:, None]) & (own[:, None] < self.sub_end[None, :])
-        if not self.spans and bool((self.sub_end >= self.end).all()):
-            return None
         above = torch.ones(len(own), sum(b - a for a, b in self.spans), dtype=torch.bool, device=device)
         seen = torch.cat([above, sees], 1)
         return torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
 
-    @cached_property
-    def half_mask(self) -> Tensor | None:
-        """`mask` in bfloat16."""
-        return None if self.mask is None else self.mask.bfloat16()
-
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """A tree of T tokens with n labelled rows.
+    """A tree of T tokens with n labelled rows; completions stay in order and whole."""
 
-    Attributes:
-        nodes: the tree, by position.
-        tokens: [T].
-        positions: [T], depth of each token in its own sequence.
-        sub_end: [T], first position after the subtree of each token.
-        rows: [n], positions whose logits predict `targets`; completions stay in order and whole.
-        targets: [n].
-        owner: [n], index of the completion that a row belongs to, counted over items in the order given.
-        place: [n], index of the row inside its completion (0 is the grade).
-    """
-
-    nodes: tuple[Node, ...] = field(repr=False)
-    tokens: Tensor
-    positions: Tensor
-    sub_end: Tensor
-    rows: Tensor
-    targets: Tensor
-    owner: Tensor
-    place: Tensor
+    nodes: tuple[Node, ...] = field(repr=False)  # by position
+    tokens: Tensor  # [T]
+    positions: Tensor  # [T], depth of each token in its own sequence
+    sub_end: Tensor  # [T], first position after the subtree of each token
+    rows: Tensor  # [n], positions whose logits predict `targets`
+    targets: Tensor  # [n]
+    owner: Tensor  # [n], the completion that a row belongs to, counted over items in the order given
+    place: Tensor  # [n], where in its completion a row is (0 is the grade)
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -138,16 +130,14 @@ class _Writer:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = items
-        self.first = [0]
-        for item in items:
-            self.first.append(self.first[-1] + len(item.completions))
         self.tokens: list[int] = []
         self.positions: list[int] = []
         self.sub_end: list[int] = []
-        self.labels: dict[int, tuple[int, Tokens]] = {}  # completion -> (first row, targets)
+        self.starts: dict[tuple[int, int], int] = {}  # (item, its completion) -> first row
 
-    def node(self, members: list[int], depth: int, common: int) -> Node:
-        """Items whose prompts agree on tokens `depth:common`; the last prompt token never joins."""
+    def node(self, members: list[int], depth: int) -> Node:
+        """The members' prompts from `depth` on, as far as they agree; the last prompt token never joins."""
+        common = _common(members, self.items)
         start = self._segment(self.items[members[0]].prompt[depth:common], depth)
         stop = len(self.tokens)
         children: list[Node] = []
@@ -155,16 +145,14 @@ class _Writer:
             if len(group) == 1 and len(self.items[group[0]].prompt) - 1 == common:
                 children += self._completions(group[0])
             else:
-                children.append(self.node(group, common, _common(group, self.items)))
+                children.append(self.node(group, common))
         return self._close(start, stop, tuple(children))
 
     def _completions(self, item: int) -> Iterator[Node]:
         prompt = self.items[item].prompt
         for j, completion in enumerate(self.items[item].completions):
-            if not completion:
-                raise ValueError("an empty completion has no row to label")
             start = self._segment([prompt[-1], *completion[:-1]], len(prompt) - 1)
-            self.labels[self.first[item] + j] = (start, completion)
+            self.starts[item, j] = start
             yield self._close(start, len(self.tokens), ())
 
     def _segment(self, tokens: Tokens, depth: int) -> int:
@@ -186,12 +174,20 @@ def pack(items: Sequence[Item]) -> Pack:
     Raises:
         ValueError: an empty prompt or an empty completion.
     """
-    if any(not item.prompt for item in items):
-        raise ValueError("an empty prompt has no token to answer after")
+    if not all(item.prompt and all(item.completions) for item in items):
+        raise ValueError("an empty prompt has no token to answer after, an empty completion no row to label")
     writer = _Writer(items)
-    everyone = list(range(len(items)))
-    root = writer.node(everyone, 0, _common(everyone, items))
-    return _finish(writer, (root,))
+    root = writer.node(list(range(len(items))), 0)
+    rows, targets, owner, place = list[int](), list[int](), list[int](), list[int]()
+    flat = [(i, j, completion) for i, item in enumerate(items) for j, completion in enumerate(item.completions)]
+    for index, (i, j, completion) in enumerate(flat):
+        start = writer.starts[i, j]
+        rows += range(start, start + len(completion))
+        targets += completion
+        owner += [index] * len(completion)
+        place += range(len(completion))
+    lists = (writer.tokens, writer.positions, writer.sub_end, rows, targets, owner, place)
+    return Pack((root,), *(torch.tensor(values, dtype=torch.long) for values in lists))
 
 
 def repeated(items: Sequence[Item]) -> list[Pack]:
@@ -199,9 +195,8 @@ def repeated(items: Sequence[Item]) -> list[Pack]:
     return [pack([Item(item.prompt, [completion])]) for item in items for completion in item.completions]
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """Targets, owners and places of the labelled rows of several packs; owners counted through."""
+class Labels(NamedTuple):
+    """Targets, owners and places [n] of the labelled rows of several packs; owners counted through."""
 
     targets: Tensor
     owner: Tensor
@@ -216,21 +211,6 @@ def labels(packs: Sequence[Pack], device: torch.device) -> Labels:
         count += int(one.owner[-1]) + 1
     columns = (torch.cat([p.targets for p in packs]), torch.cat(owners), torch.cat([p.place for p in packs]))
     return Labels(*(column.to(device) for column in columns))
-
-
-def _finish(writer: _Writer, nodes: tuple[Node, ...]) -> Pack:
-    rows: list[int] = []
-    targets: list[int] = []
-    owner: list[int] = []
-    place: list[int] = []
-    for index in sorted(writer.labels):
-        start, completion = writer.labels[index]
-        rows += range(start, start + len(completion))
-        targets += completion
-        owner += [index] * len(completion)
-        place += range(len(completion))
-    lists = (writer.tokens, writer.positions, writer.sub_end, rows, targets, owner, place)
-    return Pack(nodes, *(torch.tensor(values, dtype=torch.long) for values in lists))
 
 
 def _common(members: Sequence[int], items: Sequence[Item]) -> int:
@@ -278,36 +258,32 @@ def tree_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     tree: Any = None, scaling: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention function for transformers' interface. `tree` is a `Pack`, or anything with an `attend` method.
+    """Attention function for transformers' interface; shapes as for `attend_blocks`, and None for the weights.
 
-    Args:
-        query: [1, heads, T, head_dim]; key and value: [1, kv_heads, T, head_dim].
-
-    Returns:
-        [1, T, heads, head_dim], and None for the weights.
+    `tree` is a `Pack`, or anything with an `attend` method.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, norms give them back in float32
     if not isinstance(tree, Pack):
         return tree.attend(module.layer_idx, module, query, key, value, scaling), None
-    if query.is_cuda:
-        out = _flex()(query, key, value, block_mask=tree.block_mask, scale=scaling, enable_gqa=True)
+    if query.is_cuda and (flex := _flex()) is not None:
+        out = flex(query, key, value, block_mask=tree.block_mask, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2), None
-    return attend_blocks(tree.blocks, query, key, value, scaling), None
+    last = module is not None and module.layer_idx == module.config.num_hidden_layers - 1
+    rows = tree.rows.sort().values if last and not torch.is_grad_enabled() else None
+    return attend_blocks(tree.blocks, query, key, value, scaling, rows=rows), None
 
 
 def attend_blocks(
     blocks: Sequence[Block], query: Tensor, key: Tensor, value: Tensor, scaling: float | None,
-    above: tuple[Tensor, Tensor] | None = None,
+    above: tuple[Tensor, Tensor] | None = None, *, rows: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Attention block by block.
+    """[1, T, heads, head_dim] attention block by block.
 
     Args:
         query: [1, heads, T, head_dim]; key and value: [1, kv_heads, T, head_dim].
         above: key and value [1, kv_heads, P, head_dim] of a prefix that ran before; the blocks then have the
             span (-P, 0), see `below`.
-
-    Returns:
-        [1, T, heads, head_dim].
+        rows: [n] ascending, the only queries to be answered; the others get 0.
     """
     repeats = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(repeats, 1) if repeats > 1 else t for t in (key, value))
@@ -319,7 +295,11 @@ def attend_blocks(
         number[-above[0].shape[2]] = len(blocks)
         wide = (t.repeat_interleave(repeats, 1) if repeats > 1 else t for t in above)
         parts = [parts[0], *((*part, t) for part, t in zip(parts[1:], wide, strict=True))]
-    return torch.cat([_attend(block, i, number, parts, scaling) for i, block in enumerate(blocks)], 1)
+    if rows is None:
+        return torch.cat([_attend(block, i, number, parts, scaling) for i, block in enumerate(blocks)], 1)
+    inside = [rows[(rows >= block.start) & (rows < block.end)] - block.start for block in blocks]
+    found = [_attend(block, i, number, parts, scaling, inside[i]) for i, block in enumerate(blocks)]
+    return query.new_zeros(query.transpose(1, 2).shape).index_copy(1, rows, torch.cat(found, 1))
 
 
 def below(one: Pack, prefix: int) -> list[Block]:
@@ -329,18 +309,26 @@ def below(one: Pack, prefix: int) -> list[Block]:
 
 
 def _attend(
-    block: Block, i: int, number: dict[int, int], parts: Sequence[Sequence[Tensor]], scaling: float | None
-) -> Tensor:
-    query, *memory = parts
+    block: Block, i: int, number: dict[int, int], parts: Sequence[Sequence[Tensor]], scaling: float | None,
+    rows: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    (queries, *memory), mask, causal = parts, None, block.causal and rows is None
     above = [number[start] for start, _ in block.spans]  # an ancestor's own segment is a block
     key, value = (torch.cat([t[j] for j in (*above, i)], 2) if above else t[i] for t in memory)
-    mask = block.half_mask if query[i].dtype == torch.bfloat16 else block.mask
-    out = scaled_dot_product_attention(query[i], key, value, attn_mask=mask, is_causal=mask is None, scale=scaling)
+    query = queries[i] if rows is None else queries[i][:, :, rows]
+    if not causal:
+        mask = (block.mask if rows is None else block.mask[rows]).to(query.dtype)
+    out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
     return out.transpose(1, 2)
 
 
 @lru_cache(maxsize=1)
 def _flex() -> Any:
+    """FlexAttention, compiled; None, with a word, where Triton or the C compiler that it needs is missing."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or importlib.util.find_spec("triton") is None:
+        log.warning("without Triton and a C compiler attention runs in blocks, slower: install both")
+        return None
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=True)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,15 +24,15 @@ from torch import Tensor
 from store.errors import PiarError
 from trainers import checkpoint
 from trainers.checkpoint import StudentCard
-from trainers.config import StudentSettings, TrainSettings
+from trainers.config import Completion, StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress
 from trainers.model import symbol_ids
 from trainers.scoring import measure
-from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, sum_gradients, whole
+from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, sum_gradients
 
-Completion = Literal["trace", "grade"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Trained:
     checkpoint: Path
     steps: int
     metrics: dict[str, float]
-    stopped: bool
-    left_out: dict[str, int] = field(default_factory=dict)
+    stopped: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)  # reason -> rows
 
 
 class Run:
@@ -77,6 +77,7 @@ class Run:
                                    shards=self.corpus.digest)  # fmt: skip
         epochs = settings.epochs or (6.0 if self.from_nothing else 1.0)
         self.total = settings.steps or math.ceil(len(self.corpus.train) * epochs / settings.batch_size)
+        self.peak = settings.learning_rate or (3e-3 if self.from_nothing else 2e-4 if student.lora else 2e-5)
         self.sampler = Sampler(self.corpus, self.total * settings.batch_size, seed=settings.seed, order=settings.order)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed + self.rank)
         self._prepare()
@@ -96,7 +97,7 @@ class Run:
         if self.student.lora:
             add_lora(self.policy.lm, self.student.lora)
         if self.student.checkpointing:
-            self.policy.lm.gradient_checkpointing_enable({"use_reentrant": False})
+            self.policy.lm.activation_checkpointing_enable({"use_reentrant": False})
         self.sharded = self.student.shard and self.world > 1
         if self.sharded:
             from torch.distributed.fsdp import fully_shard
@@ -106,12 +107,9 @@ class Run:
             fully_shard(self.policy)
         self.policy.train()
 
-    # --- the loop's verbs ---
-
     def steps(self) -> Iterator[int]:
         """Step numbers still to do; ends early, after a whole step, on SIGTERM or SIGINT."""
-        quiet = self.rank > 0
-        with _signals(self), progress(self.card.trainer, self.step, self.total, quiet=quiet) as show:
+        with _signals(self), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
             while self.step < self.total and not self.stopped:
                 self._step_started = time.perf_counter()
                 yield self.step
@@ -128,9 +126,7 @@ class Run:
         """
         found = self.cut(batch[self.rank :: self.world])
         if self.sharded:
-            most = torch.tensor(len(found), device=self.device)
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-            found += [[replace(batch[0], weight=0.0)]] * (int(most) - len(found))
+            found += [[replace(batch[0], weight=0.0)]] * (max(self._told(len(found))) - len(found))
         return found
 
     def cut(self, examples: Sequence[Example]) -> list[list[Example]]:
@@ -178,8 +174,9 @@ class Run:
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         if self.world > 1 and not self.sharded:
             sum_gradients(parameters)
-        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
-        rate = self._rate()
+        total = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)  # whole, where it is sharded
+        rate = cosine(self.peak, self.step, self.total, warmup=self.settings.warmup)
         if not math.isfinite(norm):
             raise PiarError(
                 f"The gradient of step {self.step + 1} is {norm}: nothing was updated.",
@@ -206,29 +203,9 @@ class Run:
             **metrics, "grad_norm": norm, "learning_rate": rate, "num_tokens": self.tokens, "step_time": seconds,
             "tokens_per_second": tokens / seconds, "memory_mb": memory_mb(self.device),
         })  # fmt: skip
-        if self.step < self.total:  # `finish` does the rest
-            self._keep_up()
-
-    def _together(self, tokens: int, metrics: dict[str, float]) -> tuple[int, dict[str, float]]:
-        """Tokens of all processes and the mean of their metrics; they also agree here whether to stop."""
-        mine = (tokens, metrics, self._signalled)
-        told = [mine]
-        if self.world > 1:
-            told *= self.world
-            dist.all_gather_object(told, mine)
-        self.stopped = self.stopped or any(signalled for *_, signalled in told)
-        by_name: dict[str, list[float]] = {}
-        for _, found, _ in told:
-            for name, value in found.items():
-                by_name.setdefault(name, []).append(value)
-        return sum(count for count, *_ in told), {name: sum(v) / len(v) for name, v in by_name.items()}
-
-    def _rate(self) -> float:
-        peak = self.settings.learning_rate or (3e-3 if self.from_nothing else 2e-4 if self.student.lora else 2e-5)
-        return cosine(peak, self.step, self.total, warmup=self.settings.warmup)
-
-    def _keep_up(self) -> None:
         settings = self.settings
+        if self.step == self.total:  # `finish` does the rest
+            return
         measures = settings.eval_every and self.step % settings.eval_every == 0
         if measures:
             self._note(self.evaluate())
@@ -236,6 +213,23 @@ class Run:
             self._log()
         if settings.save_every and self.step % settings.save_every == 0:
             self.save()
+
+    def _together(self, tokens: int, metrics: dict[str, float]) -> tuple[int, dict[str, float]]:
+        """Tokens of all processes and the mean of their metrics; they also agree here whether to stop."""
+        told = self._told((tokens, metrics, self._signalled))
+        self.stopped = self.stopped or any(signalled for *_, signalled in told)
+        by_name: dict[str, list[float]] = {}
+        for _, found, _ in told:
+            for name, value in found.items():
+                by_name.setdefault(name, []).append(value)
+        return sum(count for count, *_ in told), {name: sum(v) / len(v) for name, v in by_name.items()}
+
+    def _told(self, mine: T) -> list[T]:
+        """What every process says here, by rank."""
+        told = [mine] * self.world
+        if self.world > 1:
+            dist.all_gather_object(told, mine)
+        return told
 
     def _note(self, found: dict[str, float]) -> None:
         self.metrics |= found
@@ -252,8 +246,6 @@ class Run:
         after = self.step + 1
         return self.writes is not None and (after % self.settings.log_every == 0 or after == self.total)
 
-    # --- measuring, saving, resuming ---
-
     def evaluate(self) -> dict[str, float]:
         """Headline metrics of the first token on every evaluation split, with intervals by group."""
         if self.sharded:
@@ -264,33 +256,24 @@ class Run:
                 found |= measure(self.policy, examples, self.grade_ids, self.task, prefix=f"{split}/")
         return found
 
-    def save(self, name: str = "", *, state: bool = True) -> Path:
-        """Write a checkpoint; `name` defaults to `checkpoint-STEP`."""
-        folder = self.out / (name or f"checkpoint-{self.step}")
+    def save(self, *, final: bool = False) -> Path:
+        """Write `checkpoint-STEP` with what a resume needs, or `final` without it."""
+        folder = self.out / ("final" if final else f"checkpoint-{self.step}")
         weights, moments = gather(self.policy, self.optimizer, self.sharded)
-        generators = self._generators()
+        generators = self._told([torch.get_rng_state(), self.generator.get_state()])
         if self.rank == 0:
-            kept = {
+            state = {
                 "step": self.step, "tokens": self.tokens, "optimizer": moments, "sampler": self.sampler.state_dict(),
                 "generators": generators, "extra": self.extra, "settings": self._settings(),
                 "shards": self.corpus.digest,
                 "adapters": {k: v for k, v in weights.items() if "lora_" in k},
             }  # fmt: skip
             plain = plain_weights(weights, self.student.lora)
-            checkpoint.save(folder, self.policy.lm, self.tokenizer, self.card, kept if state else None, weights=plain)
-            if not name:
-                checkpoint.prune(self.out, self.settings.keep)
+            checkpoint.save(folder, self.policy.lm, self.tokenizer, self.card, None if final else state, weights=plain)
+            checkpoint.prune(self.out, self.settings.keep)
         if self.world > 1:
             dist.barrier()
         return folder
-
-    def _generators(self) -> list[list[Tensor]]:
-        mine = [torch.get_rng_state(), self.generator.get_state()]
-        if self.world == 1:
-            return [mine]
-        everyone: list[Any] = [None] * self.world
-        dist.all_gather_object(everyone, mine)
-        return everyone
 
     def _settings(self) -> dict[str, Any]:
         free = {"save_every", "eval_every", "log_every", "keep", "pack_tokens", "tensorboard"}
@@ -317,12 +300,11 @@ class Run:
         """Measure and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
         if not self.stopped:
             self._note(self.evaluate())
+            measured = {name: value for name, value in self.metrics.items() if "/" in name}
+            self.card = self.card.model_copy(update={"metrics": measured})
         self._log()
-        if self.stopped:
-            return Trained(self.save(), self.step, self.metrics, True, self.corpus.left_out)
-        measured = {name: value for name, value in self.metrics.items() if "/" in name}
-        self.card = self.card.model_copy(update={"metrics": measured})
-        return Trained(self.save("final", state=False), self.step, self.metrics, False, self.corpus.left_out)
+        folder = self.save(final=not self.stopped)
+        return Trained(folder, self.step, self.metrics, self.stopped, self.corpus.left_out)
 
 
 def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:

@@ -1,7 +1,7 @@
 """Losses as pure functions of log-probabilities. Shapes: n labelled rows, m completions, K grades."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,8 @@ from trainers.layout import Labels
 EPSILON = 1e-4
 
 
-@dataclass(frozen=True)
-class Totals:
-    """What each loss is divided by: counts over the whole batch, whatever it is cut into."""
+class Totals(NamedTuple):
+    """What each loss is divided by: counts over the whole batch, whatever it is cut into; above 0."""
 
     grades: float
     tokens: float
@@ -24,7 +23,7 @@ def sft_loss(
     out: Readout, rows: Labels, gold: Tensor, soft: Tensor, weight: Tensor, totals: Totals,
     *, grade_weight: float, soft_share: float = 0.0, phi: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Cross-entropy on the grade and on the rest, each a mean of its own, mixed by `grade_weight`.
+    """Cross-entropy on the grade and on the rest, each its own mean, mixed by `grade_weight`; the sum is the loss.
 
     Args:
         out, rows: log-probabilities and labels of n rows.
@@ -33,9 +32,6 @@ def sft_loss(
         weight: [m] of each completion.
         soft_share: share of the grade's target that the teacher's distribution makes up.
         phi: weigh each token after the grade by p(1 - p) (CHORD-φ). It silences rare tokens; never the grade's.
-
-    Returns:
-        The two terms; their sum is the loss.
     """
     first = rows.place == 0
     who, per_grade = rows.owner[first], out.grades[first]
@@ -44,27 +40,21 @@ def sft_loss(
         known = soft[who].isfinite().all(1)
         softened = -(soft[who].nan_to_num() * per_grade).sum(1)
         grade = torch.where(known, (1 - soft_share) * grade + soft_share * softened, grade)
-    grade_term = (grade * weight[who]).sum() / max(totals.grades, 1e-9)
+    grade_term = (grade * weight[who]).sum() / totals.grades
     sure = out.logp.detach().exp()
     rest = -out.logp * weight[rows.owner] * (sure * (1 - sure) if phi else 1.0)
-    rest_term = rest[~first].sum() / max(totals.tokens, 1e-9)
+    rest_term = rest[~first].sum() / totals.tokens
     return grade_weight * grade_term, (1 - grade_weight) * rest_term
 
 
-# --- Stepwise-GRPO -------------------------------------------------------------------------------
-
-
 def exact_grade_loss(grades: Tensor, rewards: Tensor, scale: str = "none") -> Tensor:
-    """Minus the expected reward of the grade, summed over all grades: its gradient has no sampling variance.
+    """[m] minus the expected reward of the grade, summed over all grades: its gradient has no sampling variance.
 
     The gradient is -Σ_k p_k (R_k - Σ_j p_j R_j) ∇log p_k, p renormalised over the grades.
 
     Args:
         grades: [m, K] log-probabilities; rewards: [m, K].
         scale: `std` divides by the reward's deviation under p (then hard items are not silent).
-
-    Returns:
-        [m].
     """
     p = grades.softmax(-1)
     mean = (p * rewards).sum(-1)
@@ -76,7 +66,7 @@ def exact_grade_loss(grades: Tensor, rewards: Tensor, scale: str = "none") -> Te
 
 
 def advantages(rewards: Tensor, group: Tensor, *, credit: str, scale: str) -> Tensor:
-    """How much better each segment did than its group.
+    """[m, S] how much better each segment did than its group: finite, clamped to ±2, 0 where masked.
 
     `local` looks at the segment's own reward; `outcome` at the mean over all; `to_go` at the sum of
     its own and later ones; `masked` at the outcome, but only in segments whose own rewards differ in the group.
@@ -85,18 +75,12 @@ def advantages(rewards: Tensor, group: Tensor, *, credit: str, scale: str) -> Te
     Args:
         rewards: [m, S], NaN where masked; group: [m], equal for rollouts that are compared.
         scale: `std` divides by the group's deviation, `batch` by that of all rollouts, `none` not.
-
-    Returns:
-        [m, S], finite, clamped to ±2, 0 where masked.
     """
     known = rewards.isfinite()
     filled = rewards.nan_to_num()
-    value = {
-        "local": lambda: rewards,
-        "outcome": lambda: (filled.sum(1) / known.sum(1).clamp(min=1))[:, None].expand_as(rewards),
-        "masked": lambda: (filled.sum(1) / known.sum(1).clamp(min=1))[:, None].expand_as(rewards),
-        "to_go": lambda: filled.flip(1).cumsum(1).flip(1),
-    }[credit]()
+    outcome = (filled.sum(1) / known.sum(1).clamp(min=1))[:, None].expand_as(rewards)
+    to_go = filled.flip(1).cumsum(1).flip(1)
+    value = {"local": rewards, "outcome": outcome, "masked": outcome, "to_go": to_go}[credit]
     centred, spread = _centre(value, group)
     if scale == "std":
         centred = centred / (spread + EPSILON)
@@ -122,14 +106,11 @@ def segment_loss(
     logp: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, owner: Tensor, segment: Tensor,
     *, clip_low: float, clip_high: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """PPO's clipped objective, a mean over each segment's tokens, then the weighted sum of segments.
+    """[m] PPO's clipped objective, a mean over each segment's tokens, then the weighted sum of segments; share clipped.
 
     Args:
         logp, old: [n]; owner, segment: [n], the rollout and segment of each token.
         advantage, weight: [m, S]; a segment with weight 0 does not count.
-
-    Returns:
-        [m] losses, and the share of tokens that were clipped.
     """
     m, s = advantage.shape
     a = advantage[owner, segment]
@@ -147,9 +128,6 @@ def kl_estimate(logp: Tensor, reference: Tensor) -> Tensor:
     """[n] unbiased, never negative estimate of KL(policy ‖ reference) at sampled tokens (Schulman's k3)."""
     gap = reference - logp
     return gap.exp() - gap - 1
-
-
-# --- mode balance --------------------------------------------------------------------------------
 
 
 def balance(name: str, mu: float, step: int, total: int) -> tuple[float, float]:
@@ -179,19 +157,11 @@ def srft_weight(entropy: Tensor) -> Tensor:
     return 0.5 * (-entropy).exp()
 
 
-# --- distillation --------------------------------------------------------------------------------
-
-
 def generalised_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    """Generalised Jensen–Shannon divergence (GKD, arXiv 2306.13649), the mixture taken in probability space.
+    """[...] generalised Jensen–Shannon divergence of log-probabilities [..., V] (GKD, arXiv 2306.13649).
 
-    M = β·T + (1 - β)·S; β·KL(T‖M) + (1 - β)·KL(S‖M). β = 0 is defined as KL(T‖S), β = 1 as KL(S‖T).
-
-    Args:
-        student, teacher: [..., V] log-probabilities.
-
-    Returns:
-        [...].
+    The mixture is taken in probability space: M = β·T + (1 - β)·S; β·KL(T‖M) + (1 - β)·KL(S‖M). β = 0 is defined as
+    KL(T‖S), β = 1 as KL(S‖T).
     """
     if beta == 0:
         return _kl(teacher, student)

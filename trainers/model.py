@@ -18,7 +18,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError, UsageError
-from trainers.layout import Item, Pack, pack, repeated, tree_attention
+from trainers.head import read_grades
+from trainers.layout import Item, Pack, Tokens, pack, repeated, tree_attention
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -53,6 +54,24 @@ class Policy(nn.Module):
         """Items as packs that this model can read, completions in order."""
         return [pack(items)] if self.shares else repeated(items)
 
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Neither gradients nor dropout, for as long as it lasts."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+    def grades(self, prompts: Sequence[Tokens], ids: Tensor) -> Tensor:
+        """[m, K] probabilities of the grades (tokens `ids` [K]) after each prompt, all in one prefill."""
+        with self.judging():
+            packs = self.pack([Item(prompt, [[0]]) for prompt in prompts])
+            probs: Tensor = self(packs, lambda hidden, head: read_grades(hidden, head, ids))
+        return probs
+
     def forward(self, packs: Sequence[Pack], read: Callable[[Tensor, Tensor], T]) -> T:
         """`read(hidden [n, h], head weight [V, h])` of the labelled rows of all packs, in order."""
         rows = torch.cat([self._hidden(one.to(self.device)) for one in packs])
@@ -69,15 +88,17 @@ class Policy(nn.Module):
 
 @contextmanager
 def _only_rows(body: Any, rows: Tensor, size: int) -> Iterator[None]:
-    """The last layer's feed-forward sees `rows` alone, since nobody reads its other rows.
+    """The last layer's feed-forward sees `rows` alone, since nobody reads others; so do its queries, in scoring.
 
-    Saves its share of a prefill (a sixth with four layers). Not for experts, whose modules differ from model to model,
+    Saves its share of a prefill (a fifth with four layers). Not for experts, whose modules differ from model to model,
     nor while activations are recomputed: that happens after the hooks are gone.
     """
-    mlp: Any = getattr(body.layers[-1], "mlp", None) if hasattr(body, "layers") else None
-    if not hasattr(mlp, "down_proj") or body.is_activation_checkpointing:
+    last: Any = body.layers[-1] if hasattr(body, "layers") else None
+    if not hasattr(getattr(last, "mlp", None), "down_proj") or body.is_activation_checkpointing:
         yield
         return
+    attention = None if torch.is_grad_enabled() else getattr(last, "self_attn", None)
+    parts = [last.mlp, *(getattr(attention, name) for name in ("q_proj", "o_proj") if hasattr(attention, name))]
 
     def narrow(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         return (given[0][:, rows],)
@@ -85,7 +106,8 @@ def _only_rows(body: Any, rows: Tensor, size: int) -> Iterator[None]:
     def widen(_: nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
         return out.new_zeros(1, size, out.shape[-1]).index_copy(1, rows, out)
 
-    hooks = [mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen)]
+    hooks = [part.register_forward_pre_hook(narrow) for part in parts]
+    hooks += [part.register_forward_hook(widen) for part in parts]
     try:
         yield
     finally:
@@ -99,11 +121,8 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     Raises:
         PiarError: nothing there that transformers can load as a causal language model.
     """
-    _expect(model)
-    try:
+    with loading(model):
         lm = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(model, error) from None
     lm.to(torch.device(device))  # type: ignore[arg-type]
     return wrap(lm), load_tokenizer(model)
 
@@ -114,30 +133,33 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         PiarError: none there.
     """
-    _expect(model)
-    try:
+    with loading(model):
         return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(model, error) from None
 
 
-def _expect(model: str) -> None:
-    """A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain."""
+@contextmanager
+def loading(model: str, kind: str = "causal language model") -> Iterator[None]:
+    """Say in our words what transformers could not load.
+
+    A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain.
+    """
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "~"))):
         raise PiarError(f"There is no folder {model}.", "Pass `tiny`, a Hugging Face folder, or a model's name.")
-
-
-def _cannot_load(model: str, error: Exception) -> PiarError:
-    return PiarError(
-        f"Cannot load {model!r} as a causal language model: {str(error).splitlines()[0]}",
-        "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
-    )
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise PiarError(
+            f"Cannot load {model!r} as a {kind}: {str(error).splitlines()[0]}",
+            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
+        ) from None
 
 
 def wrap(lm: Any) -> Policy:
     """A policy that shares prefixes if the model can, else one that does not, with a word about it."""
-    policy = Policy(lm, shares=_can_share(lm.config))
-    if policy.shares and (gap := parity_gap(policy)) > _tolerance(lm.dtype):
+    kinds = set(getattr(lm.config, "layer_types", None) or ["full_attention"])
+    policy = Policy(lm, shares=kinds == {"full_attention"} and not getattr(lm.config, "is_encoder_decoder", False))
+    tolerance = 1e-3 if lm.dtype == torch.float32 else 0.15
+    if policy.shares and (gap := parity_gap(policy)) > tolerance:
         log.warning("tree and repeated prompts differ by %.1e in this model", gap)
         policy = Policy(lm, shares=False)
     if not policy.shares:
@@ -145,38 +167,25 @@ def wrap(lm: Any) -> Policy:
     return policy
 
 
-def _can_share(config: Any) -> bool:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and not getattr(config, "is_encoder_decoder", False)
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-3 if dtype == torch.float32 else 0.15
-
-
-@torch.no_grad()
 def parity_gap(policy: Policy) -> float:
     """Largest difference of log-probabilities between a small tree and the stock model on repeated prompts."""
     vocab = policy.lm.get_input_embeddings().weight.shape[0]
     draw = torch.Generator().manual_seed(0)
     rubric, *tails = (torch.randint(vocab, (n,), generator=draw).tolist() for n in (12, 5, 9, 4, 6, 3))
     items = [Item(rubric + tails[0], [tails[2], tails[3]]), Item(rubric + tails[1], [tails[4]])]
-    was_training = policy.training
-    policy.eval()
-    tree = policy(policy.pack(items), lambda h, w: (h @ w.T).float().log_softmax(-1))
-    policy.lm.set_attn_implementation("sdpa")
     stock = []
-    for item in items:
-        for completion in item.completions:
-            ids = torch.tensor([[*item.prompt, *completion[:-1]]], device=policy.device)
-            logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(item.prompt) - 1 :]
-            stock.append(logits.float().log_softmax(-1))
+    with policy.judging():
+        scored = policy(policy.pack(items), lambda h, w: (h @ w.T).float().log_softmax(-1))
+        with torch.enable_grad():  # scoring takes a shorter way
+            trained = policy(policy.pack(items), lambda h, w: (h @ w.T).float().log_softmax(-1)).detach()
+        policy.lm.set_attn_implementation("sdpa")
+        for item in items:
+            for completion in item.completions:
+                ids = torch.tensor([[*item.prompt, *completion[:-1]]], device=policy.device)
+                logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(item.prompt) - 1 :]
+                stock.append(logits.float().log_softmax(-1))
     policy.lm.set_attn_implementation(ATTENTION)
-    policy.train(was_training)
-    return float((tree - torch.cat(stock)).abs().max())
-
-
-# --- prompts and grade symbols ------------------------------------------------------------------
+    return max(float((found - torch.cat(stock)).abs().max()) for found in (scored, trained))
 
 
 def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:

@@ -18,22 +18,14 @@ from store.types import Rule, Trace
 
 @dataclass(frozen=True)
 class Case:
-    """What a reward may look at.
+    """What a reward may look at."""
 
-    Attributes:
-        text: what was written, without the end of turn.
-        ended: whether it ended within the limit.
-        trace: `text` by the strict grammar, or None.
-        row: the shard's row: fields, grade, and the reference evidence, steps, rules (None where unknown).
-        rules: the rulebook, by id.
-    """
-
-    text: str
-    ended: bool
-    trace: Trace | None
-    row: Mapping[str, Any]
+    text: str  # what was written, without the end of turn
+    ended: bool  # within the limit
+    trace: Trace | None  # `text` by the strict grammar
+    row: Mapping[str, Any]  # the shard's: fields, grade, reference evidence, steps, rules (None where unknown)
     task: Task
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, Rule]  # by id
 
 
 Reward = Callable[[Case], float | None]
@@ -112,13 +104,8 @@ def grade_rewards(gold: int, k: int, kind: Literal["exact", "ordinal"] = "exact"
 def trace_rewards(task: Task) -> dict[str, Reward]:
     """Rewards of the segments after the grade, in the order of the lines; `format` is the last segment."""
     steps = {step.name: step_reward(step.name, i) for i, step in enumerate(task.steps)}
-    return {
-        "evidence": evidence_reward,
-        **steps,
-        "rules": rule_reward,
-        "verdict": verdict_reward,
-        "format": format_reward,
-    }
+    last = {"rules": rule_reward, "verdict": verdict_reward, "format": format_reward}
+    return {"evidence": evidence_reward, **steps, **last}
 
 
 def judge(case: Case, task: Task, *, right: bool) -> dict[str, float | None]:

@@ -6,14 +6,15 @@ its rollouts, in a static buffer that compacts as rollouts end. Left out: specul
 caches, CUDA graphs (for large models use vLLM on the exported checkpoint).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack, tree_attention
+from trainers.layout import Item, Pack, Tokens, pack, tree_attention
 from trainers.model import Policy
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
@@ -40,32 +41,6 @@ class Prefill:
     def shared(self) -> Layers:
         """Keys and values of what all prompts share."""
         return {n: (k[:, :, : self.own_from], v[:, :, : self.own_from]) for n, (k, v) in self.layers.items()}
-
-
-class Below(Prefill):
-    """Runs a pack of prompts whose first tokens ran before.
-
-    Args:
-        one: the prompts without those tokens; its positions go on from theirs.
-        root: the keys and values of those tokens.
-    """
-
-    own_from = 0
-
-    def __init__(self, one: Pack, root: Layers) -> None:
-        super().__init__(one)
-        self._root = root
-        self._blocks = below(one, next((keys.shape[2] for keys, _ in root.values()), 0))
-
-    @property
-    def shared(self) -> Layers:
-        """The root's."""
-        return self._root
-
-    def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Keep keys and values, and attend to the root and the pack."""
-        self.layers[layer] = (key, value)
-        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer))
 
 
 class Memory:
@@ -128,20 +103,28 @@ def _spread(states: Tensor, index: Tensor, copies: int, room: int) -> Tensor:
     return buffer
 
 
+class Stock:
+    """The model's own cache of one sequence, for models that cannot share."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy, self._cache = policy, None
+
+    def read(self, tokens: Tokens) -> Tensor:
+        """[1, V] logits after more tokens."""
+        ids = torch.tensor([list(tokens)], device=self._policy.device)
+        out = self._policy.lm(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        self._cache = out.past_key_values
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
+
+
 @torch.no_grad()
 def generate(
-    policy: Policy,
-    prompts: Sequence[Tokens],
-    *,
-    end: int,
-    limit: int,
-    copies: int = 1,
-    starts: Sequence[int] | None = None,
-    choices: Sequence[int] | None = None,
-    temperature: float = 1.0,
+    policy: Policy, prompts: Sequence[Tokens], *, end: int, limit: int, copies: int = 1,
+    starts: Sequence[int] | None = None, choices: Sequence[int] | None = None, temperature: float = 1.0,
     generator: torch.Generator | None = None,
-) -> list[list[list[int]]]:
-    """Complete each prompt `copies` times.
+) -> list[list[list[int]]]:  # fmt: skip
+    """Token ids that complete each prompt, `copies` times: `completions[prompt][copy]`.
 
     Args:
         end: token that ends a completion (and is part of it).
@@ -149,15 +132,19 @@ def generate(
         starts: a first token for each prompt, given instead of drawn.
         choices: tokens that the first may be drawn from (the grades); all when None.
         temperature: 0 for the most likely token.
-
-    Returns:
-        completions[prompt][copy] as token ids.
     """
+    draw = partial(_draw, temperature=temperature, generator=generator)
+    first = partial(draw, choices=None if choices is None else torch.tensor(choices, device=policy.device))
     if not policy.shares:
-        return _plainly(policy, prompts, end, limit, copies, starts, choices, temperature, generator)
+        given = [None] * len(prompts) if starts is None else starts
+        alone = partial(_alone, policy, end=end, limit=limit, first=first, draw=draw)
+        return [[alone(p, start) for _ in range(copies)] for p, start in zip(prompts, given, strict=True)]
     prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
     logits = run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
-    token = _first(logits.repeat_interleave(copies, 0), starts, copies, choices, temperature, generator)
+    if starts is None:
+        token = first(logits.repeat_interleave(copies, 0))
+    else:
+        token = torch.tensor(starts, device=policy.device).repeat_interleave(copies)
     memory = Memory(prefill, copies, limit)
     done: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
     alive = torch.arange(len(done), device=policy.device)
@@ -172,7 +159,7 @@ def generate(
             memory.keep(open_rows)
             alive, token, depth = alive[open_rows], token[open_rows], depth[open_rows]
         memory.step = step
-        token = _draw(run(policy, token, depth + step, memory, slice(None)), temperature, generator)
+        token = draw(run(policy, token, depth + step, memory, slice(None)))
     return [done[i : i + copies] for i in range(0, len(done), copies)]
 
 
@@ -182,43 +169,26 @@ def run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any)
     return linear(out.last_hidden_state[0, rows], policy.lm.get_output_embeddings().weight).float()
 
 
-def _first(
-    logits: Tensor, starts: Sequence[int] | None, copies: int, choices: Sequence[int] | None,
-    temperature: float, generator: torch.Generator | None,
-) -> Tensor:  # fmt: skip
-    if starts is not None:
-        return torch.tensor(starts, device=logits.device).repeat_interleave(copies)
-    if choices is None:
-        return _draw(logits, temperature, generator)
-    allowed = torch.tensor(choices, device=logits.device)
-    return allowed[_draw(logits[:, allowed], temperature, generator)]
-
-
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def _draw(
+    logits: Tensor, choices: Tensor | None = None, *, temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    """[n] tokens from [n, V] logits, among `choices` alone where they are given."""
+    wanted = logits if choices is None else logits[:, choices]
     if temperature == 0:
-        return logits.argmax(-1)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+        drawn = wanted.argmax(-1)
+    else:
+        drawn = torch.multinomial((wanted / temperature).softmax(-1), 1, generator=generator)[:, 0]
+    return drawn if choices is None else choices[drawn]
 
 
-def _plainly(
-    policy: Policy, prompts: Sequence[Tokens], end: int, limit: int, copies: int, starts: Sequence[int] | None,
-    choices: Sequence[int] | None, temperature: float, generator: torch.Generator | None,
-) -> list[list[list[int]]]:  # fmt: skip
-    """One sequence at a time with the model's own cache, for models that cannot share."""
-    done = []
-    for i, prompt in enumerate(prompts):
-        rollouts = []
-        for _ in range(copies):
-            ids, cache, found = torch.tensor([list(prompt)], device=policy.device), None, list[int]()
-            while len(found) < limit and found[-1:] != [end]:
-                out = policy.lm(input_ids=ids, past_key_values=cache, use_cache=True)
-                logits, cache = out.logits[:, -1].float(), out.past_key_values
-                if found:
-                    token = _draw(logits, temperature, generator)
-                else:
-                    token = _first(logits, None if starts is None else [starts[i]], 1, choices, temperature, generator)
-                found.append(int(token))
-                ids = token[None]
-            rollouts.append(found)
-        done.append(rollouts)
-    return done
+def _alone(
+    policy: Policy, prompt: Tokens, start: int | None, *, end: int, limit: int,
+    first: Callable[[Tensor], Tensor], draw: Callable[[Tensor], Tensor],
+) -> list[int]:  # fmt: skip
+    """One completion, for models that cannot share."""
+    stock = Stock(policy)
+    logits = stock.read(prompt)
+    found = [int(first(logits)) if start is None else start]
+    while len(found) < limit and found[-1] != end:
+        found.append(int(draw(stock.read(found[-1:]))))
+    return found

@@ -4,8 +4,8 @@ The distribution is over the grade symbols alone: K rows of the head are multipl
 prompt token. Left out: batching across processes (`piar score --pool` splits by file).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from store.metrics import evaluate_arrays
 from store.task import Task, sample_text
 from store.trace import Parsed, parse_trace
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
-from trainers.data import Example, common_prefix
-from trainers.head import read_grades
+from trainers.data import Example, micro_batches
 from trainers.layout import Item, Tokens
 from trainers.model import Policy, end_id, load_policy, prompt_ids, symbol_ids
 from trainers.rollout import generate
@@ -31,21 +30,13 @@ TRACE_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A student's opinion of one sample.
+    """A student's opinion of one sample."""
 
-    Attributes:
-        grade: the most likely symbol.
-        probs: over the task's grades in ascending order of value; sums to 1.
-        expected: the expected value of the grade.
-        text: the whole answer, when a trace was asked for.
-        trace: the answer, parsed.
-    """
-
-    grade: str
-    probs: tuple[float, ...]
-    expected: float
-    text: str | None = None
-    trace: Parsed | None = None
+    grade: str  # the most likely symbol
+    probs: tuple[float, ...]  # over the task's grades in ascending order of value; sums to 1
+    expected: float  # value of the grade
+    text: str | None = None  # the whole answer, when a trace was asked for
+    trace: Parsed | None = None  # the answer, parsed
 
 
 class Student:
@@ -87,14 +78,10 @@ class Student:
                             f"It was taught on: {', '.join(wanted)}.")  # fmt: skip
         return prompt_ids(self.tokenizer, [messages(self.card, {f: fields[f] for f in wanted}) for fields in samples])
 
-    @torch.no_grad()
     def score(
-        self,
-        samples: Sequence[Mapping[str, str]],
-        *,
-        trace: bool = False,
+        self, samples: Sequence[Mapping[str, str]], *, trace: bool = False,
         on_progress: Callable[[int], None] = lambda n: None,
-    ) -> list[Scored]:
+    ) -> list[Scored]:  # fmt: skip
         """Judge samples, in the order given.
 
         Args:
@@ -111,17 +98,14 @@ class Student:
             if trace:
                 texts = self._texts(chosen, [self.task.index(scored[i].grade) for i in batch])
                 for i, text in zip(batch, texts, strict=True):
-                    parsed = parse_trace(text, self.task)
-                    scored[i] = Scored(scored[i].grade, scored[i].probs, scored[i].expected, text, parsed)
+                    scored[i] = replace(scored[i], text=text, trace=parse_trace(text, self.task))
             on_progress(len(batch))
         return scored
 
-    @torch.no_grad()
     def scored(self, prompts: Sequence[Tokens]) -> list[Scored]:
         """The grade of each prompt, all of them in one pass."""
         ids = torch.tensor(self.grade_ids, device=self.policy.device)
-        packs = self.policy.pack([Item(p, [[0]]) for p in prompts])
-        return [self.opinion(row) for row in self.policy(packs, lambda h, w: read_grades(h, w, ids)).tolist()]
+        return [self.opinion(row) for row in self.policy.grades(prompts, ids).tolist()]
 
     def opinion(self, probs: Sequence[float]) -> Scored:
         """The likeliest grade and the expected value of a distribution over the task's grades."""
@@ -143,7 +127,6 @@ def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str
     return [{"role": "system", "content": card.rubric}, sample] if card.prompt == "rulebook" else [sample]
 
 
-@torch.no_grad()
 def measure(
     policy: Policy, examples: Sequence[Example], ids: Tensor, task: Task, *, prefix: str = ""
 ) -> dict[str, float]:
@@ -152,13 +135,9 @@ def measure(
     Args:
         ids: [K] tokens of the grades.
     """
-    was_training = policy.training
-    policy.eval()
     probs = np.zeros((len(examples), len(ids)))
     for batch in batches([e.prompt for e in examples]):
-        packs = policy.pack([Item(examples[i].prompt, [[0]]) for i in batch])
-        probs[batch] = policy(packs, lambda h, w: read_grades(h, w, ids)).cpu().numpy()
-    policy.train(was_training)
+        probs[batch] = policy.grades([examples[i].prompt for i in batch], ids).cpu().numpy()
     return headline([e.group for e in examples], [e.grade for e in examples], probs, task, prefix=prefix)
 
 
@@ -179,18 +158,6 @@ def headline(
     return found
 
 
-def batches(prompts: Sequence[Tokens]) -> Iterator[list[int]]:
-    """Indices in an order that puts common prefixes side by side, cut by the tokens that are not shared."""
-    batch: list[int] = []
-    size = 0
-    previous: Tokens = ()
-    for i in sorted(range(len(prompts)), key=lambda j: list(prompts[j])):
-        new = len(prompts[i]) - common_prefix(previous, prompts[i])
-        if batch and size + new > BATCH_TOKENS:
-            yield batch
-            batch, size, new = [], 0, len(prompts[i])
-        batch.append(i)
-        size += new
-        previous = prompts[i]
-    if batch:
-        yield batch
+def batches(prompts: Sequence[Tokens]) -> list[list[int]]:
+    """Indices of prompts that are judged together: common prefixes side by side, and counted once."""
+    return micro_batches([Item(prompt, []) for prompt in prompts], BATCH_TOKENS, shares=True)

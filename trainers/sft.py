@@ -72,15 +72,10 @@ def sft_step(
     run: Run, batch: Sequence[Example], settings: SftSettings, *, scale: float = 1.0, phi: bool = False,
     own: bool = False,
 ) -> tuple[float, float, int]:  # fmt: skip
-    """Gradients of the loss on a batch.
+    """Gradients of `losses.sft_loss` on a batch; its two terms and the tokens computed, see `Run.learn`.
 
     Args:
         scale: multiplies the loss (the anchor's weight in mode balance).
-        phi: see `losses.sft_loss`.
-        own: see `Run.learn`.
-
-    Returns:
-        The grade's term, the trace's, and the tokens computed, see `Run.learn`.
     """
     totals = totals_of(batch)
 
@@ -95,7 +90,8 @@ def sft_step(
 
 def totals_of(batch: Sequence[Example]) -> Totals:
     """Weighted counts of grades and of the tokens after them."""
-    return Totals(sum(e.weight for e in batch), sum(e.weight * (len(e.completion) - 1) for e in batch))
+    grades, tokens = sum(e.weight for e in batch), sum(e.weight * (len(e.completion) - 1) for e in batch)
+    return Totals(max(grades, 1e-9), max(tokens, 1e-9))
 
 
 def columns(part: Sequence[Example], k: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -32,18 +32,12 @@ def _rule(example: Example) -> str:
 
 @dataclass
 class Watch:
-    """Compares each measurement with the first.
+    """Compares each measurement with the first."""
 
-    Attributes:
-        examples: the long-tail slice.
-        first: figures of the first measurement.
-        right: rows that were right then.
-    """
-
-    examples: list[Example]
+    examples: list[Example]  # the long-tail slice
     task: Task
-    first: dict[str, float] = field(default_factory=dict)
-    right: list[bool] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)  # figures of the first measurement
+    right: list[bool] = field(default_factory=list)  # rows that were right then
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""

@@ -1,6 +1,7 @@
 """Weights and optimizer state on their way in and out of a run: adapters, sharding (FSDP2), plain checkpoints."""
 
 from collections.abc import Sequence
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,14 @@ def add_lora(lm: Any, rank: int) -> None:
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Add the gradients of all processes, many tensors in one message: one each took a third of a tiny model's step."""
+    gradients: list[Tensor] = []
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    waiting = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    while waiting:
-        count = 1
-        while count < len(waiting) and sum(t.numel() for t in waiting[: count + 1]) <= MESSAGE:
-            count += 1
-        bucket, waiting = waiting[:count], waiting[count:]
-        together = torch.cat([t.flatten() for t in bucket])
+        gradients.append(parameter.grad)
+    starts = accumulate((gradient.numel() for gradient in gradients), initial=0)
+    for _, message in groupby(zip(starts, gradients, strict=False), lambda placed: placed[0] // MESSAGE):
+        bucket = [gradient for _, gradient in message]
+        together = torch.cat([gradient.flatten() for gradient in bucket])
         dist.all_reduce(together)
         for gradient, part in zip(bucket, torch.split(together, [t.numel() for t in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -112,8 +112,3 @@ def plain_weights(weights: dict[str, Any], lora: int) -> dict[str, Any]:
         low = plain[f"{stem}.lora_B.default.weight"] @ plain[name]
         plain[f"{stem}.base_layer.weight"] = plain[f"{stem}.base_layer.weight"] + 2.0 * low
     return {k.replace(".base_layer", ""): v for k, v in plain.items() if "lora_" not in k}
-
-
-def whole(value: Tensor) -> float:
-    """A number that may be sharded."""
-    return float(value.full_tensor() if hasattr(value, "full_tensor") else value)

@@ -24,8 +24,7 @@ from benchmarks.claims.verdict import Contrast
 from benchmarks.trainers.measure import by_field, milliseconds
 from trainers.config import SftSettings
 from trainers.data import Example
-from trainers.head import read_grades
-from trainers.layout import Item, Tokens
+from trainers.layout import Tokens
 from trainers.loop import Run, Trained
 from trainers.rollout import generate
 from trainers.scoring import Student
@@ -84,14 +83,13 @@ def _after_reason(example: Example) -> Example:
     return replace(example, prompt=[*example.prompt, *_reason(example)], completion=[grade, end])
 
 
-@torch.no_grad()
 def _reasoned(student: Student, prompts: Sequence[Tokens]) -> list[tuple[list[float], int, bool]]:
     """Probabilities of the grades after the student's own reason, its tokens, and whether it came to an end."""
     [closing] = student.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
     reasons = [one for [one] in generate(student.policy, prompts, end=closing, limit=LIMIT, temperature=0)]
     ended = [reason[-1] == closing for reason in reasons]
-    packs = student.policy.pack([Item([*p, *reason], [[0]]) for p, reason in zip(prompts, reasons, strict=True)])
-    probs = student.policy(packs, lambda h, w: read_grades(h, w, torch.tensor(student.grade_ids, device=h.device)))
+    ids = torch.tensor(student.grade_ids, device=student.policy.device)
+    probs = student.policy.grades([[*p, *reason] for p, reason in zip(prompts, reasons, strict=True)], ids)
     return list(zip(probs.tolist(), map(len, reasons), ended, strict=True))
 
 

@@ -104,14 +104,11 @@ class TransformersClient:
         """Probability of each grade as the next token, over the grades alone."""
         import torch
 
-        from trainers.head import read_grades
-        from trainers.layout import Item
         from trainers.model import symbol_ids
 
         with torch.inference_mode():
             ids = torch.tensor(symbol_ids(self._tokenizer, grades), device=self._policy.device)
-            packs = self._policy.pack([Item(prompt, [[0]]) for prompt in prompts])
-            rows = self._policy(packs, lambda hidden, weight: read_grades(hidden, weight, ids)).tolist()
+            rows = self._policy.grades(prompts, ids).tolist()
         return [dict(zip(grades, row, strict=True)) for row in rows]
 
     def _texts(

@@ -40,9 +40,9 @@ def serve(
     """
     import uvicorn
 
+    from piar.llm.session import Session
     from piar.serve.app import build
     from trainers.scoring import Student
-    from trainers.serving import Session
 
     listening = _listen(settings.host, settings.port)
     url = f"http://{settings.host}:{listening.getsockname()[1]}"

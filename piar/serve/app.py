@@ -15,6 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from piar.llm.session import Session
 from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
 from piar.serve.guard import BodyGuard, Counted
 from piar.serve.meters import Meters
@@ -22,7 +23,6 @@ from piar.serve.settings import ServeSettings
 from store.task import Task
 from store.version import version
 from trainers.scoring import Scored
-from trainers.serving import Session
 
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = """The grade is the student's first token: `/score` runs one prefill and reads it.

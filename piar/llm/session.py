@@ -18,10 +18,36 @@ from store.errors import UsageError
 from store.trace import Parsed, parse_trace
 from trainers.data import common_prefix
 from trainers.head import read_grades
-from trainers.layout import Item, Tokens, pack
-from trainers.model import end_id
-from trainers.rollout import Below, Layers, Memory, Prefill, run
+from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack
+from trainers.model import Policy, end_id
+from trainers.rollout import Layers, Memory, Prefill, Stock, run
 from trainers.scoring import TRACE_TOKENS, Scored, Student
+
+
+class Below(Prefill):
+    """Runs a pack of prompts whose first tokens ran before.
+
+    Args:
+        one: the prompts without those tokens; its positions go on from theirs.
+        root: the keys and values of those tokens.
+    """
+
+    own_from = 0
+
+    def __init__(self, one: Pack, root: Layers) -> None:
+        super().__init__(one)
+        self._root = root
+        self._blocks = below(one, next((keys.shape[2] for keys, _ in root.values()), 0))
+
+    @property
+    def shared(self) -> Layers:
+        """The root's."""
+        return self._root
+
+    def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Keep keys and values, and attend to the root and the pack."""
+        self.layers[layer] = (key, value)
+        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +111,10 @@ class Session:
                              "Train with train.sft.completion=trace.")  # fmt: skip
         if not self.student.policy.shares:
             [scored] = self.student.scored([prompt])
-            return Writing(self.student, scored, _Stock(self.student, prompt))
+            return Writing(self.student, scored, Stock(self.student.policy), unread=prompt)
         prefill = self._below_root([prompt])
         [scored] = self._grades(self._hidden(prefill))
-        return Writing(self.student, scored, _Tree(self.student, Memory(prefill, 1, TRACE_TOKENS), len(prompt)))
+        return Writing(self.student, scored, _Tree(self.student.policy, Memory(prefill, 1, TRACE_TOKENS), len(prompt)))
 
     def _below_root(self, prompts: Sequence[Tokens]) -> Prefill:
         size = len(self.root)
@@ -159,17 +185,19 @@ class Writing:
         text: the answer so far.
     """
 
-    def __init__(self, student: Student, scored: Scored, steps: "_Tree | _Stock") -> None:
-        self._student, self._steps, self.scored = student, steps, scored
+    def __init__(self, student: Student, scored: Scored, model: "_Tree | Stock", unread: Tokens = ()) -> None:
+        self._student, self._model, self.scored = student, model, scored
         self._end = end_id(student.tokenizer)
         self._tokens = [student.grade_ids[student.task.index(scored.grade)]]
+        self._unread = [*unread, *self._tokens]
         self.text = scored.grade
         self.done = False
 
     @torch.inference_mode()
     def step(self) -> str:
         """Write one more token; returns the text that became whole with it, and sets `done` at the end."""
-        token = self._steps.next(self._tokens[-1])
+        token = int(self._model.read(self._unread)[0].argmax())
+        self._unread = [token]
         self.done = token == self._end or len(self._tokens) + 1 >= TRACE_TOKENS
         if token != self._end:
             self._tokens.append(token)
@@ -186,27 +214,15 @@ class Writing:
 
 
 class _Tree:
-    """Next tokens through the layers' own memory of the prompt."""
+    """The layers' own memory of one prompt, at position `depth`."""
 
-    def __init__(self, student: Student, memory: Memory, depth: int) -> None:
-        self._policy, self._memory, self._depth = student.policy, memory, depth
+    def __init__(self, policy: Policy, memory: Memory, depth: int) -> None:
+        self._policy, self._memory, self._depth = policy, memory, depth
 
-    def next(self, token: int) -> int:
+    def read(self, tokens: Tokens) -> Tensor:
+        """[1, V] logits after one more token."""
         device = self._policy.device
         here = torch.tensor([self._depth + self._memory.step], device=device)
-        logits = run(self._policy, torch.tensor([token], device=device), here, self._memory, slice(None))
+        logits = run(self._policy, torch.tensor(tokens, device=device), here, self._memory, slice(None))
         self._memory.step += 1
-        return int(logits[0].argmax())
-
-
-class _Stock:
-    """Next tokens through the model's own cache."""
-
-    def __init__(self, student: Student, prompt: Tokens) -> None:
-        self._policy, self._unread, self._cache = student.policy, list(prompt), None
-
-    def next(self, token: int) -> int:
-        ids = torch.tensor([[*self._unread, token]], device=self._policy.device)
-        out: Any = self._policy.lm(input_ids=ids, past_key_values=self._cache, use_cache=True)
-        self._unread, self._cache = [], out.past_key_values
-        return int(out.logits[0, -1].argmax())
+        return logits
