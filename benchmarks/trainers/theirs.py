@@ -28,6 +28,7 @@ class Stepper:
 
         go, done = threading.Semaphore(0), threading.Semaphore(0)
         self.go, self.done, self.labelled, self.steps, self.over = go, done, labelled, steps, False
+        self.error: Exception | None = None
 
         class Gate(TrainerCallback):
             def on_step_begin(*_: Any, **__: Any) -> None:
@@ -40,7 +41,10 @@ class Stepper:
 
         def work() -> None:
             torch.set_num_threads(1)
-            trainer.train()
+            try:
+                trainer.train()
+            except Exception as error:
+                self.error = error
 
         trainer.add_callback(Gate())
         self.thread = threading.Thread(target=work, daemon=True)
@@ -63,7 +67,7 @@ class Stepper:
             self.go.release()
             while not self.done.acquire(timeout=5):
                 if not self.thread.is_alive():
-                    raise SystemExit("TRL's trainer stopped; its error is above.")
+                    raise self.error or RuntimeError("TRL's trainer stopped")
 
 
 def common(work: Work) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def common(work: Work) -> dict[str, Any]:
         "output_dir": tempfile.mkdtemp(), "max_steps": 10_000, "use_cpu": work.device == "cpu", "report_to": [],
         "bf16": work.dtype == torch.bfloat16, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True,
         "gradient_checkpointing": False, "learning_rate": 1e-6, "max_grad_norm": 1.0,
+        "gradient_accumulation_steps": work.parts,
     }  # fmt: skip
 
 
@@ -82,14 +87,15 @@ def grpo(work: Work, case: str, *, labelled: bool = True, vllm: bool = False) ->
 
     vocabulary, model = work.tokenizer(), work.lm()
     asked, length = work.rollouts(case)
-    fast: dict[str, Any] = {"generation_kwargs": {"min_new_tokens": length}}
+    fast: dict[str, Any] = {"generation_kwargs": {"min_tokens" if vllm else "min_new_tokens": length}}
     if vllm:
         fast |= {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3}
         model.name_or_path = tempfile.mkdtemp()  # vLLM loads the weights from there
         model.save_pretrained(model.name_or_path)
         vocabulary.save_pretrained(model.name_or_path)
     arguments = GRPOConfig(
-        **common(work), **fast, per_device_train_batch_size=work.group * work.prompts, num_generations=work.group,
+        **common(work), **fast, per_device_train_batch_size=work.group * work.prompts // work.parts,
+        num_generations=work.group,
         beta=0.0, max_completion_length=length, shuffle_dataset=False,
     )  # fmt: skip
     trainer = GRPOTrainer(
@@ -134,7 +140,9 @@ def sft(work: Work, case: str, *, labelled: bool = True, grouped: bool = False) 
             return cross_entropy(*labelled_rows(model, inputs))
 
     sampling = {"train_sampling_strategy": "group_by_length"} if grouped else {}
-    arguments = SFTConfig(**common(work), **sampling, per_device_train_batch_size=work.batch, max_length=None)
+    arguments = SFTConfig(
+        **common(work), **sampling, per_device_train_batch_size=work.batch // work.parts, max_length=None
+    )
     data = rows_of(work, case)
     steps = len(data) // work.batch
     data = concatenate_datasets([data] * 4) if grouped else data
@@ -161,8 +169,8 @@ def distill(work: Work, *, labelled: bool = True) -> Step:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.masked_fill(~own, -100)}
 
     arguments = GKDConfig(
-        **common(work), per_device_train_batch_size=work.batch, max_length=None, lmbda=0.0, beta=0.5, temperature=1.0,
-        remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True},
+        **common(work), per_device_train_batch_size=work.batch // work.parts, max_length=None, lmbda=0.0, beta=0.5,
+        temperature=1.0, remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True},
     )  # fmt: skip
     trainer = (Labelled if labelled else GKDTrainer)(
         model=work.lm(), teacher_model=work.teacher().lm(), args=arguments,

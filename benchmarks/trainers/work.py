@@ -22,6 +22,7 @@ class Work:
         dtype: of weights, gradients and optimizer, for everyone alike.
         group, prompts: completions of a prompt, and prompts, in a GRPO step.
         batch: pairs in a step of SFT and distillation; twice as many are scored.
+        parts: micro-batches that a step is computed in: changes memory, never the work.
         shrink: divides all lengths (for tests).
     """
 
@@ -36,6 +37,7 @@ class Work:
     group: int = 8
     prompts: int = 8
     batch: int = 32
+    parts: int = 1
     shrink: int = 1
 
     def lm(self) -> Any:
@@ -49,7 +51,8 @@ class Work:
             bos_token_id=None, pad_token_id=None,
         )  # fmt: skip
         torch.manual_seed(0)
-        return Qwen3ForCausalLM(config).to(self.device, self.dtype)  # type: ignore[arg-type]
+        with torch.device(self.device):
+            return Qwen3ForCausalLM(config).to(dtype=self.dtype)  # type: ignore[arg-type]
 
     @property
     def weights(self) -> int:
