@@ -5,7 +5,7 @@ angles (Johnson-Lindenstrauss; feature hashing, Weinberger et al. 2009). Any oth
 your own `embed`, for instance a sentence-transformers model's `encode`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -22,22 +22,47 @@ DIMENSIONS = 128
 _FEATURES = 1 << 17
 _EXACT = 20_000  # up to here every pair is compared
 _PROBES = 6  # cells that are searched for one text
-_BLOCK = 2048
+_BLOCK = 2048  # texts whose scores are held at a time
+_SLICE = 16_384  # texts that are hashed, or sent to their cells, at a time
 
 
 def hashed_vectors(con: duckdb.DuckDBPyConnection, source: str, n: int, dimensions: int = DIMENSIONS) -> Vectors:
-    """(n, D) unit vectors of the texts of a relation (place, words), place running from 0 to n − 1."""
+    """(n, D) unit vectors of the texts of a relation (place, words), place running from 0 to n − 1.
+
+    Beside the vectors, four bytes for each distinct word and pair of a text are held: their rarity is known at the end.
+    """
+    hashed, frequency = [], np.zeros(_FEATURES)
+    for places, ends, features in _features(con, source):
+        frequency += np.bincount(features, minlength=_FEATURES)
+        hashed.append((places, ends, features))
+    idf = np.log((n + 1) / (frequency + 1)) + 1
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(_FEATURES, dimensions))
+    signs *= idf[:, None].astype(np.float32)
+    vectors = np.zeros((n, dimensions), dtype=np.float32)
+    for places, ends, features in hashed:
+        vectors[places] = unit(_sums(signs, ends, features))
+    return vectors
+
+
+def _features(con: duckdb.DuckDBPyConnection, source: str) -> Iterator[tuple[Array, Array, Array]]:
+    """For slices of the texts: places; where in the third array the features of each begin, and the end; features."""
+    import pyarrow.compute as pc
+
+    hashed = f"list_transform({shingles('words')}, lambda feature: (feature & {_FEATURES - 1})::integer)"
+    query = f"select place::integer as place, coalesce({hashed}, []) as features from ({source})"
+    for batch in con.sql(query).to_arrow_reader(_SLICE):
+        lengths = pc.list_value_length(batch["features"]).to_numpy()
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        yield batch["place"].to_numpy(), ends, batch["features"].flatten().to_numpy()
+
+
+def _sums(rows: Vectors, ends: Array, chosen: Array) -> Vectors:
+    """(N, D) sums of the chosen rows, those of the i-th sum being `chosen[ends[i] : ends[i + 1]]`."""
     from scipy.sparse import csr_matrix
 
-    found = con.execute(
-        f"select place::integer as place, (feature & {_FEATURES - 1})::integer as feature from "
-        f"(select place, unnest({shingles('words')}) as feature from ({source}))"
-    ).fetchnumpy()
-    rows, features = np.asarray(found["place"]), np.asarray(found["feature"])
-    idf = np.log((n + 1) / (np.bincount(features, minlength=_FEATURES) + 1)) + 1
-    matrix = csr_matrix((idf[features].astype(np.float32), (rows, features)), shape=(n, _FEATURES))
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(_FEATURES, dimensions))
-    return unit(np.vstack([matrix[i : i + 65_536] @ signs for i in range(0, n, 65_536)]))
+    ones = np.ones(len(chosen), dtype=np.float32)
+    summed = csr_matrix((ones, chosen, ends), shape=(len(ends) - 1, len(rows))) @ rows
+    return np.asarray(summed, dtype=np.float32)
 
 
 def unit(vectors: Array) -> Vectors:
@@ -61,7 +86,7 @@ def nearest(vectors: Vectors, k: int, *, seed: int = 0) -> tuple[Array, Array]:
             _merge(places, cosines, everyone[start : start + _BLOCK], everyone, vectors)
         return places, cosines
     centres = _centres(vectors, int(n**0.5), seed)
-    probes = np.vstack([_top(vectors[i : i + 65_536] @ centres.T, _PROBES) for i in range(0, n, 65_536)])
+    probes = np.vstack([_top(vectors[i : i + _SLICE] @ centres.T, _PROBES) for i in range(0, n, _SLICE)])
     order = np.argsort(probes[:, 0], kind="stable")
     edges = np.searchsorted(probes[order, 0], np.arange(len(centres) + 1))
     asking = np.argsort(probes.ravel(), kind="stable")
