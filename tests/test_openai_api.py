@@ -124,6 +124,17 @@ def test_nobody_listening_is_a_failure_of_each_request_and_stops_in_time(transpo
     assert "no answer for" in done[-1].failure.message
 
 
+def test_an_address_where_nobody_has_ever_answered_is_soon_given_up_and_named(transport, monkeypatch):
+    monkeypatch.setattr("piar.llm.asking.UNHEARD_SECONDS", 0.5)
+    notices = []
+    with FaultyServer().running() as server:
+        pass
+    done = client_for(server, transport, notices, attempts=99, patience=100).generate(requests(50))
+    assert {c.failure.kind for c in done} == {"connection"}
+    assert int(done[-1].failure.message.split("no answer for ")[1].split(" ")[0]) < 50
+    assert [server.url in notice for notice in notices] == [True]
+
+
 def test_a_wrong_key_stops_soon_and_is_never_shown(transport):
     with FaultyServer(key="right").running() as server:
         done = client_for(server, transport, concurrency=4).generate(requests(500))

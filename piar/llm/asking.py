@@ -22,6 +22,7 @@ STATUS_KINDS: dict[int, FailureClass] = {401: "auth", 403: "auth", 408: "timeout
 FATAL_STREAK = 8  # wrong keys or unknown models in a row, with no answer between, that stop a batch
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
+UNHEARD_SECONDS = 20.0  # how long an address is tried from which nothing at all has ever come
 CHARACTERS_PER_TOKEN = 4  # only to keep within an endpoint's tokens a minute
 
 Notice = Callable[[str], None]
@@ -99,6 +100,7 @@ class Asker:
         self._noticed: set[str] = set()
         self._without: set[str] = set() if manners.structured else {"response_format"}
         self._fatal = 0
+        self._heard = False
         self._random = random.Random()
 
     async def run(self, requests: Sequence[Request], gate: Gate, deliver: Deliver, notice: Notice) -> None:
@@ -169,6 +171,8 @@ class Asker:
             raise Failed("timeout", f"no whole reply within {self.endpoint.timeout:g} s") from None
         except LostConnection as lost:
             self.pacer.failed(time.monotonic(), started)
+            if not self._heard:
+                self._say("unheard", f"Nothing answers at {self.endpoint.base_url} ({lost}); still trying.")
             raise Failed("connection", f"the connection was lost: {lost}") from None
         finally:
             self._gate.leave(case.tokens)
@@ -176,6 +180,7 @@ class Asker:
 
     def _read(self, case: Case, body: Mapping[str, Any], reply: Reply, started: float) -> Answer:
         now = time.monotonic()
+        self._heard = True
         self.pacer.told(now, reply.headers)
         if reply.status != 200:
             self._refused(body, reply, now, started)
@@ -213,12 +218,17 @@ class Asker:
         silent = time.monotonic() - max(self._began, self.pacer.last_success or 0.0) + (failed.retry_after or 0.0)
         if self._fatal >= FATAL_STREAK:
             self._gate.halt(Failure(failed.kind, self._clean(f"stopped: {failed.message}")))
-        elif failed.kind in RETRIED and silent > self.manners.patience:
+        elif failed.kind in RETRIED and silent > self._patience(failed.kind):
             words = f"stopped: no answer for {silent:.0f} s, at last: {failed.message}"
             self._gate.halt(Failure(failed.kind, self._clean(words)))
         if failed.kind not in RETRIED or case.failures >= self.manners.attempts:
             raise failed
         return self._random.uniform(0, min(BACKOFF_MOST, BACKOFF_SECONDS * 2.0 ** max(0, case.failures - 1)))
+
+    def _patience(self, kind: FailureClass) -> float:
+        """Seconds of silence to bear: few when nobody has ever picked up, for then the address is likely wrong."""
+        unheard = kind == "connection" and not self._heard
+        return min(self.manners.patience, UNHEARD_SECONDS) if unheard else self.manners.patience
 
     def _remark(self, request: Request, body: Mapping[str, Any], answer: Answer) -> None:
         """Say aloud, once each, what the endpoint passed over in silence."""
