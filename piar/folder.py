@@ -1,5 +1,8 @@
 """A project folder's files: their names, and how they come into being."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +45,9 @@ _TASK_HEAD = """\
 """
 
 
-def make(folder: Path, *, force: bool = False) -> None:
-    """Make the folder with its configuration.
+@contextmanager
+def making(folder: Path, *, force: bool = False) -> Iterator[None]:
+    """Make the folder with its configuration; a `UsageError` inside takes it away again, so that one may try anew.
 
     Args:
         force: write into a folder that holds other files; a file that differs is kept as `NAME.bak`.
@@ -55,6 +59,13 @@ def make(folder: Path, *, force: bool = False) -> None:
         raise UsageError(f"{folder} is not an empty folder.", "Choose another name, or add --force to write into it.")
     put(folder / CONFIG, files("piar").joinpath("templates", CONFIG).read_text(encoding="utf-8"))
     put(folder / ".gitignore", _GITIGNORE)
+    try:
+        yield
+    except UsageError:
+        if not force:
+            for path in folder.iterdir():  # all of it was made here
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def adopt(folder: Path, task: "Task", instruction: "Instruction | None" = None) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, make, put, simulate_shop
+from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,14 +41,16 @@ class Imported:
         report: counts, rejected rows with their line and reason, splits.
         mapping: which column was taken for what, of the last file.
         reasons: why, for the columns that were guessed.
-        proposed: the task was proposed from the file.
+        unused: role -> a column that is named as if it had it, and why it was passed over.
+        proposed: the grades of the task, when it was proposed from the file; else none.
         retired: worn holdout groups that left for train, since fresh ones came.
     """
 
     report: "ImportReport"
     mapping: "ImportMapping"
     reasons: dict[str, str]
-    proposed: bool
+    unused: dict[str, str]
+    proposed: tuple[str, ...]
     retired: int = 0
 
 
@@ -118,15 +120,15 @@ class Workspace:
         Raises:
             UsageError: the folder is not empty, or the file cannot be understood.
         """
-        make(Path(folder), force=force)
-        project = cls.open(folder)
-        if example is not None:
-            columns = simulate_shop(project.folder, pairs, seed)
-            project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
-        if from_ is not None:
-            project.imported = project.import_([from_], mapping, seed=seed, label_config=label_config)
-        if guideline is not None:
-            project.guideline = project.adopt_guideline(guideline)
+        with making(Path(folder), force=force):
+            project = cls.open(folder)
+            if example is not None:
+                columns = simulate_shop(project.folder, pairs, seed)
+                project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
+            if from_ is not None:
+                project.imported = project.import_([from_], mapping, seed=seed, label_config=label_config)
+            if guideline is not None:
+                project.guideline = project.adopt_guideline(guideline)
         return project
 
     def adopt_guideline(self, path: str | Path) -> "GuidelineImport":
@@ -198,12 +200,11 @@ class Workspace:
                 import_table(self.store, table, columns, path.stem, run_id, seed, self.config.split, report)
                 found = replace(found, mapping=columns)
             retired = retire(self.store, self.config.evolve.promotion)
-        reasons = (
-            {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)} if found else {}
-        )
+        reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
         if config and proposed and not config.numbered:
             reasons["grades"] = "the first choice of the label configuration was taken for the best grade"
-        return Imported(report, found.mapping, reasons, proposed, retired)
+        grades = self.task.symbols if proposed else ()
+        return Imported(report, found.mapping, reasons, found.unused, grades, retired)
 
     # -- what it holds ----------------------------------------------------------------------
 

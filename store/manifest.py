@@ -180,8 +180,9 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     try:
         manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise PiarError(f"{folder} has no {MANIFEST}: the export did not finish, or this is no shard folder.",
-                        "Run `piar curriculum export` again.") from None  # fmt: skip
+        unfinished = f"has no {MANIFEST}: the export did not finish, or this is no shard folder"
+        why = unfinished if folder.exists() else "does not exist"
+        raise PiarError(f"{folder} {why}.", "Run `piar curriculum export`, or name a folder that it wrote.") from None
     except ValidationError as error:
         raise PiarError(f"{path}: {explain(error)}", "Run `piar curriculum export` again with this version.") from None
     except ValueError:

@@ -85,7 +85,7 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     raters = [name for name in mapping.raters if name not in table.vote_columns]
     texts = _text_columns(table.frame, task, mapping)
     grades = ({"gold": mapping.gold} if mapping.gold else {}) | {f"rater{i}": name for i, name in enumerate(raters)}
-    _require(table.frame, [*texts.values(), *grades.values(), mapping.split, mapping.inclusion])
+    require(table.frame, [*texts.values(), *grades.values(), mapping.split, mapping.inclusion])
     source = table.frame
     columns = [
         pl.Series("row", range(len(source)), dtype=pl.Int64),
@@ -123,7 +123,8 @@ def _text_columns(frame: pl.DataFrame, task: Task, mapping: ImportMapping) -> di
     return named | ({"external": mapping.id} if mapping.id else {})
 
 
-def _require(frame: pl.DataFrame, columns: Iterable[str | None]) -> None:
+def require(frame: pl.DataFrame, columns: Iterable[str | None]) -> None:
+    """Raise `UsageError` when one of these columns is not there; None is none."""
     missing = [name for name in dict.fromkeys(columns) if name and name not in frame.columns]
     if missing:
         raise UsageError(
@@ -211,7 +212,7 @@ def _with_annotators(table: Table, mapping: ImportMapping) -> Table:
             "--annotator needs exactly one column of grades.", "Name it: --annotator who --raters label [--date when]."
         )
     grade = mapping.raters[0]
-    _require(table.frame, [grade, mapping.annotator, mapping.date])
+    require(table.frame, [grade, mapping.annotator, mapping.date])
     said_at = table.frame[mapping.date].to_list() if mapping.date else [None] * len(table.frame)
     votes = table.frame.select(
         row=pl.int_range(pl.len(), dtype=pl.Int64),

@@ -1,13 +1,13 @@
 """What a file's columns are, guessed from their names and values; each guess with its reason, to be shown."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import polars as pl
 
 from store.errors import UsageError
-from store.prepare import MISSING, SPLIT_NAMES, ImportMapping
+from store.prepare import MISSING, SPLIT_NAMES, ImportMapping, require
 from store.task import RESERVED, Grade, Task
 
 MAX_GRADES = 12
@@ -21,11 +21,17 @@ _ID = re.compile(r"(?:.*[ _-])?(?:id|key|uuid|guid|index|no|sku|asin)|unnamed.*|
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Columns by role. `reasons` says why, one sentence for each role."""
+    """Columns by role.
+
+    Attributes:
+        reasons: role -> why a column was guessed to have it.
+        unused: role -> the column that is named as if it had it, and why it was passed over.
+    """
 
     mapping: ImportMapping
     columns: tuple[str, ...]
     reasons: dict[str, str]
+    unused: dict[str, str] = field(default_factory=dict)
 
 
 def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
@@ -33,9 +39,15 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
 
     Args:
         frame: text columns, as `read_table` gives them.
+
+    Raises:
+        UsageError: a named column is not there.
     """
     said = mapping or ImportMapping()
+    said = said.model_copy(update={"raters": _expanded(said.raters, frame.columns)})
+    require(frame, [said.gold, *said.raters, said.group, *said.fields.values()])
     reasons: dict[str, str] = {}
+    unused: dict[str, str] = {}
     few = {name: values for name in frame.columns if (values := _values(frame[name])) is not None}
     free = [name for name in frame.columns if name not in {*said.fields.values(), *said.raters, said.gold, said.group,
                                                            said.annotator, said.date}]  # fmt: skip
@@ -52,6 +64,9 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     )
     if gold and not said.gold:
         reasons["gold"] = f"{gold}: {len(few[gold])} distinct values ({', '.join(sorted(few[gold])[:6])})"
+    elif not gold and (odd := _gold_by_name(free, few)):
+        strange = ", ".join(sorted(few[odd] - rated)[:4])
+        unused["gold"] = f"{odd}: holds grades that no rater gives ({strange}); --gold {odd} takes it all the same"
     free = [name for name in free if name not in raters and name != gold]
     texts = tuple(said.fields.values()) or _texts(frame, [n for n in frame.columns if n in free or n == said.group])
     reasons["fields"] = f"{', '.join(texts)}: text"
@@ -59,9 +74,9 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     if group and not said.group:
         reasons["group"] = f"{group}: {frame[group].n_unique():,} distinct values on {len(frame):,} rows"
     if split and not said.split and not _whole_groups(frame, group, split):
-        split, reasons["split"] = None, f"{split}: not used, it cuts through groups"
+        split, unused["split"] = None, f"{split}: cuts through groups; --split {split} takes it all the same"
     chosen = said.model_copy(update={"gold": gold, "raters": raters, "group": group, "split": split})
-    return Guess(chosen, texts, reasons)
+    return Guess(chosen, texts, reasons, unused)
 
 
 def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, name: str = "task") -> Task:
@@ -98,7 +113,7 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
     """
     said = mapping or ImportMapping()
     fields = {name: column for name in task.fields if (column := _column_of(name, frame.columns))} | said.fields
-    raters = tuple(dict.fromkeys(name for pattern in said.raters for name in _matching(pattern, frame.columns)))
+    raters = _expanded(said.raters, frame.columns)
     found = guess(frame, said.model_copy(update={"fields": fields, "raters": raters}))
     known = {text.lower() for grade in task.grades for text in (grade.symbol, grade.name, f"{grade.value:g}") if text}
     holds = {name for name in (*found.mapping.raters, found.mapping.gold) if name and _holds(frame[name], known)}
@@ -109,20 +124,35 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
         "group": group or found.mapping.group,
     }
     reasons = {role: reason for role, reason in found.reasons.items() if role != "fields" and chosen.get(role)}
-    return Guess(found.mapping.model_copy(update=chosen), tuple(fields.values()), reasons)
+    unused = dict(found.unused)
+    if (odd := found.mapping.gold) and not chosen["gold"] and odd.lower() in _GOLD:
+        strange = ", ".join(sorted(_bare_values(frame[odd]) - known)[:4])
+        unused["gold"] = f"{odd}: holds what is no grade of task.toml ({strange})"
+    return Guess(found.mapping.model_copy(update=chosen), tuple(fields.values()), reasons, unused)
 
 
 def _column_of(field: str, columns: list[str]) -> str | None:
     return next((column for column in columns if column == field or field_name(column) == field), None)
 
 
-def _matching(pattern: str, columns: list[str]) -> list[str]:
-    return [column for column in columns if fnmatchcase(column, pattern)] or [pattern]
+def _expanded(patterns: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
+    """The columns that each pattern (`rater_*`) matches; a pattern that matches none stays as it is."""
+    matching = ([c for c in columns if fnmatchcase(c, pattern)] or [pattern] for pattern in patterns)
+    return tuple(dict.fromkeys(name for names in matching for name in names))
 
 
 def _holds(column: pl.Series, known: set[str]) -> bool:
-    values = {value.strip().lower() for value in column.unique().to_list()} - MISSING
+    values = _bare_values(column)
     return bool(values) and values <= known
+
+
+def _bare_values(column: pl.Series) -> set[str]:
+    return {_bare(value).lower() for value in column.unique().to_list()} - MISSING
+
+
+def _bare(value: str) -> str:
+    """A value without blanks, and a whole number without the `.0` of a column that had gaps somewhere."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip())
 
 
 def _values(column: pl.Series) -> frozenset[str] | None:
@@ -130,15 +160,19 @@ def _values(column: pl.Series) -> frozenset[str] | None:
     most = MAX_GRADES + len(MISSING)
     if column.head(10_000).n_unique() > most or column.n_unique() > most:
         return None
-    values = frozenset(v.strip() for v in column.unique().to_list() if v.strip().lower() not in MISSING)
+    values = frozenset(_bare(v) for v in column.unique().to_list() if v.strip().lower() not in MISSING)
     short = all(len(value) <= 40 for value in values)
     return values if short and len(values) <= MAX_GRADES else None
 
 
 def _gold(names: list[str], few: dict[str, frozenset[str]]) -> str | None:
     graded = [name for name in names if len(few.get(name, ())) >= 2 and name.lower() not in _GROUP]
-    by_name = {name.lower(): name for name in graded}
-    return next((by_name[name] for name in _GOLD if name in by_name), graded[-1] if graded else None)
+    return _gold_by_name(graded, few) or (graded[-1] if graded else None)
+
+
+def _gold_by_name(names: list[str], few: dict[str, frozenset[str]]) -> str | None:
+    by_name = {name.lower(): name for name in names if len(few.get(name, ())) >= 2}
+    return next((by_name[name] for name in _GOLD if name in by_name), None)
 
 
 def _texts(frame: pl.DataFrame, names: list[str]) -> tuple[str, ...]:

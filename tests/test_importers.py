@@ -11,7 +11,7 @@ import pytest
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping, Rejection, import_files, read, read_table
-from store.propose import guess, propose_task
+from store.propose import complete, guess, propose_task
 from store.task import Task
 from store.types import Label
 from tests.data import shared
@@ -386,7 +386,31 @@ def test_a_split_column_that_cuts_groups_is_not_guessed(file):
     )
     found = guess(frame)
     assert found.mapping.split is None
-    assert "cuts through groups" in found.reasons["split"]
+    assert "cuts through groups" in found.unused["split"]
+
+
+def graded(grades):
+    """A file with two raters and these gold grades, over and over."""
+    lines = (f"q{i // 4},a title {i},{i % 3},{(i + 1) % 3},{grades[i % len(grades)]}" for i in range(40))
+    return "query,title,rater_a,rater_b,grade\n" + "\n".join(lines) + "\n"
+
+
+def test_gold_with_the_point_zero_of_a_column_with_gaps_is_gold(file):
+    frame = read_table(file(graded(["0.0", "1.0", "", "2.0"])))
+    assert guess(frame).mapping.gold == "grade"
+    task = propose_task(frame)
+    assert task.symbols == ("0", "1", "2")
+    assert complete(frame, task).mapping.gold == "grade"
+
+
+def test_a_column_called_grade_is_not_passed_over_in_silence(file):
+    frame = read_table(file(graded(["0", "excellent"])))
+    found = guess(frame)
+    assert found.mapping.gold is None
+    assert "excellent" in found.unused["gold"]
+    assert "excellent" in complete(frame, propose_task(frame)).unused["gold"]
+    words = read_table(file("query,title,grade\na,b c,good\na,c d,bad\n", "words.csv"))
+    assert "no grade of task.toml" in complete(words, propose_task(frame)).unused["gold"]
 
 
 def test_unlabelled_rows_wait_in_the_pool_until_their_group_has_a_split(store, file):

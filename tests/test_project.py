@@ -5,6 +5,7 @@ import pytest
 import piar
 from piar.folder import first_instruction
 from store.errors import PiarError, UsageError
+from store.importers import ImportMapping
 from store.task import Grade, Task, dump_task
 from tests.small_project import TASK, small_project
 
@@ -31,7 +32,7 @@ def test_a_strangers_file_becomes_a_project(tmp_path) -> None:
     assert project.imported.mapping.raters == ("annotator_a", "annotator_b")
     assert project.imported.mapping.gold == "grade"
     again = piar.Project.open(tmp_path / "p").import_([ratings(tmp_path)])
-    assert (again.report.added, again.report.known, again.proposed) == (0, 60, False)
+    assert (again.report.added, again.report.known, again.proposed) == (0, 60, ())
     sources = project.sql("select source, count(*) as n from labels group by all order by all")
     assert sources.rows() == [("gold", 60), ("human", 120)]
 
@@ -53,6 +54,17 @@ def test_new_logs_without_grades_are_not_taken_for_labelled(tmp_path) -> None:
     found = project.import_([logs])
     assert found.report.added == 2
     assert (found.mapping.gold, found.mapping.raters, found.report.rejected) == (None, (), [])
+
+
+@pytest.mark.parametrize("wrong", [{"gold": "grad"}, {"raters": ("judge_*",)}, {"group": "shop"}])
+def test_a_slip_in_a_columns_name_leaves_no_half_made_project(tmp_path, wrong) -> None:
+    file = ratings(tmp_path)
+    with pytest.raises(UsageError, match="No column") as caught:
+        piar.Project.init(tmp_path / "p", from_=file, mapping=ImportMapping(**wrong))
+    assert "'annotator_a'" in caught.value.message
+    project = piar.Project.init(tmp_path / "p", from_=file, mapping=ImportMapping(raters=("annotator_*",)))
+    assert project.imported.mapping.raters == ("annotator_a", "annotator_b")
+    assert project.imported.proposed == ("0", "1", "2")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path) -> None:

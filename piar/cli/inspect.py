@@ -46,7 +46,7 @@ def report(
 
 
 def export(
-    what: Annotated[What, typer.Argument(help="Which rows.")],
+    what: Annotated[What, typer.Argument(metavar="WHAT", help="labels, verdicts, samples or instructions.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .csv, .jsonl or .parquet.")],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> Answer:

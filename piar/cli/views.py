@@ -80,12 +80,14 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
     if found.retired:
         pairs.append(("retired", retired_words(found.retired)))
     pairs += [("guessed", f"{role} = {reason}") for role, reason in found.reasons.items()]
+    pairs += [("not used", why) for why in found.unused.values()]
     reasons = Counter(rejection.reason for rejection in report.rejected)
     for reason, n in reasons.most_common(5):
         lines = [str(r.line) for r in report.rejected if r.reason == reason][:5]
         pairs.append(("left out", f"{n:,} × {reason} (line {', '.join(lines)}{', …' if n > 5 else ''})"))
     if found.proposed:
-        pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades names and meanings"))
+        grades = ", ".join(found.proposed)
+        pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades ({grades}) names and meanings"))
     pairs += _guideline(guideline) if guideline else []
     verb = "evolve" if report.labels or report.known else "status"
     pairs.append(("next", f"piar {verb} -C {folder}"))

@@ -41,7 +41,7 @@ class ModelSettings(Settings):
         price: dollars per million tokens.
     """
 
-    model: str = Field(default="rulebook", pattern=r"^(rulebook|(openai|vllm|hf):\S.*)$")
+    model: str = "rulebook"
     base_url: str = ""
     api_key_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
     temperature: float = Field(default=0.0, ge=0, le=2)
@@ -54,6 +54,13 @@ class ModelSettings(Settings):
     transport: Literal["auto", "openai", "lean"] = "auto"
     extra: dict[str, Any] = Field(default_factory=dict)
     price: Price = Price()
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: str) -> str:
+        if not re.fullmatch(r"rulebook|(openai|vllm|hf):\S.*", model):
+            raise ValueError("must be rulebook, openai:NAME, vllm:PATH or hf:PATH")
+        return model
 
     @field_validator("base_url")
     @classmethod

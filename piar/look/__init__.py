@@ -83,6 +83,7 @@ def _notes(material: Material, shares: list[GradeShare], known: int) -> list[str
         notes.append("No grades were recognised: name their column with --gold, or --raters 'rater_*'.")
     elif known < len(material.frame):
         notes.append(f"{len(material.frame) - known:,} rows have no grade.")
+    notes += [f"Column {why}." for why in material.columns.unused.values()]
     if sum(share.n > 0 for share in shares) == 1:
         notes.append("Every row has the same grade: nothing can be learnt or measured.")
     if material.rejected:

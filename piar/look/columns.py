@@ -60,6 +60,7 @@ def load(
         group=mapping.group,
         fields=list(found.columns),
         guessed={role: reason for role, reason in found.reasons.items() if role != "fields" or not said.fields},
+        unused=found.unused,
     )
     if not found.columns or not (mapping.gold or mapping.raters):
         return _without_grades(table, columns)

@@ -4,13 +4,14 @@ from store.stats import Interval, Result
 
 
 class Columns(Result):
-    """Which column holds what; `guessed` says of each guess why."""
+    """Which column holds what; `guessed` says of each guess why, `unused` why a likely column was passed over."""
 
     gold: str | None
     raters: list[str]
     group: str | None
     fields: list[str]
     guessed: dict[str, str]
+    unused: dict[str, str]
 
 
 class GradeShare(Result):
