@@ -22,7 +22,7 @@ DIMENSIONS = 128
 _FEATURES = 1 << 17
 _EXACT = 20_000  # up to here every pair is compared
 _PROBES = 6  # cells that are searched for one text
-_BLOCK = 2048  # texts whose scores are held at a time
+_SCORES = 1 << 23  # cosines held at a time
 _SLICE = 16_384  # texts that are hashed, or sent to their cells, at a time
 
 
@@ -81,9 +81,7 @@ def nearest(vectors: Vectors, k: int, *, seed: int = 0) -> tuple[Array, Array]:
     places = np.full((n, k), -1, dtype=np.int64)
     cosines = np.full((n, k), -1.0, dtype=np.float32)
     if n <= _EXACT:
-        everyone = np.arange(n)
-        for start in range(0, n, _BLOCK):
-            _merge(places, cosines, everyone[start : start + _BLOCK], everyone, vectors)
+        _merge(places, cosines, np.arange(n), np.arange(n), vectors)
         return places, cosines
     centres = _centres(vectors, int(n**0.5), seed)
     probes = np.vstack([_top(vectors[i : i + _SLICE] @ centres.T, _PROBES) for i in range(0, n, _SLICE)])
@@ -93,9 +91,7 @@ def nearest(vectors: Vectors, k: int, *, seed: int = 0) -> tuple[Array, Array]:
     bounds = np.searchsorted(probes.ravel()[asking], np.arange(len(centres) + 1))
     for cell in range(len(centres)):
         members = order[edges[cell] : edges[cell + 1]]
-        rows = asking[bounds[cell] : bounds[cell + 1]] // _PROBES
-        for start in range(0, len(rows), _BLOCK):
-            _merge(places, cosines, rows[start : start + _BLOCK], members, vectors)
+        _merge(places, cosines, asking[bounds[cell] : bounds[cell + 1]] // _PROBES, members, vectors)
     return places, cosines
 
 
@@ -118,11 +114,17 @@ def _top(scores: Array, k: int) -> Array:
 
 
 def _merge(places: Array, cosines: Array, rows: Array, others: Array, vectors: Vectors) -> None:
-    """Offer `others` as neighbours of `rows`, keeping the best k so far."""
-    if not len(rows) or not len(others):
+    """Offer `others` as neighbours of `rows`, keeping the best k so far; cells may be crowded, so in blocks of rows."""
+    if not len(others):
         return
+    theirs, block = vectors[others], max(1, _SCORES // len(others))
+    for start in range(0, len(rows), block):
+        _merge_block(places, cosines, rows[start : start + block], others, vectors, theirs)
+
+
+def _merge_block(places: Array, cosines: Array, rows: Array, others: Array, vectors: Vectors, theirs: Vectors) -> None:
     k = places.shape[1]
-    scores = vectors[rows] @ vectors[others].T
+    scores = vectors[rows] @ theirs.T
     scores[rows[:, None] == others[None, :]] = -2.0
     best = _top(scores, min(k, len(others)))
     found = np.hstack([cosines[rows], np.take_along_axis(scores, best, axis=1)])
