@@ -9,7 +9,7 @@ from piar import data
 from piar.folder import PROMPTS, PROPOSAL
 from piar.judging import Judging
 from piar.workspace import whoami
-from store.errors import UsageError
+from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from piar.score import Scored
     from piar.show import Difference
     from piar.status import Status
-    from piar.traffic import Live
+    from piar.traffic import Drift, Live
     from store.manifest import Manifest
     from store.types import Instruction, Split
     from synth import SynthReport
@@ -101,11 +101,14 @@ class Project(Judging):
         kind, _, path = judge.partition(":")
         if judge != "teacher" and (kind != "student" or not path):
             raise UsageError(f"{judge!r} does not run live.", "Choose teacher or student:PATH.")
-        with self.run("live", {"judge": judge, "where": where}) as run_id:
+        detail: dict[str, Any] = {}
+        with self.run("live", {"judge": judge, "where": where}, detail=detail) as run_id:
             asked = teacher
             if kind == "student":
                 asked = let_student_judge(self.store, path, judged(self.store, teacher, teacher, where), run_id)
-            return live(self.store, asked, teacher, where)
+            found = live(self.store, asked, teacher, where)
+            detail |= found.detail
+        return found
 
     def check(
         self,
@@ -239,7 +242,19 @@ class Project(Judging):
         """
         from piar.report import report
 
-        return report(self.store, Path(out) if out else self.folder / "report.html", teacher=self.config.teacher.model)
+        path, teacher = Path(out) if out else self.folder / "report.html", self.config.teacher.model
+        return report(self.store, path, teacher=teacher, moved=self._drift())
+
+    def _drift(self) -> "Drift | None":
+        """Whether the teacher's grades of the latest logs have moved; None where `instruction.md` cannot be read."""
+        from piar.score import Judge
+        from piar.traffic import drift
+
+        try:
+            instruction = self.instruction().id
+        except PiarError:
+            return None
+        return drift(self.store, Judge(f"teacher:{self.config.teacher.model}", instruction))
 
     def export(self, what: "What", path: str | Path, *, force: bool = False) -> int:
         """Write labels, verdicts, samples or instructions to a file; see `piar.export.export`."""

@@ -28,7 +28,7 @@ class ReportFile:
     detail: str
 
 
-def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...] = ()) -> ReportFile:
+def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...] = (), moved: Any = None) -> ReportFile:
     """Write the page.
 
     Args:
@@ -36,12 +36,13 @@ def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...]
         out: the file to write; replaced whole.
         teacher: the configured teacher's name; the offline one is called simulated on the page.
         notes: more to show under the headline.
+        moved: `piar.traffic.drift` of the latest logs, None where it is not known.
 
     Raises:
         PiarError: the store cannot be read, or the folder of `out` cannot be written.
     """
     with store.read():
-        values = collect(store, (*simulated(store, teacher), *notes))
+        values = collect(store, (*simulated(store, teacher), *notes), moved)
     page = (
         _environment()
         .from_string(files("piar").joinpath("templates", "report.html.j2").read_text("utf-8"))
@@ -75,7 +76,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
 
 
-def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
+def collect(store: Store, notes: tuple[str, ...] = (), moved: Any = None) -> dict[str, Any]:
     """Everything the page shows, as plain values."""
     pair, folder = data.pair(store), store.path.parent
     gains = data.gains(store, pair)
@@ -95,6 +96,7 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "difficulty": walk.difficulty(store, walk.manifest(folder)),
         "training": walk.training(folder),
         "students": walk.students(store),
+        "logs": walk.logs(store, moved),
         "data": data.splits(store),
         "cost": data.cost(store),
         "runs": data.runs(store),
@@ -112,6 +114,7 @@ def collect(store: Store, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         "difficulty": "Difficulty",
         "training": "Training",
         "students": "Students",
+        "logs": "Logs",
         "data": "Data",
         "cost": "Cost",
         "runs": "Configuration",

@@ -37,6 +37,8 @@ DIFFICULTY = "select bucket, count(*) as n from difficulty group by bucket"
 SIGNALS = "select reason, count(*) as n from queue group by reason order by n desc, reason"
 MEASURED = """select e.detail, r.config from run_events e join runs r using (run_id)
 where r.verb = 'score' and e.status = 'done' order by e.created_at"""
+LIVE = """select r.config, e.detail, e.created_at from run_events e join runs r using (run_id)
+where r.verb = 'live' and e.status = 'done' order by e.created_at"""
 JUDGES = """select judge, instruction, max(created_at) as last from verdict where sample_id in (
     select s.sample_id from samples s join truth using (sample_id) where s.split = 'test')
 group by judge, instruction order by last"""
@@ -140,6 +142,27 @@ def students(store: Store) -> dict[str, Any] | None:
         rows.append({"name": judge, "scores": scores, "latency": taken.get(judge), "size": _size(store, judge)})
     rows.sort(key=lambda row: row["name"].startswith("student:"))
     return {"rows": rows, "source": f"{JUDGES};\n\n{MEASURED}"}
+
+
+def logs(store: Store, moved: Any) -> dict[str, Any] | None:
+    """The newest estimate of each judge's quality on each part of the logs, and how far the grades' shares have moved.
+
+    Args:
+        moved: a `piar.traffic.Drift`, or None.
+    """
+    newest = {}
+    for config, detail, at in store.frame(LIVE).rows():
+        asked, found = json.loads(config), json.loads(detail)
+        if "accuracy" in found:
+            newest[found["judge"], asked["where"]] = {**found, "where": asked["where"], "at": f"{at:%Y-%m-%d %H:%M}"}
+    if not newest and moved is None:
+        return None
+    shares = [
+        {"grade": grade, "before": before, "now": now, "gain": difference}
+        for grade, (before, now, difference) in (moved.shares.items() if moved else ())
+    ]
+    told = f"-- shares: what piar status compares, {moved.source} beside all earlier logs" if moved else ""
+    return {"rows": list(newest.values()), "moved": moved, "shares": shares, "source": f"{LIVE};\n\n{told}".strip()}
 
 
 def _size(store: Store, judge: str) -> float | None:

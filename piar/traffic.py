@@ -59,6 +59,13 @@ class Live:
     found: "Powered"
     told: float
 
+    @property
+    def detail(self) -> "dict[str, object]":
+        """What the run that estimated it keeps, and the report shows."""
+        said = self.found
+        return {"judge": self.judge, "accuracy": said.estimate.model_dump(), "gold_alone": said.alone.model_dump(),
+                "rows": said.rows, "gold": said.gold}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Drift:

@@ -98,3 +98,17 @@ def test_logs_of_the_same_kind_do_not_drift_and_others_do(tmp_path) -> None:
     assert 0 < difference.low < now - before < difference.high
     assert sum(share[1] for share in found.shares.values()) == pytest.approx(1)
     assert [one for one in project.status().stale if "march" in one.why]
+
+
+def test_the_report_shows_the_newest_estimate_and_whether_grades_have_moved(shop) -> None:
+    shop.live("teacher", "split = 'pool'")
+    found = shop.live("teacher", "split = 'pool'").found
+    text = shop.report().path.read_text(encoding="utf-8")
+    section = text.split('<section id="logs">')[1].split("</section>")[0]
+    assert section.count("<td>split = &#39;pool&#39;</td>") == 1
+    assert f"{100 * found.estimate.low:.1f} to {100 * found.estimate.high:.1f}" in section
+    assert "Have the grades moved?" not in section  # one import of logs: nothing to compare with
+    imported(shop, "later", make_shop(300, 11).pairs)
+    shop.label()
+    text = shop.report().path.read_text(encoding="utf-8")
+    assert "The teacher's grades of later beside" in text
