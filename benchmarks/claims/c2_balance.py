@@ -12,7 +12,7 @@ KL(data‖π) and KL(π‖data) over the grades, rows right after SFT that are s
 course over the steps. Holds: anchor − GRPO alone above 0. Fails: below 0. Second: anchor − SFT alone.
 
 In `small` sixteen steps at a rate of 5e-4 did harm to a student of 56 % in every arm of claims 3 and 4, so the question
-is asked once more in `later`: of a student after 600 steps of SFT, with 80 steps of GRPO. Its rate was chosen before
+is asked once more in `later`: of a student after 400 steps of SFT, with 40 steps of GRPO. Its rate was chosen before
 any arm of this claim was run there, on a world that no claim uses, as the best for *GRPO alone* (`rate.py`): the
 comparison favours the arm that the claim says loses.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.claims.lab import Lab
 from benchmarks.claims.scales import SCALES
 
-RATES = (5e-4, 2e-4, 5e-5)
+RATES = (5e-4, 1e-4)
 SEED = 500  # of the world; the claims' worlds are numbered from 0, those of their projects from 1,000
 
 
