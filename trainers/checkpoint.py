@@ -102,6 +102,8 @@ def writing(target: Path) -> Iterator[Path]:
         _flush(target.parent)
     except (OSError, RuntimeError, SafetensorError) as error:
         _remove(aside)
+        if old.exists() and not target.exists():
+            old.rename(target)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         words = "the disk is full" if full else str(error).split("\n")[0]
         raise PiarError(
