@@ -256,11 +256,11 @@ def _blocks(nodes: Sequence[Node], spans: tuple[tuple[int, int], ...], sub_end: 
 
 def tree_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
-    tree: Any = None, scaling: float | None = None, **_: Any,
+    tree: Any = None, narrow: Any = None, scaling: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attention function for transformers' interface; shapes as for `attend_blocks`, and None for the weights.
 
-    `tree` is a `Pack`, or anything with an `attend` method.
+    `tree` is a `Pack`, or anything with an `attend` method; the module `narrow` answers labelled rows only.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, norms give them back in float32
     if not isinstance(tree, Pack):
@@ -268,8 +268,7 @@ def tree_attention(
     if query.is_cuda and (flex := _flex()) is not None:
         out = flex(query, key, value, block_mask=tree.block_mask, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2), None
-    last = module is not None and module.layer_idx == module.config.num_hidden_layers - 1
-    rows = tree.rows.sort().values if last and not torch.is_grad_enabled() else None
+    rows = tree.rows.sort().values if narrow is not None and module is narrow else None
     return attend_blocks(tree.blocks, query, key, value, scaling, rows=rows), None
 
 

@@ -78,24 +78,24 @@ class Policy(nn.Module):
         return read(rows, self.lm.get_output_embeddings().weight)
 
     def _hidden(self, one: Pack) -> Tensor:
-        extra: dict[str, Any] = {"tree": one} if self.shares else {}
         body = self.lm.get_decoder()
-        with _only_rows(body, one.rows, len(one.tokens)):
+        with _only_rows(body, one.rows, len(one.tokens)) as narrow:
+            extra: dict[str, Any] = {"tree": one, "narrow": narrow} if self.shares else {}
             out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, **extra)
         hidden: Tensor = out.last_hidden_state[0, one.rows]
         return hidden
 
 
 @contextmanager
-def _only_rows(body: Any, rows: Tensor, size: int) -> Iterator[None]:
+def _only_rows(body: Any, rows: Tensor, size: int) -> Iterator[Any]:
     """The last layer's feed-forward sees `rows` alone, since nobody reads others; so do its queries, in scoring.
 
-    Saves its share of a prefill (a fifth with four layers). Not for experts, whose modules differ from model to model,
-    nor while activations are recomputed: that happens after the hooks are gone.
+    Saves their share of a prefill (of four layers' a sixth, in scoring a quarter). Not for experts, whose modules differ,
+    nor while activations are recomputed: that happens after the hooks are gone. Yields the attention that is narrowed.
     """
     last: Any = body.layers[-1] if hasattr(body, "layers") else None
     if not hasattr(getattr(last, "mlp", None), "down_proj") or body.is_activation_checkpointing:
-        yield
+        yield None
         return
     attention = None if torch.is_grad_enabled() else getattr(last, "self_attn", None)
     parts = [last.mlp, *(getattr(attention, name) for name in ("q_proj", "o_proj") if hasattr(attention, name))]
@@ -109,7 +109,7 @@ def _only_rows(body: Any, rows: Tensor, size: int) -> Iterator[None]:
     hooks = [part.register_forward_pre_hook(narrow) for part in parts]
     hooks += [part.register_forward_hook(widen) for part in parts]
     try:
-        yield
+        yield attention
     finally:
         for hook in hooks:
             hook.remove()
