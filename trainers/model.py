@@ -90,7 +90,7 @@ class Policy(nn.Module):
 def _only_rows(body: Any, rows: Tensor, size: int) -> Iterator[Any]:
     """The last layer's feed-forward sees `rows` alone, since nobody reads others; so do its queries, in scoring.
 
-    Saves their share of a prefill (of four layers' a sixth, in scoring a quarter). Not for experts, whose modules differ,
+    Saves a sixth of a prefill through four layers, in scoring a quarter. Not for experts, whose modules differ,
     nor while activations are recomputed: that happens after the hooks are gone. Yields the attention that is narrowed.
     """
     last: Any = body.layers[-1] if hasattr(body, "layers") else None
