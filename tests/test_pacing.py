@@ -21,7 +21,7 @@ def run_round(pacer, now, outcome):
 
 
 def ok(pacer, now):
-    pacer.succeeded(now)
+    pacer.succeeded(now, now - 1)
 
 
 def test_doubles_until_congestion_then_grows_by_one_slot_a_round():
@@ -50,15 +50,24 @@ def test_without_retry_after_pauses_grow_until_something_succeeds():
         now += 100
     assert pauses[:4] == pytest.approx([0.5, 1, 2, 4])
     assert pauses[-1] == PAUSE_MOST
-    pacer.succeeded(now)
+    pacer.succeeded(now, now - 3)
     pacer.limited(now + 0.1, started_at=now, retry_after=None)
     assert pacer.wait(now + 0.1, 1) == pytest.approx(0.5)
+
+
+def test_where_answers_are_quick_a_429_holds_everyone_back_for_one_answers_time_only():
+    pacer, pauses = Pacer(most=8), []
+    pacer.succeeded(1.0, started_at=0.98)
+    for now in (2.0, 3.0, 4.0):
+        pacer.limited(now + 0.01, started_at=now, retry_after=None)
+        pauses.append(pacer.wait(now + 0.01, 1))
+    assert pauses == pytest.approx([0.02, 0.04, 0.08])
 
 
 def test_rare_failures_hardly_slow_down_but_a_round_of_failures_halves():
     rare, dead = Pacer(most=64, limit=64), Pacer(most=64, limit=64)
     for i in range(2000):
-        (rare.failed(i, i - 1) if i % 100 == 0 else rare.succeeded(i))
+        (rare.failed(i, i - 1) if i % 100 == 0 else rare.succeeded(i, i - 1))
     assert rare.limit > 60
     for _ in range(OUTAGE_STREAK - 1):
         dead.failed(0, -1)
@@ -133,7 +142,7 @@ def test_whatever_happens_limits_hold_and_waiting_ends(events):
             began, used = open_requests.pop()
             pacer.ended(used)
             if what == "ok":
-                pacer.succeeded(now)
+                pacer.succeeded(now, began)
             else:
                 getattr(pacer, what)(now, began, None)
         assert pacer.in_flight == len(open_requests) <= 8

@@ -190,7 +190,7 @@ class Asker:
             case.spend(bad.usage)
             raise Failed(bad.kind, bad.message) from None
         case.spend(answer.usage)
-        self.pacer.succeeded(now)
+        self.pacer.succeeded(now, started)
         self._fatal = 0
         self._remark(case.request, body, answer)
         return answer

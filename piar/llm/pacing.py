@@ -2,7 +2,8 @@
 
 Additive increase, multiplicative decrease (Chiu and Jain, 1989), as in TCP: the limit doubles every round
 until the first sign of congestion, then grows by one slot a round. A 429 halves it, at most once a
-round. A 5xx, a timeout or a reset takes half a slot: a round in which all fail halves the limit, one in
+round, and holds everyone back for as long as an answer takes, then longer while nothing succeeds.
+A 5xx, a timeout or a reset takes half a slot: a round in which all fail halves the limit, one in
 which 1 % fail hardly moves it. When nothing succeeds any more, everyone pauses and one request probes.
 """
 
@@ -14,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from math import inf
 
 START = 16.0  # slots before anything is known
-PAUSE_SECONDS = 0.5  # first pause of an outage or a 429 without Retry-After; doubles up to PAUSE_MOST
+PAUSE_SECONDS = 0.5  # first pause of an outage, at most that of a 429 without Retry-After; doubles up to PAUSE_MOST
 PAUSE_MOST = 30.0
 OUTAGE_STREAK = 8  # failures in a row, with no success between, that make an outage
 
@@ -78,6 +79,7 @@ class Pacer:
     _last_cut: float = -inf
     _streak: int = 0
     _pauses: int = 0
+    _usual: float = inf  # smoothed seconds of an answer
 
     def __post_init__(self) -> None:
         self.limit = self.limit or min(float(self.most), START)
@@ -100,17 +102,19 @@ class Pacer:
         self.in_flight -= 1
         self._tokens_in_flight -= tokens
 
-    def succeeded(self, now: float) -> None:
+    def succeeded(self, now: float, started_at: float) -> None:
         """An answer came: open up."""
+        took = now - started_at
+        self._usual = took if self._usual == inf else 0.9 * self._usual + 0.1 * took
         self.limit = min(float(self.most), self.limit + (1.0 if self._slow_start else 1.0 / self.limit))
         self.last_success, self._streak, self._pauses = now, 0, 0
 
     def limited(self, now: float, started_at: float, retry_after: float | None) -> None:
-        """A 429: halve once a round, and pause for as long as the endpoint says, or for a growing while."""
+        """A 429: halve once a round; pause for as long as the endpoint says, or for an answer's time and growing."""
         self._slow_start = False
         if started_at > self._last_cut:
             self.limit, self._last_cut = max(1.0, self.limit / 2), now
-            self._pause(now, retry_after)
+            self._pause(now, min(PAUSE_SECONDS, self._usual), retry_after)
         elif retry_after is not None:
             self._closed_until = max(self._closed_until, now + retry_after)
 
@@ -123,7 +127,7 @@ class Pacer:
             self._closed_until = max(self._closed_until, now + retry_after)
         if self._streak >= OUTAGE_STREAK and started_at > self._last_cut:
             self.limit, self._last_cut, self._slow_start = 1.0, now, True
-            self._pause(now, retry_after)
+            self._pause(now, PAUSE_SECONDS, retry_after)
 
     def told(self, now: float, headers: Mapping[str, str]) -> None:
         """Read `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, where the endpoint sends them."""
@@ -137,8 +141,8 @@ class Pacer:
                 reset = duration(headers.get(f"x-ratelimit-reset-{name}", ""))
                 allowance.told(now, limit, remaining, reset, on_the_way)
 
-    def _pause(self, now: float, retry_after: float | None) -> None:
-        pause = min(PAUSE_MOST, PAUSE_SECONDS * 2.0**self._pauses) if retry_after is None else retry_after
+    def _pause(self, now: float, first: float, retry_after: float | None) -> None:
+        pause = min(PAUSE_MOST, first * 2.0**self._pauses) if retry_after is None else retry_after
         self._pauses += 1
         self._closed_until = max(self._closed_until, now + pause)
 
