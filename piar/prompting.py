@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from piar.llm.base import Message
@@ -29,6 +29,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
+@lru_cache(maxsize=64)
+def _compiled(text: str) -> Template:
+    return _environment().from_string(text)
+
+
 def template_source(name: str, overrides: Path | None = None, package: str = "piar") -> str:
     """Text of a template: the project's `prompts/NAME.j2` if there is one, else the one shipped with the package."""
     if overrides is not None and (overrides / f"{name}.j2").is_file():
@@ -43,7 +48,7 @@ def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, 
         UsageError: the template is broken, names something unknown, or reaches outside the sandbox.
     """
     try:
-        return _environment().from_string(template_source(name, overrides, package)).render(values).strip()
+        return _compiled(template_source(name, overrides, package)).render(values).strip()
     except TemplateError as error:
         raise UsageError(
             f"prompts/{name}.j2: {error}", "Mend the template, or delete it to use the one shipped."

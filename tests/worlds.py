@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from store.db import Store, now
 from store.ids import content_id, sample_id
@@ -93,21 +94,18 @@ def planted(group, words, rng):
 def fill(folder: Path, rows, raters=()):
     """A store with `rows` of (query, title, split, gold); `raters[i]` are the further grades of row i."""
     store = Store.create(folder / "piar.duckdb", TASK)
-    with store.write() as con:
-        samples, labels = [], []
-        for i, (query, title, split, gold) in enumerate(rows):
-            name = sample_id(query, (query, title))
-            samples.append([name, query, split, "test", "test", now(), query, title])
-            said = [("gold", "gold", gold)] + [
-                ("human", f"rater {n}", grade) for n, grade in enumerate(raters[i] if raters else ())
-            ]
-            labels += [[content_id(name, who), name, source, who, g, "test", now()] for source, who, g in said]
-        con.executemany(
-            "insert into samples (sample_id, group_key, split, source, run_id, created_at, query, title) "
-            "values (?, ?, ?, ?, ?, ?, ?, ?)", samples,
-        )  # fmt: skip
-        con.executemany(
-            "insert into labels (label_id, sample_id, source, annotator, grade, run_id, created_at) "
-            "values (?, ?, ?, ?, ?, ?, ?)", labels,
-        )  # fmt: skip
+    samples, labels = [], []
+    for i, (query, title, split, gold) in enumerate(rows):
+        name = sample_id(query, (query, title))
+        samples.append({"sample_id": name, "group_key": query, "split": split, "query": query, "title": title})
+        said = [("gold", "gold", gold)] + [
+            ("human", f"rater {n}", grade) for n, grade in enumerate(raters[i] if raters else ())
+        ]
+        labels += [
+            {"label_id": content_id(name, who), "sample_id": name, "source": source, "annotator": who, "grade": grade}
+            for source, who, grade in said
+        ]
+    same = {"run_id": "test", "created_at": now()}
+    store.insert("samples", pa.Table.from_pylist([{**sample, **same, "source": "test"} for sample in samples]))
+    store.insert("labels", pa.Table.from_pylist([{**label, **same} for label in labels]))
     return store, Journal(folder / "journal")
