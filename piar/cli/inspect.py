@@ -71,7 +71,7 @@ def sql(
 
     Tables and views: samples, labels, truth, majority, verdict, errors, confusion, leaderboard, flips, spend, runs.
 
-    Example: `piar sql "select truth, verdict, n from confusion where split = 'dev'"`
+    Example: `piar sql "select judge, instruction, n, accuracy from leaderboard where split = 'test'"`
     """
     from piar.cli.views import table
     from piar.sql import as_csv
