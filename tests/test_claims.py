@@ -8,8 +8,10 @@ import pytest
 from benchmarks.claims import __main__ as claims
 from benchmarks.claims import rate
 from benchmarks.claims.harness import summed
-from benchmarks.claims.lab import Found
+from benchmarks.claims.lab import Found, Lab
+from benchmarks.claims.scales import SCALES
 from benchmarks.claims.verdict import Contrast, outcome, said
+from trainers.loop import Trained
 
 
 def row(arm, seed, scores, groups):
@@ -67,6 +69,26 @@ def test_a_claim_runs_and_what_is_done_is_not_run_again(tmp_path, capsys):
     assert "grade, same tokens" in text
     assert "not run" in text
     assert "<svg" in (tmp_path / "claim-6-tiny.svg").read_text()
+
+
+def test_a_stopped_run_goes_on_and_its_processor_time_adds_up(tmp_path):
+    lab, calls = Lab(tmp_path, SCALES["tiny"], 0), []
+
+    def work(out):
+        calls.append(out)
+        (out / "checkpoint-1").mkdir(parents=True, exist_ok=True)
+        (out / "metrics.jsonl").write_text(json.dumps({"step": len(calls), "num_tokens": 7 * len(calls)}) + "\n")
+        sum(i * i for i in range(2_000_000))  # some processor time
+        return Trained(out / "final", len(calls), {}, stopped=len(calls) == 1)
+
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        lab.made("run", work)
+    first = json.loads((calls[0] / "cpu_seconds.json").read_text())
+    model = lab.made("run", work)
+    assert model.cpu_seconds > first > 0
+    assert model.tokens == 14
+    assert lab.made("run", work) == model
+    assert len(calls) == 2
 
 
 @pytest.mark.integration
