@@ -11,10 +11,10 @@ true, on the quarter of held-out rows whose rule is rarest. Told beside it, all 
 KL(data‖π) and KL(π‖data) over the grades, rows right after SFT that are still right, mean recall over rules; and their
 course over the steps. Holds: anchor − GRPO alone above 0. Fails: below 0. Second: anchor − SFT alone.
 
-In `small` sixteen steps at a rate of 5e-4 did harm to a student of 56 % in every arm of claims 3 and 4, so the question
-is asked once more in `later`: of a student after 400 steps of SFT, with 40 steps of GRPO. Its rate was chosen before
-any arm of this claim was run there, on a world that no claim uses, as the best for *GRPO alone* (`rate.py`): the
-comparison favours the arm that the claim says loses.
+In `small` sixteen steps at a rate of 5e-4 did harm to a student of 56 % in every arm of claims 3 and 4, so `later` asks
+once more: of a student after 400 steps of SFT, with 40 steps of GRPO. Its rate is the best of `rate.py` for *GRPO
+alone*, on a world that no claim uses: the comparison favours the arm that the claim says loses. Run `rate.py` and set
+its choice as `rl_rate` before any arm; neither has been run yet.
 """
 
 from dataclasses import replace
