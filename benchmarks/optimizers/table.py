@@ -104,7 +104,7 @@ def _promotions(rows: Rows) -> str:
             mine = [r for r in rows if r["arm"] == arm and r["kind"] == kind]
             changed = [r for r in mine if r["changed"]]
             worth = f", {_mean([gain(r) for r in changed])} points" if changed else ""
-            cells.append(f"{len(changed)} of {len(mine)}{worth}")
+            cells.append(f"{len(changed)} of {len(mine)}{worth}" if mine else "")
         lines.append(_line(arm, *cells))
     return "\n".join(lines) + "\n"
 
@@ -186,7 +186,7 @@ def _line(*cells: object) -> str:
 
 # -- plot -------------------------------------------------------------------------------------------
 
-_LEFT, _STEP, _WIDTH, _SCALE = 200, 22, 700, 8.0
+_LEFT, _STEP, _WIDTH, _SCALE = 250, 22, 750, 7.5
 
 
 def plot(rows: Rows) -> str:
