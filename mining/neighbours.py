@@ -110,7 +110,7 @@ def _top(scores: Array, k: int) -> Array:
     """(N, k) columns with the highest scores, in no order."""
     if scores.shape[1] <= k:
         return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    return np.argpartition(-scores, k - 1, axis=1)[:, :k].copy()  # a view would keep all columns alive
 
 
 def _merge(places: Array, cosines: Array, rows: Array, others: Array, vectors: Vectors) -> None:
