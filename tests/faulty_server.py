@@ -116,6 +116,8 @@ class FaultyServer:
 
     async def _slow_loris(self, writer, body):
         for byte in encode(200, self.answer(body))[:60]:
+            if writer.is_closing():
+                break
             writer.write(bytes([byte]))
             await asyncio.sleep(0.05)
         raise ConnectionResetError

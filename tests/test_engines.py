@@ -113,15 +113,15 @@ def test_vllm_run_batch_answers_exported_requests_as_transformers_does(folder, l
     export_requests(
         requests(), tmp_path, model="openai:tiny", name="tiny", extra=extra, structured=False, shard_lines=20
     )
-    for shard in read_manifest(tmp_path).shards:
-        command = [
-            vllm_python(), "-m", "vllm.entrypoints.openai.run_batch", "--model", str(folder),
-            "--served-model-name", "tiny", "-i", str(tmp_path / shard.file),
-            "-o", str(tmp_path / shard.file.replace("requests", "responses")),
-            "--enforce-eager", "--max-model-len", "2048", "--dtype", "float32",
-        ]  # fmt: skip
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stderr[-3000:]
+    asked = tmp_path / "all.jsonl"
+    asked.write_bytes(b"".join((tmp_path / shard.file).read_bytes() for shard in read_manifest(tmp_path).shards))
+    command = [
+        vllm_python(), "-m", "vllm.entrypoints.openai.run_batch", "--model", str(folder),
+        "--served-model-name", "tiny", "-i", str(asked), "-o", str(tmp_path / "responses-all.jsonl"),
+        "--enforce-eager", "--max-model-len", "2048", "--dtype", "float32",
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
     responses = Responses(tmp_path)
     assert responses.rejected == []
     found = ResponsesClient(responses).generate(requests())
