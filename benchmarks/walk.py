@@ -84,7 +84,7 @@ class Walk:
         subprocess.run([sys.executable, "-m", "piar", *words], check=True)
         config = self.project / "piar.toml"
         config.write_text(tomli_w.dumps({**tomllib.loads(config.read_text()), **SETTINGS}))
-        return self.logs("logs", self.size(15_000, 400), seed=7)
+        return self.logs("logs", self.size(26_000, 400), seed=7)
 
     def logs(self, name: str, pairs: int, seed: int) -> Any:
         """Import simulated logs: queries and titles without any grade."""
@@ -151,13 +151,13 @@ def walk(w: Walk) -> None:
     w.step("07-mine-again", lambda: w.piar("mine"))
     w.step("08-plan", lambda: w.piar("curriculum", "plan"))
     w.step("09-shards", lambda: w.piar("curriculum", "export"))
-    w.step("10-sft", lambda: w.train("sft", f"train.sft.steps={w.size(900)}", f"train.sft.eval_every={w.size(150)}",
-                                     f"train.sft.save_every={w.size(300)}"))  # fmt: skip
+    w.step("10-sft", lambda: w.train("sft", f"train.sft.steps={w.size(2200)}", f"train.sft.eval_every={w.size(440)}",
+                                     f"train.sft.save_every={w.size(440)}"))  # fmt: skip
     w.step("11-grpo", lambda: w.train("grpo", f"student.model={w.project / SFT}", f"train.grpo.steps={w.size(40)}",
                                       f"train.grpo.eval_every={w.size(20)}", "train.grpo.log_every=1"))  # fmt: skip
-    w.step("12-distill", lambda: w.train("distill", "student.hidden=64", "student.layers=2",
-                                         f"train.distill.steps={w.size(600)}",
-                                         f"train.distill.eval_every={w.size(150)}"))  # fmt: skip
+    w.step("12-distill", lambda: w.train("distill", "student.layers=2",
+                                         f"train.distill.steps={w.size(1800)}",
+                                         f"train.distill.eval_every={w.size(450)}"))  # fmt: skip
     for name, judge in (("teacher", "teacher"), ("sft", f"student:{SFT}"), ("grpo", f"student:{GRPO}"),
                         ("small", f"student:{SMALL}")):  # fmt: skip
         w.step(f"13-score-{name}", lambda judge=judge: w.piar("score", "--judge", judge))

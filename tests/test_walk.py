@@ -12,7 +12,7 @@ STEPS = 24
 
 
 def walk(folder):
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.walk", str(folder), "--scale", "0.03"])
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.walk", str(folder), "--scale", "0.02"])
 
 
 def test_a_walk_that_was_killed_goes_on_to_its_report(tmp_path):
