@@ -23,3 +23,16 @@ def test_nothing_is_said_of_what_is_done_already(capsys, monkeypatch):
         for _ in range(5):
             show(Progress(200, 200))
     assert capsys.readouterr().err == ""
+
+
+def test_a_call_that_has_just_begun_is_not_judged_by_its_first_answer(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.meter("judging") as show:
+        for now, done in ((60.0, 10), (120.0, 1), (180.0, 12)):
+            clock[0] = now
+            show(Progress(done, 20, asked=done))
+    assert [line.split(" · ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "judging 10 of 20",
+        "judging 12 of 20",
+    ]

@@ -47,15 +47,16 @@ class _Pace:
     @property
     def rate(self) -> float:
         """Verdicts a second: those that were asked for, or known ones while nothing is asked."""
-        return (self._asked or self._last) / self._seconds
+        return (self._asked or self._last) / self.seconds
 
     @property
     def tokens(self) -> float:
         """Tokens a second, in and out."""
-        return self._tokens / self._seconds
+        return self._tokens / self.seconds
 
     @property
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """Since this call began."""
         return max(time.monotonic() - self._began, 0.1)
 
 
@@ -88,7 +89,7 @@ def plain_lines(out: "Console", what: str) -> Show:
         now = time.monotonic()
         pace.note(state)
         over = state.total is not None and state.done >= state.total  # what comes of it is printed anyway
-        if over or not pace.rate or now - shown < LINE_SECONDS:
+        if over or not pace.rate or min(now - shown, pace.seconds) < LINE_SECONDS:
             return
         shown = now
         left = f" · {(state.total - state.done) / pace.rate:,.0f} s left" if state.total else ""
