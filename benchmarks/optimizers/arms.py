@@ -196,12 +196,12 @@ def ours(
 
 
 def without_test(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
-    """No promotion test: its holdout joins dev, and what dev prefers is returned."""
+    """No promotion test: its holdout joins dev (and train keeps its rows), and what dev prefers is returned."""
     joined = tuple(replace(r, split="dev" if r.split == "holdout" else r.split) for r in world.rows)
     last = [r.query for r in joined if r.split == "dev"][-1]
     first = next(r.query for r in joined if r.split == "dev")
     kept = tuple(replace(r, split="holdout" if r.query in (first, last) else r.split) for r in joined)
-    found = _evolve(replace(world, rows=kept), endpoint, EvolveSettings(seed=seed, max_calls=budget))
+    found = _evolve(replace(world, rows=kept), endpoint, EvolveSettings(seed=seed, max_calls=budget, kept_back=0.0))
     return Ended(write_text(found.preferred), found.steps)
 
 
