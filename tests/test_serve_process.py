@@ -81,11 +81,12 @@ def test_sigterm_under_load_finishes_what_is_under_way_and_exits_with_0(judge, t
 
 
 def test_small_answers_leave_at_once():
-    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+    with _listen("127.0.0.1", 0) as listening:
         listening.listen()
-        accepted, _ = listening.accept()
-        with accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_second_server_on_the_same_port_says_so(judge, tmp_path):

@@ -13,8 +13,8 @@ course over the steps. Holds: anchor − GRPO alone above 0. Fails: below 0. Sec
 
 In `small` sixteen steps at a rate of 5e-4 did harm to a student of 56 % in every arm of claims 3 and 4, so `later` asks
 once more: of a student after 400 steps of SFT, with 40 steps of GRPO. Its rate is the best of `rate.py` for *GRPO
-alone*, on a world that no claim uses: the comparison favours the arm that the claim says loses. Run `rate.py` and set
-its choice as `rl_rate` before any arm; neither has been run yet.
+alone*, on a world that no claim uses: the comparison favours the arm that the claim says loses. It was set before any
+arm ran (5e-4 reached 77.8 %, 1e-4 78.4 %, before 77.3 %).
 """
 
 from dataclasses import replace

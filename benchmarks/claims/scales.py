@@ -48,8 +48,8 @@ SCALES = {
               evolve_pairs=300, rounds=1, extra=20),
         Scale("small", 12_000, 128, 4, 64, 2, words=150, sft=160, rl=16, traced=300, evolve_pairs=1500, extra=300,
               variants=False),
-        # A student that has something to lose: SFT two and a half times as long, and more, gentler reinforcement (at a
-        # rate that `rate.py` has still to choose).
+        # A student that has something to lose: SFT two and a half times as long, and more, gentler reinforcement (the
+        # rate is what `rate.py` chose).
         Scale("later", 12_000, 128, 4, 64, 2, words=150, sft=400, rl=40, rl_rate=1e-4, traced=300, evolve_pairs=1500,
               extra=300, variants=False),
         Scale("full", 30_000, 128, 4, 64, 2, words=300, sft=1500, rl=200),
