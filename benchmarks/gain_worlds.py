@@ -22,6 +22,7 @@ from benchmarks.null_worlds import NoJournal
 from benchmarks.optimizers.arms import fill_store, says
 from benchmarks.optimizers.texts import write_text
 from benchmarks.optimizers.worlds import TASK, Row, World, make_world
+from benchmarks.worlds import rows_of
 from piar.audit import AuditSettings
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
@@ -106,16 +107,8 @@ def covered(true: Sequence[float], sums: Sequence[Floats]) -> dict[str, Any]:
 
 
 def main(worlds: int = 500, first: int = 0, out: str = "gain-worlds.jsonl") -> dict[str, Any]:
-    """Run what is missing of the worlds."""
-    file = Path(out)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {r["world"] for r in rows}
-    for number in (n for n in range(first, first + worlds) if n not in known):
-        rows.append(one(number))
-        with file.open("a") as appended:
-            appended.write(json.dumps(rows[-1]) + "\n")
-        print(f"{len(rows)} of {worlds} worlds", end="\r", file=sys.stderr, flush=True)
-    return summary(rows)
+    """Run what is missing of the worlds, and sum up."""
+    return summary(rows_of(one, worlds, first, out))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import beta
 
+from benchmarks.worlds import rows_of
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.llm.rulebook import RulebookClient
 from piar.revision import RevisionSettings
@@ -109,16 +110,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(worlds: int = 400, first: int = 0, out: str = "null-worlds.jsonl") -> dict[str, Any]:
-    """Run what is missing of the worlds."""
-    file = Path(out)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {r["world"] for r in rows}
-    for seed in (n for n in range(first, first + worlds) if n not in known):
-        rows.append(one(seed))
-        with file.open("a") as appended:
-            appended.write(json.dumps(rows[-1]) + "\n")
-        print(f"{len(rows)} of {worlds} worlds", end="\r", file=sys.stderr, flush=True)
-    return summary(rows)
+    """Run what is missing of the worlds, and sum up."""
+    return summary(rows_of(one, worlds, first, out))
 
 
 def upper(n: int, of: int) -> float:
