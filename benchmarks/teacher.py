@@ -14,8 +14,8 @@ import polars as pl
 from piar.llm.base import Message, Request
 from piar.llm.revision_schema import EvidenceItem, GradeShown, RevisionAnswer, RevisionRequest, RuleShown
 from piar.llm.rulebook import RulebookClient
+from piar.operations import apply
 from piar.prompting import judge_messages, judge_prefix
-from piar.revision import apply
 from piar.shop import ShopWorld, make_shop
 from store.types import Instruction
 

@@ -15,7 +15,8 @@ from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hint
 from piar.llm.base import Request
 from piar.llm.revision_schema import EvidenceItem
 from piar.loop import Loop
-from piar.revision import contradiction, counts_evidence, evidence_limit, merge, request, revise
+from piar.operations import merge
+from piar.revision import contradiction, counts_evidence, evidence_limit, request, revise
 from piar.search import BudgetSpent, beaten_by, blocks, complementary, race
 from store.types import Completion, Instruction, Sample
 

@@ -9,16 +9,8 @@ from worlds import TASK
 
 from piar.llm.connect import ModelSettings
 from piar.llm.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
-from piar.revision import (
-    Refused,
-    RevisionSettings,
-    apply,
-    contradiction,
-    merge,
-    read_answer,
-    request,
-    revise,
-)
+from piar.operations import Refused, apply, merge
+from piar.revision import RevisionSettings, contradiction, read_answer, request, revise
 from store.types import Completion, Failure, Instruction, Rule
 
 SETTINGS = RevisionSettings(max_rules=5, max_words=12)

@@ -21,7 +21,8 @@ from piar.llm.base import Client, Message, Request
 from piar.llm.connect import ModelSettings, connect
 from piar.llm.revision_schema import GradeShown, RevisionRequest, RuleShown
 from piar.llm.rulebook import RulebookClient
-from piar.revision import ReviserSettings, RevisionSettings, apply, read_answer
+from piar.operations import apply
+from piar.revision import ReviserSettings, RevisionSettings, read_answer
 from piar.simulate import Simulator, running
 from store.db import Store
 from store.errors import PiarError

@@ -28,7 +28,7 @@ from piar.llm.revision_schema import (
     RuleShown,
 )
 from piar.llm.rulebook import RulebookClient
-from piar.revision import apply
+from piar.operations import apply
 from store.types import Instruction, Rule
 
 _GRADES = tuple(GradeShown(symbol=g, value=float(g)) for g in GRADES)

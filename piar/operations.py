@@ -1,0 +1,119 @@
+"""Operations on single rules: what a revision may do to an instruction, and how two instructions become one.
+
+Full rewrites drop rules and memorise the text they were shown (gepa issue 261); operations cannot lose the rest.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from piar.instruction_file import fresh_ids
+from piar.llm.revision_schema import RuleOperation
+from store.task import Task
+from store.types import Instruction, Rule
+
+_MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
+
+
+class Refused(ValueError):
+    """A proposal that cannot or may not be applied; the message is the reason."""
+
+
+def apply(
+    instruction: Instruction, operations: Sequence[RuleOperation], task: Task, taken: Iterable[str] = ()
+) -> Instruction:
+    """The instruction after the operations, in order. Rules that are not named keep id, text and place.
+
+    Args:
+        taken: ids that were in use before and are not given again.
+
+    Raises:
+        Refused: an operation names an unknown rule or grade, or lacks its text.
+    """
+    rules = list(instruction.rules)
+    ids = fresh_ids({r.id for r in rules} | set(taken))
+    for operation in operations:
+        rules = _OPERATIONS[operation.op](rules, operation, task, ids)
+    return replace(instruction, rules=tuple(rules))
+
+
+def _add(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.before) if op.before else len(rules)
+    return [*rules[:at], Rule(next(ids), _text(op.text), _grade(op.grade, task)), *rules[at:]]
+
+
+def _edit(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    grade = rules[at].grade if op.grade is None else _grade(op.grade, task)
+    return [*rules[:at], Rule(rules[at].id, _text(op.text), grade), *rules[at + 1 :]]
+
+
+def _merge(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    gone = {rules[_place(rules, name)].id for name in op.with_rules} - {op.rule}
+    if not gone:
+        raise Refused("a merge names no other rule")
+    return [r for r in _edit(rules, op, task, ids) if r.id not in gone]
+
+
+def _split(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    second_grade = rules[at].grade if op.second_grade is None else op.second_grade
+    second = Rule(next(ids), _text(op.second_text), _grade(second_grade, task))
+    edited = _edit(rules, op, task, ids)
+    return [*edited[: at + 1], second, *edited[at + 1 :]]
+
+
+def _drop(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    return [*rules[:at], *rules[at + 1 :]]
+
+
+def _reorder(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    moved = rules[_place(rules, op.rule)]
+    rest = [r for r in rules if r is not moved]
+    at = _place(rest, op.before) if op.before else len(rest)
+    return [*rest[:at], moved, *rest[at:]]
+
+
+_OPERATIONS: dict[str, Callable[[list[Rule], RuleOperation, Task, Iterator[str]], list[Rule]]] = {
+    "add": _add,
+    "edit": _edit,
+    "merge": _merge,
+    "split": _split,
+    "drop": _drop,
+    "reorder": _reorder,
+}
+
+
+def _place(rules: Sequence[Rule], rule_id: str | None) -> int:
+    for at, rule in enumerate(rules):
+        if rule.id == rule_id:
+            return at
+    raise Refused("names a rule that is not there")
+
+
+def _text(text: str) -> str:
+    if not (cleaned := text.strip()):
+        raise Refused("a rule without words")
+    if _MARKUP.search(cleaned):
+        raise Refused("markup or control characters in a rule")
+    return cleaned
+
+
+def _grade(grade: str | None, task: Task) -> str | None:
+    if grade is not None and grade not in task.symbols:
+        raise Refused("a grade that the task does not have")
+    return grade
+
+
+def merge(first: Instruction, second: Instruction, taken: Iterable[str] = ()) -> Instruction:
+    """`first` with the rules that only `second` has, each in front of the common rule that follows it there."""
+    rules, texts = list(first.rules), {r.text for r in first.rules}
+    ids = fresh_ids({r.id for r in (*first.rules, *second.rules)} | set(taken))
+    for at, rule in enumerate(second.rules):
+        if rule.text not in texts:
+            following = {r.text for r in second.rules[at + 1 :]}
+            place = next((i for i, r in enumerate(rules) if r.text in following), len(rules))
+            rules.insert(place, Rule(next(ids), rule.text, rule.grade))
+    note = f"merges {first.id} and {second.id}"
+    return replace(first, rules=tuple(rules), parent=first.id, author="merge", note=note)
