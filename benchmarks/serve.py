@@ -29,6 +29,7 @@ from trainers.tiny import tiny_model, tiny_tokenizer
 
 RUBRIC_WORDS = 300
 REASONS = (60, 100, 150)  # tokens of a trace, short to long
+SHARES = (0.5, 0.65, 0.8)  # of capacity
 
 
 def make_student(folder: Path, hidden: int, layers: int) -> tuple[Path, list[dict[str, str]]]:
@@ -163,16 +164,16 @@ async def open_loop(url: str, samples: Sequence[dict[str, str]], rate: float, se
 
 
 def load(url: str, samples: Sequence[dict[str, str]], seconds: float) -> None:
-    """Latency at 80 % of capacity."""
+    """Latency at shares of capacity, when requests arrive at random."""
     capacity = statistics.median(asyncio.run(closed_loop(url, samples, 32, seconds)) for _ in range(3))
-    found = asyncio.run(open_loop(url, samples, 0.8 * capacity, 3 * seconds))
-    ordered = sorted(found)
-    ratio = ordered[int(0.99 * len(ordered))] / statistics.median(ordered)
     print(f"  capacity              {capacity:.0f} requests of one sample a second, 32 clients (median of 3)")
-    print(
-        f"  at 80 % of it         p50 {ms(found, 0.5)}  p99 {ms(found, 0.99)}  p99 / p50 {ratio:.1f} (aim 5); "
-        f"{len(found)} requests"
-    )
+    for share in SHARES:
+        found = sorted(asyncio.run(open_loop(url, samples, share * capacity, 3 * seconds)))
+        ratio = found[int(0.99 * len(found))] / statistics.median(found)
+        print(
+            f"  at {100 * share:.0f} % of it         p50 {ms(found, 0.5)}  p99 {ms(found, 0.99)}  "
+            f"p99 / p50 {ratio:.1f} (aim 5); {len(found)} requests"
+        )
 
 
 def throughput(client: Any, student: Student, samples: Sequence[dict[str, str]], size: int) -> None:
