@@ -7,6 +7,7 @@ import duckdb
 from store.fragments import literal
 from store.manifest import Manifest
 
+CARD = "README.md"
 _HEADER = """---
 configs:
 - config_name: default
@@ -41,7 +42,7 @@ def write_card(con: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest)
         "`manifest.json` names every file with its SHA-256, the schedule, and the SQL and settings that made it.\n\n"
         + "\n".join(tables)
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def _table(con: duckdb.DuckDBPyConnection, name: str, query: str) -> str:

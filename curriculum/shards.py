@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from curriculum.card import write_card
+from curriculum.card import CARD, write_card
 from curriculum.plan import Plan, prepare
 from curriculum.rows import file_sql, slice_sql
 from curriculum.settings import CurriculumSettings
@@ -23,7 +23,7 @@ from store.db import Store
 from store.errors import PiarError, UsageError
 from store.ids import SEPARATOR
 from store.judges import id_ranges, verdict_relation
-from store.manifest import MANIFEST, Manifest, RuleRecord, Shard, file_sha256
+from store.manifest import MANIFEST, Manifest, RuleRecord, Shard, file_sha256, read_manifest
 from store.types import BUCKETS, Instruction
 
 Prompt = Literal["short", "rulebook"]
@@ -150,8 +150,25 @@ def _ceiling(con: duckdb.DuckDBPyConnection) -> float | None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))):
-        raise UsageError(f"{folder} exists and is no earlier export.", "Name a new folder, or empty this one.")
+    """Only what an earlier export wrote is replaced: other tools' folders have a `manifest.json`, too."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    foreign = UsageError(f"{folder} exists and is no earlier export.", "Name a new folder, or empty this one.")
+    if folder.is_symlink() or not folder.is_dir():
+        raise foreign
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if not found:
+        return
+    try:
+        earlier = read_manifest(folder, verify=False)
+    except PiarError:
+        raise foreign from None
+    ours = {shard.file for shard in (*earlier.shards, *earlier.copies)} | {MANIFEST, CARD}
+    if others := sorted(found - ours):
+        raise UsageError(
+            f"{folder} holds an earlier export, and {others[0]!r}, which would be lost.",
+            "Move that file, or name a new folder.",
+        )
 
 
 @contextmanager

@@ -192,8 +192,8 @@ class Judging(Workspace):
         Raises:
             PiarError: the endpoint has no batch API, refuses, or ended a batch without answers.
         """
-        from piar.llm.batch_files import MANIFEST
         from piar.llm.provider_batches import advance, connect_provider
+        from store.manifest import MANIFEST
 
         self.client("teacher")  # says at once what may not leave, or which key is missing
         if not (folder / MANIFEST).exists():

@@ -11,19 +11,23 @@ it is present, the export is complete.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from store.errors import PiarError
+from store.files import read_text
 from store.settings import Settings
 from store.task import Task, explain
 from store.types import BUCKETS, Bucket
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+_DISTRUST = "Do not use this folder; export it again."
 
 # name -> Arrow type, as text; every shard has these columns in this order.
 COLUMNS: dict[str, str] = {
@@ -174,35 +178,71 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
 
     Raises:
         PiarError: no manifest (the export did not finish), another format, or a shard that is
-            missing, truncated or altered, by name and hash.
+            missing, truncated, altered or not a plain file of the folder, by name and hash.
     """
-    path = folder / MANIFEST
+    path, again = folder / MANIFEST, "Run `piar curriculum export` again with this version."
     try:
-        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(read_text(path))
+        manifest = Manifest.model_validate(data)
     except FileNotFoundError:
         unfinished = f"has no {MANIFEST}: the export did not finish, or this is no shard folder"
         why = unfinished if folder.exists() else "does not exist"
         raise PiarError(f"{folder} {why}.", "Run `piar curriculum export`, or name a folder that it wrote.") from None
     except ValidationError as error:
-        raise PiarError(f"{path}: {explain(error)}", "Run `piar curriculum export` again with this version.") from None
-    except ValueError:
-        raise PiarError(f"{path} is not JSON.", "Run `piar curriculum export` again.") from None
+        raise PiarError(f"{path}: {explain(error)}", again) from None
+    except (ValueError, RecursionError):
+        raise PiarError(f"{path} is not JSON.", again) from None
+    if manifest.format != FORMAT:
+        raise PiarError(f"{path} has format {manifest.format}; this version reads {FORMAT}.", again)
+    refuse_repeated(shard.file for shard in manifest.shards)
     if verify:
         for shard in manifest.shards:
-            _verify(folder, shard)
+            verified(folder, shard.file, shard.sha256)
     return manifest
 
 
-def _verify(folder: Path, shard: Shard) -> None:
-    path = folder / shard.file
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise PiarError(f"Shard {shard.file!r} points outside its folder.", "Do not use this export.")
+def member(folder: Path, name: str) -> Path:
+    """The plain file of a folder that a manifest names, e.g. `train/easy-00000.parquet`.
+
+    Raises:
+        PiarError: no plain name inside the folder, something that is reached by a link, or no such file.
+    """
+    parts = name.split("/")
+    if len(parts) > 2 or not all(_PLAIN.fullmatch(part) for part in parts):
+        raise PiarError(f"The manifest of {folder} names {name[:80]!r}, which is outside its folder.", _DISTRUST)
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise PiarError(f"{name} in {folder} is a link.", _DISTRUST)
     if not path.is_file():
-        raise PiarError(f"Shard {shard.file} is missing.", "Copy the folder again, or export it again.")
+        raise PiarError(f"{name} is missing from {folder}.", "Copy the folder again, or export it again.")
+    return path
+
+
+def verified(folder: Path, name: str, sha256: str) -> Path:
+    """As `member`, with the content that the manifest promises.
+
+    Raises:
+        PiarError: as `member`, or other content.
+    """
+    path = member(folder, name)
     found = file_sha256(path)
-    if found != shard.sha256:
-        raise PiarError(f"Shard {shard.file} was altered or truncated: sha256 {found[:12]}… where the manifest says "
-                        f"{shard.sha256[:12]}….", "Copy the folder again, or export it again.")  # fmt: skip
+    if found != sha256:
+        raise PiarError(
+            f"{name} in {folder} was altered or truncated: sha256 {found[:12]}… where the manifest says "
+            f"{sha256[:12]!r}.", "Copy the folder again, or export it again.",
+        )  # fmt: skip
+    return path
+
+
+def refuse_repeated(names: Iterable[str]) -> None:
+    """No file twice, not even on a disk that takes upper and lower case for the same."""
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise PiarError(f"The manifest names {name[:80]!r} twice.", _DISTRUST)
+        seen.add(name.lower())
 
 
 def file_sha256(path: Path) -> str:

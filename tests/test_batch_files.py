@@ -101,7 +101,7 @@ def test_an_export_that_was_changed_is_refused(tmp_path):
     export(tmp_path)
     file = tmp_path / "requests-00000.jsonl"
     file.write_text(file.read_text().replace("s 3", "s 4"))
-    with pytest.raises(PiarError, match="not as it was exported"):
+    with pytest.raises(PiarError, match="was altered or truncated"):
         Responses(tmp_path)
     with pytest.raises(UsageError, match="no whole export"):
         Responses(tmp_path / "elsewhere")

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, RootModel, ValidationError
 from safetensors import SafetensorError
 
 from store.errors import PiarError
+from store.files import read_text
 from store.manifest import Manifest, RuleRecord, file_sha256
 from store.settings import Settings
 from store.task import Task, explain
@@ -126,6 +127,10 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+class _Marked(RootModel[dict[str, tuple[int, str]]]):
+    """File of a checkpoint -> its size and hash."""
+
+
 def check(folder: Path, *, hashes: bool = False) -> None:
     """Make sure that a checkpoint is whole.
 
@@ -134,11 +139,13 @@ def check(folder: Path, *, hashes: bool = False) -> None:
     """
     fix = "Use another checkpoint of the run, or train again."
     try:
-        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        files = _Marked.model_validate_json(read_text(folder / MARKER)).root
     except FileNotFoundError:
         raise PiarError(f"{folder} is no finished checkpoint: it has no {MARKER} marker.", fix) from None
+    except ValidationError:
+        raise PiarError(f"{folder} is no finished checkpoint: its {MARKER} marker is not whole.", fix) from None
     for name, (size, digest) in files.items():
-        path = folder / name
+        path = folder / Path(name).name  # a checkpoint has no folders inside
         if not path.is_file() or path.stat().st_size != size or (hashes and file_sha256(path) != digest):
             raise PiarError(f"{path} is missing, truncated or altered.", fix)
 

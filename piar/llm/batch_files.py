@@ -15,16 +15,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, ValidationError
+
 from piar.llm.asking import examine
 from piar.llm.base import Completion, Failure, Request
 from piar.llm.chat import BadReply, answer_from, chat_body, error_message, scrub
 from piar.llm.cost import Price
 from piar.llm.grade_probs import grade_probs
 from store.errors import PiarError, UsageError
+from store.files import read_text, replacing, write_text
+from store.manifest import MANIFEST, member, refuse_repeated, verified
 from store.settings import Settings
+from store.task import explain
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 SHARD_LINES = 10_000
 URL = "/v1/chat/completions"
 
@@ -32,9 +36,14 @@ URL = "/v1/chat/completions"
 class RequestShard(Settings):
     """One file of requests."""
 
-    file: str
-    lines: int
-    sha256: str
+    file: str = Field(pattern=r"^requests-[0-9]{5,9}\.jsonl$")
+    lines: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @property
+    def answers(self) -> str:
+        """Name of the file that holds a provider's answers to it."""
+        return self.file.replace("requests-", "responses-")
 
 
 class RequestManifest(Settings):
@@ -101,10 +110,11 @@ def export_requests(
         ]
         data = "".join(lines).encode()
         file = f"requests-{len(shards):05}.jsonl"
-        (folder / file).write_bytes(data)
+        with replacing(folder / file) as draft:
+            draft.write_bytes(data)
         shards.append(RequestShard(file=file, lines=len(chunk), sha256=hashlib.sha256(data).hexdigest()))
     manifest = RequestManifest(model=model, name=name, shards=tuple(shards))
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1))
     return manifest
 
 
@@ -113,13 +123,28 @@ def read_manifest(folder: Path) -> RequestManifest:
 
     Raises:
         UsageError: none there, or not one of ours.
+        PiarError: it names a file twice.
     """
+    fix = "Write one with piar label --export-requests DIR."
     try:
-        return RequestManifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UsageError(
-            f"{folder} holds no whole export of requests.", "Write one with piar label --export-requests DIR."
-        ) from None
+        manifest = RequestManifest.model_validate_json(read_text(folder / MANIFEST))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} holds no whole export of requests.", fix) from None
+    except ValidationError as error:
+        raise UsageError(f"{folder / MANIFEST} is no manifest of requests: {explain(error)[:300]}", fix) from None
+    if manifest.format != FORMAT:
+        raise UsageError(f"{folder / MANIFEST} has format {manifest.format}; this version reads {FORMAT}.", fix)
+    refuse_repeated(shard.file for shard in manifest.shards)
+    return manifest
+
+
+def shard_path(folder: Path, shard: RequestShard) -> Path:
+    """A file of requests, of which every byte is as it was exported.
+
+    Raises:
+        PiarError: missing, altered, or not a plain file of the folder.
+    """
+    return verified(folder, shard.file, shard.sha256)
 
 
 @dataclass
@@ -138,7 +163,7 @@ class Responses:
         self.manifest = read_manifest(self.folder)
         asked = set(self._requested_keys())
         self._places: dict[str, tuple[Path, int]] = {}
-        self.files = sorted(self.folder.glob("responses-*.jsonl"))
+        self.files = [member(self.folder, path.name) for path in sorted(self.folder.glob("responses-*.jsonl"))]
         for file in self.files:
             for number, offset, line in _lines(file):
                 key, reason = _key_of(line)
@@ -184,10 +209,13 @@ class Responses:
 
     def _requested_keys(self) -> Iterator[str]:
         for shard in self.manifest.shards:
-            data = (self.folder / shard.file).read_bytes()
-            if hashlib.sha256(data).hexdigest() != shard.sha256:
-                raise PiarError(f"{shard.file} is not as it was exported.", "Copy the folder again, or export again.")
-            yield from (json.loads(line)["custom_id"] for line in data.splitlines())
+            for number, _, line in _lines(shard_path(self.folder, shard)):
+                key, reason = _key_of(line)
+                if reason is not None:
+                    raise PiarError(
+                        f"{shard.file} line {number} is no request: {reason}.", "Export the requests again."
+                    )
+                yield key
 
 
 class ResponsesClient:

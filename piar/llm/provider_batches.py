@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from piar.llm.batch_files import URL, RequestManifest, RequestShard, read_manifest
+from pydantic import RootModel, ValidationError
+
+from piar.llm.batch_files import URL, RequestManifest, RequestShard, read_manifest, shard_path
 from piar.llm.chat import scrub
 from piar.llm.connect import OPENAI_URL, ModelSettings, endpoint_key
 from piar.llm.transports import missing_teacher
-from store.errors import PiarError
-from store.files import write_text
+from store.errors import PiarError, UsageError
+from store.files import read_text, write_text
 
 STATE = "batches.json"
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -47,12 +49,16 @@ def advance(folder: Path, provider: Any) -> dict[str, str]:
         shard file -> status; `downloaded` when its responses are in the folder.
 
     Raises:
-        PiarError: the provider refuses, cannot be reached, or ended a batch without answers. What is noted stays.
+        PiarError: a shard is not as it was exported, or the provider refuses, cannot be reached, or ended a batch
+            without answers. What is noted stays.
+        UsageError: the note of earlier batches is not whole.
     """
     import openai
 
     manifest = read_manifest(folder)
-    state: dict[str, dict[str, str]] = _read_state(folder)
+    for shard in manifest.shards:  # all of them, before anything is sent
+        shard_path(folder, shard)
+    state = _read_state(folder)
     try:
         for shard in manifest.shards:
             known = state.setdefault(shard.file, {})
@@ -93,7 +99,7 @@ def _find(provider: Any, shard: RequestShard) -> Any | None:
 
 
 def _make(folder: Path, provider: Any, manifest: RequestManifest, shard: RequestShard) -> Any:
-    with (folder / shard.file).open("rb") as stream:
+    with shard_path(folder, shard).open("rb") as stream:
         file = provider.files.create(file=stream, purpose="batch")
     metadata = {"piar_shard": shard.sha256, "piar_model": manifest.name}
     return provider.batches.create(
@@ -110,13 +116,23 @@ def _download(folder: Path, provider: Any, shard: RequestShard, batch: Any) -> N
             f"Look at batch {batch.id} at the provider; delete its entry in {STATE} to submit the shard again.",
         )
     text = "".join(provider.files.content(id).text.rstrip("\n") + "\n" for id in files)
-    write_text(folder / shard.file.replace("requests-", "responses-"), text)
+    write_text(folder / shard.answers, text)
+
+
+class _State(RootModel[dict[str, dict[str, str]]]):
+    """Shard file -> what is known of its batch."""
 
 
 def _read_state(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / STATE
-    state: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return state
+    try:
+        return _State.model_validate_json(read_text(path)).root
+    except FileNotFoundError:
+        return {}
+    except ValidationError:
+        raise UsageError(
+            f"{path} is not whole.", "Delete it: batches that were made before are found again at the provider."
+        ) from None
 
 
 def _write_state(folder: Path, state: dict[str, dict[str, str]]) -> None:

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from piar.llm.batch_files import read_manifest
+from piar.llm.batch_files import read_manifest, shard_path
 from store.errors import PiarError
 
 # Keys of a request's body that vLLM takes as sampling parameters under the same name.
@@ -50,7 +50,7 @@ def read(folder: str | Path) -> Any:
     import ray
 
     folder = Path(folder)
-    shards = [str(folder / shard.file) for shard in read_manifest(folder).shards]
+    shards = [str(shard_path(folder, shard)) for shard in read_manifest(folder).shards]
     return ray.data.read_text(shards).map(_request)
 
 
