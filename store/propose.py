@@ -1,6 +1,7 @@
 """What a file's columns are, guessed from their names and values; each guess with its reason, to be shown."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -8,7 +9,8 @@ import polars as pl
 
 from store.errors import UsageError
 from store.prepare import MISSING, SPLIT_NAMES, ImportMapping, require
-from store.task import RESERVED, Grade, Task
+from store.scales import known_order, numeric
+from store.task import MAX_SYMBOL, RESERVED, Grade, Task
 
 MAX_GRADES = 12
 _GOLD = ("gold", "grade", "label", "relevance", "rel", "judgment", "judgement", "rating", "score", "class", "category",
@@ -88,7 +90,7 @@ def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, n
     found = guess(frame, mapping)
     graded = [*found.mapping.raters, *([found.mapping.gold] if found.mapping.gold else [])]
     named = mapping.grades if mapping else ()
-    symbols = list(named) or sorted({v for column in graded for v in (_values(frame[column]) or ())})
+    symbols = named or {v for column in graded for v in (_values(frame[column]) or ())}
     if not found.columns or len(symbols) < 2:
         raise UsageError(
             f"No {'text' if not found.columns else 'grade'} column was recognised among {', '.join(frame.columns)}.",
@@ -96,13 +98,15 @@ def propose_task(frame: pl.DataFrame, mapping: ImportMapping | None = None, *, n
             "grades, lowest first: --grades 0,1,2.",
         )
     said = {column: field for field, column in (mapping.fields if mapping else {}).items()}
-    fields = {column: said.get(column) or field_name(column) for column in found.columns}
+    fields = {column: field_name(said.get(column) or column) for column in found.columns}
     group = found.mapping.group or found.columns[0]
+    grades, ordered = proposed_grades(symbols, said=bool(named))
     return Task(
         name=field_name(name).replace("_", "-"),
         group_by=fields.get(group, group),
         fields=tuple(fields.values()),
-        grades=_grades(symbols),
+        grades=grades,
+        ordered=ordered,
     )
 
 
@@ -212,11 +216,27 @@ def field_name(column: str) -> str:
     return name[:63]
 
 
-def _grades(symbols: list[str]) -> tuple[Grade, ...]:
-    """Numbers keep their value, words their order: found in a file that is the alphabet's, to be mended by a person."""
-    numbers = {symbol: float(symbol) for symbol in symbols if re.fullmatch(r"-?\d+(?:\.\d+)?", symbol)}
-    if len(numbers) == len(symbols):
-        by_value = {value: symbol.removesuffix(".0") for symbol, value in numbers.items()}
-        return tuple(Grade(symbol=by_value[value], value=value) for value in sorted(by_value))
-    single = all(len(symbol) <= 12 and symbol.split() == [symbol] for symbol in symbols)
-    return tuple(Grade(symbol=symbol if single else str(i), name=symbol, value=i) for i, symbol in enumerate(symbols))
+def proposed_grades(symbols: Iterable[str], *, said: bool = False) -> tuple[tuple[Grade, ...], bool]:
+    """Grades for what a file holds, lowest first, and whether that is an order.
+
+    Numbers keep their value. Words come as a person said, else as the known scale that holds them all; words of no
+    known scale are the alphabet's, and that is no order.
+
+    Args:
+        said: the symbols come from a person, lowest first.
+    """
+    names = list(dict.fromkeys(symbols))
+    if numeric(names):
+        by_value = {float(name): re.sub(r"\.0+$", "", name) for name in names}
+        return tuple(Grade(symbol=by_value[value], value=value) for value in sorted(by_value)), True
+    order = names if said else known_order(names)
+    taken: dict[str, str] = {}  # symbol -> name
+    for place, name in enumerate(order or sorted(names)):
+        symbol = "_".join(name.split())
+        taken[symbol if len(symbol) <= MAX_SYMBOL and symbol.isprintable() and symbol not in taken else str(place)] = (
+            name
+        )
+    return tuple(
+        Grade(symbol=symbol, name="" if symbol == name else name, value=place)
+        for place, (symbol, name) in enumerate(taken.items())
+    ), order is not None

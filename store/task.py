@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from store.errors import UsageError
 from store.ids import short_hash
@@ -32,6 +41,7 @@ RESERVED = frozenset(
         "vote",
     }
 )
+MAX_SYMBOL = 32  # characters
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -42,7 +52,7 @@ class _Strict(BaseModel):
 class Grade(_Strict):
     """One grade: the symbol is the student's first token, the value orders grades."""
 
-    symbol: str = Field(min_length=1, max_length=12, pattern=r"^\S+$")
+    symbol: str = Field(min_length=1, max_length=MAX_SYMBOL, pattern=r"^\S+$")
     name: str = ""
     value: float = Field(allow_inf_nan=False)
     meaning: str = ""
@@ -81,6 +91,8 @@ class Task(_Strict):
         steps: structured sub-judgements of the trace.
         slices: name -> SQL condition over the fields, for guards and reports.
         ask: one sentence that says what is judged, shown to judges and annotators.
+        ordered: the values order the grades. Where they do not (names of kinds, words of a scale that nobody has put
+            in order), no measure that needs an order may be told.
     """
 
     name: str = Field(min_length=1)
@@ -90,6 +102,13 @@ class Task(_Strict):
     steps: tuple[Step, ...] = ()
     slices: dict[str, str] = Field(default_factory=dict)
     ask: str = ""
+    ordered: bool = True
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An ordered task is written, and hashed, as it was before tasks could be without order."""
+        data: dict[str, Any] = dump(self)
+        return {key: value for key, value in data.items() if key != "ordered" or not value}
 
     @field_validator("fields")
     @classmethod

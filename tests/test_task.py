@@ -103,3 +103,14 @@ def test_conditions_are_slices(tmp_path, condition):
 def test_a_missing_file_says_how_to_make_one(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         load_task(tmp_path / "task.toml")
+
+
+def test_a_task_without_order_says_so_and_an_ordered_one_is_written_as_ever(tmp_path):
+    path = tmp_path / "task.toml"
+    path.write_text(HEAD + GRADES)
+    task = load_task(path)
+    assert task.ordered
+    assert "ordered" not in task.model_dump_json()
+    path.write_text(dump_task(task.model_copy(update={"ordered": False})))
+    assert not load_task(path).ordered
+    assert load_task(path).hash != task.hash
