@@ -4,54 +4,51 @@ The shared part (the instruction) comes first and the sample last, so that prefi
 sample is written as one JSON object: text from data can neither open a new field nor end the prompt.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
 from piar.llm.base import Message
+from piar.sandbox import render_text
 from store.errors import UsageError
+from store.files import read_text
 from store.task import Task, sample_text
 from store.types import Instruction
 
-
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    environment.filters["json"] = lambda value: json.dumps(dict(value), ensure_ascii=False)  # `tojson` escapes for HTML
-    return environment
-
-
-@lru_cache(maxsize=64)
-def _compiled(text: str) -> Template:
-    return _environment().from_string(text)
+_MOST_BYTES = 2**18
 
 
 def template_source(name: str, overrides: Path | None = None, package: str = "piar") -> str:
-    """Text of a template: the project's `prompts/NAME.j2` if there is one, else the one shipped with the package."""
-    if overrides is not None and (overrides / f"{name}.j2").is_file():
-        return (overrides / f"{name}.j2").read_text(encoding="utf-8")
+    """Text of a template: the project's `prompts/NAME.j2` if there is one, else the one shipped with the package.
+
+    Raises:
+        UsageError: the project's is no UTF-8 text file of that folder.
+    """
+    if overrides is not None:
+        path = overrides / f"{name}.j2"
+        if not path.resolve().is_relative_to(overrides.resolve()):
+            raise UsageError(f"{path} is a link out of its folder.", "Copy the file into `prompts/`.")
+        try:
+            return read_text(path, _MOST_BYTES)
+        except FileNotFoundError:
+            pass
     return files(package).joinpath("prompts", f"{name}.j2").read_text(encoding="utf-8")
 
 
 def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, package: str = "piar") -> str:
-    """Render a template in the sandbox.
+    """Render a template in the sandbox (see `piar.sandbox`).
 
     Raises:
-        UsageError: the template is broken, names something unknown, or reaches outside the sandbox.
+        UsageError: the template is broken, names something unknown, or wants more than it may have.
     """
     try:
-        return _compiled(template_source(name, overrides, package)).render(values).strip()
+        return render_text(template_source(name, overrides, package), values).strip()
     except TemplateError as error:
         raise UsageError(
-            f"prompts/{name}.j2: {error}", "Mend the template, or delete it to use the one shipped."
+            f"prompts/{name}.j2: {str(error)[:500]}", "Mend the template, or delete it to use the one shipped."
         ) from None
 
 
