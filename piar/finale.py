@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from piar.audit import Repeated, ask_again
+from piar.guards import Paired
 from piar.loop import Loop
-from piar.promotion import Outcome, Paired, confirm, fingerprints, ledger, record
+from piar.promotion import Outcome, confirm, fingerprints, ledger, record
 from piar.search import BudgetSpent
 from piar.truth import Truth, TruthMode, load_truth
 from store.db import Store
@@ -41,7 +42,7 @@ def promote(loop: Loop, champion: Instruction, best: Instruction) -> Outcome:
             f"{outcome.reason}, but the teacher changes its own answer on {100 * audited.rate:.0f} % of "
             f"{audited.asked} rows asked twice: a gain no larger than that is not claimed"
         )
-        outcome = replace(outcome, passed=False, reason=reason)
+        outcome = replace(outcome, refused_by="audit", reason=reason)
     outcome = replace(outcome, audit=audited)
     detail = {**promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
     verdict = "proposed" if outcome.passed else "refused"
@@ -94,6 +95,7 @@ def promotion_json(outcome: Outcome) -> dict[str, Any]:
         "mcnemar_p": outcome.mcnemar_p,
         "guards": [asdict(g) for g in outcome.guards],
         "passed": outcome.passed,
+        "refused_by": outcome.refused_by,
         "accepted": False,
         "reason": outcome.reason,
         "audit": asdict(outcome.audit) if outcome.audit else None,

@@ -7,31 +7,27 @@ the same groups gets harder; the ledger is the store's `decisions`.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from piar.audit import Repeated
+from piar.guards import Guard, GuardSettings, Paired, guards
 from store.db import Store, now
 from store.errors import PiarError
 from store.ids import short_hash
-from store.settings import Settings
 from store.stats import (
-    Floats,
     Gain,
     PairedVariance,
     detectable_effect,
     group_codes,
     group_sums,
     groups_for,
-    holm,
     mcnemar,
     paired_gain,
     paired_variance,
-    sign_flip_test,
     spend,
 )
 from store.task import Task
@@ -40,69 +36,16 @@ from store.task import Task
 _ASSUMED = PairedVariance(row=0.3, icc=0.25)
 
 
-class PromotionSettings(Settings):
+class PromotionSettings(GuardSettings):
     """`[evolve.promotion]`: what a candidate must show.
 
     Attributes:
-        alpha: chance of a false promotion over all tests on the same holdout groups.
-        metric: of a grade: `recall`, or `f1`. Lost recall that precision makes up for (F1 does not fall) is no
-            harm: a champion that gives one grade to everything has that grade's recall at 1.
-        margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
-        guard_alpha: familywise level at which a loss beyond the margin counts as real.
-        min_support: rows that a grade or slice needs to be guarded at all.
         warn_uses: tests on the same holdout after which a warning is given.
         max_uses: tests on the same holdout after which no further one is made.
     """
 
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    metric: Literal["recall", "f1"] = "recall"
-    margin: float = Field(default=0.05, ge=0)
-    guard_alpha: float = Field(default=0.10, gt=0, lt=0.5)
-    min_support: int = 30
     warn_uses: int = 3
     max_uses: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Champion and candidate on the same rows.
-
-    Attributes:
-        groups: (N,) group of each row.
-        truth: (N,) position of the true grade.
-        before: (N,) position of the champion's grade, -1 where it failed.
-        after: (N,) the same for the candidate.
-        score_before: (N,) 1 where right (or the share of people who agree).
-        score_after: (N,) the same for the candidate.
-        slices: name -> (N,) mask.
-    """
-
-    groups: Any
-    truth: Any
-    before: Any
-    after: Any
-    score_before: Any
-    score_after: Any
-    slices: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Whether one grade or slice is worse off.
-
-    Attributes:
-        change: of the grade's recall (or F1), or of the slice's accuracy.
-        harm_p: chance of such a loss if there were none, adjusted for all guards (Holm).
-        holds_p: chance of so little loss if it were as large as the margin, adjusted likewise.
-        state: `holds` (shown not to lose more than the margin), `harm`, or `unclear`.
-    """
-
-    name: str
-    n: int
-    change: float
-    harm_p: float
-    holds_p: float
-    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +63,7 @@ class Outcome:
     Attributes:
         mcnemar_p: the row-wise test, for comparison only.
         level: what `gain.p_value` had to stay below.
+        refused_by: what was not passed; "" when all was.
         audit: rows asked twice before the gain is claimed, None when there was nothing to claim.
     """
 
@@ -133,9 +77,14 @@ class Outcome:
     level: float
     mcnemar_p: float
     guards: tuple[Guard, ...]
-    passed: bool
+    refused_by: Literal["", "test", "guard", "audit"]
     reason: str
     audit: Repeated | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may be proposed."""
+        return not self.refused_by
 
 
 def confirm(
@@ -157,8 +106,8 @@ def confirm(
     gain = paired_gain(paired.score_before, paired.score_after, paired.groups, seed=seed)
     right_before, right_after = paired.before == paired.truth, paired.after == paired.truth
     better = gain.p_value <= level and gain.low is not None and gain.low > 0
-    guards = tuple(guard(paired, task, settings, seed)) if better else ()
-    harmed = [g for g in guards if g.state == "harm"]
+    guarded = guards(paired, task, settings, seed) if better else ()
+    harmed = any(g.state == "harm" for g in guarded)
     return Outcome(
         candidate,
         against,
@@ -169,14 +118,15 @@ def confirm(
         gain=gain,
         level=level,
         mcnemar_p=mcnemar(right_before, right_after),
-        guards=guards,
-        passed=better and not harmed,
-        reason=_reason(gain, level, harmed, settings),
+        guards=guarded,
+        refused_by="guard" if harmed else "" if better else "test",
+        reason=_reason(paired, gain, level, guarded, settings),
     )
 
 
-def _reason(gain: Gain, level: float, harmed: Sequence[Guard], settings: PromotionSettings) -> str:
+def _reason(paired: Paired, gain: Gain, level: float, guarded: Sequence[Guard], settings: PromotionSettings) -> str:
     points = f"{100 * gain.mean:+.1f} points on the holdout (p = {gain.p_value:.3g}, level {level:.3g}, by group)"
+    harmed, unearned = ([g for g in guarded if g.state == state] for state in ("harm", "unearned"))
     if harmed:
         losses = ", ".join(f"{g.name} {100 * g.change:+.1f} (p = {g.harm_p:.2g})" for g in harmed)
         return f"{points}, but it loses more than {100 * settings.margin:.0f} points on {losses}"
@@ -185,75 +135,21 @@ def _reason(gain: Gain, level: float, harmed: Sequence[Guard], settings: Promoti
     if gain.p_value > level:
         return f"{points}: could well be chance"
     if gain.low is None or gain.low <= 0:
-        return f"{points}, but the interval by group reaches {100 * (gain.low or 0):+.1f}: a few large groups decide it"
-    return points
+        return f"{points}, but the interval by group reaches {100 * (gain.low or 0):+.1f}: {_heaviest(paired)}"
+    told = [f"{g.name} loses {-100 * g.change:.1f} points of {settings.metric} that were not earned" for g in unearned]
+    return "; ".join([points, *told])
 
 
-# -- guards ---------------------------------------------------------------------------------------
-
-
-def guard(paired: Paired, task: Task, settings: PromotionSettings, seed: int) -> list[Guard]:
-    """One guard for each grade and slice (accuracy) with enough rows.
-
-    A ratio such as F1 is no sum over groups, so its test runs on the groups' jackknife pseudo-values.
-    """
+def _heaviest(paired: Paired) -> str:
+    """The group that pulls the gain down most, without its name: the holdout stays closed to who edits rules."""
     codes, count = group_codes(paired.groups)
-    found: list[tuple[str, int, float, Floats, bool]] = []  # name, rows, change, pseudo-values, made up for
-    for position, symbol in enumerate(task.symbols):
-        is_grade = paired.truth == position
-        if is_grade.sum() >= settings.min_support:
-            said = [p == position for p in (paired.before, paired.after)]
-            parts = {m: np.concatenate([_PARTS[m](is_grade, s) for s in said], axis=1) for m in _PARTS}
-            measured = _pseudo_values(group_sums(parts[settings.metric], codes, count), _change)
-            made_up = float(_change(parts["f1"].sum(axis=0))) >= 0
-            found.append((f"grade {symbol}", int(is_grade.sum()), *measured, made_up))
-    for name, mask in paired.slices.items():
-        if mask.sum() >= settings.min_support:
-            rows = np.stack([(paired.score_after - paired.score_before) * mask, mask.astype(float)], axis=1)
-            measured = _pseudo_values(group_sums(rows, codes, count), _share)
-            found.append((f"slice {name}", int(mask.sum()), *measured, False))
-    harm = holm([sign_flip_test(-values, seed=seed) for _, _, _, values, _ in found])
-    holds = holm([sign_flip_test(values + settings.margin, seed=seed) for _, _, _, values, _ in found])
-    return [
-        Guard(name, n, change, h, p, "unclear" if made_up and change < 0 else _state(change, h, p, settings))
-        for (name, n, change, _, made_up), h, p in zip(found, harm, holds, strict=True)
-    ]
-
-
-def _state(change: float, harm_p: float, holds_p: float, settings: PromotionSettings) -> str:
-    if change < -settings.margin and harm_p <= settings.guard_alpha:
-        return "harm"
-    return "holds" if holds_p <= settings.alpha else "unclear"
-
-
-def _f1_parts(truth: Any, said: Any) -> Floats:
-    """(N, 2): twice the hits, and hits twice + misses + false alarms."""
-    hits = (truth & said).astype(float)
-    return np.stack([2 * hits, truth.astype(float) + said.astype(float)], axis=1)
-
-
-def _recall_parts(truth: Any, said: Any) -> Floats:
-    """(N, 2): hits, and what was to be hit."""
-    return np.stack([(truth & said).astype(float), truth.astype(float)], axis=1)
-
-
-_PARTS = {"f1": _f1_parts, "recall": _recall_parts}
-
-
-def _change(sums: Floats) -> Floats:
-    return _share(sums[..., 2:]) - _share(sums[..., :2])
-
-
-def _share(sums: Floats) -> Floats:
-    below = sums[..., 1]
-    return np.asarray(np.where(below > 0, sums[..., 0] / np.where(below > 0, below, 1), 0.0))
-
-
-def _pseudo_values(sums: Floats, statistic: Callable[[Floats], Floats]) -> tuple[float, Floats]:
-    """The statistic of all groups, and a value for each group whose mean is nearly that (Tukey's jackknife)."""
-    whole, count = sums.sum(axis=0), len(sums)
-    value = statistic(whole)
-    return float(value), count * value - (count - 1) * statistic(whole - sums)
+    rows = np.bincount(codes, minlength=count)
+    change = group_sums(paired.score_after - paired.score_before, codes, count)[:, 0]
+    worst = int(np.argmin(change - rows * change.sum() / rows.sum()))
+    return (
+        f"few groups decide it (one of {rows[worst]:,} rows, {100 * rows[worst] / rows.sum():.0f} % of all, changes by "
+        f"{100 * change[worst] / rows[worst]:+.0f} points)"
+    )
 
 
 # -- power ----------------------------------------------------------------------------------------

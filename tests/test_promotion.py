@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from worlds import TASK, fill
 
+from piar.guards import Paired
 from piar.promotion import (
     Ledger,
-    Paired,
     PromotionSettings,
     check_uses,
     confirm,
@@ -81,11 +81,46 @@ def test_a_gain_that_costs_one_grade_is_refused():
     assert confirm("b", "a", data, TASK, FRESH, PromotionSettings(margin=0.5), 0).passed
 
 
+def mostly(grade, rng, n, share):
+    """(N,) `grade` on that share of the rows, some other one on the rest, whatever is true."""
+    return np.where(rng.random(n) < share, grade, (grade + rng.integers(1, 3, n)) % 3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.95])
+@pytest.mark.parametrize("metric", ["recall", "f1"])
+def test_a_grade_that_the_champion_gave_to_nearly_everything_vetoes_no_gain(share, metric):
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, p=[0.12, 0.33, 0.55], size=400)
+    before = mostly(0, rng, 400, share)
+    after = np.where((truth > 0) & (rng.random(400) < 0.8), truth, 1)  # the rare grade is never given any more
+    data = paired(before, after, truth, np.arange(400))
+    outcome = confirm("b", "a", data, TASK, FRESH, PromotionSettings(metric=metric), 0)
+    rare = next(g for g in outcome.guards if g.name == "grade 0")
+    assert outcome.passed
+    assert (rare.state, rare.change < -0.05) == ("unearned", True)
+    assert "kappa" in rare.note
+    assert "grade 0 loses" in outcome.reason
+    assert "not earned" in outcome.reason
+
+
+def test_a_grade_that_the_champion_did_tell_from_the_rest_is_still_guarded():
+    rng = np.random.default_rng(1)
+    truth = rng.choice(3, p=[0.12, 0.33, 0.55], size=400)
+    before = np.where((truth == 0) | (rng.random(400) < 0.3), 0, 1)  # misses no 0, though most that it calls so are not
+    after = np.where((truth > 0) & (rng.random(400) < 0.9), truth, 1)
+    outcome = confirm("b", "a", paired(before, after, truth, np.arange(400)), TASK, FRESH, SETTINGS, 0)
+    assert outcome.gain.mean > 0.3
+    assert (outcome.passed, outcome.refused_by) == (False, "guard")
+    assert [g.name for g in outcome.guards if g.state == "harm"] == ["grade 0"]
+
+
 def test_recall_that_precision_makes_up_for_is_no_harm():
-    data = rows(2, groups=200, lift=0.4)
-    constant = paired(np.zeros_like(data.truth), data.after, data.truth, data.groups)
-    outcome = confirm("b", "a", constant, TASK, FRESH, SETTINGS, 0)
-    assert next(g.change for g in outcome.guards if g.name == "grade 0") < -0.05
+    rng = np.random.default_rng(2)
+    truth = rng.choice(3, p=[0.2, 0.3, 0.5], size=600)
+    before = np.where((truth == 0) | (rng.random(600) < 0.5), 0, truth)
+    after = np.where((truth == 0) & (rng.random(600) < 0.2), 1, truth)
+    outcome = confirm("b", "a", paired(before, after, truth, np.arange(600)), TASK, FRESH, SETTINGS, 0)
+    assert next(g for g in outcome.guards if g.name == "grade 0").state == "unearned"
     assert outcome.passed
 
 
@@ -140,4 +175,5 @@ def test_a_gain_that_hangs_on_how_often_one_large_group_is_drawn_is_not_promoted
     assert outcome.gain.p_value <= outcome.level
     assert outcome.gain.low < 0
     assert not outcome.passed
-    assert "a few large groups decide it" in outcome.reason
+    assert outcome.refused_by == "test"
+    assert "few groups decide it (one of 400 rows, 50 % of all, changes by -11 points)" in outcome.reason

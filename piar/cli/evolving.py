@@ -65,6 +65,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     if not report.promotions:
         lines.append(("test", "not made: the search found nothing better than the present instruction"))
     lines += [("guards", _guards(report))] if report.promotions else []
+    lines += [("", f"{g['name']}: {g['note']}") for p in report.promotions for g in p["guards"] if g.get("note")]
     lines += [("rules", told) for told in _rules(report)]
     lines += [("provable", report.detectable)]
     if report.ceiling is not None:
@@ -103,7 +104,7 @@ def _people(heard: "Mapping[str, int]") -> str:
 
 def _guards(report: "EvolveReport") -> str:
     states = [guard["state"] for promotion in report.promotions for guard in promotion["guards"]]
-    words = {"holds": "hold", "unclear": "cannot be told", "harm": "are harmed"}
+    words = {"holds": "hold", "unclear": "cannot be told", "harm": "are harmed", "unearned": "lose what was not earned"}
     told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
     if states:
         return f"{told} of {len(states)} grades and slices"

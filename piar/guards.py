@@ -1,0 +1,195 @@
+"""Guards: whether a candidate that gains overall loses what the champion knew of one grade, or a slice.
+
+A grade is guarded by its recall (or F1). A judge that gives one grade to nearly everything has that grade's recall near
+1 and knows nothing of it, so a loss counts only where something was known: agreement with the truth on this grade
+against the rest, beyond what giving it that often would bring by chance (Cohen's kappa, 1960). That a loss of recall
+without a loss of kappa is no harm is ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from store.settings import Settings
+from store.stats import Floats, group_codes, group_sums, holm, sign_flip_test
+from store.task import Task
+
+State = Literal["holds", "harm", "unclear", "unearned"]
+
+
+class GuardSettings(Settings):
+    """What a candidate may not lose.
+
+    Attributes:
+        alpha: chance of a false promotion over all tests on the same holdout groups.
+        metric: of a grade: `recall`, or `f1`. A loss is no harm where the champion's was not earned: its kappa for the
+            grade is within the margin of zero (it gives the grade whatever the truth is), or the candidate's is no
+            lower (it makes up by precision for what it misses).
+        margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
+        guard_alpha: familywise level at which a loss beyond the margin counts as real.
+        min_support: rows that a grade or slice needs to be guarded at all.
+    """
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    metric: Literal["recall", "f1"] = "recall"
+    margin: float = Field(default=0.05, ge=0)
+    guard_alpha: float = Field(default=0.10, gt=0, lt=0.5)
+    min_support: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Champion and candidate on the same rows.
+
+    Attributes:
+        groups: (N,) group of each row.
+        truth: (N,) position of the true grade.
+        before: (N,) position of the champion's grade, -1 where it failed.
+        after: (N,) the same for the candidate.
+        score_before: (N,) 1 where right (or the share of people who agree).
+        score_after: (N,) the same for the candidate.
+        slices: name -> (N,) mask.
+    """
+
+    groups: Any
+    truth: Any
+    before: Any
+    after: Any
+    score_before: Any
+    score_after: Any
+    slices: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Whether one grade or slice is worse off.
+
+    Attributes:
+        change: of the grade's recall (or F1), or of the slice's accuracy.
+        harm_p: chance of such a loss if there were none, adjusted for all guards (Holm).
+        holds_p: chance of so little loss if it were as large as the margin, adjusted likewise.
+        state: `holds` (shown not to lose more than the margin), `harm`, `unclear`, or `unearned`: as much is lost, but
+            the champion did not know it.
+        note: why a loss was not earned, "" otherwise.
+    """
+
+    name: str
+    n: int
+    change: float
+    harm_p: float
+    holds_p: float
+    state: State
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """One grade or slice before it is tested: the change over all groups, and a pseudo-value for each group."""
+
+    name: str
+    n: int
+    change: float
+    values: Floats
+    unearned: str = ""
+
+
+def guards(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> tuple[Guard, ...]:
+    """One guard for each grade and slice (accuracy) with enough rows.
+
+    A ratio such as F1 is no sum over groups, so its test runs on the groups' jackknife pseudo-values.
+
+    Args:
+        paired: champion and candidate on the holdout.
+        seed: of the permutations when they are not exact.
+    """
+    watched = [*_grades(paired, task, settings), *_slices(paired, settings)]
+    harm = holm([sign_flip_test(-w.values, seed=seed) for w in watched])
+    holds = holm([sign_flip_test(w.values + settings.margin, seed=seed) for w in watched])
+    return tuple(_guard(w, h, p, settings) for w, h, p in zip(watched, harm, holds, strict=True))
+
+
+def _guard(watched: _Watched, harm_p: float, holds_p: float, settings: GuardSettings) -> Guard:
+    state: State = "holds" if holds_p <= settings.alpha else "unclear"
+    lost = watched.change < -settings.margin and harm_p <= settings.guard_alpha
+    if lost:
+        state = "unearned" if watched.unearned else "harm"
+    note = watched.unearned if lost else ""
+    return Guard(watched.name, watched.n, watched.change, harm_p, holds_p, state, note)
+
+
+def _grades(paired: Paired, task: Task, settings: GuardSettings) -> list[_Watched]:
+    codes, count = group_codes(paired.groups)
+    found = []
+    for position, symbol in enumerate(task.symbols):
+        truth = paired.truth == position
+        if truth.sum() >= settings.min_support:
+            before, after = paired.before == position, paired.after == position
+            parts = np.concatenate([_PARTS[settings.metric](truth, said) for said in (before, after)], axis=1)
+            change, values = _pseudo_values(group_sums(parts, codes, count), _change)
+            unearned = _unearned(truth, before, after, settings.margin)
+            found.append(_Watched(f"grade {symbol}", int(truth.sum()), change, values, unearned))
+    return found
+
+
+def _slices(paired: Paired, settings: GuardSettings) -> list[_Watched]:
+    codes, count = group_codes(paired.groups)
+    found = []
+    for name, mask in paired.slices.items():
+        if mask.sum() >= settings.min_support:
+            rows = np.stack([(paired.score_after - paired.score_before) * mask, mask.astype(float)], axis=1)
+            change, values = _pseudo_values(group_sums(rows, codes, count), _share)
+            found.append(_Watched(f"slice {name}", int(mask.sum()), change, values))
+    return found
+
+
+def _unearned(truth: Any, before: Any, after: Any, margin: float) -> str:
+    """Why a loss on this grade would be no loss of knowledge; "" where it would be one."""
+    known, now_known = kappa(truth, before), kappa(truth, after)
+    if known <= margin:
+        return (
+            f"before, the grade went to {100 * np.mean(before):.0f} % of all rows, to the right ones hardly more often "
+            f"than by chance (kappa {known:.2f}, now {now_known:.2f})"
+        )
+    if now_known >= known:
+        return f"the grade is told from the rest no worse than before (kappa {known:.2f}, now {now_known:.2f})"
+    return ""
+
+
+def kappa(truth: Any, said: Any) -> float:
+    """Cohen's kappa of two masks (N,): 0 for one that does not depend on the other, 1 for equal ones."""
+    p, q = float(np.mean(truth)), float(np.mean(said))
+    chance = p * q + (1 - p) * (1 - q)
+    return 0.0 if chance == 1 else (float(np.mean(truth == said)) - chance) / (1 - chance)
+
+
+def _f1_parts(truth: Any, said: Any) -> Floats:
+    """(N, 2): twice the hits, and hits twice + misses + false alarms."""
+    hits = (truth & said).astype(float)
+    return np.stack([2 * hits, truth.astype(float) + said.astype(float)], axis=1)
+
+
+def _recall_parts(truth: Any, said: Any) -> Floats:
+    """(N, 2): hits, and what was to be hit."""
+    return np.stack([(truth & said).astype(float), truth.astype(float)], axis=1)
+
+
+_PARTS = {"f1": _f1_parts, "recall": _recall_parts}
+
+
+def _change(sums: Floats) -> Floats:
+    return _share(sums[..., 2:]) - _share(sums[..., :2])
+
+
+def _share(sums: Floats) -> Floats:
+    below = sums[..., 1]
+    return np.asarray(np.where(below > 0, sums[..., 0] / np.where(below > 0, below, 1), 0.0))
+
+
+def _pseudo_values(sums: Floats, statistic: Callable[[Floats], Floats]) -> tuple[float, Floats]:
+    """The statistic of all groups, and a value for each group whose mean is nearly that (Tukey's jackknife)."""
+    whole, count = sums.sum(axis=0), len(sums)
+    value = statistic(whole)
+    return float(value), count * value - (count - 1) * statistic(whole - sums)
