@@ -39,8 +39,9 @@ fix: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: check  ## checks and the fast tests
+test: check  ## checks and the fast tests, those of models in fp32 and in bf16
 	$(BIN)/pytest -q
+	PIAR_PRECISION=bf16 $(BIN)/pytest -q -m 'precision and not integration'
 
 integration: $(VENV)/.dev  ## real servers, real browser, long walks
 	$(BIN)/pytest -q -m integration --timeout 1800 --durations 15

@@ -1,6 +1,20 @@
-"""Leaves the interpreter as it was found."""
+"""What all tests share: the numbers that models compute in, and an interpreter left as it was found."""
 
 import gc
+import os
+
+import pytest
+
+os.environ.setdefault("PIAR_PRECISION", "fp32")  # the same on every machine; another run of the tests forces bf16
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that compare numbers need all their digits."""
+    if os.environ["PIAR_PRECISION"] != "fp32":
+        skip = pytest.mark.skip(reason="compares numbers: float32 only")
+        for item in items:
+            if item.get_closest_marker("exact"):
+                item.add_marker(skip)
 
 
 def pytest_unconfigure() -> None:

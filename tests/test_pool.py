@@ -102,6 +102,7 @@ def taught(tmp_path):
     return save(tmp_path / "student", lm, words, StudentCard(task=SHOP))
 
 
+@pytest.mark.exact
 def test_a_student_grades_files_file_by_file(tmp_path):
     from trainers.scoring import Student
 

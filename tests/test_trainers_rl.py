@@ -27,6 +27,7 @@ from trainers.tiny import tiny_tokenizer
 from trainers.watch import Watch, long_tail, tail_figures
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.precision
 TINY = StudentSettings(hidden=64, layers=1, vocab_size=400)
 FEW = GrpoSettings(steps=2, batch_size=3, rollouts=4, max_tokens=24, log_every=1, anchor_size=2, watch_every=1)
 
@@ -116,6 +117,7 @@ def test_groups_that_cannot_teach_are_counted_and_harm_nothing(shards, student, 
     assert np.isfinite(done.metrics["grad_norm"])
 
 
+@pytest.mark.exact
 def test_the_reward_gradient_is_the_naive_one(shards, student, tmp_path):
     """A batch through the tree, against plain forwards, sums over tokens and the formula."""
     settings = FEW.model_copy(update={"balance": "none"})
@@ -149,6 +151,7 @@ def test_the_reward_gradient_is_the_naive_one(shards, student, tmp_path):
     assert ((found - naive).norm() / naive.norm()).item() < 1e-4
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("trainer", ["grpo", "distill"])
 def test_the_update_does_not_depend_on_how_a_batch_is_cut(shards, student, tmp_path, trainer):
     if trainer == "grpo":
@@ -325,6 +328,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(shards, taught, tmp_path):
         distill.train(shards, tmp_path / "out", student=student, settings=DistillSettings(teacher=str(taught), steps=1))
 
 
+@pytest.mark.exact
 def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsys):
     assert export_classifier(taught, tmp_path / "classifier", licence="Apache-2.0") < 1e-5
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "classifier")

@@ -10,12 +10,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from store.errors import PiarError, UsageError
 from store.task import sample_text
+from tests.precision import CLOSE
 from tests.shards_fixture import RULES, TASK
 from trainers.checkpoint import CARD, MARKER, StudentCard, save
 from trainers.model import completion_ids, load_policy, prompt_ids, symbol_ids
 from trainers.scoring import Student, messages
 from trainers.tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.precision
 TEXTS = [
     sample_text({"query": f"{c} lamp", "title": f"{c} chair number {i}"}) for i, c in enumerate(["red", "blue"] * 20)
 ]
@@ -33,6 +35,7 @@ def folder(tmp_path_factory):
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=30)
 
 
+@pytest.mark.exact
 @given(st.lists(st.tuples(st.sampled_from(["red lamp", "red chair", ""]), words), min_size=1, max_size=12))
 @settings(max_examples=10, deadline=None)
 def test_scores_are_those_of_a_plain_forward_in_the_order_given(folder, pairs):
@@ -56,7 +59,7 @@ def test_batches_are_cut_and_joined(folder, monkeypatch):
     parts = Student.load(folder).score(samples, on_progress=done.append)
     assert len(done) > 3
     assert sum(done) == 30
-    assert [s.probs for s in parts] == [pytest.approx(s.probs, abs=1e-5) for s in whole]
+    assert [s.probs for s in parts] == [pytest.approx(s.probs, abs=CLOSE) for s in whole]
 
 
 def test_a_trace_follows_the_grade_and_does_not_change_it(folder):

@@ -30,6 +30,7 @@ from trainers.scoring import Student
 from trainers.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.precision
 TINY = StudentSettings(hidden=64, layers=2, vocab_size=400)
 SHORT = SftSettings(steps=6, batch_size=8, log_every=1)
 
@@ -59,6 +60,7 @@ def records(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.exact
 def test_the_loss_is_what_ten_naive_lines_say(shards, tmp_path):
     settings = SftSettings(soft_grades=0.3, grade_weight=0.5)
     run = Run("sft", shards, tmp_path, TINY, settings)
@@ -76,6 +78,7 @@ def test_the_loss_is_what_ten_naive_lines_say(shards, tmp_path):
     assert trace == pytest.approx(0.5 * torch.stack(naive_trace).mean().item(), rel=1e-5)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("step", ["words", "traces"])
 def test_one_two_or_eight_parts_of_a_batch_give_the_same_update(shards, tmp_path, step):
     run, updates = Run("sft", shards, tmp_path, TINY, SHORT), []

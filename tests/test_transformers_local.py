@@ -7,6 +7,7 @@ from piar.llm.connect import ModelSettings, connect
 from store.errors import PiarError
 from tests.tiny_model import make_tiny_model
 
+pytestmark = pytest.mark.precision
 GRADES = ("0", "1", "2")
 SYSTEM = "Judge how well a product answers a search query. " * 12
 

@@ -41,7 +41,7 @@ class TrainSettings(Settings):
         epochs: draws from the schedule, as a multiple of the training rows; 0 for 6 on a tiny model, else 1.
         learning_rate: 0 for 3e-3 on a tiny model, 2e-5 on a pretrained one, 2e-4 with LoRA.
         warmup: share of the steps over which the rate rises; it then falls along a cosine to a tenth.
-        precision: `auto` is bf16 where the machine multiplies it fast, else fp32. Weights stay fp32.
+        precision: see `trainers.precision`; `PIAR_PRECISION` stands above it. Weights stay fp32.
         order: `shuffled` draws the same multiset of rows as the curriculum, in random order (its baseline).
     """
 

@@ -89,9 +89,10 @@ def _terms(
     known = [signals[id(e)] for e in part if id(e) in signals]
     if len(known) == len(part):
         soft = torch.stack([s.grades for s in known]).to(hidden.device)
-        ids, teacher = (torch.cat(t).to(hidden.device) for t in ([s.ids for s in known], [s.logp for s in known]))
+        ids = torch.cat([s.ids for s in known]).to(hidden.device)
+        teacher = torch.cat([s.logp.float() for s in known]).to(hidden.device)  # autocast refuses to join float16
         grades, per_token = over_rows(
-            lambda logits, ids, teacher: _against(logits, run.grade_ids, ids.long(), teacher.float(), settings.beta),
+            lambda logits, ids, teacher: _against(logits, run.grade_ids, ids.long(), teacher, settings.beta),
             hidden, head, ids, teacher,
         )  # fmt: skip
     else:

@@ -34,7 +34,7 @@ def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> f
     """
     if out.exists():
         raise PiarError(f"{out} exists.", "Choose a new folder.")
-    judge = Student.load(student, device="cpu")
+    judge = Student.load(student, device="cpu", dtype=torch.float32)
     lm, symbols = judge.policy.lm, judge.task.symbols
     config = AutoConfig.from_pretrained(
         student, num_labels=len(symbols), id2label=dict(enumerate(symbols)),

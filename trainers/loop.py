@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress
 from trainers.model import symbol_ids
+from trainers.precision import Precision, for_training, switch
 from trainers.scoring import measure
 from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, sum_gradients
 
@@ -70,6 +71,7 @@ class Run:
         self.policy, self.tokenizer, self.from_nothing = make_policy(
             student, shards, settings.seed, self.device, last=last, tokenizer_from=tokenizer_from
         )
+        self.precision = self._told(for_training(settings.precision, self.policy.lm, self.device))[0]
         self.corpus: Corpus = read_corpus(shards, self.tokenizer, max_length=settings.max_length, completion=completion)
         self.task = self.corpus.manifest.task
         self.grade_ids = torch.tensor(symbol_ids(self.tokenizer, self.task.symbols), device=self.device)
@@ -135,9 +137,8 @@ class Run:
         return [[examples[i] for i in group] for group in groups]
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 where asked for, or where the machine multiplies it fast."""
-        wanted = self.settings.precision == "bf16" or (self.settings.precision == "auto" and _fast_bf16(self.device))
-        return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
+        """Computing in the run's precision."""
+        return self.precision.autocast(self.device)
 
     def learn(
         self, batch: Sequence[Example], terms_of: Callable[..., tuple[Tensor, ...]], count: int,
@@ -265,7 +266,7 @@ class Run:
             state = {
                 "step": self.step, "tokens": self.tokens, "optimizer": moments, "sampler": self.sampler.state_dict(),
                 "generators": generators, "extra": self.extra, "settings": self._settings(),
-                "shards": self.corpus.digest,
+                "shards": self.corpus.digest, "precision": tuple(self.precision),
                 "adapters": {k: v for k, v in weights.items() if "lora_" in k},
             }  # fmt: skip
             plain = plain_weights(weights, self.student.lora)
@@ -291,6 +292,8 @@ class Run:
                             "Resume with the same shards, or train into another folder.")  # fmt: skip
         self.sampler.load_state_dict(state["sampler"])
         scatter(self.policy, self.optimizer, state, self.sharded)
+        if "precision" in state and switch() in (None, "auto"):  # chosen on another machine, perhaps
+            self.precision = Precision(*state["precision"])
         self.step, self.tokens, self.extra = state["step"], state["tokens"], state["extra"]
         if self.rank < len(state["generators"]):  # else more processes go on than stopped: this one is new
             torch.set_rng_state(state["generators"][self.rank][0])
@@ -335,12 +338,6 @@ def _join() -> tuple[int, int, torch.device]:
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return int(os.environ.get("RANK", "0")), world, device
-
-
-def _fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @contextmanager

@@ -94,11 +94,15 @@ def advantages(rewards: Tensor, group: Tensor, *, credit: str, scale: str) -> Te
 
 def _centre(value: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     """Value minus its group's mean, and the group's deviation, over the entries that are not NaN; [m, S] each."""
-    same = (group[:, None] == group[None, :]).to(value.dtype)  # [m, m]
+    same = (group[:, None] == group[None, :])[:, :, None]  # [m, m, 1]
+
+    def total(of: Tensor) -> Tensor:  # over each one's group; autocast would round a matrix product
+        return torch.where(same, of, torch.zeros_like(of)).sum(1)
+
     known = value.isfinite()
-    count = (same @ known.to(value.dtype)).clamp(min=1)
-    centred = torch.where(known, value - same @ value.nan_to_num() / count, torch.zeros_like(value))
-    deviation = (same @ centred.square() / count).sqrt()
+    count = total(known.to(value.dtype)).clamp(min=1)
+    centred = torch.where(known, value - total(value.nan_to_num()) / count, torch.zeros_like(value))
+    deviation = (total(centred.square()) / count).sqrt()
     return centred, torch.where(deviation > 1e-6, deviation, torch.zeros_like(deviation))
 
 

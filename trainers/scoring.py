@@ -22,6 +22,7 @@ from trainers.checkpoint import MARKER, StudentCard, check, read_card
 from trainers.data import Example, micro_batches
 from trainers.layout import Item, Tokens
 from trainers.model import Policy, end_id, load_policy, prompt_ids, symbol_ids
+from trainers.precision import for_judging
 from trainers.rollout import generate
 
 BATCH_TOKENS = 8192
@@ -52,8 +53,12 @@ class Student:
         return self.card.task
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None) -> "Student":
+    def load(cls, path: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> "Student":
         """A student from a checkpoint folder.
+
+        Args:
+            device: None for a GPU where there is one.
+            dtype: of the weights; None for what `precision.for_judging` says.
 
         Raises:
             PiarError: no student there, or a checkpoint that is not whole.
@@ -62,7 +67,8 @@ class Student:
         card = read_card(folder)
         if (folder / MARKER).exists():
             check(folder)
-        policy, tokenizer = load_policy(str(folder), device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        policy, tokenizer = load_policy(str(folder), dtype=dtype or for_judging(), device=device)
         return cls(policy, tokenizer, card)
 
     def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
