@@ -19,12 +19,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from store.answer_text import MAX_CHARACTERS, Unreadable, find_grade, symbol
 from store.task import Task
 from store.types import Trace
 
-MAX_CHARACTERS = 200_000
 _RULE_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_LEAD = re.compile(r"""^[\s*"'`]*(?:grade|answer|verdict)[\s*"'`]*[:=][\s*"'`]*""", re.IGNORECASE)
 _PLAIN = re.compile(r'(?!["\s])[^\x00-\x1f\x7f\x85\u2028\u2029]*(?<!\s)|')
 
 
@@ -34,10 +33,6 @@ class Parsed:
 
     trace: Trace | None
     reason: str | None = None
-
-
-class _Bad(ValueError):
-    """The text does not follow the grammar; the message is the reason shown to people."""
 
 
 def write_trace(trace: Trace, task: Task) -> str:
@@ -73,14 +68,14 @@ def parse_trace(text: str, task: Task, *, strict: bool = False) -> Parsed:
 
     Args:
         text: what the judge wrote.
-        strict: accept the grammar to the letter. Otherwise also accept code fences, a JSON
-            object, `grade:` before the symbol, other order or case, and missing fields.
+        strict: accept the grammar to the letter. Otherwise also accept what `store.answer_text` finds a grade in,
+            other order or case, and missing fields.
     """
     if len(text) > MAX_CHARACTERS:
         return Parsed(None, f"the answer has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
     try:
         return Parsed(_strict(text, task) if strict else _lenient(text, task))
-    except _Bad as bad:
+    except Unreadable as bad:
         return Parsed(None, str(bad))
 
 
@@ -103,55 +98,37 @@ def _strict(text: str, task: Task) -> Trace:
     first, *rest = text.split("\n")
     names = ["evidence", *(step.name for step in task.steps), "rules", "verdict"]
     if first not in task.symbols:
-        raise _Bad(f"first line is not a grade symbol ({', '.join(task.symbols)}): {first[:40]!r}")
+        raise Unreadable(f"first line is not a grade symbol ({', '.join(task.symbols)}): {first[:40]!r}")
     if len(rest) != len(names):
-        raise _Bad(f"{len(rest)} lines after the grade where {len(names)} are due ({', '.join(names)})")
+        raise Unreadable(f"{len(rest)} lines after the grade where {len(names)} are due ({', '.join(names)})")
     values = {}
     for name, line in zip(names, rest, strict=True):
         head, colon, value = line.partition(":")
         if head != name or not colon or (value and not value.startswith(" ")):
-            raise _Bad(f"line {name!r} expected, found {line[:40]!r}")
+            raise Unreadable(f"line {name!r} expected, found {line[:40]!r}")
         values[name] = value[1:]
     return _build(first, values, task, strict=True)
 
 
 def _lenient(text: str, task: Task) -> Trace:
-    body = text.rpartition("</think>")[2].strip()
-    body = re.sub(r"^```[a-z]*\n|\n?```$", "", body).strip()
-    if not body:
-        raise _Bad("the answer is empty")
-    if body.startswith("{"):
-        return _from_json(body, task)
-    first, *rest = body.split("\n")
-    grade = _symbol(_LEAD.sub("", first), task)
-    if grade is None:
-        raise _Bad(f"first line is not a grade symbol ({', '.join(task.symbols)}): {first[:40]!r}")
+    found = find_grade(text, task.symbols)
+    if found.data is not None:
+        return _from_json(found.data, found.grade, task)
     values: dict[str, str] = {}
-    for line in rest:
+    for line in text[found.end :].split("\n")[1:]:
         head, colon, value = line.partition(":")
         if colon:
             values.setdefault(head.strip(" *-").lower(), value.strip())
-    return _build(grade, values, task, strict=False)
+    return _build(found.grade, values, task, strict=False)
 
 
-def _from_json(body: str, task: Task) -> Trace:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        raise _Bad("starts like JSON but is not JSON") from None
-    if not isinstance(data, dict):
-        raise _Bad("JSON, but not an object")
-    said = data.get("grade", "")
-    grade = _symbol(f"{said:g}" if isinstance(said, float) else str(said), task)
-    if grade is None:
-        raise _Bad(f"JSON without a known grade: {str(data.get('grade'))[:40]!r}")
-    verdict = _symbol(str(data.get("verdict", grade)), task) or ""
+def _from_json(data: Mapping[str, Any], grade: str, task: Task) -> Trace:
     return Trace(
         grade,
         _texts(data.get("evidence")),
         {s.name: _encodable(str(data.get(s.name, ""))) for s in task.steps},
         tuple(r for r in _texts(data.get("rules")) if _RULE_ID.fullmatch(r)),
-        verdict,
+        symbol(str(data.get("verdict", grade)), task.symbols) or "",
     )
 
 
@@ -162,34 +139,24 @@ def _build(grade: str, values: Mapping[str, str], task: Task, *, strict: bool) -
     rules = guard(lambda: _rules(values.get("rules", "")), ())
     verdict = values.get("verdict", "" if strict else grade)
     if strict and verdict not in task.symbols:
-        raise _Bad(f"verdict {verdict[:40]!r} is not a grade symbol")
-    return Trace(grade, evidence, steps, rules, verdict if strict else _symbol(verdict, task) or "")
+        raise Unreadable(f"verdict {verdict[:40]!r} is not a grade symbol")
+    return Trace(grade, evidence, steps, rules, verdict if strict else symbol(verdict, task.symbols) or "")
 
 
 def _or(read: Callable[[], Any], default: Any) -> Any:
     try:
         return read()
-    except _Bad:
+    except Unreadable:
         return default
-
-
-def _symbol(text: str, task: Task) -> str | None:
-    """The grade that a text names; as it is written first, so that `A*` is not `A` and `a` is not `A`."""
-    bare, symbols = text.strip(), task.symbols
-    cleaned = bare.strip("\"'`*.:()[] ")
-    for wanted in (bare, cleaned):
-        if wanted in symbols:
-            return wanted
-    return next((s for s in symbols if s.lower() in (bare.lower(), cleaned.lower())), None)
 
 
 def _spans(text: str) -> tuple[str, ...]:
     try:
         spans = json.loads(f"[{text}]")
     except (ValueError, RecursionError):
-        raise _Bad(f"evidence is not a list of quoted spans: {text[:40]!r}") from None
+        raise Unreadable(f"evidence is not a list of quoted spans: {text[:40]!r}") from None
     if not all(isinstance(span, str) for span in spans):
-        raise _Bad("evidence holds something that is not a quoted span")
+        raise Unreadable("evidence holds something that is not a quoted span")
     return tuple(map(_encodable, spans))
 
 
@@ -197,7 +164,7 @@ def _rules(text: str) -> tuple[str, ...]:
     ids = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
     bad = next((i for i in ids if not _RULE_ID.fullmatch(i)), None)
     if bad is not None:
-        raise _Bad(f"{bad[:40]!r} is not a rule id")
+        raise Unreadable(f"{bad[:40]!r} is not a rule id")
     return ids
 
 
@@ -224,5 +191,5 @@ def _unscalar(text: str) -> str:
     try:
         value = json.loads(text)
     except ValueError:
-        raise _Bad(f"a quoted value is broken: {text[:40]!r}") from None
+        raise Unreadable(f"a quoted value is broken: {text[:40]!r}") from None
     return _encodable(str(value))

@@ -10,10 +10,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from piar.llm.base import Completion, Failure, FailureClass, Message, Request, Usage
-from piar.llm.chat import Answer, BadReply, chat_body, error_message, read_answer, refused_parameter, scrub
+from piar.llm.chat import (
+    RAISE_LIMIT,
+    Answer,
+    BadReply,
+    chat_body,
+    error_message,
+    probabilities,
+    read_answer,
+    refused_parameter,
+    scrub,
+)
 from piar.llm.cost import Price
 from piar.llm.gate import Gate, Halted
-from piar.llm.grade_probs import grade_probs
 from piar.llm.pacing import Pacer, retry_after
 from piar.llm.transports import TRANSPORTS, Endpoint, LostConnection, Reply
 
@@ -247,12 +256,18 @@ class Asker:
     def _clean(self, words: str) -> str:
         return scrub(words, [self.endpoint.key])
 
+    def _probs(self, request: Request, answer: Answer) -> Mapping[str, float] | None:
+        found = probabilities(request, answer)
+        if found.reason:
+            self._say(found.reason, f"{self.model}: {found.reason}; such verdicts carry no probabilities.")
+        return found.probs
+
     def _completion(self, case: Case, answer: Answer | None, failure: Failure | None) -> Completion:
         return Completion(
             key=case.request.key,
             model=self.model,
             text=None if answer is None else answer.text,
-            probs=None if answer is None else grade_probs(answer.tokens, case.request.grades),
+            probs=None if answer is None else self._probs(case.request, answer),
             failure=None if failure is None else Failure(failure.kind, self._clean(failure.message)),
             usage=case.usage,
             cost_usd=self.price.cost(case.usage),
@@ -272,13 +287,15 @@ def examine(request: Request, answer: Answer) -> Failure | None:
     if reason is None:
         return None
     if answer.finish == "length":
-        return Failure("truncated", f"the answer reached {request.max_tokens} tokens and was cut off: {reason}")
+        return Failure(
+            "truncated", f"the answer reached {request.max_tokens} tokens and was cut off: {reason}; {RAISE_LIMIT}"
+        )
     return Failure("malformed", reason)
 
 
 def _is_plain(request: Request, text: str) -> bool:
     """Whether an answer can be read, and not because it follows the schema."""
-    return not text.lstrip().startswith("{") and request.check is not None and request.check(text) is None
+    return "{" not in text and request.check is not None and request.check(text) is None
 
 
 def failure_kind(status: int, message: str) -> FailureClass:

@@ -19,9 +19,8 @@ from pydantic import Field, ValidationError
 
 from piar.llm.asking import examine
 from piar.llm.base import Completion, Failure, Request
-from piar.llm.chat import BadReply, answer_from, chat_body, error_message, scrub
+from piar.llm.chat import BadReply, answer_from, chat_body, error_message, probabilities, scrub
 from piar.llm.cost import Price
-from piar.llm.grade_probs import grade_probs
 from store.errors import PiarError, UsageError
 from store.files import read_text, replacing, write_text
 from store.manifest import MANIFEST, member, refuse_repeated, verified
@@ -201,7 +200,7 @@ class Responses:
             request.key,
             model,
             answer.text,
-            grade_probs(answer.tokens, request.grades),
+            probabilities(request, answer).probs,
             examine(request, answer),
             answer.usage,
             self.price.cost(answer.usage),

@@ -1,6 +1,7 @@
 """The chat-completions wire format, for HTTP and batch files alike: requests to bodies, replies to answers. Pure."""
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from piar.llm.base import FailureClass, Request, Usage
-from piar.llm.grade_probs import Token
+from piar.llm.grade_probs import GradeProbs, Token, grade_probs
 
 # Parameters that some endpoints refuse, and what is sent in their stead. None: leave it out.
 FALLBACKS: dict[str, str | None] = {
@@ -20,6 +21,13 @@ FALLBACKS: dict[str, str | None] = {
     "temperature": None,
     "max_tokens": "max_completion_tokens",
 }
+# Names that servers and providers use.
+REASONING = ("reasoning_content", "reasoning")
+TEXT_PARTS = ("text", "output_text")
+CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
+FILTERED = frozenset({"content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist"})
+RAISE_LIMIT = "raise max_tokens, or ask the model to reason less by `extra`"
+ROUNDING = 0.02  # by which probabilities may exceed 1
 MOST_ALTERNATIVES = 20  # what the OpenAI API and vLLM allow
 
 _SECRET = re.compile(r"(?i)\b(sk-|key-|bearer\s+)[\w*.\-]{4,}")
@@ -27,7 +35,14 @@ _SECRET = re.compile(r"(?i)\b(sk-|key-|bearer\s+)[\w*.\-]{4,}")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a reply says: the text, how it ended, what it used, and the tokens' alternatives where they were sent."""
+    """What a reply says.
+
+    Attributes:
+        text: the answer; the reasoning, where the reply holds nothing else.
+        finish: how it ended, such as `stop` or `length`.
+        tokens: the tokens' alternatives, where they were sent.
+        model: who says that it answered.
+    """
 
     text: str
     finish: str
@@ -109,18 +124,57 @@ def answer_from(data: Mapping[str, Any]) -> Answer:
     usage = _usage(data.get("usage"))
     if data.get("error"):
         raise BadReply("server", f"the endpoint answered with an error: {error_message(data)}", usage)
-    try:
-        choice = data["choices"][0]
-        message = choice["message"]
-        text, finish = message.get("content"), str(choice.get("finish_reason") or "")
-        refusal = message.get("refusal")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise BadReply("malformed", "the reply holds no choices", usage) from None
-    if refusal or finish == "content_filter":
-        raise BadReply("refused", f"the model refused: {str(refusal or 'content filter')[:200]}", usage)
-    if not isinstance(text, str):
-        raise BadReply("malformed", "the reply's message holds no text", usage)
+    choice = _first(data.get("choices"))
+    if choice is None:
+        raise BadReply("malformed", "the reply holds no choices", usage)
+    finish = str(choice.get("finish_reason") or "").lower()
+    if choice.get("error") or finish == "error":
+        raise BadReply("server", f"the endpoint answered with an error: {error_message(choice)}", usage)
+    message = choice.get("message", {"content": choice.get("text")})
+    if not isinstance(message, dict):
+        raise BadReply("malformed", "the reply's choice holds no message", usage)
+    refusal = message.get("refusal")
+    if finish in FILTERED:
+        raise BadReply("refused", f"the provider's content filter withheld the answer ({finish})", usage)
+    if refusal:
+        raise BadReply("refused", f"the model refused: {str(refusal)[:200]}", usage)
+    text = _said(message.get("content"))
+    if not text.strip():
+        text = _elsewhere(message)
+        if finish in CUT_OFF:
+            what = "only reasoning and no answer" if text else "no answer"
+            raise BadReply("truncated", f"{what} within {usage.completion:,} tokens: {RAISE_LIMIT}", usage)
     return Answer(text, finish, usage, _tokens(choice.get("logprobs")), str(data.get("model") or ""))
+
+
+def _first(items: object) -> Mapping[str, Any] | None:
+    return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else None
+
+
+def _said(content: object) -> str:
+    """The text of a message's content: as it is, or the text parts of a list; thinking is left out."""
+    parts = content if isinstance(content, list) else [content]
+    return "".join(map(_part, parts))
+
+
+def _part(part: object) -> str:
+    if isinstance(part, dict):
+        part = part.get("text") if part.get("type", "text") in TEXT_PARTS else None
+    return part if isinstance(part, str) else ""
+
+
+def _elsewhere(message: Mapping[str, Any]) -> str:
+    """What a message without content says: in a tool call, or where the server puts reasoning; may be empty."""
+    function = (_first(message.get("tool_calls")) or {}).get("function")
+    places = [function.get("arguments") if isinstance(function, dict) else None, *(message.get(n) for n in REASONING)]
+    return next((text for text in places if isinstance(text, str) and text.strip()), "")
+
+
+def probabilities(request: Request, answer: Answer) -> GradeProbs:
+    """What the tokens of an answer say about its grade, or why nothing is known."""
+    if not request.grades or not answer.tokens:
+        return GradeProbs(None)
+    return grade_probs(answer.tokens, request.grades, answer.text, likeliest=not request.temperature)
 
 
 def error_message(data: object) -> str:
@@ -153,13 +207,34 @@ def _count(value: object) -> int:
 
 
 def _tokens(logprobs: object) -> tuple[Token, ...]:
+    """The tokens and their alternatives; none when something in them cannot be a log-probability."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(content, list):
         return ()
     try:
-        return tuple(
-            Token(item["token"], {top["token"]: float(top["logprob"]) for top in item.get("top_logprobs") or [item]})
-            for item in content
-        )
-    except (KeyError, TypeError, ValueError):
+        return tuple(map(_token, content))
+    except (KeyError, TypeError, ValueError, AttributeError):
         return ()
+
+
+def _token(item: Mapping[str, Any]) -> Token:
+    """One token; it is among its own alternatives. Raises `ValueError` when they add up to more than 1."""
+    top: dict[str, float] = {}
+    for one in [*(item.get("top_logprobs") or ()), item]:
+        logprob = one["logprob"]
+        if logprob is None:
+            continue
+        if not float(logprob) <= ROUNDING:  # so that NaN is none, either
+            raise ValueError("not a log-probability")
+        top.setdefault(_token_text(one), min(0.0, float(logprob)))
+    if sum(map(math.exp, top.values())) > 1 + ROUNDING:
+        raise ValueError("more than all")
+    return Token(_token_text(item), top)
+
+
+def _token_text(item: Mapping[str, Any]) -> str:
+    """A token's text; from its bytes where those are sent, since it may be a part of a character."""
+    raw, text = item.get("bytes"), item["token"]
+    if not isinstance(text, str):
+        raise TypeError("a token is text")
+    return text if text.isascii() or not raw else bytes(raw).decode(errors="surrogateescape")

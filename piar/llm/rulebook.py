@@ -80,8 +80,8 @@ def _compiled(clause: Clause, rulebook: Rulebook) -> _Rule:
 
 
 def _spread(grades: Sequence[str], chosen: str, sure: float) -> dict[str, float]:
-    """`sure` for the chosen grade; the rest halves with each grade of distance."""
-    at = grades.index(chosen)
+    """`sure` for the chosen grade, and never less than for another; the rest halves with each grade of distance."""
+    at, sure = grades.index(chosen), max(sure, 1 / len(grades) + 0.05) if len(grades) > 1 else 1.0
     weights = [0.0 if i == at else 0.5 ** abs(i - at) for i in range(len(grades))]
     total = sum(weights) or 1.0
     return {

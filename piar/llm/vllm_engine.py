@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
-from piar.llm.grade_probs import normalise
+from piar.llm.grade_probs import Token, grade_probs
 from store.errors import PiarError
 from store.settings import Settings
 
@@ -211,10 +211,13 @@ def _completion(request: Request, output: Any, text: str) -> Completion:
 
 
 def _probs(output: Any, grades: Sequence[str]) -> dict[str, float] | None:
-    logprobs = output.outputs[0].logprobs
-    if not logprobs:
-        return None
-    return normalise([(top.decoded_token or "", top.logprob) for top in logprobs[0].values()], grades)
+    said = output.outputs[0]
+    steps = zip(said.token_ids, said.logprobs or (), strict=False)
+    tokens = [
+        Token(top[chosen].decoded_token or "", {one.decoded_token or "": one.logprob for one in top.values()})
+        for chosen, top in steps
+    ]
+    return grade_probs(tokens, grades, said.text).probs
 
 
 def _usage(output: Any) -> Usage:
