@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from piar.score import Judge, rows
+from store.figures import span
 from store.stats import paired_gain
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ class Checked:
             "|---|--:|--:|--:|--:|--:|---|",
         ]
         for d in self.drops:
-            span = "" if d.low is None or d.high is None else f"{d.low:+.1f} to {d.high:+.1f}"
+            ends = span(d.low, d.high, "{:+.1f}")
             part = d.part.replace("|", "\\|")
             mark = "✗" if d.failed else ""
-            lines.append(f"| {part} | {d.rows} | {d.before:.1f} | {d.after:.1f} | {d.drop:+.1f} | {span} | {mark} |")
+            lines.append(f"| {part} | {d.rows} | {d.before:.1f} | {d.after:.1f} | {d.drop:+.1f} | {ends} | {mark} |")
         return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from store.errors import PiarError
 from store.ids import seed_of
-from store.stats import bootstrap_by_group, ratio
+from store.stats import share_by_group
 
 Floats = NDArray[np.float64]
 FOLDS = 5
@@ -94,8 +94,7 @@ def threshold_for(target: float, calibrated: Floats, right: Floats, groups: list
         inside = folds == fold
         trusted[inside] = calibrated[inside] >= _lowest(target, calibrated[~inside], right[~inside])
     value = _lowest(target, calibrated, right)
-    rows = np.stack([right * trusted, trusted.astype(float)], axis=1)
-    interval = bootstrap_by_group(rows, groups, ratio, seed=seed)
+    interval = share_by_group(right * trusted, trusted, groups, seed=seed)
     reached = interval.low is not None and interval.low >= target
     return Threshold(value, target, interval.value, interval.low, interval.high, float(trusted.mean()), reached)
 

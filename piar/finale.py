@@ -181,7 +181,7 @@ def _worth(loop: Loop, rule: str, whole: Instruction, without: Instruction, rows
     truth = loop.board.truth(rows)
     right, otherwise = (loop.board.grades(i, rows) == truth for i in (whole, without))
     gain = paired_gain(otherwise, right, [s.group for s in rows])
-    state = "helps" if (gain.low or 0) > 0 else "harms" if gain.high is not None and gain.high < 0 else "unclear"
+    state = "helps" if gain.above else "harms" if gain.below else "unclear"
     return {
         "rule": rule,
         "cited": len(rows),

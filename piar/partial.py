@@ -20,7 +20,7 @@ from piar.llm.words import read_text
 from piar.rule_changes import rule_changes
 from store.errors import UsageError
 from store.ids import seed_of
-from store.stats import Interval, bootstrap_by_group
+from store.stats import Interval, share_by_group
 from store.task import Task
 from store.types import Instruction, Sample, Verdict
 
@@ -175,12 +175,8 @@ def parted(
 
 
 def _rate(flips: Sequence[float], groups: Sequence[str]) -> Interval:
-    """The share that flipped; where none did, the interval ends where one more group would have shown one (exact)."""
-    if not flips:
-        return Interval(value=None)
-    if not any(flips):
-        return Interval(value=0.0, low=0.0, high=1 - 0.025 ** (1 / len(set(groups))))
-    return bootstrap_by_group(flips, groups)
+    """The share that flipped."""
+    return share_by_group(flips, [1.0] * len(flips), groups) if flips else Interval(value=None)
 
 
 def _earlier(labeller: Labeller, before: Instruction) -> dict[str, Verdict]:

@@ -105,7 +105,7 @@ def confirm(
     level = spend(ledger.spent, total=settings.alpha)
     gain = paired_gain(paired.score_before, paired.score_after, paired.groups, seed=seed)
     right_before, right_after = paired.before == paired.truth, paired.after == paired.truth
-    better = gain.p_value <= level and gain.low is not None and gain.low > 0
+    better = gain.p_value <= level and gain.above
     guarded = guards(paired, task, settings, seed) if better else ()
     harmed = any(g.state == "harm" for g in guarded)
     return Outcome(
@@ -134,8 +134,10 @@ def _reason(paired: Paired, gain: Gain, level: float, guarded: Sequence[Guard], 
         return f"{points}: no gain"
     if gain.p_value > level:
         return f"{points}: could well be chance"
-    if gain.low is None or gain.low <= 0:
-        return f"{points}, but the interval by group reaches {100 * (gain.low or 0):+.1f}: {_heaviest(paired)}"
+    if not gain.above and gain.low is None:
+        return f"{points}, but so few groups give no interval"
+    if not gain.above:
+        return f"{points}, but the interval by group reaches {100 * gain.low:+.1f}: {_heaviest(paired)}"
     told = [f"{g.name} loses {-100 * g.change:.1f} points of {settings.metric} that were not earned" for g in unearned]
     return "; ".join([points, *told])
 

@@ -17,6 +17,7 @@ from piar import report_data as data
 from piar import report_walk as walk
 from piar.report_policy import contradictions
 from store.db import Store, now
+from store.figures import NO_INTERVAL, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +135,21 @@ def headline(gains: dict[str, Any] | None) -> tuple[str, str]:
             "Run `piar evolve`, then `piar score --split test`, then make this page again.",
         )
     where = f"{best['groups']} {'untouched test' if best['split'] == 'test' else 'holdout'} groups"
-    span = f"{100 * best['low']:+.1f} to {100 * best['high']:+.1f}"
-    if best["low"] > 0:
+    ends = span(best["low"], best["high"], "{:+.1f}", 100)
+    sure = f"95 % interval {ends} points, by group" if ends else f"no interval: {NO_INTERVAL}"
+    if best["tone"] == "good":
         return (
             f"The new instruction is right {100 * best['mean']:.1f} points more often than the one you started with",
-            f"95 % interval {span} points, by group, on {where}, against {best['truth']}.",
+            f"{sure}; on {where}, against {best['truth']}.",
         )
-    if best["high"] < 0:
+    if best["tone"] == "bad":
         return (
             f"The new instruction is right {-100 * best['mean']:.1f} points less often: keep the one you have",
-            f"95 % interval {span} points, by group, on {where}, against {best['truth']}.",
+            f"{sure}; on {where}, against {best['truth']}.",
         )
     return (
         "No difference can be claimed between the new instruction and the one you started with",
-        f"{100 * best['mean']:+.1f} points, 95 % interval {span}, by group, on {where}: it includes zero.",
+        f"{100 * best['mean']:+.1f} points on {where}; {sure}.",
     )
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from piar.baselines import fit
 from store.db import Store, quote
 from store.metrics import evaluate
-from store.stats import paired_gain
+from store.stats import Gain, paired_gain
 from store.types import Instruction, Rule
 
 
@@ -82,8 +82,8 @@ def _paired(store: Store, pair: Pair) -> tuple[pl.DataFrame, str]:
     return frame, shown
 
 
-def _tone(low: float, high: float) -> str:
-    return "good" if low > 0 else "bad" if high < 0 else "even"
+def _tone(gain: Gain) -> str:
+    return "good" if gain.above else "bad" if gain.below else "even"
 
 
 def _gain(frame: pl.DataFrame, truth: str) -> dict[str, Any] | None:
@@ -94,8 +94,6 @@ def _gain(frame: pl.DataFrame, truth: str) -> dict[str, Any] | None:
     before = (known["before"] == known[truth]).to_numpy()
     after = (known["after"] == known[truth]).to_numpy()
     gain = paired_gain(before, after, known["group_key"].to_numpy())
-    if gain.low is None or gain.high is None:
-        return None
     return {
         "n": known.height,
         "groups": known["group_key"].n_unique(),
@@ -104,13 +102,13 @@ def _gain(frame: pl.DataFrame, truth: str) -> dict[str, Any] | None:
         "mean": gain.mean,
         "low": gain.low,
         "high": gain.high,
-        "tone": _tone(gain.low, gain.high),
+        "tone": _tone(gain),
     }
 
 
 def _scale(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    low = min([0.0, *(r["low"] for r in rows)])
-    high = max([0.0, *(r["high"] for r in rows)])
+    ends = [0.0, *(r["mean"] if r[end] is None else r[end] for r in rows for end in ("low", "high"))]
+    low, high = min(ends), max(ends)
     margin = 0.05 * (high - low) or 0.01
     return low - margin, high + margin
 

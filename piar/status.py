@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from store.figures import bracketed, span
+
 if TYPE_CHECKING:
     from piar.llm.connect import ModelSettings
     from piar.stale import StaleLabels
@@ -189,11 +191,9 @@ def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
 def _logs_have_moved(state: _State) -> Iterator[Stale]:
     if state.drift and state.drift.p_value < MOVED:
         before, now, difference = state.drift.shares[state.drift.most]
-        span = (
-            "" if difference.low is None else f" ({100 * difference.low:+.0f} to {100 * (difference.high or 0):+.0f})"
-        )
+        ends = bracketed(span(difference.low, difference.high, "{:+.0f}", 100))
         why = (f"in {state.drift.source} grade {state.drift.most} went from {100 * before:.0f} to {100 * now:.0f} %"
-               f"{span}, p = {state.drift.p_value:.3f}")  # fmt: skip
+               f"{ends}, p = {state.drift.p_value:.3f}")  # fmt: skip
         yield Stale("what is known of the logs", why, "piar review export FILE --batch NAME --random 100%")
 
 

@@ -260,7 +260,7 @@ def _pairs_of(gold: Ints, score: Floats) -> tuple[float, float]:
 
 
 def ndcg_by_group(codes: Ints, n_groups: int, gain: Floats, score: Floats) -> Floats:
-    """(G, 2): nDCG of each group and 1; zeros where the group has nothing to gain.
+    """(G, 2): nDCG of each group and 1; zeros where every order is as good (one row, or one grade throughout).
 
     Linear gain, discount 1/log2(rank + 1), ties share the mean discount of their ranks (as scikit-learn does).
     """
@@ -271,7 +271,7 @@ def ndcg_by_group(codes: Ints, n_groups: int, gain: Floats, score: Floats) -> Fl
     for group, rows in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
         discount = 1 / np.log2(np.arange(len(rows)) + 2)
         ideal = float(np.sort(gain[rows])[::-1] @ discount)
-        if ideal > 0:
+        if len(rows) and np.ptp(gain[rows]) > 0:
             _, tie = np.unique(-ranked[rows], return_inverse=True)
             shared = np.bincount(tie, weights=gain[rows]) / np.bincount(tie)
             out[group] = float(shared[np.sort(tie)] @ discount) / ideal, 1.0

@@ -24,9 +24,12 @@ Ints = NDArray[np.int64]
 Statistic = Callable[[Floats], Floats]
 
 REPLICATES = 1_000
+FEWEST = 6  # groups for an interval: one inside what G groups showed holds the truth in at most 1 - 2^(1 - G) of cases
 MAX_BLOCKS = 2_000
 EXACT_RANGE = 1_000_000  # widest range of sums counted exactly
 EXACT_GROUPS = 20  # most groups enumerated exactly when differences are not whole numbers
+_TAIL = 0.025  # of a 95 % interval, on each side
+_SAME = 1e-12  # replicates that differ by no more are one value, rounded
 _NORMAL = NormalDist()
 
 
@@ -37,7 +40,13 @@ class Result(BaseModel):
 
 
 class Interval(Result):
-    """A figure with its 95 % interval by group; None where it is not defined (no pair, one group)."""
+    """A figure with its 95 % interval by group.
+
+    Attributes:
+        value: None where it is not defined (no pair, no row).
+        low, high: None where there is no interval: fewer than six groups say something of the figure, or all say the
+            same, so that nothing shows how far it may be off.
+    """
 
     value: float | None
     low: float | None = None
@@ -45,12 +54,26 @@ class Interval(Result):
 
 
 class Gain(Result):
-    """Mean gain per row with its interval by group, and the one-sided p-value of the sign-flip test."""
+    """Mean gain per row with its interval by group, and the one-sided p-value of the sign-flip test.
+
+    Attributes:
+        low, high: as of an `Interval`.
+    """
 
     mean: float
     low: float | None
     high: float | None
     p_value: float
+
+    @property
+    def above(self) -> bool:
+        """Whether the interval lies above zero; without one (all groups gained alike), whether the test says so."""
+        return self.low > 0 if self.low is not None else self.mean > 0 and self.p_value <= _TAIL
+
+    @property
+    def below(self) -> bool:
+        """Whether the interval lies below zero."""
+        return self.high is not None and self.high < 0
 
 
 def group_codes(groups: Any) -> tuple[Ints, int]:
@@ -108,7 +131,7 @@ class GroupBootstrap:
         value = float(statistic(pooled.sum(axis=0)))
         if math.isnan(value):
             return Interval(value=None)
-        if self.blocks < 2:
+        if int(pooled.any(axis=1).sum()) < FEWEST:
             return Interval(value=value)
         replicates = statistic(self._weights @ pooled)
         jackknife = statistic(pooled.sum(axis=0) - pooled)
@@ -136,7 +159,7 @@ def _ends(
     replicates = replicates[~np.isnan(replicates)]
     jackknife = jackknife[~np.isnan(jackknife)]
     n = len(jackknife)
-    if len(replicates) < 20 or n < 2:
+    if len(replicates) < 20 or n < 2 or np.ptp(replicates) <= _SAME * max(1.0, abs(value)):
         return None, None
     t = t_quantile(1 - alpha / 2, max(1.0, min(groups, n) - 1))
     spread = jackknife.mean() - jackknife
@@ -183,6 +206,22 @@ def bootstrap_by_group(
         return bootstrap.interval(group_sums(rows, codes, n_groups), statistic)
     values = np.asarray(rows, dtype=np.float64)
     return bootstrap.interval(group_sums(np.stack([values, np.ones(len(values))], axis=1), codes, n_groups), ratio)
+
+
+def share_by_group(hits: ArrayLike, of: ArrayLike, groups: Any, *, seed: int = 0) -> Interval:
+    """Hits over the rows that count; where all or none hit, the interval ends where one more group would show (exact).
+
+    Args:
+        hits: (N,) 1 for a hit among the rows that count, else 0.
+        of: (N,) 1 for a row that counts, else 0.
+        groups: (N,) group of each row.
+    """
+    counts = np.asarray(of, dtype=np.float64)
+    found = bootstrap_by_group(np.stack([np.asarray(hits, dtype=np.float64), counts], axis=1), groups, ratio, seed=seed)
+    if found.value not in (0.0, 1.0):
+        return found
+    reach = _TAIL ** (1 / group_codes(np.asarray(groups)[counts > 0])[1])
+    return Interval(value=found.value, low=found.value and reach, high=max(found.value, 1 - reach))
 
 
 def ratio(sums: Floats) -> Floats:

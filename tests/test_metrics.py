@@ -123,6 +123,16 @@ def test_perfect_and_all_failed():
     assert worst.pair_accuracy.value == 0
 
 
+def test_groups_in_which_every_order_is_as_good_say_nothing_of_order():
+    rng = np.random.default_rng(7)
+    gold = rng.integers(0, 4, 50)
+    alone = scores(np.arange(50), gold, rng.integers(0, 4, 50))
+    assert (alone.ndcg.value, alone.pair_accuracy.value) == (None, None)
+    groups, gold, predicted, _ = world(7)
+    more = scores(np.append(groups, [900, 901, 901]), np.append(gold, [3, 2, 2]), np.append(predicted, [0, 2, 0]))
+    assert more.ndcg.value == scores(groups, gold, predicted).ndcg.value
+
+
 def test_intervals_hold_the_value_and_slices_are_scored_apart():
     groups, gold, predicted, probs = world(6)
     odd = gold % 2 == 1

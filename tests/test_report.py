@@ -102,15 +102,16 @@ def test_every_section_says_how_to_get_its_figures(page):
 
 
 @pytest.mark.parametrize(
-    ("low", "mean", "high", "words"),
+    ("low", "mean", "high", "tone", "words"),
     [
-        (0.01, 0.05, 0.09, "5.0 points more often"),
-        (-0.01, 0.05, 0.11, "No difference can be claimed"),
-        (-0.09, -0.05, -0.01, "5.0 points less often"),
+        (0.01, 0.05, 0.09, "good", "5.0 points more often"),
+        (-0.01, 0.05, 0.11, "even", "No difference can be claimed"),
+        (-0.09, -0.05, -0.01, "bad", "5.0 points less often"),
+        (None, 1.0, None, "even", "No difference can be claimed"),
     ],
 )
-def test_the_headline_follows_the_interval(low, mean, high, words):
-    row = {"split": "test", "truth": "gold", "groups": 27, "mean": mean, "low": low, "high": high}
+def test_the_headline_follows_the_interval(low, mean, high, tone, words):
+    row = {"split": "test", "truth": "gold", "groups": 27, "mean": mean, "low": low, "high": high, "tone": tone}
     first, second = headline({"rows": [row]})
     assert words in first
     assert "27 untouched test groups" in second

@@ -75,7 +75,7 @@ def test_the_gain_over_an_older_instruction(shop) -> None:
     before = path.read_text()
     path.write_text(before.split("## Rules")[0])
     try:
-        scored, _ = shop.score(split="dev", against=old)
+        scored, _ = shop.score(split="holdout", against=old)
     finally:
         path.write_text(before)
     assert scored.gained.against.instruction == old

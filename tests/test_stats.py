@@ -99,6 +99,29 @@ def test_paired_gain_with_a_margin_asks_for_non_inferiority():
     assert not_worse < 0.01 < superior
 
 
+@pytest.mark.parametrize(("groups", "rows", "p_value"), [(5, 4, 1 / 32), (40, 1, 2**-40)])
+def test_too_few_groups_or_groups_that_all_gain_alike_have_no_interval(groups, rows, p_value):
+    names = np.repeat(np.arange(groups), rows)
+    gain = stats.paired_gain(np.zeros(len(names)), np.ones(len(names)), names)
+    assert (gain.mean, gain.low, gain.high) == (1.0, None, None)
+    assert gain.p_value == pytest.approx(p_value)
+    assert gain.above == (groups > 5)
+
+
+def test_a_share_of_all_or_none_ends_where_one_more_group_would_show():
+    groups = np.repeat(np.arange(20), 3)
+    every, none = (
+        stats.share_by_group(np.ones(60), np.ones(60), groups),
+        stats.share_by_group([0] * 60, [1] * 60, groups),
+    )
+    assert every.low == pytest.approx(scipy_stats.binomtest(20, 20).proportion_ci(method="exact").low)
+    assert (none.value, none.low) == (0.0, 0.0)
+    assert none.high == pytest.approx(1 - every.low)
+    some = stats.share_by_group([1, 0, 0] * 20, [1, 1, 0] * 20, groups)
+    assert some.value == 0.5
+    assert stats.share_by_group([0] * 60, [0] * 60, groups).value is None
+
+
 def test_paired_gain_of_one_group_has_no_interval():
     gain = stats.paired_gain([0, 0, 1], [1, 1, 1], ["q"] * 3)
     assert gain.mean == pytest.approx(2 / 3)

@@ -12,6 +12,7 @@ from piar.cli.progress import meter
 from piar.cli.verb import Answer, Panel, asked, open_project, plain, verb
 from piar.cli.views import facts, forecast_view, receipt_lines, score_view
 from store.errors import UsageError
+from store.figures import bracketed, span
 from store.types import Split
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def _label_since(project: "Project", since: str, where: str, recheck: int, caps:
     rate = kept.flip_rate
     words = "none was left to ask again"
     if rate.value is not None:
-        span = f" ({rate.low:.1%} to {rate.high:.1%} by group)" if rate.low is not None else ""
-        words = f"{kept.flipped:,} of {kept.again:,} changed: {rate.value:.1%}{span}; kept ones are off as often"
+        ends = bracketed(span(rate.low, rate.high, "{:.1%}"), by="group")
+        words = f"{kept.flipped:,} of {kept.again:,} changed: {rate.value:.1%}{ends}; kept ones are off as often"
     lines = [
         ("asked", f"{kept.asked:,} rows that a changed rule may touch"),
         ("asked again", words),
@@ -224,11 +225,12 @@ def _report_view(report: "LabelReport", rejected: int) -> Any:
 
 def _trusted(found: "Trust") -> list[tuple[str, Any]]:
     reached = found.threshold
-    if reached.precision is None or reached.low is None or reached.high is None:
+    if reached.precision is None:
         return [("trusted", f"none: no confidence reaches {reached.target:.0%} on {found.measured:,} rows with truth")]
     words = f"{found.trusted:,} labels, {found.queued:,} queued for people"
-    interval = f"{reached.precision:.1%} ({reached.low:.1%} to {reached.high:.1%}) right on rows with truth"
-    certain = "" if reached.reached else "; the interval does not exclude less than the target"
+    ends = bracketed(span(reached.low, reached.high, "{:.1%}"))
+    interval = f"{reached.precision:.1%}{ends} right on rows with truth"
+    certain = "" if reached.reached else f"; {'the interval does' if ends else 'so few groups do'} not exclude less"
     return [("trusted", words), ("", f"{interval}, out of fold by group{certain}")]
 
 

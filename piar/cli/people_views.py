@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from store.figures import bracketed, span
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -84,8 +86,7 @@ def _row(p: "Person") -> Sequence[object]:
 def _told(interval: "Interval | None") -> str:
     if interval is None or interval.value is None:
         return ""
-    known = interval.low is not None and interval.high is not None
-    return f"{interval.value:.2f}" + (f" ({interval.low:.2f} to {interval.high:.2f})" if known else "")
+    return f"{interval.value:.2f}{bracketed(span(interval.low, interval.high))}"
 
 
 def _apart(counts: list[list[int]], symbols: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from piar.endpoints import Check
+from store.figures import NO_INTERVAL, bracketed, span
 
 if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from piar.score import Measured, Scored
     from piar.status import Status, Step
     from piar.workspace import Imported
+    from store.metrics import Scores
     from store.stats import Gain, Interval
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -145,24 +147,21 @@ def percent(interval: "Interval") -> str:
     """A share with its interval, in per cent."""
     if interval.value is None:
         return "–"
-    if interval.low is None or interval.high is None:
-        return f"{100 * interval.value:.1f}"
-    return f"{100 * interval.value:.1f}  ({100 * interval.low:.1f} – {100 * interval.high:.1f})"
+    return f"{100 * interval.value:.1f}{bracketed(span(interval.low, interval.high, '{:.1f}', 100))}"
 
 
 def gain_short(gain: "Gain") -> str:
     """A gain in points with its interval, for tables."""
-    if gain.low is None or gain.high is None:
-        return f"{100 * gain.mean:+.1f}"
-    return f"{100 * gain.mean:+.1f}  ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    return f"{100 * gain.mean:+.1f}{bracketed(span(gain.low, gain.high, '{:+.1f}', 100))}"
 
 
 def gain_line(gain: "Gain") -> str:
     """A gain in points with its interval, and whether it is one."""
-    if gain.low is None or gain.high is None:
-        return f"{100 * gain.mean:+.1f} points; too few groups for an interval"
-    words = "" if gain.low > 0 or gain.high < 0 else ": not distinguishable from none"
-    return f"{100 * gain.mean:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}){words}"
+    ends = span(gain.low, gain.high, "{:+.1f}", 100)
+    if not ends:
+        return f"{100 * gain.mean:+.1f} points; no interval: {NO_INTERVAL}"
+    words = "" if gain.above or gain.below else ": not distinguishable from none"
+    return f"{100 * gain.mean:+.1f} points ({ends}){words}"
 
 
 def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
@@ -193,7 +192,14 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
     if scores.per_slice:
         slices = [[n, f"{s.n:,}", percent(s.accuracy), percent(s.macro_f1)] for n, s in scores.per_slice.items()]
         parts += [table(["slice", "rows", "accuracy", "macro F1"], slices), ""]
-    return Group(*parts, facts([*_gain(scored), *_latency(scored), *receipt_lines(receipt)]))
+    return Group(*parts, facts([*_no_interval(scores), *_gain(scored), *_latency(scored), *receipt_lines(receipt)]))
+
+
+def _no_interval(scores: "Scores") -> list[tuple[str, RenderableType]]:
+    """Why a figure stands alone, where one does."""
+    figures = [scores.accuracy, scores.macro_f1, *(grade.recall for grade in scores.per_grade.values())]
+    alone = any(f.value is not None and not span(f.low, f.high, "{:.1f}", 100) for f in figures)
+    return [("no interval", f"behind a figure that stands alone: {NO_INTERVAL}")] if alone else []
 
 
 def _majority(measured: "Measured") -> list[str]:

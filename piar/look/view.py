@@ -9,6 +9,7 @@ from rich.text import Text
 
 from piar.look.findings import one_rater
 from piar.look.report import Agreement, Detectable, LookReport, Suspects
+from store.figures import bracketed, span
 from store.stats import Interval
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
@@ -231,6 +232,4 @@ def _points(low: float, high: float) -> str:
 
 
 def _number(figure: Interval, report: LookReport) -> str:
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.2f}"
-    return f"{figure.value:.2f} ({figure.low:.2f}–{figure.high:.2f} by {_one(report)})"
+    return f"{figure.value:.2f}{bracketed(span(figure.low, figure.high), by=_one(report))}"
