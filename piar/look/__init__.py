@@ -1,10 +1,10 @@
 """`piar look FILE`: something true about a file of labels that its owner did not know. Writes nothing.
 
 Everything is measured on all rows, except baselines and what follows from them: on files
-of more than `sample` rows they see whole groups drawn at random, and the report says so.
+of more than `sample` rows, or of long texts, they see groups drawn at random, and the report says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -29,6 +29,7 @@ def look(
     fields: Sequence[str] | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
+    on_step: Callable[[str], None] = lambda words: None,
 ) -> LookReport:
     """Look at a file of labels: CSV, TSV, JSON lines or Parquet.
 
@@ -39,10 +40,12 @@ def look(
         fields: columns that a judge reads.
         sample: rows that baselines see at most.
         seed: of sampling and resampling; the same file and seed give the same report.
+        on_step: is told in words what begins, for those who wait.
 
     Raises:
         PiarError: the file cannot be read, is empty, or a named column is not there.
     """
+    on_step(f"reading {Path(path).name}")
     material = load(Path(path), gold, raters, group, fields)
     shares = findings.grade_shares(material)
     seen: pl.DataFrame | None = None
@@ -50,7 +53,7 @@ def look(
     learnt: list[Floats] = []
     if material.task is not None and any(share.n for share in shares):
         seen = findings.sample_of(material, sample, seed)
-        figures, learnt = findings.simple_judges(material, seen, seed)
+        figures, learnt = findings.simple_judges(material, seen, seed, on_step)
     known = material.frame["truth"].count()
     return LookReport(
         file=Path(path).name,

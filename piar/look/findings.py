@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -35,6 +36,9 @@ from store.stats import (
 from store.task import Task
 
 HOLDOUT = 0.3
+READ = 4_000  # characters of a field that baselines read
+ENOUGH_TEXT = 1_500_000  # characters that baselines read in all: more text would take minutes
+FEWEST_ROWS = 300
 ROWS_KEPT = 10  # of the middle group in a sample
 SMALL_GROUP = 5  # rows per group of the layout that is advised
 ASSUMED = PairedVariance(row=0.3, icc=0.4)
@@ -215,9 +219,12 @@ def sample_of(material: Material, rows: int, seed: int) -> pl.DataFrame:
     """Rows with a truth: all, or about `rows`: the same share of rows from each of as many random groups as it takes.
 
     Every row is as likely as any other, and groups keep about ten rows, so that shares and
-    likeness within groups are those of the file.
+    likeness within groups are those of the file. Long texts are cut, and fewer rows of them are taken.
     """
-    known = material.frame.filter(pl.col("truth").is_not_null())
+    cut = [pl.col(field).str.head(READ) for field in material.fields]
+    known = material.frame.filter(pl.col("truth").is_not_null()).with_columns(cut)
+    text = sum(int(known[field].str.len_chars().sum()) for field in material.fields)
+    rows = min(rows, max(FEWEST_ROWS, ENOUGH_TEXT * len(known) // max(1, text)))
     if len(known) <= rows:
         return known
     middle = float(known.group_by("group").len()["len"].median() or 1)  # type: ignore[arg-type]
@@ -227,8 +234,14 @@ def sample_of(material: Material, rows: int, seed: int) -> pl.DataFrame:
     return thinned.filter(pl.col("group").is_in(chosen.to_list())).head(2 * rows)
 
 
-def simple_judges(material: Material, sample: pl.DataFrame, seed: int) -> tuple[list[BaselineFigure], list[Floats]]:
-    """Baselines with intervals by group; and of those that learnt, per row 1 or 0 for right."""
+def simple_judges(
+    material: Material, sample: pl.DataFrame, seed: int, on_step: Callable[[str], None]
+) -> tuple[list[BaselineFigure], list[Floats]]:
+    """Baselines with intervals by group; and of those that learnt, per row 1 or 0 for right.
+
+    Args:
+        on_step: is told what begins.
+    """
     task = material.task
     assert task is not None
     truth = codes_of(sample["truth"], places(task))
@@ -238,6 +251,7 @@ def simple_judges(material: Material, sample: pl.DataFrame, seed: int) -> tuple[
     learnable = sample.with_columns(gold=pl.col("truth"))
     right: list[Floats] = []
     for name in ("tfidf", "tfidf_overlap") if len(task.fields) > 1 else ("tfidf",):
+        on_step(f"teaching {name}, a simple baseline, on {len(sample):,} rows")
         probs = baselines.cross_validate(name, learnable, task, groups, seed=seed)
         if probs is None:
             continue
