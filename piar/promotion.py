@@ -134,10 +134,13 @@ def _reason(paired: Paired, gain: Gain, level: float, guarded: Sequence[Guard], 
         return f"{points}: no gain"
     if gain.p_value > level:
         return f"{points}: could well be chance"
-    if not gain.above and gain.low is None:
-        return f"{points}, but so few groups give no interval"
     if not gain.above:
-        return f"{points}, but the interval by group reaches {100 * gain.low:+.1f}: {_heaviest(paired)}"
+        reached = (
+            "so few groups give no interval"
+            if gain.low is None
+            else (f"the interval by group reaches {100 * gain.low:+.1f}: {_heaviest(paired)}")
+        )
+        return f"{points}, but {reached}"
     told = [f"{g.name} loses {-100 * g.change:.1f} points of {settings.metric} that were not earned" for g in unearned]
     return "; ".join([points, *told])
 
