@@ -17,6 +17,9 @@ from store.db import Store, quote
 from store.errors import PiarError, UsageError
 from store.judges import id_ranges, main_student, main_teacher
 from store.types import BUCKETS
+from store.user_sql import expression
+
+_FIX = "Use the columns of `samples` and of mining's judged row."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ def mine(
         PiarError: nothing was judged or labelled yet.
         UsageError: a signal's expression is wrong, or a quota names no reason.
     """
+    _own(settings)  # before hours of work
     clock = _Clock()
     with store.write() as con:
         con.execute("set memory_limit = ?", [settings.memory])
@@ -124,6 +128,11 @@ def _refuse_empty(con: duckdb.DuckDBPyConnection) -> None:
                         "Import gold, or run `piar label` first.")  # fmt: skip
 
 
+def _own(settings: MiningSettings) -> dict[str, str]:
+    """The signals of `piar.toml`, checked."""
+    return {name: expression(text, f"mining.signals.{name}", _FIX) for name, text in settings.signals.items()}
+
+
 def _make_signals(
     con: duckdb.DuckDBPyConnection,
     columns: Columns,
@@ -138,7 +147,7 @@ def _make_signals(
     taken = next((name for name in settings.signals if name in expressions or name in computed), None)
     if taken is not None:
         raise UsageError(f"mining.signals.{taken} has the name of a signal that exists.", "Choose another name.")
-    expressions |= settings.signals
+    expressions |= _own(settings)
     own = bool(extra or settings.signals)
     sample = "join (select * exclude (split) from samples) s using (sample_id)" if own else ""
     joins = "".join(f" left join {name} c{i} using (sample_id)" for i, name in enumerate(computed))
@@ -151,11 +160,10 @@ def _make_signals(
     )
     try:
         con.execute(statement)
-    except (duckdb.BinderException, duckdb.ParserException, duckdb.ConversionException) as error:
+    except duckdb.Error as error:
         if not own:
             raise
-        raise UsageError(f"[mining.signals]: {str(error).splitlines()[0]}",
-                         "Use the columns of `samples` and of mining's judged row.") from None  # fmt: skip
+        raise UsageError(f"[mining.signals]: {str(error).splitlines()[0]}", _FIX) from None
     return [*expressions, *computed]
 
 

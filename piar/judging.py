@@ -278,14 +278,14 @@ class Judging(Workspace):
         import duckdb
 
         from piar.questions import Batch
+        from store.user_sql import expression
 
         read = self.store.instruction(instruction) if instruction else self.instruction()
+        fix = f"Write a condition over {', '.join(self.task.fields)}, split, source, group_key."
+        condition = expression(where, f"--where {where[:200]!r}", fix, self.store.tables())
         try:
-            samples = self.store.sample_table(where)
+            samples = self.store.sample_table(condition)
         except duckdb.Error as error:
-            raise UsageError(
-                f"--where {where!r} fails: {str(error).splitlines()[0]}",
-                f"Write a condition over {', '.join(self.task.fields)}, split, source, group_key.",
-            ) from None
+            raise UsageError(f"--where {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
         settings = self.config.label
         return Batch(read, samples, votes or settings.votes, sure or settings.sure)

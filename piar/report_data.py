@@ -70,7 +70,7 @@ def _paired(store: Store, pair: Pair) -> tuple[pl.DataFrame, str]:
     if pair.seed is None or pair.champion is None or pair.judge is None or pair.seed.id == pair.champion.id:
         return pl.DataFrame(), _PAIRED
     slices = "".join(
-        f",\n       coalesce(({sql}), false) as {quote('slice: ' + name)}" for name, sql in store.task.slices.items()
+        f",\n       coalesce(({sql}\n), false) as {quote('slice: ' + name)}" for name, sql in store.task.slices.items()
     )
     values = {"judge": pair.judge, "seed": pair.seed.id, "champion": pair.champion.id}
     sql = _PAIRED.format(slices=slices)

@@ -257,7 +257,9 @@ def rows(store: "Store", judge: Judge, split: "Split") -> "pl.DataFrame":
 
     from store.db import quote
 
-    slices = "".join(f", coalesce(({sql})::boolean, false) as {quote(name)}" for name, sql in store.task.slices.items())
+    slices = "".join(
+        f", coalesce(({sql}\n)::boolean, false) as {quote(name)}" for name, sql in store.task.slices.items()
+    )
     query = f"""
         with sample as (select *{slices} from samples where split = ?)
         select s.sample_id, s.group_key as "group", t.grade as gold, m.grade as majority, v.grade as predicted, v.probs,

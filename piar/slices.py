@@ -30,7 +30,7 @@ def members(store: Store, conditions: Mapping[str, Condition]) -> dict[str, froz
     found = {}
     with store.read() as con:
         for name, (sql, values) in conditions.items():
-            rows = con.execute(f"select sample_id::varchar from samples where {sql}", list(values)).fetchall()
+            rows = con.execute(f"select sample_id::varchar from samples where ({sql}\n)", list(values)).fetchall()
             found[name] = frozenset(row[0] for row in rows)
     return found
 

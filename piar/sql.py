@@ -3,15 +3,26 @@
 import csv
 import io
 import json
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from piar.export import FORMULA
 from store.errors import UsageError
 
 if TYPE_CHECKING:
+    import duckdb
     import polars as pl
+    import pyarrow as pa
 
     from store.db import Store
+
+
+SECONDS = 300.0
+MEMORY = "4GB"
+MOST_BYTES = 2**30  # of an answer, held in memory
+_LOCKED = """set python_enable_replacements = false; set enable_external_access = false;
+set lock_configuration = true"""
+_ASKS = ("SELECT", "EXPLAIN", "MULTI")  # a PIVOT is several statements to DuckDB
 
 
 def query(store: "Store", statement: str) -> "pl.DataFrame":
@@ -19,10 +30,10 @@ def query(store: "Store", statement: str) -> "pl.DataFrame":
 
     Args:
         store: the store to ask; it is opened read-only.
-        statement: any SQL that DuckDB can answer without touching files.
+        statement: one SQL query that DuckDB can answer without touching files.
 
     Raises:
-        UsageError: the statement is wrong, or asks for what it may not have.
+        UsageError: the statement is wrong, asks for what it may not have, or takes too long or too much memory.
     """
     import duckdb
     import polars as pl
@@ -30,19 +41,41 @@ def query(store: "Store", statement: str) -> "pl.DataFrame":
     if not statement.strip():
         raise UsageError("The statement is empty.", 'For example: piar sql "select * from leaderboard"')
     with store.read() as con:
-        con.execute("set enable_external_access = false; set lock_configuration = true")
+        con.execute(f"set memory_limit = '{MEMORY}'; {_LOCKED}")
+        timer = Timer(SECONDS, con.interrupt)
+        timer.start()
         try:
-            relation = con.sql(statement)
-            table = None if relation is None else relation.to_arrow_table()
+            table = _answer(con, statement)
+        except duckdb.InterruptException:
+            if timer.is_alive():
+                raise
+            raise UsageError(f"The statement took more than {SECONDS:g} s.", "Ask for less at a time.") from None
         except duckdb.Error as error:
             raise UsageError(
                 f"The statement failed: {str(error).strip()}", "`piar sql 'show tables'` lists tables and views."
             ) from None
-    if table is None:
-        return pl.DataFrame()
+        finally:
+            timer.cancel()
     frame = pl.from_arrow(table.rename_columns(_distinct(table.column_names)))
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _answer(con: "duckdb.DuckDBPyConnection", statement: str) -> "pa.Table":
+    import pyarrow as pa
+
+    kinds = [found.type.name for found in con.extract_statements(statement)]
+    if len(kinds) != 1 or kinds[0] not in _ASKS:
+        raise UsageError("Only one query at a time may be asked, and nothing else.", "Write one `select`.")
+    relation = con.sql(statement)
+    batches, size = [], 0
+    reader = relation.to_arrow_reader(100_000)
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > MOST_BYTES:
+            raise UsageError(f"The answer is larger than {MOST_BYTES / 2**30:g} GB.", "Add `limit 1000000`, or count.")
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def as_csv(frame: "pl.DataFrame") -> str:

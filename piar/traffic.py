@@ -97,15 +97,16 @@ def judged(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> "pl.
     import duckdb
 
     from store.db import quote
+    from store.user_sql import expression
 
     fields = ", ".join(map(quote, store.task.fields))
     who = [judge.name, judge.instruction, teacher.name, teacher.instruction]
+    fix = f"Write a condition over {', '.join(store.task.fields)}, split, source, group_key."
+    condition = expression(where, f"--live {where[:200]!r}", fix, store.tables())
     try:
-        frame = store.frame(_ROWS.format(fields=fields, where=f"({where})"), who)
+        frame = store.frame(_ROWS.format(fields=fields, where=condition), who)
     except duckdb.Error as error:
-        names = ", ".join(store.task.fields)
-        raise UsageError(f"--live {where!r} fails: {str(error).splitlines()[0]}",
-                         f"Write a condition over {names}, split, source, group_key.") from None  # fmt: skip
+        raise UsageError(f"--live {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
     if frame.is_empty():
         raise PiarError(f"{teacher.name} has judged no row where {where}.", "Run `piar label` first.")
     return frame

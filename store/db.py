@@ -354,6 +354,14 @@ class Store:
             frame: pl.DataFrame = relation.project(columns).pl()
             return frame
 
+    def tables(self) -> frozenset[str]:
+        """Names of the store's tables and views."""
+        with self.read() as con:
+            rows = con.execute(
+                "select table_name from information_schema.tables where table_schema = 'main'"
+            ).fetchall()
+        return frozenset(name for (name,) in rows)
+
     def samples(self, split: Split | None = None, where: str = "true") -> list[Sample]:
         """Samples in a stable order (by id); `where` is trusted SQL over the columns of `samples`."""
         return list(self.sample_table(f"({where}) and split = '{split}'" if split else where))

@@ -189,20 +189,19 @@ def check_slices(task: Task) -> None:
         return
     import duckdb  # here, because the rest of this module is for machines without a database too
 
+    from store.user_sql import expression
+
     columns = ["group_key", "split", "source", "origin", "external_id", *task.fields]
+    fix = f"Write one SQL condition over {', '.join(task.fields)}."
     with duckdb.connect(config={"enable_external_access": "false"}) as con:
         con.execute("create table samples (" + ", ".join(f'"{name}" varchar' for name in columns) + ")")
-        for name, condition in task.slices.items():
-            # A text that closes a bracket it did not open fails between one pair or the other.
-            for wrapped in (f"coalesce(({condition}\n), false)", f"[{condition}\n, false][1]"):
-                try:
-                    con.execute(f"select 1 from samples where {wrapped}").fetchall()
-                except duckdb.Error as error:
-                    text = str(error).split("\n", 1)[0]
-                    raise UsageError(
-                        f"task.toml: slices.{name} is not a condition over the fields: {text}",
-                        f"Write one SQL condition over {', '.join(task.fields)}.",
-                    ) from None
+        for name, text in task.slices.items():
+            condition = expression(text, f"task.toml: slices.{name}", fix)
+            try:
+                con.execute(f"select 1 from samples where coalesce({condition}, false)").fetchall()
+            except duckdb.Error as error:
+                text = str(error).split("\n", 1)[0]
+                raise UsageError(f"task.toml: slices.{name} is not a condition over the fields: {text}", fix) from None
 
 
 def dump_task(task: Task) -> str:
