@@ -1,9 +1,11 @@
 """Asking a model something that is not a verdict: revisions, diagnoses, syntheses. Nothing is asked twice."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from piar.llm.base import Client, Request
-from piar.llm.cost import Budget, Price, ceiling, charged
+from piar.llm.connect import ModelSettings
+from piar.llm.cost import Budget, ceiling, charged
 from store.db import Store
 from store.journal import Journal
 from store.types import Completion, Failure, Usage
@@ -18,7 +20,7 @@ def ask_once(
     role: str,
     run_id: str,
     budget: Budget,
-    price: Price,
+    model: ModelSettings,
 ) -> list[Completion]:
     """Answers in the order asked; those that the store holds are taken from there.
 
@@ -32,10 +34,12 @@ def ask_once(
             budget.reserve(charged(completion))
             budget.settle(charged(completion), charged(completion))
     wanted = [r for r in requests if r.key not in known]
-    granted = [r for r in wanted if budget.reserve(ceiling(r, price))]
+    holds = ((r, budget.hold(ceiling(r, model.price, model.sent))) for r in wanted)
+    granted = [replace(request, hold=hold) for request, hold in holds if hold is not None]
     fresh = client.generate(granted, lambda c: journal.append(role, run_id, c, None))
     for request, completion in zip(granted, fresh, strict=True):
-        budget.settle(ceiling(request, price), charged(completion))
+        if request.hold is not None:
+            request.hold.settle(completion)
     answers = {c.key: c for c, _ in known.values()} | {c.key: c for c in fresh}
     spent = Failure("budget", "The budget is spent.")
     return [answers.get(r.key) or Completion(r.key, client.model, failure=spent) for r in requests]

@@ -70,7 +70,7 @@ def ask_again(
     ]
     answers = ask_once(
         labeller.store, labeller.client, labeller.journal, asked, role=role, run_id=labeller.run_id, budget=budget,
-        price=labeller.model.price,
+        model=labeller.model,
     )  # fmt: skip
     pairs = [
         (first, trace.grade)

@@ -46,7 +46,10 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a command asked and what that cost. `calls` were sent; `cached` verdicts were known already."""
+    """What a command asked and what that cost: `calls` that may have been paid for, repeated ones included.
+
+    `cached` verdicts were known already.
+    """
 
     calls: int
     cached: int
@@ -129,7 +132,7 @@ def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0) 
     """What a run asked, from the answers it kept."""
     with store.read() as con:
         row = con.execute(
-            "select count(*), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_cached), 0), "
+            "select coalesce(sum(attempts), 0), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_cached), 0), "
             "coalesce(sum(tokens_out), 0), coalesce(sum(cost_usd), 0) from completions where run_id = ?",
             [run_id],
         ).fetchall()[0]
@@ -138,4 +141,4 @@ def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0) 
             [run_id],
         ).fetchall()
     calls, tokens_in, tokens_cached, tokens_out, cost = row
-    return Receipt(calls, cached, dict(failed), tokens_in, tokens_cached, tokens_out, cost, seconds)
+    return Receipt(int(calls), cached, dict(failed), tokens_in, tokens_cached, tokens_out, cost, seconds)

@@ -27,11 +27,11 @@ class Known:
         self._stored: dict[str, set[str]] = {}
         with store.read() as con:
             paid = con.execute(
-                "select key, count(*), sum(cost_usd), sum(tokens_in + tokens_out) from completions where run_id = ? "
-                "group by key",
+                "select key, sum(greatest(attempts, 1)), sum(cost_usd), sum(tokens_in + tokens_out) from completions "
+                "where run_id = ? group by key",
                 [run_id],
             ).fetchall()
-        self._paid = {key: Charge(usd, int(tokens), calls) for key, calls, usd, tokens in paid}
+        self._paid = {key: Charge(usd, int(tokens), int(calls)) for key, calls, usd, tokens in paid}
         self._uncharged = set(self._paid)
 
     def find(self, asks: Iterable[Ask]) -> dict[str, Verdict]:

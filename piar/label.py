@@ -9,7 +9,7 @@ Each answer is in the journal before it counts; folding into the store can wait.
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from pydantic import Field
 from piar.known import ANSWERED, Known
 from piar.llm.base import Client, Request
 from piar.llm.connect import ModelSettings
-from piar.llm.cost import Budget, Charge, ceiling, charged
+from piar.llm.cost import Budget, Charge, Hold, ceiling
 from piar.llm.interrupts import patient
 from piar.questions import Ask, Batch, Questions
 from piar.votes import rounds, settled
@@ -32,7 +32,16 @@ from store.types import Completion, Instruction, Sample, Usage, Verdict
 __all__ = ["Batch", "LabelReport", "LabelSettings", "Labeller", "OnProgress", "OnVerdict", "Progress", "judge"]
 
 # When a whole chunk fails like this, the rest would too.
-_HOPELESS = {
+_HOPELESS = frozenset({"auth", "billing", "connection", "request", "server"})
+_UNREADABLE = (
+    'Read some with `piar sql "select text, error from completions where failure is not null limit 5"`, then change '
+    "[teacher]: another model, more max_tokens, or structured = false."
+)
+_MENDS = {
+    "malformed": _UNREADABLE,
+    "truncated": _UNREADABLE,
+    "refused": _UNREADABLE,
+    "billing": "Top up the account, or name another endpoint under [teacher]; nothing that arrived is lost.",
     "auth": "Check the key: the environment variable named by `api_key_env` under [teacher].",
     "connection": "Check `base_url` under [teacher] and the network; `piar doctor` tests the endpoint.",
     "request": "Check the model's name and its limits under [teacher]; `piar doctor` tests the endpoint.",
@@ -292,14 +301,14 @@ class Labeller:
                 self.budget.settle(paid, paid)
         open_asks = {a.request.key: a for a in asks if a.request.key not in known}
         wanted = [ask for key, ask in open_asks.items() if only is None or key in only]
-        while wanted and (granted := self._reserve(wanted)):
-            known.update(self._ask(wanted[:granted], report))
-            wanted = wanted[granted:]
+        while wanted and (holds := self._reserve(wanted)):
+            known.update(self._ask(wanted[: len(holds)], holds, report))
+            wanted = wanted[len(holds) :]
         known.update((a.request.key, self._unasked(a)) for a in wanted)
         return known
 
-    def _ask(self, asks: Sequence[Ask], report: LabelReport) -> dict[str, Verdict]:
-        """Send requests whose cost is reserved; each answer is in the journal before it counts."""
+    def _ask(self, asks: Sequence[Ask], holds: Sequence[Hold], report: LabelReport) -> dict[str, Verdict]:
+        """Send requests whose first attempt is reserved; each answer is in the journal before it counts."""
         by_key = {a.request.key: a for a in asks}
         verdicts: dict[str, Verdict] = {}
 
@@ -313,23 +322,22 @@ class Labeller:
                 self._failed[verdict.failure or "malformed"] += 1
             self._show(report)
 
-        completions = self.client.generate([a.request for a in asks], keep)
-        for ask, completion in zip(asks, completions, strict=True):
-            self.budget.settle(self._ceiling(ask.request), charged(completion))
+        requests = [replace(ask.request, hold=hold) for ask, hold in zip(asks, holds, strict=True)]
+        completions = self.client.generate(requests, keep)
+        for hold, completion in zip(holds, completions, strict=True):
+            hold.settle(completion)
         _stop_if_hopeless(completions)
-        return verdicts
+        return verdicts | {c.key: self._unasked(by_key[c.key]) for c in completions if c.key not in verdicts}
 
     # -- budget -----------------------------------------------------------------------------
 
-    def _reserve(self, asks: Sequence[Ask]) -> int:
-        """How many of these requests, in order, the budget can hold at their highest cost."""
-        for place, ask in enumerate(asks):
-            if not self.budget.reserve(self._ceiling(ask.request)):
-                return place
-        return len(asks)
+    def _reserve(self, asks: Sequence[Ask]) -> list[Hold]:
+        """What is set aside for these requests, in order, as far as the budget reaches."""
+        holds = (self.budget.hold(self._ceiling(ask.request)) for ask in asks)
+        return [hold for hold in takewhile(lambda hold: hold is not None, holds) if hold is not None]
 
     def _ceiling(self, request: Request) -> Charge:
-        return ceiling(request, self.model.price)
+        return ceiling(request, self.model.price, self.model.sent)
 
     def _unasked(self, ask: Ask) -> Verdict:
         return Verdict(
@@ -389,6 +397,15 @@ def _chunks(ballots: Iterator[_Ballot], size: int) -> Iterator[list[_Ballot]]:
 
 
 def _stop_if_hopeless(completions: Sequence[Completion]) -> None:
-    kinds = {c.failure.kind if c.failure else "" for c in completions}
-    if len(kinds) == 1 and (kind := kinds.pop()) in _HOPELESS and (failure := completions[0].failure):
-        raise PiarError(f"All {len(completions)} requests failed ({kind}): {failure.message}", _HOPELESS[kind])
+    """Raise when the client gave up before it had sent everything, or when all failed in a way that the rest would."""
+    failures = [c.failure for c in completions if c.failure]
+    unsent = [c.failure for c in completions if c.failure and not c.attempts and c.failure.kind != "budget"]
+    kinds = {failure.kind for failure in failures}
+    if unsent:
+        raise PiarError(f"{unsent[0].message[:1].upper()}{unsent[0].message[1:]}", _mend(unsent[0].kind))
+    if len(failures) == len(completions) and len(kinds) == 1 and (kind := kinds.pop()) in _HOPELESS:
+        raise PiarError(f"All {len(completions)} requests failed ({kind}): {failures[0].message}", _mend(kind))
+
+
+def _mend(kind: str) -> str:
+    return _MENDS.get(kind, "Run the same command again later; nothing that arrived is lost.")

@@ -92,7 +92,7 @@ def _ask_reviser(loop: Loop, requests: Sequence[Request]) -> list[Completion]:
     """
     answers = ask_once(
         loop.store, loop.models.reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id,
-        budget=loop.budget, price=loop.models.reviser_settings.price,
+        budget=loop.budget, model=loop.models.reviser_settings,
     )  # fmt: skip
     if any(a.failure and a.failure.kind == "budget" for a in answers):
         raise BudgetSpent

@@ -134,6 +134,7 @@ FailureClass = Literal[
     "rate_limit",
     "server",
     "auth",
+    "billing",
     "request",
     "refused",
     "malformed",
@@ -168,6 +169,7 @@ class Completion:
         probs: grade symbol -> probability (sums to 1 over the request's grades), None when unknown.
         cost_usd: what the answer cost by the price table; 0 for local models.
         seconds: from asking to the last byte, retries included.
+        attempts: times it was sent so that it may have been paid for, at least 1 of anything sent; 0: never sent.
     """
 
     key: str

@@ -113,7 +113,7 @@ create or replace view flips as
     where a.vote = 0 and b.vote = 0 and a.instruction <> b.instruction and a.grade <> b.grade;
 
 create or replace view spend as
-    select role, model, run_id, count(*) as calls,
+    select role, model, run_id, sum(greatest(attempts, 1)) as calls,
            sum(tokens_in) as tokens_in, sum(tokens_cached) as tokens_cached, sum(tokens_out) as tokens_out,
            sum(cost_usd) as cost_usd, count(failure) as failures
     from completions group by all;

@@ -142,14 +142,14 @@ def test_calls_never_pass_the_cap(place, cap):
 def test_dollars_never_pass_the_cap_and_are_used_up(place):
     store, journal = place
     client = Scripted(cost=0.01)
-    price = Price(input=1.0, output=60.0)  # at most 0.048 dollars: 400 tokens, and as many again for one repair
+    price = Price(input=1.0, output=60.0)  # at most 0.024 dollars an attempt: 400 tokens, and the prompt
     budget = Budget(max_usd=0.1)
     report = judge(
         store, client, INSTRUCTION, samples(30), journal=journal, budget=budget, model=ModelSettings(price=price)
     )
     assert budget.usd <= 0.1
-    assert report.asked == 6  # after six, what is left (0.04) does not hold another at its highest cost
-    assert report.cost_usd == pytest.approx(0.06)
+    assert report.asked == 8  # after eight, what is left (0.02) does not hold another at its highest cost
+    assert report.cost_usd == pytest.approx(0.08)
 
 
 def test_tokens_never_pass_the_cap_and_are_charged_again_to_a_resumed_run(place):

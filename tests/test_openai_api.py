@@ -86,10 +86,9 @@ def test_every_fault_ends_in_the_right_answer(transport):
             assert grade_of(completion) == right_grade(f"sample {i}")
         else:
             assert completion.failure.kind == "malformed", completion.failure
-            assert completion.text
     assert sum(c.failure is not None for c in done) < 25
     assert len([kind for kind in server.seen if kind != "ok"]) >= 10
-    assert sum(c.attempts for c in done) >= sum(server.seen.values()) - 5
+    assert sum(c.attempts for c in done) >= sum(server.billed.values())
 
 
 @pytest.mark.parametrize("kind", ["500", "reset", "stall", "truncated_json", "empty_choices", "error_with_200"])
@@ -104,7 +103,9 @@ def test_a_fault_that_lasts_becomes_an_explained_failure(transport, kind):
         "empty_choices": "malformed",
         "error_with_200": "server",
     }[kind]
-    assert [(c.failure.kind, c.attempts) for c in done] == [(expected, 2)] * 3
+    paid = 1 if kind in ("500", "error_with_200") else 2  # an error is not charged for; a lost reply may be
+    assert [(c.failure.kind, c.attempts) for c in done] == [(expected, paid)] * 3
+    assert server.seen == {kind: 6}
     assert all(c.failure.message and c.text is None for c in done)
 
 

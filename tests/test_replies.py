@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piar.llm.base import Request
-from piar.llm.chat import BadReply, probabilities, read_answer
+from piar.llm.chat import BadReply, answer_from, decoded, probabilities
 from store.task import Grade, Task
 from store.trace import parse_trace
 
 TASK = Task(name="t", group_by="q", fields=("q",), grades=tuple(Grade(symbol=g, value=float(g)) for g in "012"))
 GOOD = json.dumps({"grade": "1", "evidence": [], "rules": [], "verdict": "1"})
+
+
+def read_answer(payload):
+    return answer_from(decoded(payload))
 
 
 def reply(message, finish="stop", **choice):

@@ -1,7 +1,6 @@
 """Asking one endpoint many questions: paced workers, retries by class of failure, one repair, and when to stop."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,25 +9,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from piar.llm.base import Completion, Failure, FailureClass, Message, Request, Usage
-from piar.llm.chat import (
-    RAISE_LIMIT,
-    Answer,
-    BadReply,
-    chat_body,
-    error_message,
-    probabilities,
-    read_answer,
-    refused_parameter,
-    scrub,
-)
-from piar.llm.cost import Price
+from piar.llm.chat import RAISE_LIMIT, Answer, BadReply, answer_from, chat_body, decoded, probabilities, scrub
+from piar.llm.cost import Price, charge, most_usage, read_usage
 from piar.llm.gate import Gate, Halted
-from piar.llm.pacing import Pacer, retry_after
-from piar.llm.transports import TRANSPORTS, Endpoint, LostConnection, Reply
+from piar.llm.pacing import Pacer
+from piar.llm.refusals import Dialect, error_inside, inner_status, is_bare_error, read_refusal
+from piar.llm.transports import MOST_BYTES, TRANSPORTS, Endpoint, LostConnection, Reply, ReplyTooLarge
 
+BILLED_STATUSES = frozenset({408, 504, 524})  # a gateway gave up waiting: behind it, the answer may have been made
+UNREAD_STREAK = 12  # answers in a row that nobody can read, while none could be read before, that stop a batch
+SHOWN = 200  # characters of an unreadable answer that are shown
 RETRIED: frozenset[FailureClass] = frozenset({"timeout", "connection", "rate_limit", "server", "malformed"})
-STATUS_KINDS: dict[int, FailureClass] = {401: "auth", 403: "auth", 408: "timeout", 409: "server", 429: "rate_limit"}
-FATAL_STREAK = 8  # wrong keys or unknown models in a row, with no answer between, that stop a batch
+UNREADABLE: frozenset[FailureClass] = frozenset({"malformed", "truncated"})
+FATAL: frozenset[FailureClass] = frozenset({"auth", "billing"})
+FATAL_STATUSES = frozenset({301, 302, 303, 307, 308, 404, 405})  # no such address, or no such model
+FATAL_STREAK = 8  # wrong keys, spent accounts or unknown models in a row, with no answer between, that stop a batch
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
 UNHEARD_SECONDS = 20.0  # how long an address is tried from which nothing at all has ever come
@@ -43,9 +38,11 @@ class Manners:
     """How to treat an endpoint.
 
     Attributes:
-        attempts: times a request is sent at most; a 429 does not count.
+        attempts: times a request is sent at most; a 429 does not count. One that was answered, but not so that it
+            can be read, is sent twice at most.
         patience: seconds without any answer after which everything still open fails.
         structured: send JSON schemas, where requests have one.
+        logprobs: ask for log-probabilities, where requests have grades.
         extra: further keys of every body, sent as they are.
         transport: a name of `TRANSPORTS`.
     """
@@ -53,6 +50,7 @@ class Manners:
     attempts: int = 6
     patience: float = 180.0
     structured: bool = True
+    logprobs: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
     transport: str = "openai"
 
@@ -72,27 +70,36 @@ class ParameterRefused(Exception):
 
 
 class Case:
-    """One request on its way to an answer: what to send next, and what it has cost so far."""
+    """One request on its way to an answer: what to send next, and what it has cost so far.
+
+    Attributes:
+        second: whether it has been asked again because its answer could not be read; that is done once.
+        sent: times it was sent.
+        paid: times it was sent that may have been paid for.
+    """
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.began = time.monotonic()
-        self.attempts = 0
         self.failures = 0
-        self.repaired = False
+        self.second = False
+        self.sent = self.paid = 0
         self.usage = Usage()
         self.tokens = sum(len(m.content) for m in request.messages) // CHARACTERS_PER_TOKEN + request.max_tokens
 
-    def spend(self, usage: Usage) -> None:
-        """Add what one reply used."""
+    def spend(self, usage: Usage, most: Usage, price: Price) -> None:
+        """Count an attempt that may have been paid for, and what it used."""
         mine = self.usage
         self.usage = Usage(mine.prompt + usage.prompt, mine.cached + usage.cached, mine.completion + usage.completion)
+        self.paid += 1
+        if self.request.hold is not None:
+            self.request.hold.paid(charge(most, price), charge(usage, price))
 
     def repair(self, answer: str, reason: str) -> None:
         """Ask once more, showing the model its answer and what is wrong with it."""
         words = f"That answer could not be read: {reason[:150]}. Answer again, in exactly the format asked for."
         messages = (*self.request.messages, Message("assistant", answer), Message("user", words))
-        self.request, self.repaired = replace(self.request, messages=messages), True
+        self.request, self.second = replace(self.request, messages=messages), True
 
 
 class Asker:
@@ -107,9 +114,10 @@ class Asker:
         self.name, self.model, self.endpoint, self.manners, self.price = name, model, endpoint, manners, price
         self.pacer = Pacer(most=endpoint.concurrency)
         self._noticed: set[str] = set()
-        self._without: set[str] = set() if manners.structured else {"response_format"}
+        self._dialect = Dialect.of(structured=manners.structured, logprobs=manners.logprobs)
         self._fatal = 0
         self._heard = False
+        self._unread: int | None = 0  # unreadable answers so far; None as soon as one could be read
         self._random = random.Random()
 
     async def run(self, requests: Sequence[Request], gate: Gate, deliver: Deliver, notice: Notice) -> None:
@@ -122,6 +130,8 @@ class Asker:
         """
         self._gate, self._notice = gate, notice
         self._began, self._fatal = time.monotonic(), 0
+        if not self._heard and any(r.hold is not None and r.hold.capped for r in requests[:1]):
+            self.pacer.limit = 1.0  # the first answer shows what answers cost before many are under way
         line = iter(enumerate(requests))
         async with TRANSPORTS[self.manners.transport](self.endpoint) as transport, asyncio.TaskGroup() as workers:
             self._transport = transport
@@ -137,13 +147,25 @@ class Asker:
         try:
             answer = await self._ask(case)
             failure = examine(request, answer)
-            if failure is not None and failure.kind == "malformed":
+            if failure is not None and failure.kind == "malformed" and not case.second:
                 answer, failure = await self._repair(case, answer, failure)
         except Failed as failed:
-            return self._completion(case, None, Failure(failed.kind, failed.message))
+            answer, failure = None, Failure(failed.kind, failed.message)
         except Halted as halted:
             return self._completion(case, None, halted.failure)
+        self._note_readable(answer, failure)
         return self._completion(case, answer, failure)
+
+    def _note_readable(self, answer: Answer | None, failure: Failure | None) -> None:
+        """Halt all when one answer after the other cannot be read, and none could before."""
+        if failure is None:
+            self._unread = None
+        elif self._unread is not None and failure.kind in UNREADABLE:
+            self._unread += 1
+            if self._unread >= UNREAD_STREAK:
+                words = f"stopped: none of {self._unread} answers could be read; the last: {failure.message}"
+                said = f". It said: {answer.text[:SHOWN]}" if answer is not None and answer.text else ""
+                self._gate.halt(Failure(failure.kind, self._clean(words + said)))
 
     async def _repair(self, case: Case, answer: Answer, failure: Failure) -> tuple[Answer, Failure | None]:
         """Ask once more for a readable answer; if even that fails, the first one was malformed."""
@@ -157,80 +179,121 @@ class Asker:
 
     async def _ask(self, case: Case) -> Answer:
         """Send until an answer comes. Raises `Failed` when trying again is no use, and `Halted`."""
+        last: Failed | None = None
         while True:
             try:
                 return await self._attempt(case)
             except ParameterRefused:
                 continue
             except Failed as failed:
+                if failed.kind == "budget" and last is not None:
+                    raise Failed(last.kind, f"{last.message}; {failed.message}") from None
                 await self._gate.sleep(self._backoff(case, failed))
+                last = failed
 
     async def _attempt(self, case: Case) -> Answer:
         """Send once, and tell the pacer how it went. Raises `Failed`, `ParameterRefused` or `Halted`."""
         await self._gate.enter(case.tokens)
         started = time.monotonic()
-        case.attempts += 1
+        most = most_usage(case.request, self.manners.extra)
         try:
-            body = chat_body(case.request, self.name, without=self._without, extra=self.manners.extra)
+            hold = case.request.hold
+            if hold is not None and not hold.attempt(charge(most, self.price)):
+                raise Failed("budget", "the budget does not hold another attempt")
+            body = self._dialect.spoken(chat_body(case.request, self.name, self.manners.extra))
+            case.sent += 1
             async with asyncio.timeout(self.endpoint.timeout):
                 reply = await self._transport.post(body)
-            answer = self._read(case, body, reply, started)
+            return self._read(case, body, reply, most, started)
         except TimeoutError:
-            self.pacer.failed(time.monotonic(), started)
+            self._lost(case, most, started)
             raise Failed("timeout", f"no whole reply within {self.endpoint.timeout:g} s") from None
+        except ReplyTooLarge:
+            self._lost(case, most, started)
+            words = f"its reply did not end within {MOST_BYTES >> 20} MiB; logprobs = false asks for less"
+            raise Failed("malformed", words) from None
         except LostConnection as lost:
-            self.pacer.failed(time.monotonic(), started)
+            if lost.sent:
+                self._lost(case, most, started)
+            else:
+                self.pacer.failed(time.monotonic(), started)
             if not self._heard:
                 self._say("unheard", f"Nothing answers at {self.endpoint.base_url} ({lost}); still trying.")
             raise Failed("connection", f"the connection was lost: {lost}") from None
         finally:
             self._gate.leave(case.tokens)
-        return answer
 
-    def _read(self, case: Case, body: Mapping[str, Any], reply: Reply, started: float) -> Answer:
+    def _lost(self, case: Case, most: Usage, started: float) -> None:
+        """Count an attempt whose reply never came whole, at its most: the endpoint may have made the answer."""
+        self.pacer.failed(time.monotonic(), started)
+        case.spend(most, most, self.price)
+        if self.price.input or self.price.output:
+            self._say(
+                "lost", f"A reply of {self.model} was lost on its way: such are charged at the most they can cost."
+            )
+
+    def _read(self, case: Case, body: Mapping[str, Any], reply: Reply, most: Usage, started: float) -> Answer:
+        """The answer in a reply. What it cost is counted before anything else can fail."""
         now = time.monotonic()
         self._heard = True
         self.pacer.told(now, reply.headers)
-        if reply.status != 200:
-            self._refused(body, reply, now, started)
+        data = decoded(reply.body)
+        error = error_inside(data) if reply.status == 200 else data
+        usage, whole = read_usage(data, most)
+        if whole or (reply.status == 200 and not is_bare_error(data)) or reply.status in BILLED_STATUSES:
+            self._count(case, usage, whole, most)
+        if reply.status != 200 or error is not None:
+            self._refused(reply, error, body, now, started)
         try:
-            answer = read_answer(reply.body)
+            answer = answer_from(data)
         except BadReply as bad:
-            case.spend(bad.usage)
+            self.pacer.succeeded(now, started)
             raise Failed(bad.kind, bad.message) from None
-        case.spend(answer.usage)
         self.pacer.succeeded(now, started)
         self._fatal = 0
         self._remark(case.request, body, answer)
         return answer
 
-    def _refused(self, body: Mapping[str, Any], reply: Reply, now: float, started: float) -> None:
-        """Say what a status other than 200 means, and slow down where that is the answer. Always raises."""
-        wait = retry_after(reply.headers, datetime.now(UTC))
-        message = error_message(_decoded(reply.body))
-        kind = failure_kind(reply.status, message)
-        if kind == "rate_limit":
-            self.pacer.limited(now, started, wait)
-        elif kind in RETRIED:
-            self.pacer.failed(now, started, wait)
-        elif kind == "request" and (name := refused_parameter(message, body)):
-            self._without.add(name)
-            self._say(name, f"{self.model} refuses {name!r}; going on without it. It said: {message}")
+    def _count(self, case: Case, usage: Usage, whole: bool, most: Usage) -> None:
+        """Count what a reply cost; where it does not say that whole, what is missing at its most."""
+        case.spend(usage, most, self.price)
+        if not whole:
+            words = "does not say in whole what its answers use: what is missing is charged at the most it can be."
+            self._say("no usage", f"{self.model} {words}")
+        elif usage.completion > most.completion:
+            words = "what is in flight can pass a cap, and from here on more is set aside for each."
+            over = f"used {usage.completion:,} tokens for an answer limited to {most.completion:,}"
+            self._say("over limit", f"{self.model} {over}: {words}")
+
+    def _refused(self, reply: Reply, error: object, body: Mapping[str, Any], now: float, started: float) -> None:
+        """Say what an error means, and slow down where that is the answer. Always raises."""
+        status = reply.status if reply.status != 200 else inner_status(error)
+        found = read_refusal(status, reply.headers, error, body, datetime.now(UTC))
+        if found.parameter is not None:
+            self._say(found.parameter, f"{self.model} {self._dialect.learn(found)}. It said: {found.message}")
             raise ParameterRefused
-        elif kind == "auth" or reply.status == 404:
+        if found.kind == "rate_limit":
+            self.pacer.limited(now, started, found.wait)
+        elif found.kind in RETRIED:
+            self.pacer.failed(now, started, found.wait)
+        elif found.kind in FATAL or status in FATAL_STATUSES:
             self._fatal += 1
-        raise Failed(kind, f"HTTP {reply.status}: {message}", wait)
+        where = f"HTTP {status}" if reply.status != 200 else f"an error inside its reply ({status})"
+        raise Failed(found.kind, f"{where}: {found.message}", found.wait)
 
     def _backoff(self, case: Case, failed: Failed) -> float:
         """Seconds until the next attempt, with full jitter; raises `Failed` when there is none, and may halt all."""
         case.failures += failed.kind != "rate_limit"
+        again = not case.second if failed.kind in UNREADABLE else case.failures < self.manners.attempts
+        case.second |= failed.kind in UNREADABLE
         silent = time.monotonic() - max(self._began, self.pacer.last_success or 0.0) + (failed.retry_after or 0.0)
         if self._fatal >= FATAL_STREAK:
             self._gate.halt(Failure(failed.kind, self._clean(f"stopped: {failed.message}")))
         elif failed.kind in RETRIED and silent > self._patience(failed.kind):
-            words = f"stopped: no answer for {silent:.0f} s, at last: {failed.message}"
+            asked = f"the endpoint asks to wait {failed.retry_after:.0f} s" if failed.retry_after else ""
+            words = f"stopped: {asked or f'no answer for {silent:.0f} s, at last'}: {failed.message}"
             self._gate.halt(Failure(failed.kind, self._clean(words)))
-        if failed.kind not in RETRIED or case.failures >= self.manners.attempts:
+        if failed.kind not in RETRIED or not again:
             raise failed
         return self._random.uniform(0, min(BACKOFF_MOST, BACKOFF_SECONDS * 2.0 ** max(0, case.failures - 1)))
 
@@ -272,7 +335,7 @@ class Asker:
             usage=case.usage,
             cost_usd=self.price.cost(case.usage),
             seconds=time.monotonic() - case.began,
-            attempts=case.attempts,
+            attempts=max(case.paid, min(case.sent, 1)),
         )
 
 
@@ -281,7 +344,7 @@ def examine(request: Request, answer: Answer) -> Failure | None:
     if request.check is not None:
         reason = request.check(answer.text)
     elif request.schema is not None:
-        reason = None if isinstance(_decoded(answer.text.encode()), dict) else "not a JSON object"
+        reason = None if isinstance(decoded(answer.text.encode(errors="replace")), dict) else "not a JSON object"
     else:
         reason = "cut off" if answer.finish == "length" else None
     if reason is None:
@@ -296,17 +359,3 @@ def examine(request: Request, answer: Answer) -> Failure | None:
 def _is_plain(request: Request, text: str) -> bool:
     """Whether an answer can be read, and not because it follows the schema."""
     return "{" not in text and request.check is not None and request.check(text) is None
-
-
-def failure_kind(status: int, message: str) -> FailureClass:
-    """The class of an HTTP status; a 429 that no waiting mends (quota used up) counts as `auth`."""
-    if status == 429 and "quota" in message.lower():
-        return "auth"
-    return STATUS_KINDS.get(status, "server" if status >= 500 else "request")
-
-
-def _decoded(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body.decode(errors="replace")

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from store.types import Completion, Failure, FailureClass, Usage
 
 __all__ = ["Client", "Completion", "Failure", "FailureClass", "Message", "OnCompletion", "Request", "Role", "Usage"]
+
+if TYPE_CHECKING:
+    from piar.llm.cost import Hold
 
 Role = Literal["system", "user", "assistant"]
 
@@ -33,6 +36,8 @@ class Request:
         seed: for endpoints that sample reproducibly; differs by vote.
         check: says what is wrong with an answer's text, or None when it can be read. A client that can
             ask again does so once, with these words. Not part of the request's identity.
+        hold: what the budget has set aside for it; a client that sends it more than once asks there before each
+            attempt. Not part of the request's identity.
     """
 
     key: str
@@ -43,6 +48,7 @@ class Request:
     temperature: float = 0.0
     seed: int = 0
     check: Callable[[str], str | None] | None = field(default=None, compare=False, repr=False)
+    hold: "Hold | None" = field(default=None, compare=False, repr=False)
 
 
 OnCompletion = Callable[[Completion], None]
@@ -62,7 +68,8 @@ class Client(Protocol):
 
         A failed request becomes a Completion with `failure`; it never raises and never spoils
         the batch. `on_completion` is called once for each answer as it arrives, in any order,
-        from the caller's thread; the caller makes the answer durable there.
+        from the caller's thread; the caller makes the answer durable there. It is not called for a request
+        that was never sent, which has no attempts.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed. A client that asks several at a time first lets what

@@ -19,8 +19,9 @@ from pydantic import Field, ValidationError
 
 from piar.llm.asking import examine
 from piar.llm.base import Completion, Failure, Request
-from piar.llm.chat import BadReply, answer_from, chat_body, error_message, probabilities, scrub
+from piar.llm.chat import BadReply, answer_from, chat_body, probabilities, scrub
 from piar.llm.cost import Price
+from piar.llm.refusals import Dialect, error_message
 from store.errors import PiarError, UsageError
 from store.files import read_text, replacing, write_text
 from store.manifest import MANIFEST, member, refuse_repeated, verified
@@ -99,12 +100,11 @@ def export_requests(
         raise UsageError(f"{folder} holds exported requests already.", "Import their responses, or name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[RequestShard] = []
-    without = () if structured else ("response_format",)
+    dialect = Dialect.of(structured=structured)
     stream = iter(requests)
     while chunk := list(islice(stream, shard_lines)):
         lines = [
-            json.dumps(_line(request.key, chat_body(request, name, without=without, extra=extra)), ensure_ascii=False)
-            + "\n"
+            json.dumps(_line(request.key, dialect.spoken(chat_body(request, name, extra))), ensure_ascii=False) + "\n"
             for request in chunk
         ]
         data = "".join(lines).encode()

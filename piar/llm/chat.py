@@ -3,24 +3,17 @@
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
 
 from piar.llm.base import FailureClass, Request, Usage
+from piar.llm.cost import read_usage
 from piar.llm.grade_probs import GradeProbs, Token, grade_probs
+from piar.llm.refusals import MOST_ALTERNATIVES, error_message
 
-# Parameters that some endpoints refuse, and what is sent in their stead. None: leave it out.
-FALLBACKS: dict[str, str | None] = {
-    "response_format": None,
-    "top_logprobs": None,
-    "logprobs": None,
-    "seed": None,
-    "temperature": None,
-    "max_tokens": "max_completion_tokens",
-}
 # Names that servers and providers use.
 REASONING = ("reasoning_content", "reasoning")
 TEXT_PARTS = ("text", "output_text")
@@ -28,7 +21,6 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
 FILTERED = frozenset({"content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist"})
 RAISE_LIMIT = "raise max_tokens, or ask the model to reason less by `extra`"
 ROUNDING = 0.02  # by which probabilities may exceed 1
-MOST_ALTERNATIVES = 20  # what the OpenAI API and vLLM allow
 
 _SECRET = re.compile(r"(?i)\b(sk-|key-|bearer\s+)[\w*.\-]{4,}")
 
@@ -61,14 +53,11 @@ class BadReply(Exception):
         self.usage = usage or Usage()
 
 
-def chat_body(
-    request: Request, model: str, *, without: Collection[str] = (), extra: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def chat_body(request: Request, model: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The JSON body that asks for one answer.
 
     Args:
         model: name by which the endpoint knows the model.
-        without: names of `FALLBACKS` that the endpoint refuses.
         extra: further keys, sent as they are.
     """
     body: dict[str, Any] = {
@@ -83,45 +72,30 @@ def chat_body(
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.grades:
         body |= {"logprobs": True, "top_logprobs": min(MOST_ALTERNATIVES, max(5, 2 * len(request.grades)))}
-    for name in without:
-        value = body.pop(name, None)
-        stead = FALLBACKS[name]
-        if value is not None and stead is not None:
-            body[stead] = value
     return {**body, **(extra or {})}
 
 
-def refused_parameter(message: str, body: Mapping[str, Any]) -> str | None:
-    """Which of `FALLBACKS` an endpoint's complaint is about; the more telling names first."""
-    return next((name for name in FALLBACKS if name in body and re.search(rf"\b{name}\b", message)), None)
-
-
-def read_answer(payload: bytes) -> Answer:
-    """The answer in a reply's body.
-
-    Raises:
-        BadReply: not JSON, no choices, an error in a reply that claims success, or a refusal.
-    """
-    try:
-        data = decode(payload)
-    except (ValueError, RecursionError):
-        raise BadReply("malformed", f"the reply is not whole JSON ({len(payload)} bytes)") from None
-    if not isinstance(data, dict):
-        raise BadReply("malformed", "the reply is not a JSON object")
-    return answer_from(data)
-
-
-def decode(payload: bytes) -> Any:
-    """JSON, three times as fast where it holds no half surrogate pairs; raises `ValueError` or `RecursionError`."""
+def decoded(payload: bytes) -> object:
+    """JSON, three times as fast where it holds no half surrogate pairs; the text itself where it is no JSON."""
     try:
         return from_json(payload)
     except ValueError:
+        pass
+    try:
         return json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload.decode(errors="replace")
 
 
-def answer_from(data: Mapping[str, Any]) -> Answer:
-    """The answer in a decoded reply; raises `BadReply` as `read_answer` does."""
-    usage = _usage(data.get("usage"))
+def answer_from(data: object) -> Answer:
+    """The answer in a decoded reply.
+
+    Raises:
+        BadReply: no JSON object, no choices, an error in a reply that claims success, or a refusal.
+    """
+    if not isinstance(data, dict):
+        raise BadReply("malformed", f"the reply is not a JSON object: {error_message(data)}")
+    usage = read_usage(data, Usage())[0]
     if data.get("error"):
         raise BadReply("server", f"the endpoint answered with an error: {error_message(data)}", usage)
     choice = _first(data.get("choices"))
@@ -177,33 +151,12 @@ def probabilities(request: Request, answer: Answer) -> GradeProbs:
     return grade_probs(answer.tokens, request.grades, answer.text, likeliest=not request.temperature)
 
 
-def error_message(data: object) -> str:
-    """The words of an error reply, whatever its shape, at most 300 characters."""
-    inner = data.get("error", data) if isinstance(data, dict) else data
-    if isinstance(inner, dict):
-        inner = inner.get("message") or inner.get("detail") or inner.get("code") or "no message"
-    return str(inner)[:300]
-
-
 def scrub(text: str, secrets: Sequence[str] = ()) -> str:
     """The text without the given secrets and without anything shaped like a key."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
     return _SECRET.sub(r"\1***", text)
-
-
-def _usage(data: object) -> Usage:
-    if not isinstance(data, dict):
-        return Usage()
-    details = data.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else data.get("prompt_cache_hit_tokens")
-    prompt = _count(data.get("prompt_tokens"))
-    return Usage(prompt, min(prompt, _count(cached)), _count(data.get("completion_tokens")))
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _tokens(logprobs: object) -> tuple[Token, ...]:

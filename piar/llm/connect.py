@@ -35,6 +35,7 @@ class ModelSettings(Settings):
         timeout: seconds for one attempt.
         attempts: times a request is sent at most; being turned away by a rate limit does not count.
         patience: seconds without any answer after which the rest of a batch fails.
+        logprobs: ask for the log-probabilities of grades; false where an endpoint charges for them or fails on them.
         structured: ask for JSON by schema where the endpoint knows how; else for the trace's text format.
         transport: `openai` (the package), `lean` (aiohttp alone), or `auto`: lean for this machine's own endpoints.
         extra: for `openai:`, further keys of every request body; for `rulebook`, `vllm:` and `hf:`, their options.
@@ -50,6 +51,7 @@ class ModelSettings(Settings):
     timeout: float = Field(default=60.0, gt=0)
     attempts: int = Field(default=6, ge=1)
     patience: float = Field(default=180.0, gt=0)
+    logprobs: bool = True
     structured: bool = True
     transport: Literal["auto", "openai", "lean"] = "auto"
     extra: dict[str, Any] = Field(default_factory=dict)
@@ -81,6 +83,11 @@ class ModelSettings(Settings):
     def name(self) -> str:
         """The part of `model` after the colon."""
         return self.model.partition(":")[2]
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """What goes with every request body beside the request's own keys."""
+        return self.extra if self.backend == "openai" else {}
 
     @property
     def host(self) -> str | None:
@@ -119,7 +126,9 @@ def _openai(settings: ModelSettings, notice: Notice) -> Client:
     local = is_local(settings.host)
     transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
     endpoint = Endpoint(settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout)
-    manners = Manners(settings.attempts, settings.patience, settings.structured, settings.extra, transport)
+    manners = Manners(
+        settings.attempts, settings.patience, settings.structured, settings.logprobs, settings.extra, transport
+    )
     return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
 
 

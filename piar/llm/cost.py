@@ -1,9 +1,10 @@
 """What answers cost: the price table, and budgets that are reserved before asking and never overshot."""
 
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store.settings import Settings
 from store.types import Completion, Usage
@@ -11,7 +12,8 @@ from store.types import Completion, Usage
 if TYPE_CHECKING:
     from piar.llm.base import Request
 
-REPAIR_TOKENS = 300  # most tokens of the words that ask for a repair
+OVERHEAD = 16  # tokens that a chat template may put around each message
+ABSURD = 10**8  # no answer takes so many tokens: such a count is none
 
 
 class Price(Settings):
@@ -41,28 +43,91 @@ class Charge:
     calls: int = 1
 
 
-def charged(completion: Completion) -> Charge:
-    """What one answer cost."""
-    return Charge(completion.cost_usd, completion.usage.prompt + completion.usage.completion)
-
-
-def ceiling(request: "Request", price: Price) -> Charge:
-    """What one request may cost at most, one repair included: a token holds at least one byte."""
-    prompt, answer = sum(len(m.content.encode()) for m in request.messages), request.max_tokens
-    most = Usage(2 * prompt + answer + REPAIR_TOKENS, 0, 2 * answer)
-    return Charge(price.cost(most), most.prompt + most.completion)
-
-
+NOTHING = Charge(calls=0)
 ONE_CALL = Charge()
+
+
+def charge(usage: Usage, price: Price, calls: int = 1) -> Charge:
+    """What some usage costs."""
+    return Charge(price.cost(usage), usage.prompt + usage.completion, calls)
+
+
+def charged(completion: Completion) -> Charge:
+    """What one answer cost, every attempt that may have been paid for included."""
+    return Charge(completion.cost_usd, completion.usage.prompt + completion.usage.completion, completion.attempts)
+
+
+def most_usage(request: "Request", extra: Mapping[str, Any] | None = None) -> Usage:
+    """Tokens that one attempt at a request may take at most: a token holds at least one byte.
+
+    Args:
+        extra: keys of the body beside the request's own; limits and a number of answers among them count.
+    """
+    extra = extra or {}
+    shown = [*(m.content for m in request.messages), *([json.dumps(request.schema)] if request.schema else [])]
+    told = json.dumps(extra, default=str) if extra else ""
+    prompt = sum(len(text.encode(errors="replace")) for text in (*shown, told)) + OVERHEAD * (len(request.messages) + 1)
+    named = [_count(extra.get(name)) for name in ("max_tokens", "max_completion_tokens")]
+    limit = max((n for n in named if n is not None), default=request.max_tokens)
+    answers = max(_count(extra.get(name)) or 1 for name in ("n", "best_of"))
+    return Usage(prompt, 0, limit * answers)
+
+
+def ceiling(request: "Request", price: Price, extra: Mapping[str, Any] | None = None) -> Charge:
+    """What one attempt at a request may cost at most; see `most_usage`."""
+    return charge(most_usage(request, extra), price)
+
+
+def read_usage(reply: object, most: Usage) -> tuple[Usage, bool]:
+    """The tokens that a reply says it took, and whether it says so whole.
+
+    What is missing, negative or no number is taken at its most. A total larger than its parts wins, for some
+    endpoints leave the tokens of thinking out of the parts.
+
+    Args:
+        reply: decoded; its `usage` is looked at.
+        most: what the attempt may have taken.
+    """
+    found = reply.get("usage") if isinstance(reply, Mapping) else None
+    told = found if isinstance(found, Mapping) else {}
+    prompt = _count(told.get("prompt_tokens", told.get("input_tokens")))
+    answer = _count(told.get("completion_tokens", told.get("output_tokens")))
+    total = _count(told.get("total_tokens")) or 0
+    whole = bool(prompt) and answer is not None
+    prompt, answer = prompt or most.prompt, most.completion if answer is None else answer
+    thinking = _inner(told, "completion_tokens_details", "reasoning_tokens") or 0
+    answer = max(answer, total - prompt if whole else 0, answer + thinking if thinking > answer else 0)
+    cached = _inner(told, "prompt_tokens_details", "cached_tokens") or _count(told.get("prompt_cache_hit_tokens")) or 0
+    return Usage(prompt, min(prompt, cached) if whole else 0, answer), whole
+
+
+def _inner(told: Mapping[str, Any], outer: str, name: str) -> int | None:
+    details = told.get(outer)
+    return _count(details.get(name)) if isinstance(details, Mapping) else None
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens, also where it is written as a float or as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return int(number) if 0 <= number <= ABSURD else None
 
 
 class Budget:
     """A hard cap on calls, dollars and tokens. Reserve before asking, settle when the answer is here.
 
     Args:
-        max_calls: calls that may be made in all, None for no cap.
+        max_calls: attempts that may be paid for in all, None for no cap.
         max_usd: dollars that may be spent in all, None for no cap.
         max_tokens: tokens of prompts and answers together, None for no cap.
+
+    Attributes:
+        swell: the most that an attempt has cost, held against its ceiling; at least 1. An endpoint that does not
+            keep to the limit of an answer makes it grow, and what is reserved with it.
     """
 
     def __init__(
@@ -74,31 +139,48 @@ class Budget:
         self.calls = 0
         self.usd = 0.0
         self.tokens = 0
+        self.swell = 1.0
         self._held_usd = 0.0
         self._held_tokens = 0
         self._lock = threading.Lock()
 
     def reserve(self, most: Charge = ONE_CALL) -> bool:
-        """Set aside what a request may cost at most; False, and nothing held, when it would overshoot."""
+        """Set aside what an attempt may cost at most; False, and nothing held, when it would overshoot."""
+        return self.exchange(NOTHING, most)
+
+    def exchange(self, old: Charge, new: Charge) -> bool:
+        """Set aside `new` in the place of `old`; False, and `old` still held, when it would overshoot."""
         with self._lock:
-            if self.max_calls is not None and self.calls + most.calls > self.max_calls:
+            calls = self.calls - old.calls + new.calls
+            usd = self._held_usd - old.usd + new.usd
+            tokens = self._held_tokens - old.tokens + new.tokens
+            if self.max_calls is not None and calls > self.max_calls:
                 return False
-            if self.max_usd is not None and self.usd + self._held_usd + most.usd > self.max_usd + 1e-12:
+            if self.max_usd is not None and self.usd + usd > self.max_usd + 1e-12:
                 return False
-            if self.max_tokens is not None and self.tokens + self._held_tokens + most.tokens > self.max_tokens:
+            if self.max_tokens is not None and self.tokens + tokens > self.max_tokens:
                 return False
-            self.calls += most.calls
-            self._held_usd += most.usd
-            self._held_tokens += most.tokens
+            self.calls, self._held_usd, self._held_tokens = calls, usd, tokens
             return True
 
     def settle(self, reserved: Charge, actual: Charge) -> None:
         """Replace a reservation by what was paid."""
         with self._lock:
+            self.calls += actual.calls - reserved.calls
             self._held_usd -= reserved.usd
             self._held_tokens -= reserved.tokens
             self.usd += actual.usd
             self.tokens += actual.tokens
+
+    def hold(self, most: Charge) -> "Hold | None":
+        """Set aside a first attempt at a request; None when the budget cannot hold it."""
+        return Hold(self, most) if self.reserve(most) else None
+
+    def learn(self, most: Charge, actual: Charge) -> None:
+        """Take in what an attempt cost, held against its ceiling."""
+        pairs = ((most.usd, actual.usd), (most.tokens, actual.tokens))
+        with self._lock:
+            self.swell = max([self.swell, *(paid / limit for limit, paid in pairs if limit)])
 
     @property
     def answers_left(self) -> int | None:
@@ -110,3 +192,49 @@ class Budget:
         paid = ((self.max_usd, self.usd), (self.max_tokens, self.tokens))
         left += [int((most - spent) * self.calls / spent) for most, spent in paid if most is not None and spent]
         return max(0, min(left)) if left else None
+
+
+class Hold:
+    """What is set aside in a budget for one request, attempt by attempt.
+
+    A client that may send a request several times calls `attempt` before each and `paid` after each that may have
+    been paid for. One that sends it once need not: `settle` is called for every request at its end.
+    """
+
+    def __init__(self, budget: Budget, most: Charge) -> None:
+        self._budget = budget
+        self._held = most
+        self._paid = NOTHING
+
+    @property
+    def capped(self) -> bool:
+        """Whether dollars or tokens are limited."""
+        return self._budget.max_usd is not None or self._budget.max_tokens is not None
+
+    def attempt(self, most: Charge) -> bool:
+        """Set aside one more attempt, or keep what is set aside for one that nobody paid; False: it would overshoot."""
+        swell = self._budget.swell
+        wanted = Charge(most.usd * swell, round(most.tokens * swell), most.calls)
+        if not self._budget.exchange(self._held, wanted):
+            return False
+        self._held = wanted
+        return True
+
+    def paid(self, most: Charge, actual: Charge) -> None:
+        """Put what an attempt cost in the place of what was set aside for it.
+
+        Args:
+            most: what the attempt was taken to cost at most.
+        """
+        self._budget.settle(self._held, actual)
+        self._budget.learn(most, actual)
+        total = self._paid
+        self._paid = Charge(total.usd + actual.usd, total.tokens + actual.tokens, total.calls + actual.calls)
+        self._held = NOTHING
+
+    def settle(self, completion: Completion) -> None:
+        """Let go of what is still set aside: the request is over, and the completion tells what it cost in all."""
+        actual, before = charged(completion), self._paid
+        rest = Charge(actual.usd - before.usd, actual.tokens - before.tokens, actual.calls - before.calls)
+        self._budget.settle(self._held, rest)
+        self._held = NOTHING

@@ -62,7 +62,7 @@ class OpenAIClient:
                     continue
                 position, completion = item
                 answers[position] = completion
-                if on_completion is not None and not _is_dropped(completion):
+                if on_completion is not None and completion.attempts:
                     on_completion(completion)
         if any(map(_is_dropped, answers.values())):
             raise KeyboardInterrupt

@@ -19,8 +19,10 @@ PAUSE_SECONDS = 0.5  # first pause of an outage, at most that of a 429 without R
 PAUSE_MOST = 30.0
 OUTAGE_STREAK = 8  # failures in a row, with no success between, that make an outage
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+EPOCH = 1e9  # a larger number of seconds is a point in time: there is none so long ago, and nobody waits so long
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|s|m|h|d)(?:s?econd|s?ec|inute|in|our|r|ay)?s?(?![a-z])", re.I)
+_UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass
@@ -139,7 +141,7 @@ class Pacer:
             remaining = _number(headers.get(f"x-ratelimit-remaining-{name}"))
             if limit and remaining is not None:
                 reset = duration(headers.get(f"x-ratelimit-reset-{name}", ""))
-                allowance.told(now, limit, remaining, reset, on_the_way)
+                allowance.told(now, limit, remaining, reset if reset and reset < EPOCH else None, on_the_way)
 
     def _pause(self, now: float, first: float, retry_after: float | None) -> None:
         pause = min(PAUSE_MOST, first * 2.0**self._pauses) if retry_after is None else retry_after
@@ -148,27 +150,51 @@ class Pacer:
 
 
 def duration(text: str) -> float | None:
-    """Seconds of `20ms`, `6m0s`, `1.5` or `1h2m`; None for anything else."""
+    """Seconds of `20ms`, `6m0s`, `1.5`, `1h2m` or `2 minutes`; None for anything else."""
     number = _number(text)
     if number is not None:
         return number
     parts = _DURATION.findall(text)
-    return sum(float(n) * _UNITS[unit] for n, unit in parts) if parts else None
+    return sum(float(n) * _UNITS[unit.lower()] for n, unit in parts) if parts else None
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds or an HTTP date) asks for; None when neither does."""
-    millis = _number(headers.get("retry-after-ms"))
-    if millis is not None:
-        return millis / 1000
+    """Seconds after which an endpoint wants to be asked again, as its headers say; None when none does.
+
+    `retry-after-ms` comes before `Retry-After` (seconds or an HTTP date), and that before the reset of a limit of
+    which nothing remains: a duration, an ISO date, or seconds or milliseconds since 1970.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        millis = _number(headers.get(name))
+        if millis is not None:
+            return millis / 1000
     text = headers.get("retry-after", "")
-    seconds = _number(text)
+    seconds = _until(text, now)
     if seconds is not None:
         return seconds
     try:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
     except (TypeError, ValueError):
-        return None
+        pass
+    spent = [_until(headers.get(name.replace("remaining", "reset"), ""), now) for name in _used_up(headers)]
+    return max((reset for reset in spent if reset is not None), default=None)
+
+
+def _used_up(headers: Mapping[str, str]) -> list[str]:
+    return [name for name, value in headers.items() if "ratelimit-remaining" in name and _number(value) == 0.0]
+
+
+def _until(text: str, now: datetime) -> float | None:
+    """Seconds until a duration is over or a point in time is reached."""
+    seconds = _number(text)
+    if seconds is None:
+        try:
+            return max(0.0, (datetime.fromisoformat(text) - now).total_seconds())
+        except (TypeError, ValueError):
+            return duration(text)
+    if seconds < EPOCH:
+        return seconds
+    return max(0.0, (seconds if seconds < 1000 * EPOCH else seconds / 1000) - now.timestamp())
 
 
 def _number(text: str | None) -> float | None:

@@ -5,7 +5,8 @@ answers faster than the client can ask: a local server. One conformance suite ho
 """
 
 import json
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from pydantic_core import to_json
 from store.errors import PiarError
 
 PATH = "/chat/completions"
+MOST_BYTES = 16 << 20  # of a reply, unpacked: an answer of thousands of tokens with all their alternatives has less
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,15 @@ class Reply:
 
 
 class LostConnection(Exception):
-    """No whole reply: refused, reset, cut off, or no such host."""
+    """No whole reply: refused, reset, cut off, or no such host; `sent`: whether the request may have arrived."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class ReplyTooLarge(Exception):
+    """The reply is larger than any answer: reading it was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +65,14 @@ class Transport(Protocol):
 
         Raises:
             LostConnection: no whole reply came.
+            ReplyTooLarge: it did not end after `MOST_BYTES`.
             TimeoutError: a read took too long.
         """
         ...
 
 
 class OpenAITransport:
-    """The `openai` package over its aiohttp transport. Retries are ours, so its own are off."""
+    """The `openai` package's HTTP client, with its headers and its proxies. Redirects are not followed."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         try:
@@ -68,35 +80,35 @@ class OpenAITransport:
             import openai
         except ImportError:
             raise missing_teacher("openai") from None
-        self._response, self._openai = httpx2.Response, openai
+        self._httpx = httpx2
         limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
-        self._client = openai.AsyncOpenAI(
-            api_key=endpoint.key or "none",
-            base_url=endpoint.base_url,
-            max_retries=0,
-            timeout=endpoint.timeout,
-            http_client=openai.DefaultAioHttpClient(limits=limits, timeout=endpoint.timeout),
+        self._http = openai.DefaultAioHttpClient(limits=limits, timeout=endpoint.timeout, follow_redirects=False)
+        client = openai.AsyncOpenAI(
+            api_key=endpoint.key or "none", base_url=endpoint.base_url, max_retries=0, http_client=self._http
         )
+        self._url = endpoint.base_url.rstrip("/") + PATH
+        self._headers = {name: value for name, value in client.default_headers.items() if isinstance(value, str)}
 
     async def __aenter__(self) -> Transport:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._client.close()
+        await self._http.aclose()
 
     async def post(self, body: Mapping[str, Any]) -> Reply:
         """See `Transport.post`."""
+        sending = self._http.stream("POST", self._url, content=encode(body), headers=self._headers)
         try:
-            # As bytes: the package copies and looks through a body that it is to encode itself.
-            response = await self._client.post(PATH, content=encode(body), cast_to=self._response)
-        except self._openai.APIStatusError as error:
-            response = error.response
-        except self._openai.APIConnectionError as error:
+            async with sending as response:
+                data = await bounded(response.aiter_bytes())
+        except self._httpx.HTTPError as error:
             # A reset is reported as a timeout, too: what aiohttp raised at the bottom tells them apart.
             cause = _root(error)
-            raise (TimeoutError() if isinstance(cause, TimeoutError) else LostConnection(str(cause))) from None
+            if isinstance(cause, TimeoutError):
+                raise TimeoutError from None
+            raise LostConnection(str(cause) or type(cause).__name__, sent=_arrived(cause)) from None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
-        return Reply(response.status_code, headers, response.content)
+        return Reply(response.status_code, headers, data)
 
 
 class LeanTransport:
@@ -127,12 +139,35 @@ class LeanTransport:
     async def post(self, body: Mapping[str, Any]) -> Reply:
         """See `Transport.post`."""
         try:
-            async with self._session.post(self._url, data=encode(body)) as response:
-                return Reply(response.status, response.headers, await response.read())
+            async with self._session.post(self._url, data=encode(body), allow_redirects=False) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(response.status, headers, await bounded(response.content.iter_chunked(CHUNK)))
         except TimeoutError:
             raise
         except (self._aiohttp.ClientError, OSError) as error:
-            raise LostConnection(str(error)) from None
+            raise LostConnection(str(error) or type(error).__name__, sent=_arrived(error)) from None
+
+
+async def bounded(chunks: AsyncIterator[bytes]) -> bytes:
+    """A reply's body, unpacked.
+
+    Raises:
+        ReplyTooLarge: it goes on after `MOST_BYTES`.
+    """
+    parts, size = [], 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > MOST_BYTES:
+            raise ReplyTooLarge
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _arrived(error: BaseException) -> bool:
+    """Whether the request may have arrived before the connection was lost."""
+    import aiohttp
+
+    return not isinstance(error, aiohttp.ClientConnectorError | ConnectionRefusedError | socket.gaierror)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
