@@ -189,7 +189,7 @@ def test_a_slow_body_is_given_up(judge):
         serving(judge, body_seconds=0.3) as client,
         socket.create_connection(("127.0.0.1", client.base_url.port)) as slow,
     ):
-        slow.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        slow.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         slow.settimeout(10)
         assert b"408" in slow.recv(1000)
         assert client.post("/score", json={"samples": SAMPLES[:1]}).status_code == 200

@@ -100,7 +100,9 @@ def test_a_second_server_on_the_same_port_says_so(judge, tmp_path):
 
 
 BODY = json.dumps({"samples": SAMPLES[:2]}).encode()
-HEAD = f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+HEAD = (
+    f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+)
 ASK = HEAD.encode() + BODY
 
 

@@ -1,5 +1,6 @@
 """The verb that puts a student into production: serve."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,12 @@ def serve(
     student: Annotated[Path, typer.Option("--student", metavar="PATH", help="A checkpoint folder.")],
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option("--port", help="0 takes a free one.", show_default="8900")] = None,
+    token_env: Annotated[
+        str | None, typer.Option("--token-env", metavar="NAME", help="Variable with a token that requests must bear.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Also answer to this host name.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …", show_default="a GPU when there is one")
     ] = None,
@@ -26,14 +33,15 @@ def serve(
     `POST /score` grades one or many samples; `POST /explain` streams the grade as its first event, then the trace as it
     is written. A page to try it is at `/`, the API at `/docs`, Prometheus counters at `/metrics`, health at `/healthz`.
     More work than the limits of `[serve]` allow is answered 429 with Retry-After. Ctrl-C and SIGTERM finish what is
-    under way. There is no authentication: put a proxy in front before you listen on other addresses.
+    under way. Other addresses than this machine's own need a token: clients send `Authorization: Bearer TOKEN`.
 
     Example: `piar serve --student students/sft/final --port 8900`
     """
     from piar.config import load
     from piar.serve import serve as run
 
-    given = {"serve.host": host, "serve.port": port}
+    given = {"serve.host": host, "serve.port": port, "serve.token_env": token_env,
+             "serve.allow_hosts": json.dumps(allow_host) if allow_host else None}  # fmt: skip
     overrides = (*asked().overrides, *(f"{key}={value}" for key, value in given.items() if value is not None))
     settings = load(asked().folder, overrides, optional=True).serve
     served = run(student, settings, device=device, on_ready=lambda url: messages().print(f"Serving {student} on {url}"))

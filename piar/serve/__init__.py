@@ -37,19 +37,24 @@ def serve(
 
     Raises:
         PiarError: no student there, or the port is taken.
+        UsageError: a token is needed, or named, and not there.
     """
     import uvicorn
 
     from piar.llm.session import Session
     from piar.serve.app import build
+    from piar.serve.door import head_limit, token_of
     from trainers.scoring import Student
 
+    token_of(settings)  # before the port is taken and the student read
     listening = _listen(settings.host, settings.port)
-    url = f"http://{settings.host}:{listening.getsockname()[1]}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listening.getsockname()[1]}"
     with listening:
         app = build(Session(Student.load(student, device=device)), settings, student.as_posix())
-        config = uvicorn.Config(app, log_level=logging.ERROR, access_log=False, server_header=False,
-                                backlog=2048, timeout_graceful_shutdown=settings.drain_seconds)  # fmt: skip
+        config = uvicorn.Config(app, log_level=logging.ERROR, access_log=False, server_header=False, backlog=2048,
+                                http=head_limit(settings.head_seconds), ws="none",
+                                timeout_graceful_shutdown=settings.drain_seconds)  # fmt: skip
         server = _announcing(uvicorn.Server(config), lambda: on_ready(url))
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
         try:

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from piar.llm.session import Session
+from piar.serve.door import Doorman, answers_to, token_of
 from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
 from piar.serve.guard import BodyGuard, Counted
 from piar.serve.meters import Meters
@@ -24,6 +25,7 @@ from store.task import Task
 from store.version import version
 from trainers.scoring import Scored
 
+MOST_PROBLEMS = 20  # told of one request
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = """The grade is the student's first token: `/score` runs one prefill and reads it.
 `/explain` streams the same grade as its first event, then the trace as it is written."""
@@ -52,8 +54,10 @@ class Problem(BaseModel):
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not JSON."},
+    401: {"model": Problem, "description": "The server asks for a token."},
     408: {"model": Problem, "description": "The body did not arrive in time."},
     413: {"model": Problem, "description": "The body is too large, or a sample too long for the student."},
+    421: {"model": Problem, "description": "The server does not answer to that host name."},
     429: {"model": Problem, "description": "Too much waits already; see Retry-After."},
     500: {"model": Problem, "description": "The model failed on these samples; the server's log says why."},
     503: {"model": Problem, "description": "The model has stopped."},
@@ -66,7 +70,11 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
 
     Args:
         name: of the student, as answers give it.
+
+    Raises:
+        UsageError: a token is needed, or named, and not there.
     """
+    token = token_of(settings)
     meters = Meters()
     task = session.student.task
 
@@ -78,7 +86,9 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
 
     app = FastAPI(title=f"{task.name}: piar student", description=ABOUT, version=version(), lifespan=lifespan)
     app.state.meters = meters
-    app.add_middleware(BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds)
+    app.add_middleware(BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds,
+                       keys=("samples", *task.fields))  # fmt: skip
+    app.add_middleware(Doorman, hosts=answers_to(settings), token=token)
     app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
     for kind, answer in ((Busy, _busy), (Unfit, _unfit), (Failed, _failed), (RequestValidationError, _invalid)):
         app.add_exception_handler(kind, answer)
@@ -182,7 +192,10 @@ async def _failed(_: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """What is wrong and where, without echoing what was sent."""
     assert isinstance(error, RequestValidationError)
-    problems = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+    found = error.errors()
+    problems = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in found[:MOST_PROBLEMS]]
+    if left := len(found) - len(problems):
+        problems.append({"loc": ["body"], "msg": f"and {left:,} more problems", "type": "more"})
     if "json" not in request.headers.get("content-type", ""):
         problems = [{"loc": ["header", "content-type"], "msg": "send application/json", "type": "content_type"}]
     return JSONResponse({"detail": problems}, 422)

@@ -9,13 +9,17 @@ class ServeSettings(Settings):
     """How much one server takes on before it says no.
 
     Attributes:
-        host: address to listen on; there is no authentication, so others than this machine need a proxy in front.
+        host: address to listen on; others than this machine's own need a token.
         port: 0 takes a free one.
+        token_env: name of the environment variable that holds a token; requests must then bear it
+            (`Authorization: Bearer TOKEN`), whatever they ask for.
+        allow_hosts: names that requests may be addressed to, beside this machine's own and `host`; `*` for any.
         batch: samples that one forward pass judges at most.
         request_samples: samples that one request may hold.
         waiting: samples that may wait for the model; more are answered 429 with Retry-After.
         explaining: traces being written or waiting to be; more are answered 429.
         body_mb: size of a request's body.
+        head_seconds: time that a client has, connected or answered, until its request's headers are there.
         body_seconds: time that a client has to send its body.
         field_characters: length of one field of a sample.
         drain_seconds: how long requests under way may take after SIGTERM.
@@ -23,11 +27,14 @@ class ServeSettings(Settings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8900, ge=0, le=65535)
+    token_env: str = ""
+    allow_hosts: tuple[str, ...] = ()
     batch: int = Field(default=32, ge=1)
     request_samples: int = Field(default=1024, ge=1)
     waiting: int = Field(default=4096, ge=1)
     explaining: int = Field(default=32, ge=1)
     body_mb: float = Field(default=4.0, gt=0)
+    head_seconds: float = Field(default=10.0, gt=0)
     body_seconds: float = Field(default=10.0, gt=0)
     field_characters: int = Field(default=20_000, ge=1)
     drain_seconds: int = Field(default=20, ge=0)
