@@ -226,6 +226,7 @@ class Labeller:
         """
         report, started = LabelReport(), time.monotonic()
         self._total, self._failed = _total(batches), Counter()
+        self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before
         with patient() as interrupted:
             for ballots in _chunks(_ballots(batches), self.settings.chunk):
                 for verdict in self._judge_chunk(ballots, report, only):

@@ -206,6 +206,7 @@ def score_files(
         return [[verdict] for verdict in said]
 
     report = PoolReport()
+    on_progress(Progress(0, None))
     for source in ordered[part::parts]:
         judge_file(source, out / source.name, student.task, judge, report, slice_rows)
     return report

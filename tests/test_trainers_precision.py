@@ -7,6 +7,7 @@ from store.errors import UsageError
 from tests.shards_fixture import write_shards
 from trainers import distill, precision, sft
 from trainers.config import DistillSettings, SftSettings, StudentSettings
+from trainers.logs import progress
 from trainers.loop import Run
 from trainers.scoring import Student
 from trainers.tiny import tiny_model
@@ -65,3 +66,21 @@ def test_a_teachers_cache_is_learned_from_in_bf16(monkeypatch, shards, tmp_path)
     assert Student.load(done.checkpoint).policy.lm.dtype == torch.bfloat16
     monkeypatch.setenv(precision.SWITCH, "fp32")
     assert Student.load(done.checkpoint).policy.lm.dtype == torch.float32
+
+
+def test_a_log_file_hears_of_a_long_run_now_and_then(monkeypatch, capsys):
+    moment = iter([100.0, 101.0, 110.0, 112.0, 160.0])
+    monkeypatch.setattr("trainers.logs.time.monotonic", lambda: next(moment))
+    with progress("sft", 50, 150) as show:
+        for step in (51, 60, 61, 110):
+            show(step, {"loss": 0.5, "tokens_per_second": 6000.0, "memory_mb": 992.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "sft 60 of 150 · 10 s · 2 min left · loss 0.500 · 6,000 tok/s · 992 MB",
+        "sft 110 of 150 · 60 s · 40 s left · loss 0.500 · 6,000 tok/s · 992 MB",
+    ]
+
+
+def test_a_run_says_its_numbers_and_why(shards, tmp_path, capsys):
+    done = sft.train(shards, tmp_path, student=TINY, settings=SftSettings(steps=1, batch_size=4))
+    said = f"sft: 1 steps in {done.precision} (PIAR_PRECISION says so)"
+    assert said in capsys.readouterr().err.splitlines()

@@ -26,6 +26,7 @@ from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
 from trainers.head import over_rows
 from trainers.layout import Labels, labels
+from trainers.logs import progress
 from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id, load_policy
 from trainers.rollout import generate
@@ -169,11 +170,13 @@ def cached(run: Run, teacher: Policy, settings: DistillSettings) -> Signals:
     folder, train = run.out / f"teacher-cache-{key}", run.corpus.train
     folder.mkdir(exist_ok=True)
     chunks = [(folder / f"{n:06d}.pt", train[n * CHUNK :][:CHUNK]) for n in range(math.ceil(len(train) / CHUNK))]
-    for path, rows in chunks[run.rank :: run.world]:
-        if not path.exists():
+    missing = [(path, rows) for path, rows in chunks[run.rank :: run.world] if not path.exists()]
+    with progress("asking the teacher, chunk", 0, len(missing), quiet=run.rank > 0) as show:
+        for number, (path, rows) in enumerate(missing, 1):
             said = ask(run, teacher, rows, settings.top_k)
             with writing(path) as aside:
                 torch.save([tuple(said[id(row)]) for row in rows], aside)
+            show(number, {})
     if run.world > 1:
         dist.barrier()
     kept = (zip(rows, torch.load(path, mmap=True, weights_only=True), strict=True) for path, rows in chunks)

@@ -21,6 +21,7 @@ from store.task import Task
 from trainers.checkpoint import writing
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
+from trainers.logs import progress
 from trainers.loop import Trained, cosine
 from trainers.model import END_OF_TURN, load_tokenizer, loading
 from trainers.scoring import headline
@@ -54,16 +55,18 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     rng, draws = np.random.default_rng(settings.seed), total * settings.batch_size
     order = np.concatenate([rng.permutation(len(rows)) for _ in range(math.ceil(draws / len(rows)))])[:draws]
     model.train()
-    for step, chosen in enumerate(order.reshape(total, -1)):
-        batch = [rows[i] for i in chosen]
-        gold = torch.tensor([task.index(row["grade"]) for row in batch], device=model.device)
-        loss = model(**_inputs(tokenizer, batch, task, settings.max_length).to(model.device), labels=gold).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine(rate, step, total, warmup=0.05)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    with progress("encoder", 0, total) as show:
+        for step, chosen in enumerate(order.reshape(total, -1)):
+            batch = [rows[i] for i in chosen]
+            gold = torch.tensor([task.index(row["grade"]) for row in batch], device=model.device)
+            loss = model(**_inputs(tokenizer, batch, task, settings.max_length).to(model.device), labels=gold).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(rate, step, total, warmup=0.05)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            show(step + 1, {"loss": loss.item()})
     metrics: dict[str, float] = {}
     for split, asked in read_rows(shards, manifest, "eval").items():
         if asked:

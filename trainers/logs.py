@@ -1,9 +1,9 @@
 """What a run leaves to read: `metrics.jsonl`, TensorBoard where asked for, completions as Parquet, a progress bar."""
 
 import json
-import math
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from store.clock import duration, pause
 from store.errors import PiarError
 from store.files import replacing
 
@@ -73,19 +74,49 @@ def memory_mb(device: torch.device) -> float:
 def progress(
     what: str, done: int, total: int, *, quiet: bool = False
 ) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A bar on stderr, where that is a terminal; yields what to tell the step and its metrics."""
+    """A bar on stderr, where that is a terminal, else a line now and then; yields what to tell a step and its metrics.
+
+    Args:
+        done: steps that were there before; the rate and the time left are those of the steps after them.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[words]}"))  # fmt: skip
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+    if quiet or not console.is_terminal:
+        yield (lambda step, metrics: None) if quiet else _lines(what, done, total)
+        return
+    with Progress(*columns, console=console) as bar:
         job = bar.add_task(what, total=total, completed=done, words="")
 
         def show(step: int, metrics: dict[str, float]) -> None:
-            words = (f"loss {metrics.get('loss', math.nan):.3f} · {metrics['tokens_per_second']:,.0f} tok/s · "
-                     f"{metrics['memory_mb']:,.0f} MB")  # fmt: skip
-            bar.update(job, completed=step, words=words)
+            bar.update(job, completed=step, words=_words(metrics))
 
         yield show
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _lines(what: str, done: int, total: int) -> Callable[[int, dict[str, float]], None]:
+    began = shown = time.monotonic()
+
+    def show(step: int, metrics: dict[str, float]) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        elapsed = now - began
+        if step < total and now - shown >= pause(elapsed):
+            shown = now
+            left = duration(elapsed / (step - done) * (total - step))
+            say(f"{what} {step:,} of {total:,} · {duration(elapsed)} · {left} left · {_words(metrics)}")
+
+    return show
+
+
+def _words(metrics: dict[str, float]) -> str:
+    figures = (("loss", "loss {:.3f}"), ("tokens_per_second", "{:,.0f} tok/s"), ("memory_mb", "{:,.0f} MB"))
+    return " · ".join(words.format(metrics[name]) for name, words in figures if name in metrics)

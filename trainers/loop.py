@@ -27,7 +27,7 @@ from trainers.checkpoint import StudentCard
 from trainers.config import Completion, StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.layout import labels
-from trainers.logs import RunLog, memory_mb, progress
+from trainers.logs import RunLog, memory_mb, progress, say
 from trainers.model import symbol_ids
 from trainers.precision import Precision, for_training, switch
 from trainers.scoring import measure
@@ -45,6 +45,7 @@ class Trained:
     metrics: dict[str, float]
     stopped: bool = False
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> rows
+    precision: str = "fp32"
 
 
 class Run:
@@ -111,6 +112,8 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """Step numbers still to do; ends early, after a whole step, on SIGTERM or SIGINT."""
+        if self.writes:
+            say(f"{self.card.trainer}: {self.total:,} steps in {self.precision.name} ({self.precision.why})")
         with _signals(self), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
             while self.step < self.total and not self.stopped:
                 self._step_started = time.perf_counter()
@@ -307,7 +310,7 @@ class Run:
             self.card = self.card.model_copy(update={"metrics": measured})
         self._log()
         folder = self.save(final=not self.stopped)
-        return Trained(folder, self.step, self.metrics, self.stopped, self.corpus.left_out)
+        return Trained(folder, self.step, self.metrics, self.stopped, self.corpus.left_out, self.precision.name)
 
 
 def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from piar.cli.verb import messages
+from store.clock import duration, pause
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from piar.label import Progress
-
-LINE_SECONDS = 5.0
 
 Show = Callable[["Progress"], None]
 
@@ -33,21 +32,21 @@ def meter(what: str) -> "Iterator[Show]":
 
 
 class _Pace:
-    """Rates since counting began; a smaller count than before is a new beginning."""
+    """Rates since a call's first word, so that loading a model does not count; a smaller count is a new call."""
 
     def __init__(self) -> None:
-        self._began, self._last, self._asked, self._tokens = time.monotonic(), 0, 0, 0
+        self._began, self._from, self._last, self._asked, self._tokens = time.monotonic(), 0, -1, 0, 0
 
     def note(self, state: "Progress") -> None:
         """Take in how far it is."""
-        if state.done < self._last:
-            self._began = time.monotonic()
+        if self._last < 0 or state.done < self._last:
+            self._began, self._from = time.monotonic(), state.done
         self._last, self._asked, self._tokens = state.done, state.asked, state.usage.prompt + state.usage.completion
 
     @property
     def rate(self) -> float:
         """Verdicts a second: those that were asked for, or known ones while nothing is asked."""
-        return (self._asked or self._last) / self.seconds
+        return (min(self._asked, self._last - self._from) or self._last - self._from) / self.seconds
 
     @property
     def tokens(self) -> float:
@@ -81,7 +80,7 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
 
 
 def plain_lines(out: "Console", what: str) -> Show:
-    """A line every few seconds while a call is under way."""
+    """A line now and then while a call is under way."""
     pace, shown = _Pace(), time.monotonic()
 
     def show(state: "Progress") -> None:
@@ -89,12 +88,14 @@ def plain_lines(out: "Console", what: str) -> Show:
         now = time.monotonic()
         pace.note(state)
         over = state.total is not None and state.done >= state.total  # what comes of it is printed anyway
-        if over or not pace.rate or min(now - shown, pace.seconds) < LINE_SECONDS:
+        if over or not pace.rate or min(now - shown, pace.seconds) < pause(pace.seconds):
             return
         shown = now
-        left = f" · {(state.total - state.done) / pace.rate:,.0f} s left" if state.total else ""
+        left = f" · {duration((state.total - state.done) / pace.rate)} left" if state.total else ""
         total = f" of {state.total:,}" if state.total else ""
-        out.print(f"{what} {state.done:,}{total}{left} · {_more(state, pace)}", soft_wrap=True)
+        out.print(
+            f"{what} {state.done:,}{total} · {duration(pace.seconds)}{left} · {_more(state, pace)}", soft_wrap=True
+        )
 
     return show
 

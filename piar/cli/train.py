@@ -130,7 +130,7 @@ def _answer(done: "Trained") -> Answer:
         raise typer.Exit(130 if done.stopped else 0)
     if done.stopped:
         messages().print(f"Stopped after step {done.steps}; --resume goes on from {done.checkpoint}.", style="yellow")
-    lines = [("checkpoint", str(done.checkpoint)), ("steps", f"{done.steps:,}")]
+    lines = [("checkpoint", str(done.checkpoint)), ("steps", f"{done.steps:,} in {done.precision}")]
     lines += [(f"{reason}", f"{n:,} rows left out") for reason, n in done.left_out.items()]
     for name, value in sorted(done.metrics.items()):
         if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
@@ -139,5 +139,5 @@ def _answer(done: "Trained") -> Answer:
                 (name, f"{value:.3f}" if low is None or high is None else f"{value:.3f}  [{low:.3f}, {high:.3f}]")
             )
     document = {"checkpoint": str(done.checkpoint), "steps": done.steps, "metrics": done.metrics,
-                "left_out": done.left_out}  # fmt: skip
+                "left_out": done.left_out, "precision": done.precision}  # fmt: skip
     return Answer(document, facts(lines), 130 if done.stopped else 0)
