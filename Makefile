@@ -16,7 +16,7 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[teacher,review,train,serve,dev]'
+	$(PIP) -e '.[teacher,review,train,serve,excel,dev]'
 	@touch $@ $(VENV)/.core
 
 demo: $(VENV)/.core  ## the main job on a simulated shop, to a report; no network model, no key

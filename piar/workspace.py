@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
+    from store.readers import Reading
     from store.task import Task
     from store.types import Instruction
 
@@ -44,6 +45,7 @@ class Imported:
         unused: role -> a column that is named as if it had it, and why it was passed over.
         proposed: the grades of the task, when it was proposed from the file; else none.
         retired: worn holdout groups that left for train, since fresh ones came.
+        notes: how the files were read where that is not plain: encoding, sheet, what stood above the header.
     """
 
     report: "ImportReport"
@@ -52,6 +54,7 @@ class Imported:
     unused: dict[str, str]
     proposed: tuple[str, ...]
     retired: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Workspace:
@@ -100,6 +103,7 @@ class Workspace:
         guideline: str | Path | None = None,
         label_config: str | Path | None = None,
         mapping: "ImportMapping | None" = None,
+        reading: "Reading | None" = None,
         seed: int = 0,
         force: bool = False,
     ) -> "Self":
@@ -113,6 +117,7 @@ class Workspace:
             label_config: that file is a Label Studio export, and this the label configuration of its project, which
                 becomes the task.
             mapping: which column of that file holds what; the rest is guessed.
+            reading: its encoding, sheet or control, where they cannot be told.
             seed: of the simulation and of the splits.
             force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
                 and a store is never replaced: what is imported is added to it.
@@ -126,7 +131,9 @@ class Workspace:
                 columns = simulate_shop(project.folder, pairs, seed)
                 project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
             if from_ is not None:
-                project.imported = project.import_([from_], mapping, seed=seed, label_config=label_config)
+                project.imported = project.import_(
+                    [from_], mapping, reading=reading, seed=seed, label_config=label_config
+                )
             if guideline is not None:
                 project.guideline = project.adopt_guideline(guideline)
         return project
@@ -155,14 +162,16 @@ class Workspace:
         paths: Sequence[str | Path],
         mapping: "ImportMapping | None" = None,
         *,
+        reading: "Reading | None" = None,
         seed: int = 0,
         label_config: str | Path | None = None,
     ) -> Imported:
         """Bring files into the store; without a `task.toml`, propose one from the first file.
 
         Args:
-            paths: CSV, TSV, JSON lines, Parquet, a Hugging Face folder or a Label Studio export.
+            paths: CSV, TSV, JSON, Parquet, Excel, a dataset folder or a Label Studio export; `-` is standard input.
             mapping: which column holds what; the rest is guessed, and the guess is in the answer.
+            reading: the files' encoding, sheet or control, where they cannot be told.
             seed: of the splits; groups that have a split keep it, worn holdout groups apart (`piar.retirement`).
             label_config: of the Label Studio project that the files were exported from; names the fields and the
                 control of the grade, and is the task where there is none yet.
@@ -174,37 +183,40 @@ class Workspace:
         from store.importers import ImportMapping, ImportReport, import_table, read
         from store.label_config import load_label_config, task_of
         from store.propose import complete, propose_task
+        from store.readers import Reading, source_name
 
         sources, said = [Path(path) for path in paths], mapping or ImportMapping()
-        config = load_label_config(Path(label_config)) if label_config else None
-        control = config.control if config else None
-        first, proposed = read(sources[0], control), not (self.folder / TASK).exists()
+        reading = reading or Reading()
+        config = load_label_config(Path(label_config), reading.control) if label_config else None
+        reading = replace(reading, control=config.control) if config else reading
+        first, proposed = read(sources[0], reading), not (self.folder / TASK).exists()
         if config:
-            task, said = task_of(config, first.frame, said, sources[0].stem)
+            task, said = task_of(config, first.frame, said, source_name(sources[0]))
             if proposed:
                 adopt(self.folder, task)
         elif proposed:
-            adopt(self.folder, propose_task(first.frame, said, name=sources[0].stem))
+            adopt(self.folder, propose_task(first.frame, said, name=source_name(sources[0])))
         if not (self.folder / STORE).exists():
             begin(self.folder, self.task)  # a person wrote task.toml
-        report = ImportReport()
+        report, notes = ImportReport(), list[str]()
         found = complete(first.frame, self.task, said)
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
             for path in sources:
-                table = first if path is sources[0] else read(path, control)
+                table = first if path is sources[0] else read(path, reading)
                 found = complete(table.frame, self.task, said)
                 columns = found.mapping
                 if table.votes is not None and said.gold is None and not said.annotator:
                     # Who annotated is on record: a column beside the texts is not taken for gold unless it is named.
                     columns = columns.model_copy(update={"gold": None})
-                import_table(self.store, table, columns, path.stem, run_id, seed, self.config.split, report)
+                import_table(self.store, table, columns, source_name(path), run_id, seed, self.config.split, report)
                 found = replace(found, mapping=columns)
+                notes += [f"{path.name}: {note}" for note in table.notes]
             retired = retire(self.store, self.config.evolve.promotion)
         reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
         if config and proposed and not config.numbered:
             reasons["grades"] = "the first choice of the label configuration was taken for the best grade"
         grades = self.task.symbols if proposed else ()
-        return Imported(report, found.mapping, reasons, found.unused, grades, retired)
+        return Imported(report, found.mapping, reasons, found.unused, grades, retired, tuple(notes))
 
     # -- what it holds ----------------------------------------------------------------------
 

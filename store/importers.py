@@ -10,7 +10,7 @@ import polars as pl
 from store.db import Store, now, quote
 from store.draw import draw
 from store.prepare import MISSING, ImportMapping, Rows, prepare
-from store.readers import read, read_table
+from store.readers import Reading, read, read_table, source_name
 from store.splits import SplitSettings, assign, near_duplicates, with_forms
 from store.tables import Rejection, Table
 from store.types import SPLITS
@@ -19,6 +19,7 @@ __all__ = [
     "MISSING",
     "ImportMapping",
     "ImportReport",
+    "Reading",
     "Rejection",
     "import_files",
     "import_table",
@@ -77,7 +78,7 @@ def import_files(
     """
     report = report or ImportReport()
     for path in paths:
-        import_table(store, read(path), mapping, path.stem, run_id, seed, splits, report)
+        import_table(store, read(path), mapping, source_name(path), run_id, seed, splits, report)
     return report
 
 

@@ -5,6 +5,7 @@ entities would need, is refused.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,21 +45,24 @@ class LabelConfig:
     numbered: bool
 
 
-def load_label_config(path: Path) -> LabelConfig:
+def load_label_config(path: Path, control: str | None = None) -> LabelConfig:
     """Read a configuration from a file; raises as `read_label_config` does."""
     try:
-        return read_label_config(path.read_text(encoding="utf-8-sig"))
+        return read_label_config(path.read_text(encoding="utf-8-sig"), control)
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist.", "Check the name.") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path.name} is not a text in UTF-8.", "Copy it from Settings, Labeling Interface.") from None
 
 
-def read_label_config(text: str) -> LabelConfig:
+def read_label_config(text: str, control: str | None = None) -> LabelConfig:
     """Read a configuration.
 
+    Args:
+        control: name of the control that holds the grade; None: the only one, or the one that is called `grade`.
+
     Raises:
-        UsageError: no XML, one with a document type, no choice of one, or no text to judge.
+        UsageError: no XML, one with a document type, no choice of one or several of them, or no text to judge.
     """
     if len(text) > MOST or _DECLARED.search(text):
         raise UsageError(
@@ -69,14 +73,14 @@ def read_label_config(text: str) -> LabelConfig:
         root = ET.fromstring(text)
     except ET.ParseError as error:
         raise UsageError(f"The label configuration is no XML: {error}.", "Copy it anew from Label Studio.") from None
-    control = _control(root)
+    grading = _control(root, control)
     columns = tuple({column.lower(): column for column in reversed(list(_columns(root)))}.values())[::-1]
-    if control is None or not columns:
-        missing = "a choice of one among several" if control is None else "a text that shows data"
+    if grading is None or not columns:
+        missing = "a choice of one among several" if grading is None else "a text that shows data"
         raise UsageError(
             f"The label configuration has no {missing}.", "piar judges texts by grades: leave out --label-config."
         )
-    captions = list(_captions(control))
+    captions = list(_captions(grading))
     numbers = [float(found[0]) if (found := _NUMBER.match(caption)) else None for _, caption, _ in captions]
     numbered = None not in numbers and len(set(numbers)) == len(numbers)
     order = [n for n in numbers if n is not None] if numbered else [float(i) for i in reversed(range(len(captions)))]
@@ -86,7 +90,7 @@ def read_label_config(text: str) -> LabelConfig:
         grades = [_grade(*words, value, short=False) for words, value in named]
     ask = next((h.get("value", "").strip() for h in root.iter("Header") if "$" not in h.get("value", "$")), "")
     return LabelConfig(
-        control.get("name", ""), columns, tuple(sorted(grades, key=lambda g: g.value)), ask.strip(), numbered
+        grading.get("name", ""), columns, tuple(sorted(grades, key=lambda g: g.value)), ask.strip(), numbered
     )
 
 
@@ -117,13 +121,24 @@ def task_of(config: LabelConfig, frame: pl.DataFrame, mapping: ImportMapping, na
     return task, said.model_copy(update={"group": group})
 
 
-def _control(root: ET.Element) -> ET.Element | None:
-    """The control of the grade: the one named so, else a choice of one that must be made, else any, else stars."""
+def _control(root: ET.Element, said: str | None) -> ET.Element | None:
+    """The control of the grade: the one named so, else the only choice of one, else the only stars."""
     single = [
         c for c in root.iter("Choices") if c.get("choice") != "multiple" and 1 < len(list(_choices(c))) <= MOST_GRADES
     ]
-    single.sort(key=lambda c: (c.get("name") != "grade", c.get("required") != "true"))
-    return next(iter((*single, *root.iter("Rating"))), None)
+    found = {c.get("name", ""): c for c in (*single, *root.iter("Rating"))}
+    wanted = said or ("grade" if "grade" in found else None)
+    if wanted is None and len(found) > 1 and len(single) != 1:
+        raise UsageError(
+            f"The label configuration has several controls that could hold the grade: {', '.join(map(repr, found))}.",
+            f"Name it: --control {shlex.quote(next(iter(found)))}",
+        )
+    if wanted is not None and wanted not in found:
+        raise UsageError(
+            f"The label configuration has no choice of one, and no stars, named {wanted!r}.",
+            f"It has {', '.join(map(repr, found)) or 'none'}.",
+        )
+    return found[wanted] if wanted else next(iter(found.values()), None)
 
 
 def _choices(control: ET.Element) -> Iterator[ET.Element]:

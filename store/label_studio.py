@@ -3,12 +3,18 @@
 Annotations are people's opinions and never gold by themselves; "ground truth" becomes a flag.
 """
 
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
+from store.errors import UsageError
 from store.tables import VOTES, Rejection, Table, from_records, moment, text
+
+_ANNOTATIONS = ("annotations", "completions", "drafts")
+_GRADING = ("choices", "rating")
 
 
 def is_export(records: Sequence[Any]) -> bool:
@@ -17,12 +23,17 @@ def is_export(records: Sequence[Any]) -> bool:
     return isinstance(first.get("data"), dict) and ("annotations" in first or "completions" in first)
 
 
-def read_export(tasks: Sequence[Any], control: str = "grade") -> Table:
+def read_export(tasks: Sequence[Any], name: str, control: str | None = None) -> Table:
     """Tasks as rows (their `data`), annotations and drafts as `votes`; a task without data is rejected.
 
     Args:
-        control: name of the control that holds the grade; where nobody used it, the first of choices or stars counts.
+        name: of the file, for messages.
+        control: name of the control that holds the grade; None: the one there is, or the one that is called `grade`.
+
+    Raises:
+        UsageError: no such control, or several of which none is named.
     """
+    control = _control(tasks, name, control)
     rows: list[Mapping[str, Any]] = []
     lines: list[int] = []
     rejected: list[Rejection] = []
@@ -37,6 +48,28 @@ def read_export(tasks: Sequence[Any], control: str = "grade") -> Table:
     table = from_records(rows, lines, rejected)
     frame = pl.DataFrame(votes, schema=VOTES, orient="row")
     return _with_columns(table, frame)
+
+
+def _control(tasks: Sequence[Any], name: str, said: str | None) -> str:
+    used = Counter(
+        text(result.get("from_name"))
+        for task in _dicts(tasks)
+        for key in _ANNOTATIONS
+        for annotation in _dicts(task.get(key))
+        for result in _dicts(annotation.get("result"))
+        if result.get("type") in _GRADING
+    )
+    if said is not None and used and said not in used:
+        raise UsageError(
+            f"Nobody used a control {said!r} in {name}; there are answers of {', '.join(map(repr, used))}.",
+            f"Name the one that holds the grade: --control {shlex.quote(next(iter(used)))}",
+        )
+    if said is None and len(used) > 1 and "grade" not in used:
+        raise UsageError(
+            f"{name} has answers of several controls: {', '.join(f'{n!r} ({k:,})' for n, k in used.items())}.",
+            f"Name the one that holds the grade: --control {shlex.quote(next(iter(used)))}",
+        )
+    return said if said is not None else next(iter(used), "grade") if "grade" not in used else "grade"
 
 
 def _with_columns(table: Table, votes: pl.DataFrame) -> Table:
@@ -54,9 +87,12 @@ def _with_columns(table: Table, votes: pl.DataFrame) -> Table:
 
 
 def _votes(task: Mapping[str, Any], row: int, control: str) -> Iterable[tuple[Any, ...]]:
-    for draft, key in ((False, "annotations"), (False, "completions"), (True, "drafts")):
+    """The annotations of a task; one that says nothing of the grade, with another control alone, is none."""
+    for key in _ANNOTATIONS:
         for annotation in _dicts(task.get(key)):
-            yield _vote(annotation, row, control, draft=draft)
+            vote = _vote(annotation, row, control, draft=key == "drafts")
+            if vote[2] is not None or annotation.get("was_cancelled") or not annotation.get("result"):
+                yield vote
 
 
 def _vote(annotation: Mapping[str, Any], row: int, control: str, *, draft: bool) -> tuple[Any, ...]:
@@ -87,12 +123,11 @@ def _annotator(user: object) -> str:
 
 
 def _grade(results: Sequence[Mapping[str, Any]], control: str) -> str | None:
-    """What was chosen: by the control of the grade, else by the first control of choices or of stars."""
-    named = [r for r in results if r.get("from_name") == control]
-    for result in [*named, *results]:
-        for kind in ("choices", "rating"):
-            if found := _values([result], kind, kind):
-                return found[0]
+    """What was chosen by the control of the grade, several choices as one text; None where it was not used."""
+    for result in results:
+        for kind in _GRADING:
+            if text(result.get("from_name")) == control and (found := _values([result], kind, kind)):
+                return " | ".join(found)
     return None
 
 

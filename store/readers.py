@@ -1,131 +1,153 @@
-"""Files as Polars frames of text: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face folders, Label Studio exports.
+"""Files as Polars frames of text: CSV, JSON, Parquet, workbooks, dataset folders, Label Studio exports; also packed.
 
 Every column is text, missing is "". A row that cannot be read is rejected with its line and reason and
-stops nothing.
+stops nothing. What a file is, is told by its first bytes more than by its name.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
+from polars import selectors
 
 from store.delimited import read_delimited
-from store.errors import PiarError, UsageError
-from store.label_studio import is_export, read_export
-from store.tables import Rejection, Table, from_records, numbered, text
+from store.errors import PiarError
+from store.formats import refuse_columns, refuse_records
+from store.sources import STDIN, Reading, Source, is_workbook, open_source, source_name
+from store.structured import read_json
+from store.tables import Table, numbered, text, without_long_cells
+from store.workbooks import OLE, read_workbook
+
+__all__ = ["Reading", "read", "read_table", "source_name"]
 
 _SHARD = re.compile(r"(?P<split>[A-Za-z_]+)[-_.]\d+(?:-of-\d+)?.*")
+MOST_PARQUET = 4 << 30  # bytes in memory
+_MOST_COLUMNS = 10_000
+_WIDE = 100  # columns; one row of more is a table that lies on its side
+_JSON = (".json", ".jsonl", ".ndjson")
+_BEGINS_JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*\{\s*["}]|\[\s*\[\s*["\[{\d])')
 _FOREIGN = {
-    b"PK\x03\x04": "an Excel or ZIP file; save it as CSV",
-    b"\x1f\x8b": "gzip-compressed; unpack it",
-    b"%PDF": "a PDF file; give a table",
-    b"SQLite": "an SQLite file; export a table as CSV",
-}
+    b"%PDF": ("a PDF file", "Give the table that it shows as CSV."),
+    b"SQLite format": ("an SQLite file", "Export a table: sqlite3 -header -csv {0} 'select * from TABLE' > rows.csv"),
+    b"{\\rtf": ("a text with formatting (RTF)", "Save it as plain text or CSV."),
+    b"(\xb5/\xfd": ("packed by zstd", "Unpack it: zstd -d {0}"),
+    b"7z\xbc\xaf": ("a 7z archive", "Unpack it, and give the table."),
+    b"Rar!": ("a RAR archive", "Unpack it, and give the table."),
+    b"\x93NUMPY": ("a NumPy array", "Save it as CSV or Parquet."),
+    b"FEA1": ("a Feather file of the first version", "Save it as Parquet."),
+    b"\x80": ("a Python pickle, which could run code when it is read", "Save it as CSV or Parquet."),
+}  # fmt: skip
+_MARKUP = re.compile(rb"\s*<(?:!doctype|html|head|table|\?xml|[a-z]+[ >])", re.IGNORECASE)
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """The rows of a file that can be read, as text columns, "" where missing.
 
     Raises:
-        UsageError: no such file.
+        UsageError: no such file, or one that must be told more of: its encoding, sheet or control.
         PiarError: an empty file, or one of no known format.
     """
     return read(path).frame
 
 
-def read(path: Path, control: str | None = None) -> Table:
+def read(path: Path, reading: Reading | None = None) -> Table:
     """A file with its line numbers and what had to be rejected; raises as `read_table` does.
 
     Args:
-        control: of a Label Studio export, the name of the control that holds the grade.
+        path: `-` is standard input.
+        reading: what the user says of it.
     """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist.", "Check the name.")
+    reading = reading or Reading()
     try:
-        if control is not None:
-            table = read_json(path, control)
+        if path != STDIN and path.is_dir():
+            table, name = read_folder(path), path.name
         else:
-            table = read_folder(path) if path.is_dir() else _reader(path)(path)
+            source = open_source(path, reading.sheet)
+            name = source.name
+            table = _reader(source)(source, reading)
+            table = replace(table, notes=tuple(filter(None, (source.note, *table.notes))))
     except OSError as error:
         raise PiarError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
         ) from None
-    if table.frame.is_empty() and not table.rejected:
-        raise PiarError(f"{path.name} has no rows.", "Give a file with a header and at least one row.")
+    refuse_columns(table.frame.columns, name, reading)
+    table = without_long_cells(table)
+    _check_shape(table, name)
     return table
 
 
-def _reader(path: Path) -> Callable[[Path], Table]:
-    with path.open("rb") as file:
-        head = file.read(8)
+def _check_shape(table: Table, name: str) -> None:
+    rows, columns = table.frame.shape
+    if not rows and not table.rejected:
+        raise PiarError(f"{name} has no rows.", "Give a file with a header and at least one row.")
+    if columns > _MOST_COLUMNS or (rows == 1 and columns > _WIDE):
+        raise PiarError(
+            f"{name} would be {rows:,} {'rows' if rows > 1 else 'row'} of {columns:,} columns: it is not understood.",
+            "Give one row for each thing that is judged: CSV with a header, or a JSON object on each line.",
+        )
+
+
+def _reader(source: Source) -> Callable[[Source, Reading], Table]:
+    head = source.head(4096)
     if head.startswith(b"PAR1"):
-        return read_parquet
-    foreign = next((words for magic, words in _FOREIGN.items() if head.startswith(magic)), None)
-    if foreign:
-        raise PiarError(f"{path.name} is {foreign}.", "CSV, TSV, JSON, JSONL, Parquet and dataset folders are read.")
-    return _READERS.get(path.suffix.lower(), read_delimited)
-
-
-# -- JSON -----------------------------------------------------------------------------------
-
-
-def read_json(path: Path, control: str = "grade") -> Table:
-    """A JSON array of objects, among them Label Studio's export; or JSON lines under the wrong name."""
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return read_json_lines(path)
-    records = data if isinstance(data, list) else [data]
-    if is_export(records):
-        return read_export(records, control)
-    return _objects(enumerate(records, 1))
-
-
-def read_json_lines(path: Path) -> Table:
-    """One JSON object on each line."""
-
-    def parsed() -> Iterator[tuple[int, Any]]:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield number, json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        yield number, error
-
-    return _objects(parsed())
-
-
-def _objects(records: Iterator[tuple[int, Any]] | enumerate[Any]) -> Table:
-    """Objects as rows; whatever else stands among them is rejected."""
-    rows, lines, rejected = [], [], []
-    for number, record in records:
-        if isinstance(record, dict):
-            rows.append(record)
-            lines.append(number)
-        else:
-            why = f": {record}" if isinstance(record, Exception) else f" but {type(record).__name__}"
-            rejected.append(Rejection(number, f"not a JSON object{why}"))
-    return from_records(rows, lines, rejected)
+        return lambda source, reading: read_parquet(source, reading)
+    if head.startswith(b"ARROW1"):
+        return lambda source, reading: numbered(_arrow(source))
+    if head.startswith(OLE) or is_workbook(source):
+        return lambda source, reading: read_workbook(source, reading.sheet)
+    for magic, (called, mend) in _FOREIGN.items():
+        if head.startswith(magic) and not (magic == b"\x80" and source.suffix in (".csv", ".tsv", ".txt")):
+            raise PiarError(f"{source.name} is {called}.", mend.format(source.name))
+    if head[257:262] == b"ustar":
+        raise PiarError(f"{source.name} is a tar archive.", f"Unpack it, and give the table: tar -xf {source.name}")
+    if _MARKUP.match(head):
+        raise PiarError(f"{source.name} is a web page or XML, not a table.", "Give CSV, JSON, Excel or Parquet.")
+    if source.suffix in _JSON or _BEGINS_JSON.match(head):
+        return read_json
+    return read_delimited
 
 
 # -- Parquet and Arrow ----------------------------------------------------------------------
 
 
-def read_parquet(path: Path) -> Table:
+def read_parquet(source: Source, reading: Reading) -> Table:
     """A Parquet file; numbers and nested values become text."""
-    return numbered(_parquet(path))
+    frame = _parquet(source)
+    refuse_records(frame.head(20).to_dicts(), source.name, reading)
+    return numbered(frame)
 
 
-def _parquet(path: Path) -> pl.DataFrame:
+def _parquet(source: Source) -> pl.DataFrame:
+    """Read in batches, since a small file may hold a few values a billion times."""
+    parts, size = [], 0
     try:
-        return pl.read_parquet(path, glob=False)
-    except pl.exceptions.PolarsError as error:
-        raise PiarError(f"{path.name} is not a Parquet file that can be read: {error}", "Write it again.") from None
+        with pq.ParquetFile(source.path if source.path else pa.BufferReader(source.bytes())) as file:
+            for batch in file.iter_batches(batch_size=8192):
+                part = pl.from_arrow(batch)
+                assert isinstance(part, pl.DataFrame)
+                parts.append(part.with_columns(selectors.categorical().cast(pl.String)))
+                size += _size(parts[-1])
+                if size > MOST_PARQUET:
+                    raise PiarError(
+                        f"{source.name} holds more than {MOST_PARQUET >> 30} GiB when unpacked.",
+                        "Write it with the columns that are judged alone, or in parts.",
+                    )
+            schema = pl.from_arrow(file.schema_arrow.empty_table())
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+        raise PiarError(f"{source.name} is not a Parquet file that can be read: {error}", "Write it again.") from None
+    assert isinstance(schema, pl.DataFrame)
+    return pl.concat(parts) if parts else schema
+
+
+def _size(frame: pl.DataFrame) -> int:
+    """Bytes of its values; equal texts that share memory now are counted one by one, as they will be written."""
+    texts = frame.select(selectors.string().str.len_bytes().sum())
+    return int(sum(texts.row(0)) if texts.width else 0) + int(frame.select(~selectors.string()).estimated_size())
 
 
 def read_folder(path: Path) -> Table:
@@ -155,21 +177,21 @@ def _parts(path: Path) -> Iterator[tuple[str, Path, pl.DataFrame]]:
     for folder in folders:
         for file in sorted(folder.glob("*.arrow")):
             if not file.name.startswith("cache-"):  # left there by `Dataset.map`
-                yield folder.name, folder, _arrow(file)
+                yield folder.name, folder, _arrow(Source(file.name, file))
         for file in sorted(folder.glob("*.parquet")):
             match = _SHARD.fullmatch(file.name)
-            yield match["split"] if match else folder.name, folder, _parquet(file)
+            yield match["split"] if match else folder.name, folder, _parquet(Source(file.name, file))
 
 
-def _arrow(path: Path) -> pl.DataFrame:
-    with pa.memory_map(str(path)) as source:
+def _arrow(source: Source) -> pl.DataFrame:
+    with pa.memory_map(str(source.path)) if source.path else pa.BufferReader(source.bytes()) as file:
         try:
-            table = pa.ipc.open_stream(source).read_all()
+            table = pa.ipc.open_stream(file).read_all()
         except pa.ArrowInvalid:
             try:
-                table = pa.ipc.open_file(source).read_all()
+                table = pa.ipc.open_file(file).read_all()
             except pa.ArrowInvalid as error:
-                raise PiarError(f"{path.name} is not an Arrow file: {error}", "Save the dataset again.") from None
+                raise PiarError(f"{source.name} is not an Arrow file: {error}", "Save the dataset again.") from None
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
@@ -186,12 +208,3 @@ def _named_classes(frame: pl.DataFrame, folder: Path) -> pl.DataFrame:
         pl.col(column).replace_strict(dict(enumerate(map(text, names))), default=None, return_dtype=pl.String)
         for column, names in classes.items()
     )
-
-
-_READERS: dict[str, Callable[[Path], Table]] = {
-    ".json": read_json,
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-    ".parquet": read_parquet,
-    ".pq": read_parquet,
-}

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
+
+CELL_LIMIT = 1_000_000  # characters; rows with a longer cell are rejected
 
 # Labels that come with records of their own (Label Studio), as rows of `Table.votes`.
 VOTES: dict[str, Any] = {
@@ -38,6 +40,7 @@ class Table:
         rejected: rows that could not be read.
         votes: labels with records of their own, see `VOTES`; None for plain tables.
         vote_columns: columns that show the votes again, one for each annotator, for readers of `frame` alone.
+        notes: how the file was read where that is not plain: its encoding, what stood above the header.
     """
 
     frame: pl.DataFrame
@@ -45,6 +48,7 @@ class Table:
     rejected: tuple[Rejection, ...] = ()
     votes: pl.DataFrame | None = None
     vote_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def numbered(frame: pl.DataFrame) -> Table:
@@ -61,6 +65,22 @@ def from_records(
     data = {name: [text(record.get(name)) for record in records] for name in names}
     return Table(
         pl.DataFrame(data, dict.fromkeys(names, pl.String)), pl.Series(list(lines), dtype=pl.Int64), tuple(rejected)
+    )
+
+
+def without_long_cells(table: Table) -> Table:
+    """The table without the rows of which a cell is too long."""
+    frame = table.frame
+    if frame.is_empty() or max(frame.select(pl.all().str.len_bytes().max()).row(0)) <= CELL_LIMIT:
+        return table
+    longest = frame.select(pl.max_horizontal(pl.all().str.len_chars())).to_series()
+    long = longest > CELL_LIMIT
+    rejected = [
+        Rejection(line, f"a cell of {n:,} characters (at most {CELL_LIMIT:,})")
+        for line, n in zip(table.lines.filter(long).to_list(), longest.filter(long).to_list(), strict=True)
+    ]
+    return replace(
+        table, frame=frame.filter(~long), lines=table.lines.filter(~long), rejected=(*table.rejected, *rejected)
     )
 
 

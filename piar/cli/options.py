@@ -10,6 +10,7 @@ from store.errors import UsageError
 if TYPE_CHECKING:
     from piar.llm.cost import Budget
     from store.importers import ImportMapping
+    from store.readers import Reading
 
 _COLUMNS = "columns"
 
@@ -65,6 +66,36 @@ LabelConfig = Annotated[
         help="FILE is a Label Studio export: its label configuration, which becomes the task.",
         rich_help_panel=_COLUMNS,
     ),
+]
+_READING = "reading"
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="The text's encoding: utf-8, shift_jis, cp1252, …",
+        show_default="detected",
+        rich_help_panel=_READING,
+    ),
+]
+Sheet = Annotated[
+    str | None,
+    typer.Option(
+        "--sheet", metavar="NAME", help="The sheet of a workbook, or the file of a ZIP.", rich_help_panel=_READING
+    ),
+]
+Control = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="NAME",
+        help="Of a Label Studio project: the control that holds the grade.",
+        rich_help_panel=_READING,
+    ),
+]
+Plain = Annotated[
+    bool,
+    typer.Option("--plain", help="Take it as a table, whatever tool it seems to come from.", rich_help_panel=_READING),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and at what cost; ask nothing.")]
@@ -130,3 +161,10 @@ def mapping(
         annotator=annotator,
         date=date,
     )
+
+
+def reading(encoding: str | None, sheet: str | None, control: str | None, plain: bool) -> "Reading":
+    """How the files are to be read; what is not said is found out."""
+    from store.readers import Reading
+
+    return Reading(encoding, sheet, control, plain)

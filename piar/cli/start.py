@@ -7,18 +7,23 @@ import typer
 
 from piar.cli.options import (
     AnnotatorColumn,
+    Control,
     DateColumn,
+    Encoding,
     Fields,
     Gold,
     Grades,
     GroupColumn,
     IdColumn,
     LabelConfig,
+    Plain,
     Raters,
     Seed,
+    Sheet,
     Source,
     SplitColumn,
     mapping,
+    reading,
 )
 from piar.cli.verb import Answer, Panel, open_project, verb
 
@@ -34,7 +39,9 @@ def register(app: typer.Typer) -> None:
 
 
 def look(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, JSON lines or Parquet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV, TSV, JSON, Parquet or Excel, also packed; - reads stdin.")
+    ],
     gold: Gold = None,
     raters: Raters = None,
     group: GroupColumn = None,
@@ -44,6 +51,10 @@ def look(
             "--fields", metavar="A,B", help="The columns of text that a judge reads.", rich_help_panel="columns"
         ),
     ] = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    control: Control = None,
+    plain: Plain = False,
     sample: Annotated[int, typer.Option("--sample", min=100, help="Rows that the baselines see at most.")] = 4000,
     seed: Seed = 0,
 ) -> Answer:
@@ -55,7 +66,8 @@ def look(
     from piar.look import render
 
     names = [name.strip() for name in fields.split(",") if name.strip()] if fields else None
-    report = look_at(file, gold=gold, raters=raters, group=group, fields=names, sample=sample, seed=seed)
+    how = reading(encoding, sheet, control, plain)
+    report = look_at(file, gold=gold, raters=raters, group=group, fields=names, reading=how, sample=sample, seed=seed)
     return Answer(report.model_dump(mode="json"), render(report))
 
 
@@ -82,6 +94,10 @@ def init(
     source: Source = None,
     grades: Grades = None,
     label_config: LabelConfig = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    control: Control = None,
+    plain: Plain = False,
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty; what differs is kept as NAME.bak.")
@@ -103,7 +119,7 @@ def init(
     columns = mapping(gold, raters, group, fields, split, id, source, annotator, date, grades)
     project = Project.init(
         folder, from_=from_, example=example, pairs=pairs, guideline=guideline, label_config=label_config,
-        mapping=columns, seed=seed, force=force,
+        mapping=columns, reading=reading(encoding, sheet, control, plain), seed=seed, force=force,
     )  # fmt: skip
     files = sorted(path.name for path in folder.iterdir())
     document: dict[str, Any] = {"project": str(folder), "files": files}
@@ -130,6 +146,10 @@ def import_(
     id: IdColumn = None,
     source: Source = None,
     label_config: LabelConfig = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    control: Control = None,
+    plain: Plain = False,
     sample: Annotated[
         int, typer.Option("--sample", metavar="N", min=0, help="Draw N rows at random.", show_default="all rows")
     ] = 0,
@@ -156,7 +176,8 @@ def import_(
     project = open_project()
     columns = mapping(gold, raters, group, fields, split, id, source, annotator, date)
     columns = columns.model_copy(update={"sample": sample, "weight": weight})
-    found = project.import_(files, columns, seed=seed, label_config=label_config)
+    how = reading(encoding, sheet, control, plain)
+    found = project.import_(files, columns, reading=how, seed=seed, label_config=label_config)
     return Answer(_document(found), imported(found, project.folder))
 
 
@@ -173,4 +194,5 @@ def _document(found: "Imported") -> dict[str, Any]:
         "retired": found.retired,
         "columns": found.mapping,
         "guessed": found.reasons,
+        "notes": found.notes,
     }

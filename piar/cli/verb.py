@@ -46,6 +46,7 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "python_calamine": "excel",
 }
 
 
@@ -230,7 +231,7 @@ def complain(error: PiarError) -> int:
     out = messages()
     out.print(Text.assemble(("error  ", "bold red"), error.message))
     if error.fix:
-        out.print(Text.assemble(("  fix  ", "bold green"), error.fix))
+        out.print(Text.assemble(("  fix  ", "bold green"), error.fix), soft_wrap=True)  # a command can be copied
     return error.exit_code
 
 

@@ -75,6 +75,7 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
         ("rows", f"{report.read:,} read · {report.added:,} new samples · {report.known:,} known"),
         ("labels", f"{report.labels:,} new"),
     ]
+    pairs += [("read as", note) for note in found.notes]
     if report.repeats:
         pairs.append(("repeats", f"{report.repeats:,} rows repeat a sample: more votes on it"))
     if report.splits:

@@ -13,6 +13,7 @@ from piar.look import findings
 from piar.look.columns import Material, load
 from piar.look.report import BaselineFigure, GradeShare, LookReport
 from piar.look.view import render
+from store.readers import Reading
 from store.stats import Floats
 
 __all__ = ["LookReport", "look", "render"]
@@ -27,6 +28,7 @@ def look(
     raters: str | Sequence[str] | None = None,
     group: str | None = None,
     fields: Sequence[str] | None = None,
+    reading: Reading | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
     on_step: Callable[[str], None] = lambda words: None,
@@ -38,6 +40,7 @@ def look(
         raters: columns of single raters: names, or patterns such as `rater_*`.
         group: column whose equal values belong together (search: the query).
         fields: columns that a judge reads.
+        reading: the file's encoding, sheet or control, where they cannot be told.
         sample: rows that baselines see at most.
         seed: of sampling and resampling; the same file and seed give the same report.
         on_step: is told in words what begins, for those who wait.
@@ -46,7 +49,7 @@ def look(
         PiarError: the file cannot be read, is empty, or a named column is not there.
     """
     on_step(f"reading {Path(path).name}")
-    material = load(Path(path), gold, raters, group, fields)
+    material = load(Path(path), gold, raters, group, fields, reading)
     shares = findings.grade_shares(material)
     seen: pl.DataFrame | None = None
     figures: list[BaselineFigure] = []
@@ -76,7 +79,7 @@ def look(
 
 def _notes(material: Material, shares: list[GradeShare], known: int) -> list[str]:
     """What is missing or odd, and what to do about it; one sentence each."""
-    notes = []
+    notes = [f"Read as {note}." for note in material.notes]
     if not material.columns.fields:
         notes.append("No text column was recognised: name them with --fields.")
     named = [*([material.columns.gold] if material.columns.gold else []), *material.columns.raters]

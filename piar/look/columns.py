@@ -13,7 +13,7 @@ from store.agreement import vote_counts
 from store.errors import UsageError
 from store.prepare import MISSING, ImportMapping, prepare
 from store.propose import MAX_GRADES, guess, propose_task
-from store.readers import read
+from store.readers import Reading, read
 from store.stats import Ints
 from store.tables import Rejection, Table
 from store.task import Task
@@ -29,6 +29,7 @@ class Material:
         task: None when the file holds no grades.
         counts: (N, K) votes of the raters, None without raters.
         lead: (N,) position of the grade that more than half of two votes or more name, else -1.
+        notes: how the file was read where that is not plain.
     """
 
     frame: pl.DataFrame
@@ -39,17 +40,23 @@ class Material:
     rejected: tuple[Rejection, ...]
     counts: Ints | None
     lead: Ints | None
+    notes: tuple[str, ...]
 
 
 def load(
-    path: Path, gold: str | None, raters: str | Sequence[str] | None, group: str | None, fields: Sequence[str] | None
+    path: Path,
+    gold: str | None,
+    raters: str | Sequence[str] | None,
+    group: str | None,
+    fields: Sequence[str] | None,
+    reading: Reading | None = None,
 ) -> Material:
     """Read a file and give its columns their roles; what is not said is guessed.
 
     Raises:
         UsageError: a named column is missing, or holds no grades.
     """
-    table = replace(read(path), votes=None, vote_columns=())  # votes of a Label Studio export are columns here
+    table = replace(read(path, reading), votes=None, vote_columns=())  # votes of a Label Studio export are columns here
     said = _said(table.frame, gold, raters, group, fields)
     _check_grades(table.frame, said)
     found = guess(table.frame, said)
@@ -118,7 +125,7 @@ def _without_grades(table: Table, columns: Columns) -> Material:
         pl.lit(None, pl.String).alias("truth"),
     )
     fields = tuple(f"f{i}" for i in range(len(columns.fields)))
-    return Material(_coded(keyed), None, columns, fields, (), table.rejected, None, None)
+    return Material(_coded(keyed), None, columns, fields, (), table.rejected, None, None, table.notes)
 
 
 def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Columns) -> Material:
@@ -146,6 +153,7 @@ def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Colu
         tuple(rows.rejected) + table.rejected,
         counts,
         lead,
+        table.notes,
     )
 
 
