@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from piar.llm.base import Client, Request
-from piar.llm.connect import ModelSettings
+from piar.llm.connect import ModelSettings, require_price
 from piar.llm.cost import Budget, ceiling, charged
 from store.db import Store
 from store.journal import Journal
@@ -27,7 +27,11 @@ def ask_once(
     What lies in the journal must have been folded before. An answer that this run has paid for before is
     charged to its budget again, so that a resumed run has the budget of an uninterrupted one. Requests
     beyond the budget, taken at their highest cost, fail with class `budget`.
+
+    Raises:
+        UsageError: a cap in dollars, and a model without a price.
     """
+    require_price(model, budget)
     known = _stored(store, [r.key for r in requests])
     for completion, paid_by in known.values():
         if paid_by == run_id:

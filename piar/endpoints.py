@@ -1,13 +1,15 @@
 """Can the models that a project names be asked? Keys by name, endpoints, model lists, and what an endpoint can do."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, build_opener
 from urllib.request import Request as Call
-from urllib.request import urlopen
 
 from piar.llm.connect import OPENAI_KEY, OPENAI_URL, ModelSettings, endpoint_key, is_local
 from piar.llm.privacy import PrivacySettings, disclosure
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from store.task import Task
 
 SECONDS = 5.0  # how long an endpoint may take to list its models
+MOST_BYTES = 2**22  # of a list of models
 SHOWN = 5
 
 
@@ -72,10 +75,11 @@ def _endpoint(role: str, model: ModelSettings) -> Iterator[Check]:
         listed = _listed(url, key)
     except HTTPError as error:
         known = {401: "the key is refused", 403: "the key may not list models", 404: "it lists no models"}
-        yield Check(
-            role, error.code == 404, f"{url} answers {error.code}: {known.get(error.code, 'see its log')}; {said}"
-        )
-    except (OSError, ValueError) as error:
+        words = known.get(error.code, "see its log")
+        if 300 <= error.code < 400:
+            words = f"it redirects to {error.headers.get('location')!r}, and neither key nor samples are sent on"
+        yield Check(role, error.code == 404, f"{url} answers {error.code}: {words}; {said}")
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         yield Check(role, False, f"{url} does not answer: {reason}{_hint(url)}")
     else:
@@ -90,10 +94,24 @@ def _endpoint(role: str, model: ModelSettings) -> Iterator[Check]:
 def _listed(url: str, key: str) -> list[str]:
     """Names of the models that an endpoint serves."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with urlopen(Call(f"{url}/models", headers=headers), timeout=SECONDS) as reply:
-        data = json.loads(reply.read(2**22))
+    ends = time.monotonic() + SECONDS
+    with build_opener(_Here).open(Call(f"{url}/models", headers=headers), timeout=SECONDS) as reply:
+        body = b""
+        while (part := reply.read1(MOST_BYTES)) and len(body) < MOST_BYTES:
+            body += part
+            if time.monotonic() > ends:
+                raise TimeoutError(f"its list of models was not whole within {SECONDS:g} s")
+    data = json.loads(body)
     rows: Any = data.get("data") if isinstance(data, dict) else None
     return [str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row] if isinstance(rows, list) else []
+
+
+class _Here(HTTPRedirectHandler):
+    """Follows nothing: a redirect is an answer like any other, and the key stays here."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """No request."""
+        return
 
 
 def _hint(url: str) -> str:

@@ -28,6 +28,7 @@ class Forecast:
         fields: what would leave.
         asked: requests to be sent; what is known already is not among them.
         basis: where the token figures come from.
+        priced: whether a price is set; without one, `cost_usd` is 0 and means nothing.
         most_asked: with adaptive votes, requests if no sample is ever sure.
         most_usd: what those would cost.
     """
@@ -42,6 +43,7 @@ class Forecast:
     basis: str
     most_asked: int | None = None
     most_usd: float | None = None
+    priced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Receipt:
     tokens_out: int
     cost_usd: float
     seconds: float
+    priced: bool = True
 
 
 def forecast(
@@ -89,7 +92,7 @@ def forecast(
         basis = f"{BYTES_A_TOKEN} bytes a token, every answer as long as its limit"
     return Forecast(
         settings.model, settings.host, store.task.fields, count, usage.prompt, usage.completion,
-        settings.price.cost(usage), basis,
+        settings.price.cost(usage), basis, priced=settings.priced,
     )  # fmt: skip
 
 
@@ -128,8 +131,8 @@ def _earlier(store: "Store", model: str, instruction: str | None = None) -> _Ear
     return _Earlier(*row) if row and row[0] >= ENOUGH else None
 
 
-def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0) -> Receipt:
-    """What a run asked, from the answers it kept."""
+def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0, *, priced: bool = True) -> Receipt:
+    """What a run asked, from the answers it kept; `priced`: whether what it cost is known."""
     with store.read() as con:
         row = con.execute(
             "select coalesce(sum(attempts), 0), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_cached), 0), "
@@ -141,4 +144,4 @@ def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0) 
             [run_id],
         ).fetchall()
     calls, tokens_in, tokens_cached, tokens_out, cost = row
-    return Receipt(int(calls), cached, dict(failed), tokens_in, tokens_cached, tokens_out, cost, seconds)
+    return Receipt(int(calls), cached, dict(failed), tokens_in, tokens_cached, tokens_out, cost, seconds, priced)

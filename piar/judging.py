@@ -54,7 +54,7 @@ class Judging(Workspace):
         config = {"where": where, "teacher": self.config.teacher.model, "label": self.config.label.model_dump()}
         with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress) as labeller:
             report = labeller.judge([self._batch(where, instruction, votes, sure)])
-        return report, receipt(self.store, run_id, report.cached, report.seconds)
+        return report, receipt(self.store, run_id, report.cached, report.seconds, priced=self.config.teacher.priced)
 
     def label_since(
         self,

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from piar.known import ANSWERED, Known
 from piar.llm.base import Client, Request
-from piar.llm.connect import ModelSettings
+from piar.llm.connect import ModelSettings, require_price
 from piar.llm.cost import Budget, Charge, Hold, ceiling
 from piar.llm.interrupts import patient
 from piar.questions import Ask, Batch, Questions
@@ -31,6 +31,7 @@ from store.types import Completion, Instruction, Sample, Usage, Verdict
 
 __all__ = ["Batch", "LabelReport", "LabelSettings", "Labeller", "OnProgress", "OnVerdict", "Progress", "judge"]
 
+SHOWN = 200  # characters of an answer that could not be read
 # When a whole chunk fails like this, the rest would too.
 _HOPELESS = frozenset({"auth", "billing", "connection", "request", "server"})
 _UNREADABLE = (
@@ -102,6 +103,7 @@ class LabelReport:
         labelled: requests that have a grade now.
         failed: class of failure -> count; `budget` counts requests that were not sent.
         unsure: samples that had all their votes and are still less sure than was asked for.
+        reason: why the last request that failed did, and how its answer began; empty when none failed.
     """
 
     asked: int = 0
@@ -114,6 +116,12 @@ class LabelReport:
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
+    reason: str = ""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether something was asked and nothing of it, nor of what was known, has a grade."""
+        return self.asked > 0 and not self.labelled
 
     def add(self, completion: Completion) -> None:
         """Count an answer that was asked for."""
@@ -122,6 +130,9 @@ class LabelReport:
         self.tokens_in += completion.usage.prompt
         self.tokens_cached += completion.usage.cached
         self.tokens_out += completion.usage.completion
+        if completion.failure is not None:
+            said = f"; it said {completion.text[:SHOWN]!r}" if completion.text else ""
+            self.reason = f"{completion.failure.message}{said}"
 
     def count(self, verdict: Verdict) -> None:
         """Count a verdict, known or new."""
@@ -170,6 +181,9 @@ class Labeller:
         budget: hard cap, reserved before asking.
         model: temperature, token limit and price of the client.
         prompts: the project's folder of template overrides.
+
+    Raises:
+        UsageError: a cap in dollars, and a model without a price.
     """
 
     def __init__(
@@ -189,6 +203,7 @@ class Labeller:
         self.store, self.client, self.journal = store, client, journal
         self.role, self.run_id, self.judge_name = role, run_id, f"{role}:{client.model}"
         self.budget, self.model = budget or Budget(), model or ModelSettings()
+        require_price(self.model, self.budget)
         self.settings = settings or LabelSettings()
         self._symbols, self._on_progress, self._shown_at = store.task.symbols, on_progress, time.monotonic()
         self._questions = Questions(

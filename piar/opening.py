@@ -9,6 +9,7 @@ import numpy as np
 from piar.audit import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.history import Begun, OnEvent, RunLog, data_fingerprint
 from piar.label import Labeller, LabelSettings, OnProgress
+from piar.llm.connect import require_price
 from piar.llm.cost import Budget
 from piar.loop import EvolveSettings, Loop, Models
 from piar.promotion import check_uses, ledger, power
@@ -57,6 +58,7 @@ def prepare(
 
     Raises:
         PiarError: too few labelled groups, or a budget that cannot suffice.
+        UsageError: a cap in dollars, and a model without a price.
     """
     truths = load_truth(store, settings.truth)
     samples = [s for s in store.samples(where="split in ('train', 'dev', 'holdout', 'test')") if s.id in truths]
@@ -71,6 +73,7 @@ def prepare(
             )
     _keep_back(splits, settings)
     budget = _search_budget(settings, splits)
+    require_price(models.reviser_settings, budget)
     labeller = Labeller(
         store, models.teacher, journal, run_id=begun.run_id, budget=budget, model=models.teacher_settings,
         prompts=prompts, settings=label, on_progress=on_progress,

@@ -81,7 +81,7 @@ class Project(Judging):
             began = time.monotonic()
             scored = score(self.store, judge, split, teach, instruction=instruction, against=against, run_id=run_id)
             detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
-        return scored, receipt(self.store, run_id, cached, time.monotonic() - began)
+        return scored, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
 
     def live(self, judge: str, where: str, *, instruction: str | None = None) -> "Live":
         """How good a judge is on logs: the teacher's labels of many rows, people's of a few drawn at random.
@@ -140,7 +140,7 @@ class Project(Judging):
                     cached += labeller.judge([batch]).cached
             current, reference = (Judge(labeller.judge_name, b.instruction.id) for b in batches)
             checked = check(self.store, current, reference, split, max_drop)
-        return checked, receipt(self.store, run_id, cached, time.monotonic() - began)
+        return checked, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
 
     # -- improving --------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
         "where e.run_id = r.run_id and e.status in ('done', 'failed', 'abandoned')) order by started desc limit 1"
     )
     free = 0.0 if teacher.host is None else None
-    price = free if row[4] is None else float(row[4])
+    price = free if row[4] is None or not teacher.priced else float(row[4])
     found = str(cut_off.item()) if cut_off.height else None
     lacking = _lacking(store) if row[1] else None
     overtaken = stale_labels(store, current)

@@ -120,7 +120,7 @@ def label(
         found = project.trust(target_precision, instruction=instruction)
         document["trust"] = found
         lines += _trusted(found)
-    return Answer(document, facts([*lines, *receipt_lines(receipt)]))
+    return Answer(document, facts([*lines, *receipt_lines(receipt)]), exit_code=int(report.hopeless))
 
 
 def _label_since(project: "Project", since: str, where: str, recheck: int, caps: "Budget | None") -> Answer:
@@ -202,11 +202,14 @@ def _exported(manifest: "RequestManifest") -> Answer:
 
 def _counts(report: "LabelReport") -> dict[str, Any]:
     return {"asked": report.asked, "cached": report.cached, "labelled": report.labelled, "unsure": report.unsure,
-            "failed": report.failed, "cost_usd": report.cost_usd, "seconds": report.seconds}  # fmt: skip
+            "failed": report.failed, "reason": report.reason, "cost_usd": report.cost_usd,
+            "seconds": report.seconds}  # fmt: skip
 
 
 def _labelled(report: "LabelReport") -> list[tuple[str, Any]]:
     lines = [("labelled", f"{report.labelled:,} of {report.labelled + report.failed.total():,}")]
+    if report.reason:
+        lines.append(("the last failure", report.reason))
     if report.failed["budget"]:
         lines.append(("not asked", f"{report.failed['budget']:,}: the budget is spent"))
     if report.unsure:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from piar.cli.views import clean, facts, gain_short, percent, receipt_lines, table
+from piar.cli.verb import clean
+from piar.cli.views import facts, gain_short, percent, receipt_lines, table
 from store.types import SPLITS
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ class Answer:
     Attributes:
         document: what `--json` prints; its keys are stable.
         view: what a person sees: text, or a rich renderable. Text is never read as markup.
-        exit_code: 0, or 3 when a check found a regression.
+        exit_code: 0, 1 when nothing came of what was asked, or 3 when a check found a regression.
     """
 
     document: Mapping[str, Any]
@@ -218,7 +219,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plain(answer.document), ensure_ascii=False, indent=2))
     elif isinstance(answer.view, str):
-        print(answer.view)  # as it is: a console would wrap it at 80 columns
+        print(clean(answer.view))  # not through the console, which would wrap it at 80 columns
     else:
         console(sys.stdout).print(answer.view)
     sys.stdout.flush()
@@ -242,10 +243,31 @@ def messages() -> "Console":
 
 @lru_cache(maxsize=2)
 def console(file: Any) -> "Console":
-    """A console that takes text from data as it is: no markup, no emoji codes, no highlighting."""
-    from rich.console import Console
+    """A console that takes text from data as it is: no markup, no emoji codes, no highlighting, no control codes."""
+    from rich.console import Console, ConsoleRenderable, RenderHook
+    from rich.text import Text
 
-    return Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    class Clean(RenderHook):
+        """Every line passes here on its way to the terminal."""
+
+        def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+            for shown in renderables:
+                if isinstance(shown, Text):
+                    shown.plain = clean(shown.plain)  # as long as before, so that styles keep their places
+            return renderables
+
+    made = Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    made.push_render_hook(Clean())
+    return made
+
+
+# What a terminal obeys instead of showing it: control codes, turns of the writing direction, half surrogate pairs.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(value: Any) -> str:
+    """Text from data as a terminal may safely print it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value))
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """How answers look on a terminal. Text from data is never markup and holds no control characters."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from piar.cli.verb import clean
 from piar.endpoints import Check
 from store.figures import NO_INTERVAL, bracketed, span
 
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from piar.workspace import Imported
     from store.metrics import Scores
     from store.stats import Gain, Interval
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def clean(value: Any) -> str:
-    """Text from data as one terminal may safely print it."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], more: int = 0) -> RenderableType:
@@ -122,9 +115,15 @@ def forecast_view(found: "Forecast") -> RenderableType:
             ("would ask", f"{found.asked:,} requests of {found.model}{_most(found)}"),
             ("fields", f"{', '.join(found.fields)} go {goes}"),
             ("tokens", f"about {found.tokens_in:,} in, {found.tokens_out:,} out ({found.basis})"),
-            ("cost", f"about ${found.cost_usd:,.4f}{_most_usd(found)}" if found.cost_usd else "$0"),
+            ("cost", _cost(found)),
         ]
     )
+
+
+def _cost(found: "Forecast") -> str:
+    if not found.priced:
+        return "unknown: no price is set for this model (price = { input = …, output = … }, dollars a million tokens)"
+    return f"about ${found.cost_usd:,.4f}{_most_usd(found)}" if found.cost_usd else "$0"
 
 
 def _most(found: "Forecast") -> str:
@@ -141,7 +140,8 @@ def receipt_lines(found: "Receipt") -> list[tuple[str, RenderableType]]:
     failed = ", ".join(f"{n:,} {kind}" for kind, n in found.failed.items())
     calls = f"{found.calls:,} calls · {found.cached:,} cached · {failed or '0'} failed"
     tokens = f"{found.tokens_in:,} tokens in ({found.tokens_cached:,} cached), {found.tokens_out:,} out"
-    return [("receipt", f"{calls} · {tokens} · ${found.cost_usd:,.4f} · {found.seconds:,.1f} s")]
+    cost = f"${found.cost_usd:,.4f}" if found.priced else "cost unknown, no price is set"
+    return [("receipt", f"{calls} · {tokens} · {cost} · {found.seconds:,.1f} s")]
 
 
 def percent(interval: "Interval") -> str:

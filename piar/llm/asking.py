@@ -9,15 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from piar.llm.base import Completion, Failure, FailureClass, Message, Request, Usage
-from piar.llm.chat import RAISE_LIMIT, Answer, BadReply, answer_from, chat_body, decoded, probabilities, scrub
+from piar.llm.chat import RAISE_LIMIT, Answer, BadReply, answer_from, chat_body, decoded, probabilities
 from piar.llm.cost import Price, charge, most_usage, read_usage
 from piar.llm.gate import Gate, Halted
 from piar.llm.pacing import Pacer
 from piar.llm.refusals import Dialect, error_inside, inner_status, is_bare_error, read_refusal
+from piar.llm.secrets import scrub, without
 from piar.llm.transports import MOST_BYTES, TRANSPORTS, Endpoint, LostConnection, Reply, ReplyTooLarge
 
 BILLED_STATUSES = frozenset({408, 504, 524})  # a gateway gave up waiting: behind it, the answer may have been made
 UNREAD_STREAK = 12  # answers in a row that nobody can read, while none could be read before, that stop a batch
+WORDS = 500  # characters of an error that are kept
 SHOWN = 200  # characters of an unreadable answer that are shown
 RETRIED: frozenset[FailureClass] = frozenset({"timeout", "connection", "rate_limit", "server", "malformed"})
 UNREADABLE: frozenset[FailureClass] = frozenset({"malformed", "truncated"})
@@ -164,8 +166,8 @@ class Asker:
             self._unread += 1
             if self._unread >= UNREAD_STREAK:
                 words = f"stopped: none of {self._unread} answers could be read; the last: {failure.message}"
-                said = f". It said: {answer.text[:SHOWN]}" if answer is not None and answer.text else ""
-                self._gate.halt(Failure(failure.kind, self._clean(words + said)))
+                said = f". It said: {self._clean(answer.text)[:SHOWN]!r}" if answer is not None and answer.text else ""
+                self._gate.halt(Failure(failure.kind, self._clean(words) + said))
 
     async def _repair(self, case: Case, answer: Answer, failure: Failure) -> tuple[Answer, Failure | None]:
         """Ask once more for a readable answer; if even that fails, the first one was malformed."""
@@ -317,7 +319,8 @@ class Asker:
             self._notice(self._clean(words))
 
     def _clean(self, words: str) -> str:
-        return scrub(words, [self.endpoint.key])
+        """Words for people: without the key, and not too many; cut last, so that no half of a key is left."""
+        return scrub(words, [self.endpoint.key])[:WORDS]
 
     def _probs(self, request: Request, answer: Answer) -> Mapping[str, float] | None:
         found = probabilities(request, answer)
@@ -329,7 +332,7 @@ class Asker:
         return Completion(
             key=case.request.key,
             model=self.model,
-            text=None if answer is None else answer.text,
+            text=None if answer is None else without(answer.text, [self.endpoint.key]),
             probs=None if answer is None else self._probs(case.request, answer),
             failure=None if failure is None else Failure(failure.kind, self._clean(failure.message)),
             usage=case.usage,

@@ -19,9 +19,10 @@ from pydantic import Field, ValidationError
 
 from piar.llm.asking import examine
 from piar.llm.base import Completion, Failure, Request
-from piar.llm.chat import BadReply, answer_from, chat_body, probabilities, scrub
+from piar.llm.chat import BadReply, answer_from, chat_body, probabilities
 from piar.llm.cost import Price
 from piar.llm.refusals import Dialect, error_message
+from piar.llm.secrets import scrub
 from store.errors import PiarError, UsageError
 from store.files import read_text, replacing, write_text
 from store.manifest import MANIFEST, member, refuse_repeated, verified
@@ -190,7 +191,7 @@ class Responses:
         response = data.get("response") or {}
         body, model = response.get("body"), self.manifest.model
         if data.get("error") or response.get("status_code") != 200 or not isinstance(body, dict):
-            words = scrub(error_message(data["error"] if data.get("error") else body or {}))
+            words = scrub(error_message(data["error"] if data.get("error") else body or {}))[:300]
             return Completion(request.key, model, failure=Failure("server", words))
         try:
             answer = answer_from(body)

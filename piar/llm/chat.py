@@ -2,8 +2,7 @@
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,6 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
 FILTERED = frozenset({"content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist"})
 RAISE_LIMIT = "raise max_tokens, or ask the model to reason less by `extra`"
 ROUNDING = 0.02  # by which probabilities may exceed 1
-
-_SECRET = re.compile(r"(?i)\b(sk-|key-|bearer\s+)[\w*.\-]{4,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +146,6 @@ def probabilities(request: Request, answer: Answer) -> GradeProbs:
     if not request.grades or not answer.tokens:
         return GradeProbs(None)
     return grade_probs(answer.tokens, request.grades, answer.text, likeliest=not request.temperature)
-
-
-def scrub(text: str, secrets: Sequence[str] = ()) -> str:
-    """The text without the given secrets and without anything shaped like a key."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return _SECRET.sub(r"\1***", text)
 
 
 def _tokens(logprobs: object) -> tuple[Token, ...]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator
 
 from piar.llm.base import Client
-from piar.llm.cost import Price
+from piar.llm.cost import Budget, Price
 from store.errors import PiarError, UsageError
 from store.settings import Settings
 from store.task import explain
@@ -39,7 +39,7 @@ class ModelSettings(Settings):
         structured: ask for JSON by schema where the endpoint knows how; else for the trace's text format.
         transport: `openai` (the package), `lean` (aiohttp alone), or `auto`: lean for this machine's own endpoints.
         extra: for `openai:`, further keys of every request body; for `rulebook`, `vllm:` and `hf:`, their options.
-        price: dollars per million tokens.
+        price: dollars per million tokens; of an endpoint without one, what an answer costs is unknown.
     """
 
     model: str = "rulebook"
@@ -85,6 +85,11 @@ class ModelSettings(Settings):
         return self.model.partition(":")[2]
 
     @property
+    def priced(self) -> bool:
+        """Whether it is known what an answer costs: models in this process are free, an endpoint says nothing of it."""
+        return self.backend != "openai" or {"input", "output"} <= self.price.model_fields_set
+
+    @property
     def sent(self) -> dict[str, Any]:
         """What goes with every request body beside the request's own keys."""
         return self.extra if self.backend == "openai" else {}
@@ -105,6 +110,20 @@ def connect(settings: ModelSettings, notice: Notice = warnings.warn) -> Client:
         PiarError: a package or a key is missing; names what to do.
     """
     return BACKENDS[settings.backend](settings, notice)
+
+
+def require_price(settings: ModelSettings, budget: Budget) -> None:
+    """Refuse to spend up to a cap in dollars what nobody can count in dollars.
+
+    Raises:
+        UsageError: there is such a cap, and no price.
+    """
+    if budget.max_usd is not None and not settings.priced:
+        raise UsageError(
+            f"A cap in dollars needs the price of {settings.model}, and none is set: what it spends cannot be counted.",
+            "Set it under its section of piar.toml, in dollars per million tokens: price = { input = 0.15, output = "
+            "0.60 }, both 0 if it is free. Or cap the calls: --max-calls.",
+        )
 
 
 def is_local(host: str | None) -> bool:

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import RootModel, ValidationError
 
 from piar.llm.batch_files import URL, RequestManifest, RequestShard, read_manifest, shard_path
-from piar.llm.chat import scrub
 from piar.llm.connect import OPENAI_URL, ModelSettings, endpoint_key
+from piar.llm.secrets import scrub, without
 from piar.llm.transports import missing_teacher
 from store.errors import PiarError, UsageError
 from store.files import read_text, write_text
@@ -35,7 +35,10 @@ def connect_provider(settings: ModelSettings) -> Any:
     except ImportError:
         raise missing_teacher("openai") from None
     key = endpoint_key(settings) or "none"
-    return openai.OpenAI(base_url=settings.base_url or OPENAI_URL, api_key=key, timeout=settings.timeout)
+    http = openai.DefaultHttpxClient(follow_redirects=False)  # samples and key go to this address alone
+    return openai.OpenAI(
+        base_url=settings.base_url or OPENAI_URL, api_key=key, timeout=settings.timeout, http_client=http
+    )
 
 
 def advance(folder: Path, provider: Any) -> dict[str, str]:
@@ -65,10 +68,19 @@ def advance(folder: Path, provider: Any) -> dict[str, str]:
             _step(folder, provider, manifest, shard, known, save=lambda: _write_state(folder, state))
     except openai.OpenAIError as error:
         raise PiarError(
-            f"The batch API said: {scrub(str(error))[:300]}",
+            f"The batch API said: {scrub(_words(error), [_key(provider)])[:300]}",
             "Check base_url and the key under [teacher]; an endpoint without a batch API can be asked directly.",
         ) from None
     return {file: known["status"] for file, known in state.items()}
+
+
+def _words(error: Exception) -> str:
+    target = getattr(getattr(error, "response", None), "headers", {}).get("location")
+    return f"it redirects to {target!r}, and nothing is sent on" if target else str(error)
+
+
+def _key(provider: Any) -> str:
+    return str(getattr(provider, "api_key", ""))
 
 
 def _step(
@@ -115,7 +127,8 @@ def _download(folder: Path, provider: Any, shard: RequestShard, batch: Any) -> N
             f"The batch for {shard.file} ended as {batch.status!r} without answers.",
             f"Look at batch {batch.id} at the provider; delete its entry in {STATE} to submit the shard again.",
         )
-    text = "".join(provider.files.content(id).text.rstrip("\n") + "\n" for id in files)
+    lines = (without(provider.files.content(id).text, [_key(provider)]) for id in files)
+    text = "".join(part.rstrip("\n") + "\n" for part in lines)
     write_text(folder / shard.answers, text)
 
 

@@ -16,7 +16,7 @@ from piar.llm.base import FailureClass
 from piar.llm.pacing import duration, retry_after
 
 MOST_ALTERNATIVES = 20  # log-probabilities of so many tokens are asked for at most: what the OpenAI API and vLLM allow
-MESSAGE_LENGTH = 300
+MESSAGE_LENGTH = 2000
 
 # Parameters that some endpoints refuse, under every name that they give them. Any other key of a body is
 # looked for as it is.
@@ -191,7 +191,7 @@ def inner_status(data: object) -> int:
 
 
 def error_message(data: object) -> str:
-    """The words of an error reply, whatever its shape, those of a wrapped error behind it; at most 300 characters."""
+    """The words of an error reply, whatever its shape, those of a wrapped error behind it."""
     if isinstance(data, str) and "<html" in data[:2000].lower():
         title = _TITLE.search(data[:20_000])
         return f"an HTML page: {' '.join(title[1].split()) if title else 'without a title'}"[:MESSAGE_LENGTH]
