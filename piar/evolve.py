@@ -24,6 +24,7 @@ from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
 from store.stats import Result
+from store.turns import alone
 from store.types import Instruction
 
 __all__ = ["EvolveReport", "EvolveSettings", "Models", "evolve"]
@@ -77,7 +78,8 @@ def evolve(
 ) -> tuple[EvolveReport, Instruction]:
     """Search for a better instruction and test the best one; ends with a proposal or with a plain no.
 
-    The same call after a crash goes on where it was and ends the same way.
+    The same call after a crash goes on where it was and ends the same way. A second one at the same time waits for the
+    first and then has its report.
 
     Args:
         instruction: the champion to beat: the committed `instruction.md`.
@@ -94,7 +96,25 @@ def evolve(
         PiarError: too few labelled samples, a worn-out holdout, a budget too small, a dead endpoint.
         KeyboardInterrupt: everything so far is kept.
     """
-    settings = settings or EvolveSettings()
+    with alone(journal.folder / "evolve.lock", "piar evolve"):
+        return _evolve(
+            store, models, instruction, settings or EvolveSettings(), journal, label, prompts, restart, on_event,
+            on_progress,
+        )  # fmt: skip
+
+
+def _evolve(
+    store: Store,
+    models: Models,
+    instruction: Instruction,
+    settings: EvolveSettings,
+    journal: Journal,
+    label: LabelSettings | None,
+    prompts: Path | None,
+    restart: bool,
+    on_event: OnEvent | None,
+    on_progress: OnProgress | None,
+) -> tuple[EvolveReport, Instruction]:
     begun = begin(
         store, "evolve", identity(store, models, instruction, settings, prompts), settings.seed, restart=restart
     )

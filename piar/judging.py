@@ -194,12 +194,14 @@ class Judging(Workspace):
         """
         from piar.llm.provider_batches import advance, connect_provider
         from store.manifest import MANIFEST
+        from store.turns import alone
 
         self.client("teacher")  # says at once what may not leave, or which key is missing
-        if not (folder / MANIFEST).exists():
-            self.export_requests(folder, where, **asked)
-        with connect_provider(self.config.teacher) as provider:
-            return advance(folder, provider)
+        with alone(folder / "batches.lock", "piar label --batch"):
+            if not (folder / MANIFEST).exists():
+                self.export_requests(folder, where, **asked)
+            with connect_provider(self.config.teacher) as provider:
+                return advance(folder, provider)
 
     def label_pool(
         self,

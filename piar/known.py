@@ -24,6 +24,7 @@ class Known:
     def __init__(self, store: Store, judge: str, run_id: str) -> None:
         self._store, self._judge = store, judge
         self._unfolded: dict[str, Verdict] = {}
+        self._useless: set[str] = set()
         self._stored: dict[str, set[str]] = {}
         with store.read() as con:
             paid = con.execute(
@@ -50,6 +51,8 @@ class Known:
     def add(self, verdict: Verdict) -> None:
         """Remember a verdict that is in the journal."""
         self._unfolded[verdict.key] = verdict
+        if verdict.failure in ANSWERED:
+            self._useless.add(verdict.key)
 
     def fold(self, journal: Journal) -> None:
         """Bring what is in the journal into the store."""
@@ -58,6 +61,12 @@ class Known:
             for verdict in self._unfolded.values():
                 self._keys(verdict.instruction).add(verdict.key)
             self._unfolded.clear()
+
+    def catch_up(self, journal: Journal) -> None:
+        """Learn what other processes were answered meanwhile."""
+        journal.fold(self._store)
+        self._unfolded.clear()
+        self._stored.clear()
 
     def charge(self, key: str) -> Charge:
         """What this run has paid for a request before it was cut off, told once."""
@@ -78,7 +87,7 @@ class Known:
 
     def _settled(self, verdict: Verdict) -> bool:
         """Whether this run has had an answer; the next run asks again."""
-        return verdict.failure in ANSWERED and (verdict.key in self._unfolded or verdict.key in self._paid)
+        return verdict.failure in ANSWERED and (verdict.key in self._useless or verdict.key in self._paid)
 
 
 def stored_verdicts(store: Store, keys: Sequence[str]) -> dict[str, Verdict]:

@@ -25,8 +25,10 @@ from piar.questions import Ask, Batch, Questions
 from piar.votes import rounds, settled
 from store.db import Store
 from store.errors import PiarError
+from store.ids import short_hash
 from store.journal import Journal
 from store.settings import Settings
+from store.turns import Turn
 from store.types import Completion, Instruction, Sample, Usage, Verdict
 
 __all__ = ["Batch", "LabelReport", "LabelSettings", "Labeller", "OnProgress", "OnVerdict", "Progress", "judge"]
@@ -212,6 +214,9 @@ class Labeller:
         )  # fmt: skip
         self._total: int | None = None
         self._failed: Counter[str] = Counter()
+        # Others who ask the same judge for the same project take turns, chunk by chunk.
+        name = f"asking-{short_hash(self.judge_name, 12)}.lock"
+        self._turn = Turn(journal.folder / name, f"piar {run_id.partition('-')[0] or role}")
         journal.fold(store)
         self._known = Known(store, self.judge_name, run_id)
 
@@ -244,10 +249,13 @@ class Labeller:
         self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before
         with patient() as interrupted:
             for ballots in _chunks(_ballots(batches), self.settings.chunk):
-                for verdict in self._judge_chunk(ballots, report, only):
-                    report.count(verdict)
-                    if on_verdict:
-                        on_verdict(verdict)
+                try:
+                    for verdict in self._judge_chunk(ballots, report, only):
+                        report.count(verdict)
+                        if on_verdict:
+                            on_verdict(verdict)
+                finally:
+                    self._turn.release()
                 self._show(report, force=True)
                 if interrupted() or self.journal.due:
                     self.fold()
@@ -309,6 +317,9 @@ class Labeller:
     def _answers(self, asks: Sequence[Ask], report: LabelReport, only: Container[str] | None) -> dict[str, Verdict]:
         """Verdicts by key: known ones, then what the budget allows to ask, then those it does not."""
         known = self._known.find(asks)
+        if any(ask.request.key not in known for ask in asks) and self._another_asked():
+            self._known.catch_up(self.journal)
+            known = self._known.find(asks)
         report.cached += len(known)
         for key in known:
             paid = self._known.charge(key)
@@ -322,6 +333,11 @@ class Labeller:
             wanted = wanted[len(holds) :]
         known.update((a.request.key, self._unasked(a)) for a in wanted)
         return known
+
+    def _another_asked(self) -> bool:
+        """Wait for our turn to ask; whether another process may have asked the same meanwhile."""
+        with patient() as interrupted:
+            return self._turn.take(interrupted)
 
     def _ask(self, asks: Sequence[Ask], holds: Sequence[Hold], report: LabelReport) -> dict[str, Verdict]:
         """Send requests whose first attempt is reserved; each answer is in the journal before it counts."""

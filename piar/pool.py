@@ -28,6 +28,7 @@ from store.files import replacing
 from store.ids import content_id, sample_id
 from store.journal import Journal
 from store.task import Task
+from store.turns import alone
 from store.types import Instruction, Sample, Usage, Verdict
 
 if TYPE_CHECKING:
@@ -141,8 +142,9 @@ class Pool:
                 )
             return said
 
-        judge_file(source, target, self.task, judge, report, self.slice_rows)
-        shutil.rmtree(work, ignore_errors=True)
+        with alone(work / "pool.lock", "piar label"):
+            judge_file(source, target, self.task, judge, report, self.slice_rows)
+            shutil.rmtree(work, ignore_errors=True)
         return report
 
     def requests(self, source: Path, votes: int) -> Iterator[Request]:
