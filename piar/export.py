@@ -1,8 +1,8 @@
 """A clean way out: labels, verdicts, samples and instructions as CSV, JSONL or Parquet.
 
 CSV is opened in spreadsheets, which run a cell that begins like a formula. In CSV every text cell that
-begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe in front; JSONL and Parquet
-hold the text as it is.
+begins with `=`, `+`, `-`, `@` (or their wide forms), a tab or the end of a line gets an apostrophe in front;
+JSONL and Parquet hold the text as it is.
 """
 
 from pathlib import Path
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 What = Literal["labels", "verdicts", "samples", "instructions"]
 FORMATS = {".csv": "format csv, header", ".jsonl": "format json", ".parquet": "format parquet, compression zstd"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+
+
+def cell(text: str) -> str:
+    """A text that no spreadsheet runs."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def export(store: "Store", what: What, path: Path, *, force: bool = False) -> int:
@@ -82,10 +87,10 @@ def _safe(con: "DuckDBPyConnection", rows: str) -> str:
     relation = con.sql(rows)
     columns = []
     for name, kind in zip(relation.columns, map(str, relation.types), strict=True):
-        cell = quote(name)
+        text = quote(name)
         if kind.endswith("[]"):
-            cell = f"to_json({cell})::varchar"
+            text = f"to_json({text})::varchar"
         elif kind == "VARCHAR":
-            cell = f"case when regexp_matches({cell}, '^[=+@\\t\\r-]') then '''' || {cell} else {cell} end"
-        columns.append(f"{cell} as {quote(name)}")
+            text = f"case when regexp_matches({text}, '^[=+@＝＋－＠\\t\\r\\n-]') then '''' || {text} else {text} end"
+        columns.append(f"{text} as {quote(name)}")
     return f"select {', '.join(columns)} from ({rows})"

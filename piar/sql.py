@@ -6,7 +6,7 @@ import json
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from piar.export import FORMULA
+from piar.export import cell
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def as_csv(frame: "pl.DataFrame") -> str:
     """A frame as CSV without the last line's end: lists as JSON, cells safe for spreadsheets (see `piar.export`)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(frame.columns)
+    writer.writerow(map(cell, frame.columns))
     writer.writerows([_cell(value) for value in row] for row in frame.iter_rows())
     return text.getvalue().removesuffix("\n")
 
@@ -90,7 +90,7 @@ def as_csv(frame: "pl.DataFrame") -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return cell(value) if isinstance(value, str) else value
 
 
 def _distinct(names: list[str]) -> list[str]:

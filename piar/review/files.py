@@ -5,17 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from piar.export import cell
 from piar.review.batch import Batch
 from piar.review.page import DOUBTS, INFORMED, caption, field_key, page
-from piar.review.push_pull import Pulled, PullReport, Reader, keep, to_tasks
+from piar.review.push_pull import Pulled, PullReport, Reader, keep, listed, to_tasks
 from store.db import Store, now
 from store.errors import PiarError, UsageError
+from store.files import read_text
 from store.prepare import grade_symbol
 from store.task import Task
 from store.types import Instruction, Label
 
 ANSWER_COLUMNS = ("grade", "rule", "doubts", "comment")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MOST_BYTES = 2**30
 
 
 def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path) -> list[Path]:
@@ -34,8 +36,9 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     paths = []
+    taken: set[str] = set()
     for person in batch.annotators:
-        path = out.with_name(f"{out.stem}-{_plain(person)}{out.suffix}")
+        path = out.with_name(f"{out.stem}-{_plain(person, taken)}{out.suffix}")
         writers[out.suffix](path, to_tasks(store, batch.of(person)), store.task, person)
         paths.append(path)
     if out.suffix == ".json":
@@ -66,9 +69,12 @@ def _guide(task: Task, instruction: Instruction, *, blind: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(person: str) -> str:
-    """An annotator's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in person.split("@")[0])[:40] or "annotator"
+def _plain(person: str, taken: set[str]) -> str:
+    """An annotator's name as part of a file name: two people of one name have two files, whatever the disk's case."""
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in person.split("@")[0])[:40] or "annotator"
+    plain = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n.lower() not in taken)
+    taken.add(plain.lower())
+    return plain
 
 
 def _write_json(path: Path, tasks: list[dict[str, Any]], task: Task, person: str) -> None:
@@ -83,13 +89,8 @@ def _write_csv(path: Path, tasks: list[dict[str, Any]], task: Task, person: str)
         sheet.writerow(["sample_key", "annotator", *shown, *ANSWER_COLUMNS])
         for item in tasks:
             data = item["data"]
-            texts = [_safe(data[key]) for key in (*keys, *shown[len(keys) :])]
-            sheet.writerow([data["sample_key"], person, *texts, *[""] * len(ANSWER_COLUMNS)])
-
-
-def _safe(text: str) -> str:
-    """A spreadsheet would run a cell that begins like a formula; an apostrophe in front makes it text."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+            texts = [cell(data[key]) for key in (*keys, *shown[len(keys) :])]
+            sheet.writerow([data["sample_key"], cell(person), *texts, *[""] * len(ANSWER_COLUMNS)])
 
 
 def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id: str) -> PullReport:
@@ -107,7 +108,7 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
         if path.suffix == ".csv":
             _read_csv(path, store.task, batch, annotator, pulled)
         else:
-            tasks = json.loads(path.read_text(encoding="utf-8-sig"))
+            tasks = json.loads(read_text(path, _MOST_BYTES))
             if not isinstance(tasks, list):
                 raise ValueError("it is not a list of tasks")
             tasks = [t for t in tasks if isinstance(t, dict)]
@@ -116,7 +117,7 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
             pulled = reader.pulled
     except FileNotFoundError:
         raise PiarError(f"{path} does not exist.", "Name the file that the annotator sent back.") from None
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise PiarError(
             f"{path.name} cannot be read: {error}",
             "Export it from Label Studio as JSON, or save the sheet as CSV in UTF-8.",
@@ -126,8 +127,9 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
 
 def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
     """E-mails that the export itself knows; ids without one stay `user-N`."""
-    people = (a.get("completed_by") for t in tasks for a in t.get("annotations") or [] if isinstance(a, dict))
-    return {int(p["id"]): str(p["email"]) for p in people if isinstance(p, dict) and "id" in p and "email" in p}
+    people = (a.get("completed_by") for t in tasks for a in listed(t.get("annotations")))
+    return {p["id"]: str(p["email"]) for p in people
+            if isinstance(p, dict) and isinstance(p.get("id"), int) and "email" in p}  # fmt: skip
 
 
 def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:

@@ -17,6 +17,7 @@ from store.task import Task
 from store.types import Instruction, Label
 
 PAUSE, QUIET = 1.0, 3  # seconds between looks for what a dead push had under way, and looks without any
+_LONGEST_NAME, _LONGEST_SECONDS = 254, 10**7  # of an annotator (an e-mail address), of an answer
 OVERLAP = timedelta(minutes=5)  # answers given while a pull was reading are read again by the next
 DESCRIPTION = (
     "Judge each row on your own. This project is one person's: please do not annotate in another's, and do not "
@@ -285,15 +286,15 @@ class Reader:
             if key not in self.assigned:
                 self.pulled.count("task without a known sample_key")
                 continue
-            said = [label for a in _listed(item.get("annotations")) if (label := self._label(a, key))]
+            said = [label for a in listed(item.get("annotations")) if (label := self._label(a, key))]
             said.sort(key=lambda label: label.at or datetime.min)
             self.pulled.labels.extend({label.annotator: label for label in said}.values())
-            for draft in _listed(item.get("drafts")):
+            for draft in listed(item.get("drafts")):
                 if not draft.get("annotation"):
                     self.pulled.count("draft, not submitted")
 
     def _label(self, annotation: Mapping[str, Any], key: str) -> Label | None:
-        answer = read_answer(_listed(annotation.get("result")), self.task)
+        answer = read_answer(listed(annotation.get("result")), self.task)
         skipped = bool(annotation.get("was_cancelled"))
         if answer.grade is None and not skipped and not answer.flags and not answer.comment:
             self.pulled.count("answer without a grade")
@@ -312,7 +313,7 @@ class Reader:
             comment=answer.comment,
             flags=(*flags, *(flag for flag, holds in named.items() if holds)),
             rule=answer.rule,
-            seconds=float(lead) if isinstance(lead, int | float) else None,
+            seconds=float(lead) if isinstance(lead, int | float) and 0 <= lead < _LONGEST_SECONDS else None,
             blind=self.batch.blind,
             batch=self.batch.name,
             origin=self.origin,
@@ -329,8 +330,9 @@ class Reader:
         else:
             name = None
         renamed = self.owner not in self.users.values() and name not in self.batch.annotators
-        return self.owner if name is None or renamed else str(name)
+        return self.owner if name is None or renamed else str(name)[:_LONGEST_NAME]
 
 
-def _listed(value: object) -> list[Mapping[str, Any]]:
+def listed(value: object) -> list[Mapping[str, Any]]:
+    """The objects in what should be a list of objects."""
     return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []

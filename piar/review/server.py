@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from store.errors import PiarError
 
 CHUNK = 500  # tasks per import request; larger ones time out behind common proxies
 EXPORTED = 250  # tasks per export request; their ids have to fit into its address
 WORKERS = 2  # export requests at a time; more only queue up in the server
+MOST_BYTES = 2**28  # of one answer
 TIMEOUT = 600.0  # seconds: the export of a large project is made while one waits
 OLDEST = (1, 13)  # the first release whose export and import answer as read here
 Task = Mapping[str, Any]
@@ -59,7 +61,12 @@ class Server:
             ) from None
         self.url = url.rstrip("/")
         client: Any = LabelStudio  # the SDK's constructor has no types
-        self._http = httpx.Client(timeout=TIMEOUT, follow_redirects=True)
+        self._http = httpx.Client(
+            timeout=TIMEOUT,
+            follow_redirects=False,  # the token goes to nobody but the server that was named
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [self._look_at]},
+        )
         self._api = client(base_url=self.url, api_key=token, httpx_client=self._http)
         try:
             with explained(self.url):
@@ -89,6 +96,17 @@ class Server:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _look_at(self, response: Any) -> None:
+        """Refuse an answer that sends elsewhere, and bound the others."""
+        if response.has_redirect_location:
+            place = urlsplit(response.headers["location"])
+            there = f"{place.scheme}://{place.hostname}" if place.hostname else "another place"
+            raise PiarError(
+                f"{self.url} sends requests on to {printable(there)}; the token is not sent there.",
+                "Set [review] url to the address at which Label Studio itself answers.",
+            )
+        response.stream = bounded(response.stream, response.headers.get("content-encoding", "identity"), self.url)
 
     def _check_version(self, release: str) -> None:
         parts = tuple(int(p) for p in release.split(".")[:2] if p.isdigit())
@@ -191,6 +209,36 @@ def _utc(at: datetime | None) -> datetime:
     return (at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
+def bounded(stream: Any, encoding: str, url: str) -> Any:
+    """The same bytes, as many as memory can take; compressed ones, which nobody asked for, could unpack to more.
+
+    Args:
+        stream: of an `httpx.Response`.
+    """
+    import httpx
+
+    problem = PiarError(f"{url} answers more than {MOST_BYTES / 2**20:,.0f} MB at once.", "Look at the server's log.")
+
+    class Bounded(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            left = MOST_BYTES if encoding == "identity" else 0
+            for part in stream:
+                left -= len(part)
+                if left < 0:
+                    raise problem
+                yield part
+
+        def close(self) -> None:
+            stream.close()
+
+    return Bounded()
+
+
+def printable(text: str) -> str:
+    """Words of a server on one line of a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:400]).split())[:200]
+
+
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """Turn the SDK's and the network's errors into words about what to do. Never shows the token."""
@@ -201,6 +249,11 @@ def explained(url: str) -> Iterator[None]:
         yield
     except ApiError as error:
         raise refusal(url, error.status_code, error.body) from None
+    except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+        raise PiarError(
+            f"What {url} answers is not what Label Studio says ({type(error).__name__}).",
+            "Check [review] url: no path after the host unless the server is mounted there.",
+        ) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise PiarError(
             f"Label Studio does not answer at {url} ({type(error).__name__}).",
@@ -210,7 +263,7 @@ def explained(url: str) -> Iterator[None]:
 
 def refusal(url: str, status: int | None, body: object) -> PiarError:
     """What an HTTP status of Label Studio means for the user."""
-    detail = str(body.get("detail", "")) if isinstance(body, Mapping) else ""
+    detail = printable(str(body.get("detail", ""))) if isinstance(body, Mapping) else ""
     ssrf = "ssrf" in str(body).lower()
     if ssrf:
         return PiarError(
@@ -238,5 +291,5 @@ def refusal(url: str, status: int | None, body: object) -> PiarError:
             "Check [review] url: no path after the host unless the server is mounted there.",
         )
     return PiarError(
-        f"Label Studio at {url} answered {status}. {detail[:200]}".strip(), "Look at the server's log, then try again."
+        f"Label Studio at {url} answered {status}. {detail}".strip(), "Look at the server's log, then try again."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from piar.export import cell
 from piar.review.batch import Batch, seconds_per_row
 from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, vote_counts
 from store.db import Store
@@ -252,7 +253,7 @@ def hours(store: Store, out: Path) -> int:
     with out.open("w", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file)
         sheet.writerow(rows.columns)
-        sheet.writerows(rows.rows())
+        sheet.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows.rows())
     return rows.height
 
 
