@@ -110,9 +110,10 @@ def _lines_add_up(path: Path, expected: int) -> bool:
 def _careful(source: Source, reading: Reading) -> Table:
     decoded = decode(source.bytes(), source.name, reading.encoding)
     lines = list(io.StringIO(decoded.text, newline=""))
-    refuse_lines(lines[:_SNIFF_LINES], source.name, reading)
+    sample = _sample(lines)
+    refuse_lines(sample, source.name, reading)
     named = _SEPARATOR.fullmatch(lines[0])
-    delimiter = named[1] if named else _delimiter(lines[:_SNIFF_LINES])
+    delimiter = named[1] if named else _delimiter(sample)
     table = _parse(source.name, lines, delimiter, decoded.encoding, skip=1 if named else 0)
     notes = (decoded.note, f"delimiter {delimiter!r}, as the first line says" if named else "", *table.notes)
     return replace(table, notes=tuple(note for note in notes if note))
@@ -140,7 +141,7 @@ def _records(lines: Sequence[str], delimiter: str, way: dict[str, Any], skip: in
     A quote that is opened and never closed would swallow the rest of the file: such a record is given up
     at its first line, and reading begins again on the next.
     """
-    start, width = skip, _usual_width(lines[skip : skip + _SNIFF_LINES], delimiter, way)
+    start, width = skip, _usual_width(_sample(lines)[skip:], delimiter, way)
     while start < len(lines):
         reader = csv.reader(_from(lines, start), delimiter=delimiter, strict=True, **way)
         begin = start
@@ -156,6 +157,11 @@ def _records(lines: Sequence[str], delimiter: str, way: dict[str, Any], skip: in
         except csv.Error as error:
             yield begin + 1, f"not readable: {error}"
             start = begin + 1
+
+
+def _sample(lines: Sequence[str]) -> list[str]:
+    """The first lines by which the layout is found; lines too long to be kept are left out."""
+    return [line for line in lines[:_SNIFF_LINES] if len(line) <= CELL_LIMIT]
 
 
 def _from(lines: Sequence[str], start: int) -> Iterator[str]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
 from store.errors import PiarError
 from store.sources import Reading
 
@@ -44,12 +46,18 @@ def refuse_records(records: Iterable[Object], name: str, reading: Reading, *, li
                 raise _not_yet(name, known.name, known.mend(record, shlex.quote(name), lines))
 
 
-def refuse_columns(columns: Sequence[str], name: str, reading: Reading) -> None:
-    """Raise `PiarError` when a header is that of a format that is not read yet."""
-    names = {column.lower() for column in columns}
-    for keys, called, mend in [] if reading.plain else _HEADERS:
+def refuse_table(frame: pl.DataFrame, name: str, reading: Reading) -> None:
+    """Raise `PiarError` when a header or the first rows are those of a format that is not read yet."""
+    if reading.plain:
+        return
+    names = {column.lower() for column in frame.columns}
+    for keys, called, mend in _HEADERS:
         if keys <= names:
             raise _not_yet(name, called, mend)
+    for record in frame.head(_SEEN).to_dicts():
+        for known in _IN_TABLES:
+            if known.fits(record):
+                raise _not_yet(name, known.name, known.mend(record, shlex.quote(name), False))
 
 
 def refuse_lines(lines: Sequence[str], name: str, reading: Reading) -> None:
@@ -145,15 +153,15 @@ def _mend_flat_argilla(record: Object, name: str, lines: bool) -> str:
     )
 
 
-def _is_promptfoo(record: Object) -> bool:
-    return {"promptIdx", "testIdx"} <= record.keys() or any(
-        isinstance(value, str) and re.match(r"\[(?:PASS|FAIL|ERROR)\] ", value) for value in record.values()
-    )
+def _is_promptfoo_table(record: Object) -> bool:
+    return any(isinstance(value, str) and re.match(r"\[(?:PASS|FAIL|ERROR)\] ", value) for value in record.values())
+
+
+def _mend_promptfoo_table(record: Object, name: str, lines: bool) -> str:
+    return f"Export the evaluation as JSON: promptfoo export eval latest -o output.json; {_PLAIN}."
 
 
 def _mend_promptfoo(record: Object, name: str, lines: bool) -> str:
-    if "testIdx" not in record:
-        return f"Export the evaluation as JSON: promptfoo export eval latest -o output.json; {_PLAIN}."
     return _rows(_PROMPTFOO.format(_each(lines)), name, " with --gold grade")
 
 
@@ -185,11 +193,15 @@ _TEXTS_TOO = (
     "It names documents by ids, and piar judges texts: write a CSV with the columns query, title, grade, with texts in "
     "place of the ids."
 )
+_IN_TABLES = (
+    Format("an Argilla dataset", _is_flat_argilla, _mend_flat_argilla),
+    Format("an output of promptfoo", _is_promptfoo_table, _mend_promptfoo_table),
+)
 _RECORDS = (
+    *_IN_TABLES,
     Format("a Prodigy export", _is_prodigy, _mend_prodigy),
     Format("an Argilla export", _is_argilla, _mend_argilla),
-    Format("an Argilla dataset", _is_flat_argilla, _mend_flat_argilla),
-    Format("an output of promptfoo", _is_promptfoo, _mend_promptfoo),
+    Format("an output of promptfoo", lambda record: {"promptIdx", "testIdx"} <= record.keys(), _mend_promptfoo),
     Format("an output of promptfoo", _is_promptfoo_file, _mend_promptfoo_file),
     Format("a Quepid case", _is_quepid, _mend_by_ids),
     Format(

@@ -17,7 +17,7 @@ from polars import selectors
 
 from store.delimited import read_delimited
 from store.errors import PiarError
-from store.formats import refuse_columns, refuse_records
+from store.formats import refuse_records, refuse_table
 from store.sources import STDIN, Reading, Source, is_workbook, open_source, source_name
 from store.structured import read_json
 from store.tables import Table, numbered, text, without_long_cells
@@ -75,7 +75,7 @@ def read(path: Path, reading: Reading | None = None) -> Table:
         raise PiarError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
         ) from None
-    refuse_columns(table.frame.columns, name, reading)
+    refuse_table(table.frame, name, reading)
     table = without_long_cells(table)
     _check_shape(table, name)
     return table

@@ -31,7 +31,7 @@ def read_json(source: Source, reading: Reading) -> Table:
         table = _read_lines(source, decoded.text, error, reading)
         return replace(table, notes=noted)
     if isinstance(data, dict):
-        refuse_records([data], source.name, reading)
+        refuse_records([data], source.name, reading, lines="\n" not in decoded.text.strip())
     records, note = _rows(data)
     if note:
         noted = (*noted, note)

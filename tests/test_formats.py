@@ -1,0 +1,203 @@
+"""Exports of other tools are refused by name, and what the refusal says turns them into what is read."""
+
+import json
+import subprocess
+
+import polars as pl
+import pytest
+
+from piar.cli import main
+from store.errors import PiarError, UsageError
+from store.readers import Reading, read
+
+PRODIGY = [
+    {"text": "please refund", "_input_hash": 1, "_task_hash": 2, "accept": ["billing"], "answer": "accept",
+     "options": [{"id": "billing", "text": "billing"}], "_annotator_id": "ada"},
+    {"text": "it crashes", "_input_hash": 3, "_task_hash": 4, "accept": ["bug"], "answer": "accept",
+     "_annotator_id": "bob"},
+    {"text": "what", "_input_hash": 5, "_task_hash": 6, "accept": [], "answer": "reject", "_annotator_id": "ada"},
+]  # fmt: skip
+BINARY = [
+    {"text": "please refund", "label": "POSITIVE", "answer": "accept", "_session_id": "db-ada"},
+    {"text": "it's late", "label": "POSITIVE", "answer": "reject", "_session_id": "db-ada"},
+]
+DOCCANO = [
+    {"id": 1, "text": "please refund", "label": ["billing"], "Comments": []},
+    {"id": 2, "text": "it crashes", "label": ["bug"]},
+    {"id": 3, "text": "both", "label": ["bug", "billing"]},
+    {"id": 4, "text": "none", "label": []},
+]
+ARGILLA = [
+    {"id": "1", "fields": {"query": "shoes", "title": "red shoes"}, "status": "completed",
+     "responses": {"relevance": [{"value": "3", "user_id": "ada"}, {"value": "2", "user_id": "bob"}]}},
+    {"id": "2", "fields": {"query": "shoes", "title": "hat"}, "responses": {}},
+]  # fmt: skip
+OLD_ARGILLA = [
+    {"fields": {"text": "red shoes"},
+     "responses": [{"user_id": "ada", "status": "submitted", "values": {"relevance": {"value": 3}}},
+                   {"user_id": "bob", "status": "discarded", "values": {"relevance": {"value": 0}}}]},
+]  # fmt: skip
+PROMPTFOO = {
+    "evalId": "eval-1",
+    "config": {},
+    "results": {"version": 3, "results": [
+        {"vars": {"query": "shoes"}, "success": True, "response": {"output": "red shoes"}, "testIdx": 0},
+        {"vars": {"query": "hats"}, "success": False, "response": {"output": "sorry"}, "testIdx": 1},
+    ]},
+}  # fmt: skip
+
+
+def lines(records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "called", "columns", "rows"),
+    [
+        ("p.jsonl", lines(PRODIGY), "a Prodigy export", ["text", "annotator", "grade"],
+         [("please refund", "ada", "billing"), ("it crashes", "bob", "bug")]),
+        ("b's.jsonl", lines(BINARY) + "\n", "a Prodigy export", ["text", "annotator", "grade"],
+         [("please refund", "db-ada", "POSITIVE")]),
+        ("d.jsonl", lines(DOCCANO), "doccano", ["text", "grade"],
+         [("please refund", "billing"), ("it crashes", "bug")]),
+        ("d.json", json.dumps(DOCCANO), "doccano", ["text", "grade"],
+         [("please refund", "billing"), ("it crashes", "bug")]),
+        ("a b.json", json.dumps(ARGILLA), "an Argilla export", ["query", "title", "annotator", "grade"],
+         [("shoes", "red shoes", "ada", "3"), ("shoes", "red shoes", "bob", "2")]),
+        ("old.jsonl", lines(OLD_ARGILLA), "an Argilla export", ["text", "annotator", "grade"],
+         [("red shoes", "ada", "3")]),
+        ("out.json", json.dumps(PROMPTFOO), "an output of promptfoo", ["query", "output", "grade"],
+         [("shoes", "red shoes", "pass"), ("hats", "sorry", "fail")]),
+        ("fast.txt", "__label__pos good thing\n__label__neg bad \"thing, really\n", "a file for fastText",
+         ["grade", "text"], [("pos", "good thing"), ("neg", 'bad "thing, really')]),
+    ],
+)  # fmt: skip
+def test_the_printed_command_makes_rows_of_it(tmp_path, name, content, called, columns, rows):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(PiarError, match=f"{called}.*, which is not read yet") as error:
+        read(tmp_path / name)
+    command = error.value.fix.partition(": ")[2].partition(" — then give ")[0]
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    table = read(tmp_path / command.rpartition("> ")[2])
+    assert table.frame.columns == columns
+    assert table.frame.rows() == rows
+
+
+QUEPID = "Team Name,Case Name,Case ID,Query Text,Doc ID,Doc Position,Rating,title\n" + "".join(
+    f"search,movies,5,query {i // 6},{i},{i % 6},{i % 3},movie number {i}\n" for i in range(60)
+)
+
+
+def test_a_quepid_export_is_read_with_the_options_that_the_refusal_names(tmp_path, capsys):
+    (tmp_path / "q.csv").write_text(QUEPID)
+    assert main(["look", str(tmp_path / "q.csv")]) == 1
+    said = capsys.readouterr().err
+    assert "a Quepid export" in said
+    assert "add --plain --gold Rating --group 'Query Text'" in said
+    options = ["--plain", "--gold", "Rating", "--group", "Query Text"]
+    assert main(["init", str(tmp_path / "p"), "--from", str(tmp_path / "q.csv"), *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["import"]["added"] == 60
+
+
+@pytest.mark.parametrize(
+    ("content", "called"),
+    [
+        ("301 0 FBIS3-10082 1\n301 0 FBIS3-10169 0\n302 0 X 2\n", "TREC file of relevance judgements"),
+        ("301\t0\tFBIS3-10082\t1\n302\t0\tX\t-1\n", "TREC file of relevance judgements"),
+        ("301 Q0 doc1 1 2.5 bm25\n301 Q0 doc2 2 1e-3 bm25\n", "TREC run"),
+        ("2 qid:1 1:0.5 2:0.1 # doc\n0 qid:1 1:0.2 2:0\n", "SVMlight"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t2\n", "BEIR"),
+        ("query,docid,rating\nstar wars,11,3\n", "Quepid"),
+        (json.dumps({"queries": [{"query_text": "a", "ratings": {"11": 3}}]}), "Quepid"),
+        (lines([{"text": "a b", "label": [[0, 1, "PER"]]}]), "doccano"),
+        (lines([{"text": "a", "relevance.responses": ["1"], "relevance.responses.users": ["ada"]}]), "Argilla"),
+        ('query,"[openai:gpt] Grade"\nshoes,"[PASS] 3"\n', "promptfoo"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:ab12\nsize 120\n", "Git LFS"),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path, content, called):
+    path = tmp_path / "file.csv"
+    path.write_text(content)
+    with pytest.raises(PiarError, match=called) as error:
+        read(path)
+    assert error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("head", "called"),
+    [
+        (b"%PDF-1.7\n", "PDF"), (b"SQLite format 3\x00", "SQLite"), (b"{\\rtf1", "RTF"), (b"7z\xbc\xaf\x27", "7z"),
+        (b"<!DOCTYPE html><html>", "web page"), (b"<?xml version='1.0'?>", "XML"), (b"\x80\x04\x95", "pickle"),
+        (bytes(257) + b"ustar\x0000", "tar"), (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "workbook"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_tables_are_called_what_they_are(tmp_path, head, called):
+    (tmp_path / "file").write_bytes(head + bytes(300))
+    with pytest.raises(PiarError, match=called):
+        read(tmp_path / "file")
+
+
+def test_tables_that_look_alike_are_tables(tmp_path):
+    for name, content in {
+        "words.tsv": "id\tword\tlang\tgrade\n1\tlamp\ten\t2\n",
+        "list.jsonl": lines([{"text": "a", "tags": ["x"], "label": "good"}]),
+        "answer.jsonl": lines([{"question": "q", "answer": "accept", "label": 1}]),
+        "rating.csv": "query,title,rating\na,b,1\n",
+        "results.json": json.dumps({"results": [{"query": "a", "grade": 1}]}),
+    }.items():
+        (tmp_path / name).write_text(content)
+        assert len(read(tmp_path / name).frame) == 1
+    (tmp_path / "d.jsonl").write_text(lines(DOCCANO))
+    assert len(read(tmp_path / "d.jsonl", Reading(plain=True)).frame) == 4
+
+
+def test_lists_of_labels_in_parquet_are_seen_too(tmp_path):
+    pl.DataFrame({"text": ["a"], "labels": [["x", "y"]]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(PiarError, match="lists of labels"):
+        read(tmp_path / "a.parquet")
+
+
+# -- Label Studio: two controls ---------------------------------------------------------------
+
+
+def chosen(control, choice):
+    return {"from_name": control, "type": "choices", "value": {"choices": [choice]}}
+
+
+TASKS = [
+    {"id": i, "data": {"query": f"query {i // 4}", "title": f"thing number {i}"},
+     "annotations": [{"completed_by": 1, "result": [
+         chosen("english", "Yes"), *([chosen("relevant", ["No", "Yes"][i % 2])] if i % 10 else [])]}]}
+    for i in range(40)
+]  # fmt: skip
+CONFIG = """<View><Text name="t" value="$query $title"/>
+<Choices name="relevant" toName="t"><Choice value="Yes"/><Choice value="No"/></Choices>
+<Choices name="english" toName="t"><Choice value="Yes"/><Choice value="No"/></Choices></View>"""
+
+
+@pytest.fixture
+def two(tmp_path):
+    (tmp_path / "two.json").write_text(json.dumps(TASKS))
+    (tmp_path / "two.xml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.mark.parametrize("config", [[], ["--label-config", "two.xml"]])
+def test_of_two_controls_one_is_named_and_the_other_is_never_taken(two, config, capsys, monkeypatch):
+    monkeypatch.chdir(two)
+    assert main(["init", "p", "--from", "two.json", *config]) == 2
+    said = capsys.readouterr().err
+    assert "'relevant'" in said
+    assert "--control" in said
+    assert not (two / "p" / "piar.toml").exists()
+    assert main(["init", "p", "--from", "two.json", *config, "--control", "relevant"]) == 0
+    capsys.readouterr()
+    right = "l.grade = case when right(title, 1) in ('1','3','5','7','9') then 'Yes' else 'No' end"
+    query = f"select count(*), count(*) filter (where {right}) from labels l join samples using (sample_id)"
+    assert main(["sql", query, "-C", "p", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [[36, 36]]
+
+
+def test_a_control_that_nobody_used_is_wrong_usage(two):
+    with pytest.raises(UsageError, match="Nobody used a control 'relevence'"):
+        read(two / "two.json", Reading(control="relevence"))
