@@ -21,7 +21,7 @@ class Plan:
     """Counts of an export.
 
     Attributes:
-        rows: bucket -> training rows; rows that were never mined count as `mid`.
+        rows: bucket -> training rows; rows without a difficulty count as `mid`.
         evals: split -> rows to measure on.
         left_out: reason -> samples of train and pool that are not exported.
         grades: grade -> training rows, in the task's order.
@@ -30,7 +30,7 @@ class Plan:
         unmined: training rows without a bucket of their own.
         anchors: training rows expected to anchor the mode balance, before their traces are verified.
         teacher: the judge whose probabilities and traces are used, "" for none.
-        schedule: how draws move over the buckets.
+        schedule: how draws move over the buckets; `shuffled` where no row has a difficulty.
     """
 
     rows: dict[str, int]
@@ -68,6 +68,10 @@ def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSe
     grades = _counts(con, "grade", "fate = 'train'")
     left_out = _counts(con, "fate", "split in ('train', 'pool') and fate <> 'train'")
     _check(grades, left_out)
+    unmined = sum(_counts(con, "'unmined'", "fate = 'train' and bucket is null").values())
+    schedule = settings.to_schedule()
+    if unmined == sum(rows.values()):
+        schedule = schedule.model_copy(update={"kind": "shuffled"})
     return Plan(
         rows={bucket: rows.get(bucket, 0) for bucket in BUCKETS},
         evals=_counts(con, "fate", "split not in ('train', 'pool') and fate <> 'closed'"),
@@ -75,10 +79,10 @@ def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSe
         grades={symbol: grades.get(symbol, 0) for symbol in store.task.symbols},
         rules=_counts(con, "rule", "fate = 'train' and rule is not null"),
         bases=_counts(con, "if(origin = 'synthetic', 'synthetic', basis)", "fate = 'train'"),
-        unmined=sum(_counts(con, "'unmined'", "fate = 'train' and bucket is null").values()),
+        unmined=unmined,
         anchors=_anchors(con),
         teacher=teacher,
-        schedule=settings.to_schedule(),
+        schedule=schedule,
     )
 
 

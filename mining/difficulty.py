@@ -3,7 +3,8 @@
 With a first-token judge it is read off (exact at temperature 1, no rollouts). A judge that gives only grades is
 calibrated: a logistic model says from the signals how likely its grade is right, out of fold by group, and p is
 that probability where it agrees with the truth and an equal share of the rest where it does not. With people
-alone, p is the share of votes for the truth, with one vote added for each grade (Laplace).
+alone, p is the share of votes for the truth, with one vote added for each grade (Laplace). A single vote that is
+the truth tells nothing: such a sample has no difficulty.
 """
 
 from typing import Any
@@ -30,7 +31,8 @@ def difficulty_sql(columns: Columns, judge: str, *, student: bool) -> str:
     votes = columns("h")
     total = " + ".join(f"{v}::double" for v in votes)
     own = f"case truth {' '.join(f'when {k} then {v}' for k, v in enumerate(votes))} end"
-    by_people = f"if(truth is not null and {total} > 0, ({own} + 1) / ({total} + {columns.grades}), null)"
+    told = f"truth is not null and ({total} > 1 or ({total} = 1 and {own} = 0))"
+    by_people = f"if({told}, ({own} + 1) / ({total} + {columns.grades}), null)"
     return f"""
         select sample_id, coalesce({p}, c.p, {by_people})::double as p,
                case when {p} is not null then {literal(judge)} when c.p is not null then '{COMBINATION}'

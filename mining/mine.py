@@ -29,8 +29,9 @@ class MineReport:
     Attributes:
         samples: samples in the store.
         signals: signal -> samples that it says something of.
-        buckets: bucket -> samples; samples that nobody has judged are in none.
-        unjudged: how many those are.
+        buckets: bucket -> samples; samples whose difficulty cannot be told are in none.
+        unjudged: how many nobody has judged or labelled.
+        untold: how many have no difficulty: the unjudged, and those with one vote, or gold, and nothing beside it.
         queue: reason -> rows.
         teacher, student: the judges that were read, "" for none.
         seconds: by part.
@@ -40,6 +41,7 @@ class MineReport:
     signals: dict[str, int]
     buckets: dict[str, int]
     unjudged: int
+    untold: int
     queue: dict[str, int]
     teacher: str
     student: str
@@ -75,7 +77,7 @@ def mine(
         )
         columns = Columns(len(store.task.symbols))
         make_judged(con, store, judges, id_ranges(con, settings.rows_per_range))
-        _refuse_empty(con)
+        unjudged = _refuse_empty(con)
         clock.lap("judged")
         work = Work(con, store, settings, columns, embed)
         for function in FROM_VERDICTS + FROM_TEXTS:
@@ -86,7 +88,7 @@ def mine(
             clock.lap(function.__name__)
         names = _make_signals(con, columns, settings, extra or {})
         clock.lap("signals")
-        unjudged = _make_difficulty(con, columns, settings, judges, names, run_id)
+        untold = _make_difficulty(con, columns, settings, judges, names, run_id)
         clock.lap("difficulty")
         queue = fill_queue(con, store, settings, run_id)
         clock.lap("queue")
@@ -100,6 +102,7 @@ def mine(
         signals=dict(zip(names, counts[1:], strict=True)),
         buckets={bucket: buckets.get(bucket, 0) for bucket in BUCKETS},
         unjudged=unjudged,
+        untold=untold,
         queue=queue,
         teacher=judges.teacher,
         student=judges.student,
@@ -117,7 +120,8 @@ class _Clock:
         self.laps[name], self._last = round(now - self._last, 3), now
 
 
-def _refuse_empty(con: duckdb.DuckDBPyConnection) -> None:
+def _refuse_empty(con: duckdb.DuckDBPyConnection) -> int:
+    """How many samples nobody has judged or labelled."""
     row = con.execute("select count(*), count(*) filter (where truth is not null or v0 is not null or h0 is not null) "
                       "from judged").fetchone()  # fmt: skip
     samples, spoken = row or (0, 0)
@@ -126,6 +130,7 @@ def _refuse_empty(con: duckdb.DuckDBPyConnection) -> None:
     if not spoken:
         raise PiarError(f"None of the {samples} samples has a label or a verdict.",
                         "Import gold, or run `piar label` first.")  # fmt: skip
+    return int(samples - spoken)
 
 
 def _own(settings: MiningSettings) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from piar.score import Judge, measure, student_folder
-from store.agreement import krippendorff_alpha, vote_counts
+from store.agreement import krippendorff_alpha, level_of, vote_counts
 from store.db import Store
 from store.errors import PiarError
 from store.manifest import MANIFEST, Manifest, read_manifest
@@ -51,11 +51,11 @@ def people(store: Store) -> dict[str, Any] | None:
         return None
     votes = store.frame(VOTES)
     shared = votes["item"].n_unique()
-    alpha = None
+    alpha, level = None, level_of(store.task)
     if shared > 1:
         counts = vote_counts(votes["item"].to_numpy(), votes["position"].to_numpy(), shared, len(store.task.symbols))
-        alpha = krippendorff_alpha(counts, level="ordinal", values=[grade.value for grade in store.task.grades])
-    return {"rows": rows, "alpha": alpha, "shared": shared, "source": f"{PEOPLE};\n\n{VOTES}"}
+        alpha = krippendorff_alpha(counts, level=level, values=[grade.value for grade in store.task.grades])
+    return {"rows": rows, "alpha": alpha, "level": level, "shared": shared, "source": f"{PEOPLE};\n\n{VOTES}"}
 
 
 def difficulty(store: Store, manifest: Manifest | None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from store.stats import Floats, GroupBootstrap, Interval, Ints, Statistic, group_codes
+from store.task import Task
 
 Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["none", "linear", "quadratic"]
@@ -82,6 +83,11 @@ def fleiss_kappa(counts: Ints, *, groups: Any = None, seed: int = 0) -> Interval
         return _beyond_chance(1 - agree / np.where(items > 0, items, 1), np.where(items > 0, 1 - chance, 0.0))
 
     return _interval_of_items(columns, None if groups is None else np.asarray(groups)[use], kappa, seed)
+
+
+def level_of(task: Task) -> Level:
+    """How grades of a task may differ: by distance in their order, or, where they have none, at all."""
+    return "ordinal" if task.ordered else "nominal"
 
 
 def krippendorff_alpha(

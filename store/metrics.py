@@ -2,7 +2,8 @@
 
 Works on numpy arrays; `evaluate` also takes a Polars frame. Trainers import this file,
 so nothing heavier is loaded. A failed verdict (no grade) is wrong everywhere: it costs
-accuracy and recall, loses each of its pairs and is ranked last; it is never dropped.
+accuracy and recall, loses each of its pairs and is ranked last; it is never dropped. Grades
+without an order (`Task.ordered`) leave pair accuracy, kappa and nDCG undefined.
 
 Each metric is written twice over sums: once what a group contributes, once how the figure
 follows from summed contributions. That makes a bootstrap of 1,000 replicates one matrix
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from store.stats import REPLICATES, Floats, GroupBootstrap, Interval, Ints, Result, group_codes, ratio
+from store.stats import REPLICATES, Floats, GroupBootstrap, Interval, Ints, Result, Statistic, group_codes, ratio
 from store.task import Task
 
 FAILED = -1
@@ -56,7 +57,10 @@ class SliceScores(Result):
 
 
 class Scores(Result):
-    """What `piar score` prints; `failed` verdicts are among the `n` and count as wrong."""
+    """What `piar score` prints; `failed` verdicts are among the `n` and count as wrong.
+
+    Grades that are not `ordered` leave the figures of order without a value.
+    """
 
     n: int
     groups: int
@@ -70,6 +74,7 @@ class Scores(Result):
     ece: Interval
     ndcg: Interval
     per_slice: dict[str, SliceScores]
+    ordered: bool = True
 
 
 def evaluate(
@@ -132,6 +137,10 @@ def evaluate_arrays(
     chosen = np.where(z == FAILED, np.nan, values[z])
     expected = np.where(z == FAILED, np.nan, expected_grade(p, values, chosen))
     soft, hard = pair_counts(codes, y, expected), pair_counts(codes, y, chosen)
+
+    def by_order(sums: Floats, statistic: Statistic) -> Interval:
+        return bootstrap.interval(sums, statistic) if task.ordered else Interval(value=None)
+
     return Scores(
         n=len(y),
         groups=n_groups,
@@ -139,20 +148,21 @@ def evaluate_arrays(
         accuracy=bootstrap.interval(table, lambda s: accuracy(_square(s, len(values)))),
         macro_f1=bootstrap.interval(table, lambda s: macro_f1(_square(s, len(values)))),
         per_grade={symbol: _grade(bootstrap, table, k, len(values)) for k, symbol in enumerate(task.symbols)},
-        pair_accuracy=bootstrap.interval(soft, ratio),
+        pair_accuracy=by_order(soft, ratio),
         pair_detail=PairDetail(
-            pairs=int(soft[:, 1].sum()),
-            macro=bootstrap.interval(_group_means(soft), ratio),
-            argmax=bootstrap.interval(hard, ratio),
-            argmax_macro=bootstrap.interval(_group_means(hard), ratio),
+            pairs=int(soft[:, 1].sum()) if task.ordered else 0,
+            macro=by_order(_group_means(soft), ratio),
+            argmax=by_order(hard, ratio),
+            argmax_macro=by_order(_group_means(hard), ratio),
         ),
-        quadratic_kappa=bootstrap.interval(table, lambda s: quadratic_kappa(_square(s, len(values)))),
+        quadratic_kappa=by_order(table, lambda s: quadratic_kappa(_square(s, len(values)))),
         ece=bootstrap.interval(calibration_counts(codes, n_groups, y, p), calibration_error),
-        ndcg=bootstrap.interval(_group_means(ndcg_by_group(codes, n_groups, values[y] - values[0], expected)), ratio),
+        ndcg=by_order(_group_means(ndcg_by_group(codes, n_groups, values[y] - values[0], expected)), ratio),
         per_slice={
             name: _slice(codes[mask], y[mask], z[mask], len(values), replicates, seed)
             for name, mask in (slices or {}).items()
         },
+        ordered=task.ordered,
     )
 
 

@@ -324,6 +324,7 @@ def test_without_a_teacher_or_difficulty_there_are_grades_alone_and_the_plan_say
     the_plan = plan(store, SETTINGS, Instruction("Another one.").id)
     assert the_plan.teacher == ""
     assert the_plan.unmined == the_plan.rows["mid"] == sum(the_plan.rows.values())
+    assert the_plan.schedule.kind == "shuffled"  # no stages of what nobody can tell apart
     export(store, tmp_path / "out", Instruction("Another one."), SETTINGS)
     frame = rows(tmp_path / "out")
     assert frame["evidence"].null_count() == frame["grade_probs"].null_count() == len(frame)

@@ -123,6 +123,14 @@ def test_perfect_and_all_failed():
     assert worst.pair_accuracy.value == 0
 
 
+def test_grades_without_an_order_have_no_figure_of_order():
+    groups, gold, predicted, probs = world(8)
+    names = metrics.evaluate_arrays(groups, gold, predicted, probs, TASK.model_copy(update={"ordered": False}))
+    for figure in (names.pair_accuracy, names.pair_detail.macro, names.quadratic_kappa, names.ndcg):
+        assert figure.value is None
+    assert names.accuracy.value == scores(groups, gold, predicted, probs).accuracy.value
+
+
 def test_groups_in_which_every_order_is_as_good_say_nothing_of_order():
     rng = np.random.default_rng(7)
     gold = rng.integers(0, 4, 50)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from curriculum import Plan
-    from mining import Explanation
+    from mining import Explanation, MineReport
     from piar.project import Project
 
 CURRICULUM = """Order the training data by difficulty, and write it as shards."""
@@ -50,16 +50,25 @@ def mine(
         return Answer(asdict(told), _explained(told))
     report = project.mine(top)
     document = {"signals": report.signals, "buckets": report.buckets, "queue": report.queue,
-                "unjudged": report.unjudged, "seconds": report.seconds}  # fmt: skip
+                "unjudged": report.unjudged, "untold": report.untold, "seconds": report.seconds}  # fmt: skip
     said = [(name, f"{n:,}") for name, n in report.signals.items() if n]
     view = facts([
         ("samples", f"{report.samples:,}, {report.unjudged:,} of them without any judgement"),
         ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
         ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
+        *_untold(report),
         ("signals", " · ".join(f"{name} {n}" for name, n in said)),
         *(("queue", f"{n:,} {reason}") for reason, n in report.queue.items()),
     ])  # fmt: skip
     return Answer(document, view)
+
+
+def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
+    """Of how many judged samples the difficulty cannot be told, and what would tell it."""
+    silent = report.untold - report.unjudged
+    words = f"{silent:,} samples in no bucket: one judge's single vote, or gold alone, does not tell how hard a row is"
+    mend = "; a teacher's probabilities or votes do: `piar label --votes 3`"
+    return [("no difficulty", words + mend)] if silent > 0 else []
 
 
 def _explained(told: "Explanation") -> "RenderableType":
@@ -158,13 +167,23 @@ def _plan_view(plan: "Plan") -> "RenderableType":
         ("from", " · ".join(f"{name} {n:,}" for name, n in plan.bases.items())),
         ("anchor", f"about {plan.anchors:,}, rare rules first"),
         ("teacher", plan.teacher or "none: grades alone, no traces"),
-        *([("mid", f"{plan.unmined:,} of them were never mined: run `piar mine`")] if plan.unmined else []),
+        *_no_difficulty(plan),
         *(("left out", f"{n:,} {reason}") for reason, n in plan.left_out.items()),
         *(("measured on", f"{n:,} {split}") for split, n in plan.evals.items()),
     ])  # fmt: skip
     drawing = facts([*picture(plan), ("", "start" + " " * 32 + "end")])
     listed = [table(["stage", *BUCKETS, "of all draws"], stages)] if plan.schedule.kind == "stages" else []
     return Group(counts, "", *listed, "", drawing)
+
+
+def _no_difficulty(plan: "Plan") -> list[tuple[str, "RenderableType"]]:
+    """Rows without a difficulty, and what follows for the stages."""
+    if not plan.unmined:
+        return []
+    why = "run `piar mine`; what one vote alone has judged keeps none"
+    if plan.unmined < sum(plan.rows.values()):
+        return [("mid", f"{plan.unmined:,} of them have no difficulty: {why}")]
+    return [("stages", f"none: no row has a difficulty, so rows are shuffled. Before you export, {why}")]
 
 
 def curriculum_export(

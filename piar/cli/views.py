@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from store.metrics import Scores
     from store.stats import Gain, Interval
 
+BY_ORDER = ("pair_accuracy", "quadratic_kappa", "ndcg")  # figures that need an order of the grades
+
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], more: int = 0) -> RenderableType:
     """A plain table; numbers to the right."""
@@ -177,6 +179,7 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
     rows = [
         [name, percent(getattr(scores, key)), *([percent(getattr(majority, key))] if majority else [])]
         for key, name in names.items()
+        if scores.ordered or key not in BY_ORDER
     ]
     rows += [
         [f"{other.judge.name} accuracy", percent(other.scores.accuracy), *_majority(other)]
@@ -193,7 +196,15 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
     if scores.per_slice:
         slices = [[n, f"{s.n:,}", percent(s.accuracy), percent(s.macro_f1)] for n, s in scores.per_slice.items()]
         parts += [table(["slice", "rows", "accuracy", "macro F1"], slices), ""]
-    return Group(*parts, facts([*_no_interval(scores), *_gain(scored), *_latency(scored), *receipt_lines(receipt)]))
+    return Group(
+        *parts,
+        facts([*_no_order(scores), *_no_interval(scores), *_gain(scored), *_latency(scored), *receipt_lines(receipt)]),
+    )
+
+
+def _no_order(scores: "Scores") -> list[tuple[str, RenderableType]]:
+    words = "is none among the grades (`ordered = false` in task.toml): pair accuracy, kappa and nDCG are left out"
+    return [] if scores.ordered else [("order", words)]
 
 
 def _no_interval(scores: "Scores") -> list[tuple[str, RenderableType]]:

@@ -22,7 +22,7 @@ from piar.look.report import (
     Shift,
     Suspects,
 )
-from store.agreement import krippendorff_alpha, share_all_agree
+from store.agreement import krippendorff_alpha, level_of, share_all_agree
 from store.stats import (
     Floats,
     Ints,
@@ -74,7 +74,9 @@ def agreement(material: Material, seed: int) -> Agreement | None:
     values = [grade.value for grade in material.task.grades]
     return Agreement(
         alpha=krippendorff_alpha(material.counts, groups=groups, seed=seed),
-        alpha_ordinal=krippendorff_alpha(material.counts, level="ordinal", values=values, groups=groups, seed=seed),
+        alpha_ordinal=krippendorff_alpha(
+            material.counts, level=level_of(material.task), values=values, groups=groups, seed=seed
+        ),
         all_agree=share_all_agree(material.counts),
         raters=figures,
         odd_one=_odd_one(figures, scores, groups),

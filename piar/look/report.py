@@ -32,7 +32,10 @@ class RaterFigure(Result):
 
 
 class Agreement(Result):
-    """Krippendorff's alpha with intervals by group, and the share of rows on which all votes are one."""
+    """Krippendorff's alpha with intervals by group, and the share of rows on which all votes are one.
+
+    `alpha_ordinal` is `alpha` again where the grades have no order.
+    """
 
     alpha: Interval
     alpha_ordinal: Interval

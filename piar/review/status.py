@@ -15,7 +15,7 @@ import polars as pl
 
 from piar.export import cell
 from piar.review.batch import Batch, seconds_per_row
-from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, vote_counts
+from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, level_of, vote_counts
 from store.db import Store
 from store.stats import Interval
 
@@ -133,7 +133,7 @@ def _agreement(store: Store, given: pl.DataFrame) -> Agreement:
             first, second = ([task.index(g) for g in both[name]] for name in ("first", "second"))
             cohen[f"{a} / {b}"] = cohen_kappa(first, second, k).value
             confusion[f"{a} / {b}"] = vote_counts(np.array(first), np.array(second), k, k).tolist()
-    alpha = krippendorff_alpha(counts, level="ordinal", values=values)
+    alpha = krippendorff_alpha(counts, level=level_of(task), values=values)
     return Agreement(n, alpha, fleiss_kappa(counts), cohen, confusion)
 
 
