@@ -1,5 +1,6 @@
 """The dataset card: a README.md whose header tells `datasets` where the splits are."""
 
+import glob
 from pathlib import Path
 
 import duckdb
@@ -22,7 +23,8 @@ def write_card(con: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest)
     splits = ["train", *sorted({s.name for s in manifest.shards if s.kind == "eval"})]
     patterns = [("train", "train/*.parquet"), *((s, f"eval/{s}-*.parquet") for s in splits[1:])]
     files = "\n".join(f"  - split: {split}\n    path: {pattern}" for split, pattern in patterns)
-    trained = f"read_parquet({literal(str(folder / 'train' / '*.parquet'))})"
+    shards = ", ".join(literal(glob.escape(str(folder / s.file))) for s in manifest.shards if s.kind == "train")
+    trained = f"read_parquet([{shards}])"
     tables = [
         _table(con, "grade", f"select grade, count(*) from {trained} group by all order by 1"),
         _table(con, "bucket", f"select bucket, count(*) from {trained} group by all order by 1"),

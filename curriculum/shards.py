@@ -52,6 +52,7 @@ def export(
         UsageError: the folder holds something else than an export.
         PiarError: nothing to learn from, or the disk is full.
     """
+    folder = folder.absolute()  # a name such as `md:x` is a folder's, not a database's
     _refuse_foreign(folder)
     rubric = judge_prefix(store.task, instruction, prompts) if prompt == "rulebook" else ""
     with _staging(folder) as staging, store.read() as con:

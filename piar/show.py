@@ -218,5 +218,5 @@ def pair_of(store: "Store", current: "Instruction", ids: "tuple[str, ...]") -> "
     if accepted.height:
         return store.instruction(accepted.item()), current
     if current.parent is None:
-        raise UsageError(f"{current.id} has no parent to compare with.", "Name two: piar show diff A B")
+        raise UsageError(f"{current.id} has no parent to compare with.", "Name two: `piar show diff A B`.")
     return store.instruction(current.parent), current

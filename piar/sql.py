@@ -39,7 +39,7 @@ def query(store: "Store", statement: str) -> "pl.DataFrame":
     import polars as pl
 
     if not statement.strip():
-        raise UsageError("The statement is empty.", 'For example: piar sql "select * from leaderboard"')
+        raise UsageError("The statement is empty.", 'For example: `piar sql "select * from leaderboard"`')
     with store.read() as con:
         con.execute(f"set memory_limit = '{MEMORY}'; {_LOCKED}")
         timer = Timer(SECONDS, con.interrupt)

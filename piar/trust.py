@@ -62,7 +62,7 @@ def trust(store: Store, judge: str, instruction: str, target: float, run_id: str
     if not rows["told"].any():
         raise PiarError(
             f"{judge} never said how sure it is.",
-            "Use an endpoint that sends logprobs, or ask several votes: piar label --votes 3.",
+            "Use an endpoint that sends logprobs, or ask several votes: `piar label --votes 3`.",
         )
     known = rows.filter(rows["truth"].is_not_null() & rows["split"].is_in(CALIBRATED_ON))
     if known.is_empty():

@@ -18,7 +18,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from store.errors import PiarError
+from store.errors import PiarError, UsageError
 from store.ids import short_hash
 from store.migrations import create_tables, latest, migrate
 from store.rows import LABELS, VERDICTS, label_row, table, verdict_row
@@ -86,6 +86,10 @@ class Store:
     @classmethod
     def create(cls, path: Path, task: Task) -> "Store":
         """Make the file with its schema; opening an existing one is not an error."""
+        if "?" in str(path.absolute()):
+            raise UsageError(
+                f"{path.absolute()} holds a question mark, and DuckDB opens no such path.", "Rename the folder."
+            )
         store = cls(path, task)
         with store.write() as con:
             if _meta(con, "schema") is None:
@@ -203,7 +207,7 @@ class Store:
         delay = 0.01
         while True:
             try:
-                con = duckdb.connect(str(self.path), read_only=not writable)
+                con = duckdb.connect(str(self.path.absolute()), read_only=not writable)
                 con.execute(_SETTINGS)
                 return con
             except duckdb.Error as error:

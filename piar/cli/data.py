@@ -1,5 +1,6 @@
 """Verbs that make training data: mine, synth, curriculum."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
-from piar.cli.verb import Answer, Panel, group, open_project, verb
+from piar.cli.verb import Answer, Panel, group, here, open_project, verb, with_commands
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
     silent = report.untold - report.unjudged
     words = f"{silent:,} samples in no bucket: one judge's single vote, or gold alone, does not tell how hard a row is"
     mend = "; a teacher's probabilities or votes do: `piar label --votes 3`"
-    return [("no difficulty", words + mend)] if silent > 0 else []
+    return [("no difficulty", words + with_commands(mend))] if silent > 0 else []
 
 
 def _explained(told: "Explanation") -> "RenderableType":
@@ -180,7 +181,7 @@ def _no_difficulty(plan: "Plan") -> list[tuple[str, "RenderableType"]]:
     """Rows without a difficulty, and what follows for the stages."""
     if not plan.unmined:
         return []
-    why = "run `piar mine`; what one vote alone has judged keeps none"
+    why = with_commands("run `piar mine`; what one vote alone has judged keeps none")
     if plan.unmined < sum(plan.rows.values()):
         return [("mid", f"{plan.unmined:,} of them have no difficulty: {why}")]
     return [("stages", f"none: no row has a difficulty, so rows are shuffled. Before you export, {why}")]
@@ -222,6 +223,6 @@ def curriculum_export(
         ("rows", f"{rows:,}: " + " · ".join(f"{name} {n:,}" for name, n in manifest.rows.items())),
         ("files", f"{len(manifest.shards) + len(manifest.copies)} in {target}"),
         ("prompt", manifest.prompt),
-        ("next", f"piar train sft {target}"),
+        ("next", here(f"piar train sft{f' {shlex.quote(str(target))}' if folder else ''}")),
     ])  # fmt: skip
     return Answer(document, view)

@@ -1,11 +1,12 @@
 """Verbs that look and change nothing: status, report, export, sql, doctor."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from piar.cli.verb import Answer, Panel, asked, open_project, verb
+from piar.cli.verb import Answer, Panel, asked, here, open_project, verb, with_commands
 from piar.export import What
 
 
@@ -26,6 +27,11 @@ def status() -> Answer:
     from piar.cli.views import status_view
 
     found = open_project().status()
+    found = replace(
+        found,
+        stale=tuple(replace(old, fix=here(old.fix)) for old in found.stale),
+        next=tuple(replace(step, command=here(step.command), why=with_commands(step.why)) for step in found.next),
+    )
     return Answer({"holds": found.holds, "stale": found.stale, "next": found.next}, status_view(found))
 
 

@@ -235,7 +235,7 @@ def _batch(project: "Project", name: str | None) -> "Batch":
     found = load(project.store, wanted) if wanted else None
     if found is None:
         raise PiarError(
-            f"There is no batch {name!r}." if name else "There is no batch yet.", "Make one: piar review push"
+            f"There is no batch {name!r}." if name else "There is no batch yet.", "Make one: `piar review push`."
         )
     return found
 

@@ -31,6 +31,23 @@ def meter(what: str) -> "Iterator[Show]":
         yield plain_lines(out, what)
 
 
+@contextmanager
+def steps() -> "Iterator[Callable[[str], None]]":
+    """Yields what is to be told what begins: one changing line on a terminal, elsewhere lines once a second is over."""
+    out = messages()
+    if out.is_terminal:
+        with out.status("") as status:
+            yield status.update
+        return
+    began = time.monotonic()
+
+    def tell(words: str) -> None:
+        if time.monotonic() - began > 1:
+            out.print(words, soft_wrap=True)
+
+    yield tell
+
+
 class _Pace:
     """Rates since a call's first word, so that loading a model does not count; a smaller count is a new call."""
 

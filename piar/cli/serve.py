@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from piar.cli.verb import Answer, Panel, asked, messages, verb
+from piar.cli.verb import Answer, Panel, asked, located, messages, verb
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def serve(
              "serve.allow_hosts": json.dumps(allow_host) if allow_host else None}  # fmt: skip
     overrides = (*asked().overrides, *(f"{key}={value}" for key, value in given.items() if value is not None))
     settings = load(asked().folder, overrides, optional=True).serve
+    student = located(student)
     served = run(student, settings, device=device, on_ready=lambda url: messages().print(f"Serving {student} on {url}"))
     document = {"url": served.url, "requests": served.requests, "samples": served.samples}
     return Answer(document, f"Served {served.requests:,} requests, {served.samples:,} samples judged.")

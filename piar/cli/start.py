@@ -25,7 +25,8 @@ from piar.cli.options import (
     mapping,
     reading,
 )
-from piar.cli.verb import Answer, Panel, open_project, verb
+from piar.cli.progress import steps
+from piar.cli.verb import Answer, Panel, asked, open_project, verb
 
 if TYPE_CHECKING:
     from piar.workspace import Imported
@@ -67,8 +68,10 @@ def look(
 
     names = [name.strip() for name in fields.split(",") if name.strip()] if fields else None
     how = reading(encoding, sheet, control, plain)
-    report = look_at(file, gold=gold, raters=raters, group=group, fields=names, reading=how, sample=sample, seed=seed)
-    return Answer(report.model_dump(mode="json"), render(report))
+    with steps() as told:
+        report = look_at(file, gold=gold, raters=raters, group=group, fields=names, reading=how, sample=sample,
+                         seed=seed, on_step=told)  # fmt: skip
+    return Answer(report.model_dump(mode="json"), render(report, (str(file), *asked().columns)))
 
 
 def init(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from piar.cli.verb import Answer, Panel, asked, group, messages, verb
+from piar.cli.verb import Answer, Panel, asked, group, located, messages, verb
+from store.figures import bracketed, span
 
 if TYPE_CHECKING:
     from piar.config import Config
@@ -43,7 +44,7 @@ def sft(shards: Shards = None, out: Out = None, model: Model = None, resume: Res
 
     Example: `piar train sft shards --set train.sft.completion=grade`
     """
-    config = _config(model)
+    config = _config(f"student.model={model}" if model else "")
     from trainers.sft import train
 
     return _answer(train(*_folders(shards, out, "sft"), student=config.student, settings=config.train.sft,
@@ -55,7 +56,7 @@ def grpo(shards: Shards = None, out: Out = None, model: Model = None, resume: Re
 
     Example: `piar train grpo shards --model students/sft/final`
     """
-    config = _config(model)
+    config = _config(f"student.model={model}" if model else "")
     from trainers.grpo import train
 
     return _answer(train(*_folders(shards, out, "grpo"), student=config.student, settings=config.train.grpo,
@@ -67,7 +68,7 @@ def distill(shards: Shards = None, out: Out = None, model: Model = None, resume:
 
     Example: `piar train distill shards --set train.distill.teacher=students/large/final`
     """
-    config = _config(model)
+    config = _config(f"student.model={model}" if model else "")
     from trainers.distill import train
 
     return _answer(train(*_folders(shards, out, "distill"), student=config.student, settings=config.train.distill,
@@ -86,10 +87,7 @@ def encoder(
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
-    from piar.config import load
-
-    chosen = (f"train.encoder.model={model}",) if model else ()
-    config = load(asked().folder, (*asked().overrides, *chosen), optional=True)
+    config = _config(f"train.encoder.model={model}" if model else "")
     from trainers.encoder import train
 
     return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder))
@@ -106,21 +104,38 @@ def export(
     """
     from trainers.export import export_classifier
 
-    gap = export_classifier(student, out, licence=licence)
+    gap = export_classifier(located(student), out, licence=licence)
     return Answer(
         {"path": str(out), "largest_difference": gap}, f"{out}: probabilities within {gap:.0e} of the student's"
     )
 
 
-def _config(model: str | None) -> "Config":
+def _config(chosen: str) -> "Config":
+    """The configuration with a `KEY=VALUE` chosen on top, and its folders where they lie."""
     from piar.config import load
 
-    chosen = (f"student.model={model}",) if model else ()
-    return load(asked().folder, (*asked().overrides, *chosen), optional=True)
+    config = load(asked().folder, (*asked().overrides, *filter(None, [chosen])), optional=True)
+    student, distill, encoder = config.student, config.train.distill, config.train.encoder
+    train = {
+        "distill": distill.model_copy(update={"teacher": _located(distill.teacher)}),
+        "encoder": encoder.model_copy(update={"model": _located(encoder.model)}),
+    }
+    return config.model_copy(
+        update={
+            "student": student.model_copy(update={"model": _located(student.model)}),
+            "train": config.train.model_copy(update=train),
+        }
+    )
+
+
+def _located(model: str) -> str:
+    """A model's folder where it lies, see `located`; other names as they are."""
+    return str(located(Path(model))) if model not in ("", "tiny") else model
 
 
 def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path, Path]:
-    return shards or asked().folder / "shards", out or asked().folder / "students" / trainer
+    folder = located(shards) if shards else asked().folder / "shards"
+    return folder, out or asked().folder / "students" / trainer
 
 
 def _answer(done: "Trained") -> Answer:
@@ -135,9 +150,7 @@ def _answer(done: "Trained") -> Answer:
     for name, value in sorted(done.metrics.items()):
         if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
             low, high = (done.metrics.get(f"{name}_{end}") for end in ("low", "high"))
-            lines.append(
-                (name, f"{value:.3f}" if low is None or high is None else f"{value:.3f}  [{low:.3f}, {high:.3f}]")
-            )
+            lines.append((name, f"{value:.3f}{bracketed(span(low, high, '{:.3f}'))}"))
     document = {"checkpoint": str(done.checkpoint), "steps": done.steps, "metrics": done.metrics,
                 "left_out": done.left_out, "precision": done.precision}  # fmt: skip
     return Answer(document, facts(lines), 130 if done.stopped else 0)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
+from click.core import ParameterSource
 from typer.core import TyperGroup
 
 from store.errors import PiarError, UsageError
@@ -80,13 +82,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options that every verb takes."""
+    """The options that every verb takes, and what was said of the columns, word for word."""
 
     folder: Path = Path()
     overrides: tuple[str, ...] = ()
     as_json: bool = False
+    columns: tuple[str, ...] = ()
 
 
+_COMMAND = re.compile(r"`(piar [a-z][^`]*)`")
+_REPEATED = ("columns", "reading")  # panels of options that look, init and import share
 _asked: ContextVar[Asked] = ContextVar("asked")
 
 Folder = Annotated[
@@ -119,6 +124,25 @@ def open_project() -> "Project":
     from piar.project import Project
 
     return Project.open(asked().folder, asked().overrides)
+
+
+def located(path: Path) -> Path:
+    """Something that is read: as named from where the user stands, else as named from the project's folder."""
+    inside = asked().folder / path
+    return inside if not path.exists() and inside.exists() else path
+
+
+def here(command: str) -> str:
+    """A command for this project as it works from where the user stands: with the -C that this call was given."""
+    verb_of = command.split()[1:2]
+    if asked().folder == Path() or " -C " in command or verb_of in ([], ["look"], ["init"]):
+        return command
+    return f"{command} -C {shlex.quote(str(asked().folder))}"
+
+
+def with_commands(text: str) -> str:
+    """A text whose commands in backticks work from where the user stands, see `here`."""
+    return _COMMAND.sub(lambda found: f"`{here(found[1])}`", text)
 
 
 def group(help: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
@@ -164,13 +188,24 @@ def _command(function: Callable[..., Answer]) -> Callable[..., None]:
 
     def command(ctx: typer.Context, **arguments: Any) -> None:
         remember(ctx, **{name: arguments.pop(name) for name in shared if name != "ctx"})
-        raise typer.Exit(perform(partial(function, **arguments), ctx.obj))
+        options = dataclasses.replace(ctx.obj, columns=tuple(_said(ctx)))
+        raise typer.Exit(perform(partial(function, **arguments), options))
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *shared.values())]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = inspect.getdoc(function)
     return command
+
+
+def _said(ctx: typer.Context) -> Iterator[str]:
+    """The options about a file's columns that were given, as they would be typed again."""
+    for option in ctx.command.params:
+        given = option.name and ctx.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
+        if given and getattr(option, "rich_help_panel", None) in _REPEATED:
+            value = ctx.params[option.name or ""]
+            for one in value if isinstance(value, list | tuple) else [value]:
+                yield from (option.opts[0],) if one is True else (option.opts[0], str(one))
 
 
 def perform(action: Callable[[], Answer], options: Asked) -> int:
@@ -221,7 +256,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
     elif isinstance(answer.view, str):
         print(clean(answer.view))  # not through the console, which would wrap it at 80 columns
     else:
-        console(sys.stdout).print(answer.view)
+        console(sys.stdout).print(answer.view, crop=False)  # a command stays on its line, to be copied
     sys.stdout.flush()
 
 
@@ -232,7 +267,8 @@ def complain(error: PiarError) -> int:
     out = messages()
     out.print(Text.assemble(("error  ", "bold red"), error.message))
     if error.fix:
-        out.print(Text.assemble(("  fix  ", "bold green"), error.fix), soft_wrap=True)  # a command can be copied
+        fix = Text.assemble(("  fix  ", "bold green"), with_commands(error.fix))
+        out.print(fix, soft_wrap=True)  # a command can be copied
     return error.exit_code
 
 

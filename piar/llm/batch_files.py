@@ -125,7 +125,7 @@ def read_manifest(folder: Path) -> RequestManifest:
         UsageError: none there, or not one of ours.
         PiarError: it names a file twice.
     """
-    fix = "Write one with piar label --export-requests DIR."
+    fix = "Write one with `piar label --export-requests DIR`."
     try:
         manifest = RequestManifest.model_validate_json(read_text(folder / MANIFEST))
     except FileNotFoundError:

@@ -1,7 +1,8 @@
 """A `LookReport` on one screen: a line for each finding, each saying what it means."""
 
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,8 +18,12 @@ _NAMES = {"majority": "majority grade", "tfidf": "TF-IDF logistic", "tfidf_overl
 _COUNTS = {2: "both raters", 3: "all three", 4: "all four", 5: "all five"}
 
 
-def render(report: LookReport) -> RenderableType:
-    """The report for a terminal of 80 columns or more. Text from data is never markup."""
+def render(report: LookReport, said: Sequence[str] = ()) -> RenderableType:
+    """The report for a terminal of 80 columns or more. Text from data is never markup.
+
+    Args:
+        said: the file and the options about its columns, as they were typed; the next command repeats them.
+    """
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(ratio=1)
@@ -28,7 +33,7 @@ def render(report: LookReport) -> RenderableType:
             grid.add_row(f"  {label}", Text(text))
     for note in report.notes:
         grid.add_row("  note", Text(_plain(note), style="yellow"))
-    return Group(_heading(report), grid, Text(), _next(report))
+    return Group(_heading(report), grid, Text(), _next(report, shlex.join(said or [report.file])))
 
 
 def _heading(report: LookReport) -> RenderableType:
@@ -190,11 +195,10 @@ _LINES: tuple[tuple[str, Callable[[LookReport], str]], ...] = (
 )
 
 
-def _next(report: LookReport) -> Text:
-    """One line: what to do now."""
-    if not report.grades:
-        return Text(f"Next: piar look {report.file} --gold COLUMN", style="bold")
-    return Text(f"Next: piar init DIR --from {_plain(report.file)}", style="bold")
+def _next(report: LookReport, said: str) -> Text:
+    """What to do now; on one line, however long, so that it can be copied."""
+    command = f"piar init DIR --from {said}" if report.grades else f"piar look {said} --gold COLUMN"
+    return Text(f"Next: {_plain(command, 2_000)}", style="bold", no_wrap=True, overflow="ignore")
 
 
 # -- words ----------------------------------------------------------------------------------------
