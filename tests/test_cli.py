@@ -126,7 +126,11 @@ def test_text_from_data_is_neither_markup_nor_terminal_codes(toys, capsys) -> No
 
 def test_plain_makes_json_of_anything() -> None:
     value = {"a": (1, {2}), Path("k"): float("inf"), "e": [Asked()]}
-    assert plain(value) == {"a": [1, [2]], "k": None, "e": [{"folder": ".", "overrides": [], "as_json": False, "columns": []}]}
+    assert plain(value) == {
+        "a": [1, [2]],
+        "k": None,
+        "e": [{"folder": ".", "overrides": [], "as_json": False, "columns": []}],
+    }
 
 
 def test_a_closed_pipe_is_no_error(toys) -> None:

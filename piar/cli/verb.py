@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
-from click.core import ParameterSource
 from typer.core import TyperGroup
 
 from store.errors import PiarError, UsageError
@@ -201,8 +200,12 @@ def _command(function: Callable[..., Answer]) -> Callable[..., None]:
 def _said(ctx: typer.Context) -> Iterator[str]:
     """The options about a file's columns that were given, as they would be typed again."""
     for option in ctx.command.params:
-        given = option.name and ctx.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
-        if given and getattr(option, "rich_help_panel", None) in _REPEATED:
+        source = ctx.get_parameter_source(option.name or "")
+        if (
+            source is not None
+            and source.name == "COMMANDLINE"
+            and getattr(option, "rich_help_panel", None) in _REPEATED
+        ):
             value = ctx.params[option.name or ""]
             for one in value if isinstance(value, list | tuple) else [value]:
                 yield from (option.opts[0],) if one is True else (option.opts[0], str(one))

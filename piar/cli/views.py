@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -242,8 +243,15 @@ def status_view(found: "Status") -> RenderableType:
         ("samples", f"{splits} ({holds['labelled']:,} labelled)"),
     ]
     lines += [("stale", f"{s.what}: {s.why} ({s.fix})") for s in found.stale]
-    lines += [("next", Text.assemble((step.command, "bold"), f"  {step.why}{_price(step)}")) for step in found.next]
-    return facts(lines if found.next else [*lines, ("next", "nothing is due")])
+    if not found.next:
+        return facts([*lines, ("next", "nothing is due")])
+    return Group(facts(lines), *(part for step in found.next for part in _step(step)))
+
+
+def _step(step: "Step") -> tuple[RenderableType, RenderableType]:
+    """A command on a line of its own, however long, so that it can be copied; below it why, and its price."""
+    command = Text(f"next         {step.command}", style="bold", no_wrap=True, overflow="ignore")
+    return command, Padding(Text(f"{step.why}{_price(step)}"), (0, 0, 0, 13))
 
 
 def _price(step: "Step") -> str:
