@@ -3,10 +3,11 @@
 Field names go through `quote`, values are bound or written by `literal`: text from data is never SQL.
 """
 
+import re
 from collections.abc import Sequence
 
 from store.db import quote
-from store.task import Task
+from store.task import CONTROL, Task
 
 # Everything that is neither letter, mark nor digit separates words (RE2 syntax).
 _GAP = r"[^\p{L}\p{M}\p{N}]+"
@@ -34,7 +35,11 @@ def valid_probs(column: str, grades: int) -> str:
 def sample_json(fields: Sequence[str]) -> str:
     """The sample as one JSON object, equal to `piar.prompting.sample_text`."""
     parts = [f"{literal(_key(name))} || to_json(coalesce({quote(name)}, ''))" for name in fields]
-    return "'{' || " + " || ', ' || ".join(parts) + " || '}'"
+    text = "'{' || " + " || ', ' || ".join(parts) + " || '}'"
+    for first, rest in CONTROL.items():
+        escaped = literal(f"\\\\u{ord(first):04x}\\1")
+        text = f"regexp_replace({text}, {literal(re.escape(first) + f'({rest})')}, {escaped}, 'g')"
+    return text
 
 
 def _key(name: str) -> str:

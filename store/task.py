@@ -222,9 +222,23 @@ def _without_empty(value: Any) -> Any:
 _quoted = json.encoder.encode_basestring
 
 
+# What tokenizers and templates may take for their own marks (`<|im_end|>`, `</s>`, `[/INST]`), without the first
+# character, which is written as a JSON escape instead: the same text to a reader of JSON, and no mark to a tokenizer.
+CONTROL = {
+    "<": r"[|｜]|/?s>|<SYS>>|</SYS>>|/?(?:think|bos|eos|pad|unk|mask|start_of_turn|end_of_turn|end_of_text|tool_call"
+    r"|image|unused[0-9]+)>",
+    "[": r"/?(?:INST|SYSTEM_PROMPT|THINK|AVAILABLE_TOOLS|TOOL_CALLS|IMG)\]",
+}
+_CONTROL = [(first, re.compile(f"{re.escape(first)}({rest})")) for first, rest in CONTROL.items()]
+
+
 def sample_text(fields: Mapping[str, str]) -> str:
-    """A sample as every judge reads it: one JSON object on one line."""
-    return "{" + ", ".join([f"{_quoted(name)}: {_quoted(text)}" for name, text in fields.items()]) + "}"
+    """A sample as every judge reads it: one JSON object on one line, in which nothing looks like a control token."""
+    text = "{" + ", ".join([f"{_quoted(name)}: {_quoted(text)}" for name, text in fields.items()]) + "}"
+    for first, mark in _CONTROL:
+        if first in text:
+            text = mark.sub(rf"\\u{ord(first):04x}\1", text)
+    return text
 
 
 def explain(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ Only a code that says that the account is spent makes a rate limit final.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,7 @@ ALIASES = {
     "temperature": r"temperature",
     "max_tokens": r"max_?tokens|max_?output_?tokens",
 }
+SYSTEM_ROLE = "system role"  # no key of a body, but refused by templates like one
 STEADS = {"max_tokens": "max_completion_tokens"}  # what is sent in the place of a refused one
 KEPT = frozenset({"model", "messages", "max_completion_tokens"})  # without these there is no question, or no limit
 
@@ -70,6 +71,12 @@ _UNABLE = re.compile(
     r"|unavailable|no endpoints? found|not .{0,12}support"
     r"|un(?:known|expected|recogni[sz]ed)|invalid|cannot|extra|can't|reject",
     re.I,
+)
+_NO_SYSTEM = re.compile(
+    r"system[ _-]?(?:role|message|prompt|instruction)|developer (?:instruction|message|role)|roles? must alternate"
+    r"|(?:only|expected|allowed|supported)\b.{0,40}\broles?\b|\broles?\b.{0,60}(?:\bsystem\b|must be|not supported)"
+    r"|(?:unexpected|invalid|unsupported|unknown)\W+(?:message )?role|\bsystem\b.{0,20} is not (?:one of|supported)",
+    re.I | re.S,
 )
 _ANY_PARAMETER = re.compile(r"(?:requested|these|some|unsupported|following) param", re.I)
 _AGAIN = re.compile(r"(?:retry|again|reset|wait)\D{0,24}?((?:\d+(?:\.\d+)?\s*[a-z]+\s*)+)", re.I)
@@ -116,6 +123,8 @@ class Dialect:
     def spoken(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A body as this endpoint takes it."""
         said = dict(body)
+        if SYSTEM_ROLE in self.without:
+            said["messages"] = _folded(said["messages"])
         for name in self.without:
             value = said.pop(name, None)
             if value is not None and name in STEADS:
@@ -132,7 +141,16 @@ class Dialect:
             self.alternatives = min(self.alternatives, refusal.most)
             return f"takes no more than {refusal.most} {refusal.parameter}; going on with so many"
         self.without.add(str(refusal.parameter))
+        if refusal.parameter == SYSTEM_ROLE:
+            return "takes no system message: from here on the instruction stands at the head of the user's"
         return f"refuses {refusal.parameter!r}; going on without it"
+
+
+def _folded(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The chat without a system message: its text stands at the head of the first other one."""
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    first, *others = [dict(message) for message in messages if message["role"] != "system"]
+    return [{**first, "content": "\n\n".join([*system, first["content"]])}, *others]
 
 
 def read_refusal(
@@ -250,7 +268,12 @@ def _kind(status: int, codes: set[str], words: str) -> FailureClass:
 
 def _refused(status: int, errors: list[Mapping[str, Any]], words: str, body: Mapping[str, Any]) -> str | None:
     """The key of the body that an error is about: what it points at, else what it names first."""
-    if status == 401 or _TOO_LONG.search(words) or (status not in {400, 422} and not _UNABLE.search(words)):
+    if status == 401 or _TOO_LONG.search(words):
+        return None
+    roles = [message["role"] for message in body.get("messages", ())]
+    if "system" in roles[:1] and len(roles) > 1 and _NO_SYSTEM.search(words):
+        return SYSTEM_ROLE
+    if status not in {400, 422} and not _UNABLE.search(words):
         return None
     names = [name for name in (*ALIASES, *body) if name in body and name not in KEPT]
     for error in errors:
