@@ -5,11 +5,13 @@ strict: the best of the pool meets the champion once, on holdout groups that nob
 proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else here is ours.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from piar.ending import BUDGET_SPENT, ended
 from piar.finale import attribute, compare, on_test, promote, promotion_json
 from piar.history import OnEvent, begin
 from piar.label import LabelSettings, OnProgress
@@ -43,6 +45,10 @@ class EvolveReport(Result):
         people: how much of what people said was used; see `piar.truth.people_heard`.
         attribution: what each rule of the champion fixes and breaks; see `piar.finale.attribute`.
         stopped: why the search ended.
+        ending: how it ended, one of `piar.ending.Ending`.
+        headline: what was decided, in one sentence.
+        detail: the figures behind the decision.
+        advice: what to do next.
     """
 
     run: str
@@ -59,6 +65,10 @@ class EvolveReport(Result):
     detectable: str
     ceiling: float | None
     stopped: str
+    ending: str = ""
+    headline: str = ""
+    detail: str = ""
+    advice: str = ""
     people: dict[str, int] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -119,7 +129,7 @@ def _evolve(
         store, "evolve", identity(store, models, instruction, settings, prompts), settings.seed, restart=restart
     )
     if begun.finished:
-        report = EvolveReport.model_validate(begun.finished)
+        report = _with_ending(EvolveReport.model_validate(begun.finished))
         return report, instruction if report.proposal is None else store.instruction(report.proposal)
     try:
         loop = prepare(store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress)
@@ -145,7 +155,7 @@ def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
             parent = draw_parent(loop.board, loop.pool, loop.dev, loop.seed(rounds, "parent"))
             survivors = raced(loop, revised(loop, parent, rounds), rounds)  # P, I, A, S
         except BudgetSpent:
-            stopped = "the budget for searching is spent"
+            stopped = BUDGET_SPENT
             break
         loop.pool += survivors
         stale = 0 if loop.best().id != before.id else stale + 1
@@ -202,4 +212,9 @@ def _close(
         people=people_heard(loop.store, [s.id for samples in loop.splits.values() for s in samples]),
         warnings=(*warnings, *_unheard(loop)),
     )
-    return report.model_copy(update={"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}), standing
+    paid = {"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}
+    return _with_ending(report.model_copy(update=paid)), standing
+
+
+def _with_ending(report: EvolveReport) -> EvolveReport:
+    return report.model_copy(update=asdict(ended(report.model_dump(mode="json"))))

@@ -89,6 +89,7 @@ def promotion_json(outcome: Outcome) -> dict[str, Any]:
         "n": outcome.n,
         "fixed": outcome.fixed,
         "broke": outcome.broke,
+        "accuracy": {"before": outcome.before, "after": outcome.after},
         "gain": outcome.gain.model_dump(),
         "p_value": outcome.gain.p_value,
         "level": outcome.level,

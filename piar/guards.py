@@ -18,6 +18,12 @@ from store.stats import Floats, group_codes, group_sums, holm, sign_flip_test
 from store.task import Task
 
 State = Literal["holds", "harm", "unclear", "unearned"]
+STATES: dict[State, str] = {
+    "holds": "holds",
+    "harm": "is harmed",
+    "unclear": "cannot be told",
+    "unearned": "loses what was not earned",
+}
 
 
 class GuardSettings(Settings):
@@ -150,11 +156,11 @@ def _unearned(truth: Any, before: Any, after: Any, margin: float) -> str:
     known, now_known = kappa(truth, before), kappa(truth, after)
     if known <= margin:
         return (
-            f"before, the grade went to {100 * np.mean(before):.0f} % of all rows, to the right ones hardly more often "
-            f"than by chance (kappa {known:.2f}, now {now_known:.2f})"
+            f"the instruction in force gives it to {100 * np.mean(before):.0f} % of all rows and tells it from the "
+            f"rest no better than chance (kappa {known:.2f}; the candidate {now_known:.2f})"
         )
     if now_known >= known:
-        return f"the grade is told from the rest no worse than before (kappa {known:.2f}, now {now_known:.2f})"
+        return f"the candidate tells it from the rest no worse than before (kappa {now_known:.2f}, before {known:.2f})"
     return ""
 
 

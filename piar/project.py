@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from piar.report import ReportFile
     from piar.score import Scored
     from piar.show import Difference
+    from piar.standing import Tried
     from piar.status import Status
     from piar.traffic import Drift, Live
     from store.manifest import Manifest
@@ -232,6 +233,15 @@ class Project(Judging):
 
         return difference(self.store, *pair_of(self.store, self.instruction(), ids))
 
+    def candidate(self, prefix: str = "") -> "tuple[Tried, Difference]":
+        """The candidate that was tested last, or that of an id, and how it differs from what it was tested against."""
+        from piar.show import candidate, difference
+
+        found = candidate(self.store, prefix)
+        return found, difference(
+            self.store, self.store.instruction(found.against), self.store.instruction(found.candidate)
+        )
+
     # -- looking ----------------------------------------------------------------------------
 
     def report(self, out: str | Path | None = None) -> "ReportFile":
@@ -243,7 +253,11 @@ class Project(Judging):
         from piar.report import report
 
         path, teacher = Path(out) if out else self.folder / "report.html", self.config.teacher.model
-        return report(self.store, path, teacher=teacher, moved=self._drift())
+        try:
+            current = self.instruction()
+        except PiarError:  # a page is written although `instruction.md` cannot be read
+            current = None
+        return report(self.store, path, current=current, teacher=teacher, moved=self._drift())
 
     def _drift(self) -> "Drift | None":
         """Whether the teacher's grades of the latest logs have moved; None where `instruction.md` cannot be read."""

@@ -61,6 +61,8 @@ class Outcome:
     """What the confirmatory test says.
 
     Attributes:
+        before: share of rows on which the champion is right.
+        after: the same of the candidate.
         mcnemar_p: the row-wise test, for comparison only.
         level: what `gain.p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
@@ -73,6 +75,8 @@ class Outcome:
     groups: int
     fixed: int
     broke: int
+    before: float
+    after: float
     gain: Gain
     level: float
     mcnemar_p: float
@@ -115,6 +119,8 @@ def confirm(
         groups=group_codes(paired.groups)[1],
         fixed=int(np.sum(right_after & ~right_before)),
         broke=int(np.sum(right_before & ~right_after)),
+        before=float(np.mean(right_before)),
+        after=float(np.mean(right_after)),
         gain=gain,
         level=level,
         mcnemar_p=mcnemar(right_before, right_after),
@@ -128,7 +134,7 @@ def _reason(paired: Paired, gain: Gain, level: float, guarded: Sequence[Guard], 
     points = f"{100 * gain.mean:+.1f} points on the holdout (p = {gain.p_value:.3g}, level {level:.3g}, by group)"
     harmed, unearned = ([g for g in guarded if g.state == state] for state in ("harm", "unearned"))
     if harmed:
-        losses = ", ".join(f"{g.name} {100 * g.change:+.1f} (p = {g.harm_p:.2g})" for g in harmed)
+        losses = ", ".join(f"{g.name} ({100 * g.change:+.1f}, p = {g.harm_p:.2g})" for g in harmed)
         return f"{points}, but it loses more than {100 * settings.margin:.0f} points on {losses}"
     if gain.mean <= 0:
         return f"{points}: no gain"

@@ -15,9 +15,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from piar import report_data as data
 from piar import report_walk as walk
+from piar.report_candidate import candidate
+from piar.report_headline import headline
+from piar.report_pair import Pair, pair
 from piar.report_policy import contradictions
+from piar.standing import in_force, last_search, tried
 from store.db import Store, now
-from store.figures import NO_INTERVAL, span
+from store.types import Instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,21 @@ class ReportFile:
     detail: str
 
 
-def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...] = (), moved: Any = None) -> ReportFile:
+def report(
+    store: Store,
+    out: Path,
+    *,
+    current: Instruction | None = None,
+    teacher: str = "",
+    notes: tuple[str, ...] = (),
+    moved: Any = None,
+) -> ReportFile:
     """Write the page.
 
     Args:
         store: the project's store.
         out: the file to write; replaced whole.
+        current: the instruction in force; what the store holds for it when None.
         teacher: the configured teacher's name; the offline one is called simulated on the page.
         notes: more to show under the headline.
         moved: `piar.traffic.drift` of the latest logs, None where it is not known.
@@ -43,7 +56,7 @@ def report(store: Store, out: Path, *, teacher: str = "", notes: tuple[str, ...]
         PiarError: the store cannot be read, or the folder of `out` cannot be written.
     """
     with store.read():
-        values = collect(store, (*simulated(store, teacher), *notes), moved)
+        values = collect(store, current or in_force(store), (*simulated(store, teacher), *notes), moved)
     page = (
         _environment()
         .from_string(files("piar").joinpath("templates", "report.html.j2").read_text("utf-8"))
@@ -77,23 +90,29 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
 
 
-def collect(store: Store, notes: tuple[str, ...] = (), moved: Any = None) -> dict[str, Any]:
+def collect(
+    store: Store, current: Instruction | None, notes: tuple[str, ...] = (), moved: Any = None
+) -> dict[str, Any]:
     """Everything the page shows, as plain values."""
-    pair, folder = data.pair(store), store.path.parent
-    gains = data.gains(store, pair)
+    last, folder = tried(store), store.path.parent
+    compared = pair(store, current, last)
+    gains = data.gains(store, compared)
+    start = compared.before if compared.role == "in force" else None
     values: dict[str, Any] = {
         "task": {"name": store.task.name},
         "made_at": f"{now():%d %B %Y, %H:%M} UTC",
-        "teacher": (pair.judge or "not asked yet").removeprefix("teacher:"),
+        "teacher": (compared.judge or "not asked yet").removeprefix("teacher:"),
         "store_name": store.path.name,
         "simulated": list(notes),
         "gains": gains,
-        "rules": data.rules(store, pair),
-        "confusions": data.confusions(store, pair),
-        "slices": data.slices(store, pair),
-        "lineage": data.lineage(store, pair),
+        "baselines": data.beside_baselines(store, _teachers(compared, current), compared.judge),
+        "candidate": candidate(store, last, compared),
+        "rules": data.rules(store, current, compared.judge, start),
+        "confusions": data.confusions(store, compared),
+        "slices": data.slices(store, compared),
+        "lineage": data.lineage(store, current),
         "people": walk.people(store),
-        "contradictions": contradictions(store, pair),
+        "contradictions": contradictions(store, compared),
         "difficulty": walk.difficulty(store, walk.manifest(folder)),
         "training": walk.training(folder),
         "students": walk.students(store),
@@ -102,10 +121,12 @@ def collect(store: Store, notes: tuple[str, ...] = (), moved: Any = None) -> dic
         "cost": data.cost(store),
         "runs": data.runs(store),
     }
-    values["headline"], values["subline"] = headline(gains)
+    values["names"] = compared.names
+    values["headline"], values["subline"] = headline(gains, compared, current, last, last_search(store))
     values["cards"] = cards(values)
     titles = {
-        "gains": "What changed",
+        "gains": "Measured",
+        "candidate": values["candidate"]["title"] if values["candidate"] else "",
         "rules": "Instruction",
         "confusions": "Confusion",
         "slices": "Slices",
@@ -125,47 +146,22 @@ def collect(store: Store, notes: tuple[str, ...] = (), moved: Any = None) -> dic
     return values
 
 
-def headline(gains: dict[str, Any] | None) -> tuple[str, str]:
-    """The first sentence a reader sees, and the one below it. A gain is claimed only by its interval."""
-    rows = [] if gains is None else gains["rows"]
-    best = next((r for r in rows if r["split"] == "test"), next((r for r in rows if r["split"] == "holdout"), None))
-    if best is None:
-        return (
-            "Nothing has been measured yet",
-            "Run `piar evolve`, then `piar score --split test`, then make this page again.",
-        )
-    where = f"{best['groups']} {'untouched test' if best['split'] == 'test' else 'holdout'} groups"
-    ends = span(best["low"], best["high"], "{:+.1f}", 100)
-    sure = f"95 % interval {ends} points, by group" if ends else f"no interval: {NO_INTERVAL}"
-    if best["tone"] == "good":
-        return (
-            f"The new instruction is right {100 * best['mean']:.1f} points more often than the one you started with",
-            f"{sure}; on {where}, against {best['truth']}.",
-        )
-    if best["tone"] == "bad":
-        return (
-            f"The new instruction is right {-100 * best['mean']:.1f} points less often: keep the one you have",
-            f"{sure}; on {where}, against {best['truth']}.",
-        )
-    return (
-        "No difference can be claimed between the new instruction and the one you started with",
-        f"{100 * best['mean']:+.1f} points on {where}; {sure}.",
-    )
+def _teachers(compared: Pair, current: Instruction | None) -> list[tuple[str, Instruction]]:
+    """What the page calls an instruction, and the instruction, each once: the one in force is always there."""
+    shown = zip(compared.names, (compared.before, compared.after), strict=True)
+    named = [(name, instruction) for name, instruction in shown if instruction and compared.before]
+    if current and current.id not in {instruction.id for _, instruction in named}:
+        named.append(("in force", current))
+    return named
 
 
 def cards(values: dict[str, Any]) -> list[dict[str, str]]:
     """The row of large figures under the headline."""
     total, spend = values["data"], values["cost"]
     result = []
-    rows = (values["gains"] or {"rows": []})["rows"]
-    for row in [r for r in rows if r["split"] == "test"][:2]:
-        result.append(
-            {
-                "value": f"{100 * row['after']:.1f} %",
-                "tone": "",
-                "label": f"right on test against {row['truth']}; {100 * row['before']:.1f} % before",
-            }
-        )
+    for row in [r for r in values["baselines"] if r["name"].startswith("teacher")]:
+        name = row["name"].removeprefix("teacher, ")
+        result.append({"value": f"{100 * row['accuracy'].value:.1f} %", "tone": "", "label": f"right on test, {name}"})
     best = max((r for r in (values["students"] or {"rows": []})["rows"] if r["latency"]),
                key=lambda r: r["scores"].accuracy.value, default=None)  # fmt: skip
     if best is not None:
@@ -173,7 +169,7 @@ def cards(values: dict[str, Any]) -> list[dict[str, str]]:
         result.append({"value": f"{first:.1f} ms", "tone": "", "label": f"to the grade of {best['name']}"})
     result += [
         {"value": f"{total['n']:,}", "tone": "", "label": f"samples in {total['groups']:,} groups"},
-        {"value": str(len(values["rules"]["rows"])), "tone": "", "label": "rules in the instruction"},
+        {"value": str(len(values["rules"]["rows"])), "tone": "", "label": "rules in the instruction in force"},
         {"value": f"{spend['calls']:,}", "tone": "", "label": f"answers, US$ {spend['usd']:.2f} in all"},
     ]
     return result

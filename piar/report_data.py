@@ -2,84 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from piar.baselines import fit
+from piar.report_pair import Pair, paired
+from piar.support import support
 from store.db import Store, quote
 from store.metrics import evaluate
 from store.stats import Gain, paired_gain
 from store.types import Instruction, Rule
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The two instructions that the page compares, and the judge whose verdicts it compares them by."""
-
-    seed: Instruction | None
-    champion: Instruction | None
-    judge: str | None
-    sql: str = ""
-
-
-_PAIRED = """select s.sample_id::varchar as sample_id, s.group_key, s.split, t.grade as truth, m.grade as majority,
-       coalesce(a.grade, '(failed)') as before, coalesce(b.grade, '(failed)') as after{slices}
-from samples s
-join verdict a on a.sample_id = s.sample_id and a.judge = $judge and a.instruction = $seed and a.vote = 0
-join verdict b on b.sample_id = s.sample_id and b.judge = $judge and b.instruction = $champion and b.vote = 0
-left join truth t on t.sample_id = s.sample_id
-left join majority m on m.sample_id = s.sample_id
-where s.split in ('dev', 'holdout', 'test')"""
-
-
-def pair(store: Store) -> Pair:
-    """Seed and champion: what the latest promotion test compared, else the first and last instruction asked."""
-    sql = (
-        "select instruction, against from decisions where kind = 'promotion' "
-        "order by (outcome = 'proposed') desc, created_at desc limit 1"
-    )
-    asked = (
-        "select v.judge, v.instruction, min(i.created_at) as first, count(*) as n from verdict v "
-        "join instructions i on i.instruction_id = v.instruction group by all order by first"
-    )
-    known = store.frame(asked).rows(named=True)
-    if not known:
-        instructions = store.frame("select instruction_id from instructions order by created_at desc limit 1")
-        only = store.instruction(instructions.item()) if instructions.height else None
-        return Pair(None, only, None)
-    decided = store.frame(sql).rows()
-    champion_id = decided[0][0] if decided else known[-1]["instruction"]
-    champion = store.instruction(champion_id)
-    seed_id = _root(store, decided[0][1] if decided else champion_id)
-    judges = [k["judge"] for k in known if k["instruction"] == champion_id]
-    return Pair(store.instruction(seed_id), champion, (judges or [known[-1]["judge"]])[-1], sql)
-
-
-def _root(store: Store, instruction_id: str) -> str:
-    parents = dict(store.frame("select instruction_id, parent from instructions").rows())
-    seen = {instruction_id}
-    while (parent := parents.get(instruction_id)) and parent not in seen:
-        seen.add(parent)
-        instruction_id = parent
-    return instruction_id
-
-
-def _paired(store: Store, pair: Pair) -> tuple[pl.DataFrame, str]:
-    if pair.seed is None or pair.champion is None or pair.judge is None or pair.seed.id == pair.champion.id:
-        return pl.DataFrame(), _PAIRED
-    slices = "".join(
-        f",\n       coalesce(({sql}\n), false) as {quote('slice: ' + name)}" for name, sql in store.task.slices.items()
-    )
-    values = {"judge": pair.judge, "seed": pair.seed.id, "champion": pair.champion.id}
-    sql = _PAIRED.format(slices=slices)
-    with store.read() as con:
-        frame: pl.DataFrame = con.sql(sql, params=values).pl()
-    shown = sql
-    for name, value in values.items():
-        shown = shown.replace(f"${name}", "'" + value.replace("'", "''") + "'")
-    return frame, shown
 
 
 def _tone(gain: Gain) -> str:
@@ -117,8 +50,8 @@ _ROLES = {"dev": "drove the search: optimistic", "holdout": "decided promotion",
 
 
 def gains(store: Store, pair: Pair) -> dict[str, Any] | None:
-    """Per split and truth: before, after, gain and interval."""
-    frame, sql = _paired(store, pair)
+    """Per split and truth: share right under each of two instructions, gain and interval."""
+    frame, sql = paired(store, pair)
     if frame.is_empty():
         return None
     truths = {"truth": "gold" if _has_gold(store) else "the raters' majority"}
@@ -133,20 +66,28 @@ def gains(store: Store, pair: Pair) -> dict[str, Any] | None:
     if not rows:
         return None
     lead = (
-        "Share of rows where the teacher's verdict equals the truth, before and after. Intervals are by group: rows of "
-        "one group rise and fall together. Only test is free of selection."
+        "Share of rows where the teacher's verdict equals the truth, under two instructions. Intervals are by group: "
+        "rows of one group rise and fall together. Only test is free of selection."
     )
     return {
         "rows": rows,
         "scale": _scale(rows),
         "lead": lead,
         "source": sql,
-        "baselines": beside_baselines(store, frame),
+        "names": pair.names,
     }
 
 
-def beside_baselines(store: Store, paired: pl.DataFrame) -> list[dict[str, Any]]:
-    """Both instructions and the plain baselines (learnt from train) on the same test rows, against the same truth."""
+def beside_baselines(
+    store: Store, teachers: Sequence[tuple[str, Instruction]], judge: str | None
+) -> list[dict[str, Any]]:
+    """The teacher under each instruction, and plain baselines (learnt from train), on the same test rows; [] unless
+    the teacher has judged them.
+
+    Args:
+        teachers: what the page calls an instruction, and the instruction; left out where test is not judged under it.
+        judge: whose verdicts.
+    """
     fields = ", ".join(f"s.{quote(f)}" for f in store.task.fields)
     labelled = store.frame(
         f"select s.sample_id, s.group_key, s.split, t.grade as gold, {fields} "
@@ -157,21 +98,25 @@ def beside_baselines(store: Store, paired: pl.DataFrame) -> list[dict[str, Any]]
     test = labelled.filter(pl.col("split") == "test")
     if train["group_key"].n_unique() < 2 or test["group_key"].n_unique() < 2:
         return []
-    verdicts = paired.select("sample_id", "before", "after")
     rows = []
-    test = test.join(verdicts, on="sample_id", how="left", maintain_order="left")
-    if test["after"].is_not_null().all():
-        rows += [_judged("teacher, instruction at the start", test, "before", store)]
-        rows += [_judged("teacher, new instruction", test, "after", store)]
-    for name in ("majority", "tfidf", "tfidf_overlap"):
+    for name, instruction in teachers:
+        said = store.frame(
+            "select sample_id, coalesce(grade, '(failed)') as said from verdict where judge = ? and instruction = ? "
+            "and vote = 0",
+            [judge, instruction.id],
+        )
+        known = test.join(said, on="sample_id", how="left", maintain_order="left")
+        if known["said"].is_not_null().all():
+            rows.append(_judged(f"teacher, instruction {name}", known, store))
+    for name in ("majority", "tfidf", "tfidf_overlap") if rows else ():
         best = fit(name, train, store.task).predict(test).argmax(axis=1)
-        said = pl.Series("said", [store.task.symbols[i] for i in best], dtype=pl.String)
-        rows.append(_judged(f"baseline: {name}", test.with_columns(said), "said", store))
+        symbols = pl.Series("said", [store.task.symbols[i] for i in best], dtype=pl.String)
+        rows.append(_judged(f"baseline: {name}", test.with_columns(symbols), store))
     return rows
 
 
-def _judged(name: str, test: pl.DataFrame, column: str, store: Store) -> dict[str, Any]:
-    frame = test.select(group="group_key", gold="gold", predicted=column)
+def _judged(name: str, test: pl.DataFrame, store: Store) -> dict[str, Any]:
+    frame = test.select(group="group_key", gold="gold", predicted="said")
     scores = evaluate(frame, store.task)
     return {"name": name, "accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
 
@@ -182,7 +127,7 @@ def _has_gold(store: Store) -> bool:
 
 def confusions(store: Store, pair: Pair) -> dict[str, Any] | None:
     """Two matrices, truth by verdict, on test (or holdout when test is still closed)."""
-    frame, sql = _paired(store, pair)
+    frame, sql = paired(store, pair)
     if frame.is_empty():
         return None
     split = "test" if (frame["split"] == "test").any() else "holdout"
@@ -190,7 +135,8 @@ def confusions(store: Store, pair: Pair) -> dict[str, Any] | None:
     if part.is_empty():
         return None
     matrices = [
-        _matrix(part, column, store.task.symbols, title) for column, title in (("before", "Before"), ("after", "After"))
+        _matrix(part, column, store.task.symbols, title)
+        for column, title in zip(("before", "after"), pair.names, strict=True)
     ]
     return {
         "lead": f"Rows of {split} by truth and verdict; colour is the share of each truth.",
@@ -216,7 +162,7 @@ def _matrix(frame: pl.DataFrame, column: str, symbols: Sequence[str], title: str
 
 def slices(store: Store, pair: Pair) -> dict[str, Any] | None:
     """Gain per slice of the task and per true grade, on test (or holdout)."""
-    frame, sql = _paired(store, pair)
+    frame, sql = paired(store, pair)
     if frame.is_empty():
         return None
     split = "test" if (frame["split"] == "test").any() else "holdout"
@@ -234,43 +180,51 @@ def slices(store: Store, pair: Pair) -> dict[str, Any] | None:
     }
 
 
-def rules(store: Store, pair: Pair) -> dict[str, Any]:
-    """The champion's rules with what each decided, and what each fixes and breaks against the start."""
+def rules(store: Store, shown: Instruction | None, judge: str | None, start: Instruction | None) -> dict[str, Any]:
+    """An instruction's rules with what each decided, and what each fixes and breaks.
+
+    Args:
+        shown: whose rules; None where there is no instruction yet.
+        start: what its rules are compared with, to call them new or edited.
+    """
     sql = """select v.rules[1] as rule, count(*) as cited, count_if(v.grade = t.grade) as agreed
 from verdict v join truth t using (sample_id)
 where v.vote = 0 and v.instruction = $1 and v.judge = $2 group by 1"""
-    if pair.champion is None:
+    if shown is None:
         lead = "There is no instruction in the store yet."
-        return {"lead": lead, "preamble": "", "rows": [], "dropped": [], "source": sql}
-    decided = {r: (n, right) for r, n, right in store.frame(sql, [pair.champion.id, pair.judge]).rows()}
-    known = {} if pair.seed is None else {r.id: r for r in pair.seed.rules}
-    effects = attribution(store, pair.champion.id)
+        return {"id": "", "lead": lead, "preamble": "", "rows": [], "dropped": [], "source": sql}
+    decided = {r: (n, right) for r, n, right in store.frame(sql, [shown.id, judge]).rows()}
+    effects = attribution(store, shown.id)
+    words = support(store, shown.rules)
     rows = [
         {
             "id": rule.id,
             "grade": rule.grade,
             "text": rule.text,
-            "status": _status(pair, rule),
+            "status": _status(start, shown, rule),
             "cited": decided.get(rule.id, (0, 0))[0],
             "right": decided.get(rule.id, (0, 0))[1],
+            "words": [found.sentence() for found in words.get(rule.id, ())],
             "effect": effects.get(rule.id),
         }
-        for rule in pair.champion.rules
+        for rule in shown.rules
     ]
-    kept = {r.id for r in pair.champion.rules}
-    lead = (
-        "Rules apply in order; the first that fits decides. The bars compare the instruction with and without the "
-        "rule, on the dev and holdout rows that cite it: green it makes right, red it makes wrong; the points are the "
-        "gain on those rows with a 95 % interval by group."
-    )
-    dropped = [{"id": r.id, "text": r.text} for r in known.values() if r.id not in kept]
-    return {"lead": lead, "preamble": pair.champion.preamble, "rows": rows, "dropped": dropped, "source": sql}
+    kept = {r.id for r in shown.rules}
+    lead = "Rules apply in order; the first that fits decides." + (_BARS if effects else "")
+    dropped = [{"id": r.id, "text": r.text} for r in (start.rules if start else ()) if r.id not in kept]
+    return {"id": shown.id, "lead": lead, "preamble": shown.preamble, "rows": rows, "dropped": dropped, "source": sql}
 
 
-def _status(pair: Pair, rule: Rule) -> str:
-    if pair.seed is None or pair.champion is None or pair.seed.id == pair.champion.id:
+_BARS = (
+    " The bars compare the instruction with and without the rule, on the dev and holdout rows that cite it: green it "
+    "makes right, red it makes wrong; the points are the gain on those rows with a 95 % interval by group."
+)
+
+
+def _status(start: Instruction | None, shown: Instruction, rule: Rule) -> str:
+    if start is None or start.id == shown.id:
         return ""
-    old = pair.seed.rule(rule.id)
+    old = start.rule(rule.id)
     return "new" if old is None else "edited" if (old.text, old.grade) != (rule.text, rule.grade) else ""
 
 
@@ -293,7 +247,7 @@ where r.verb = 'evolve' and e.status = 'done' and e.detail->>'champion' = ? orde
     return effects
 
 
-def lineage(store: Store, pair: Pair) -> dict[str, Any]:
+def lineage(store: Store, current: Instruction | None) -> dict[str, Any]:
     """The tree of instructions with their accuracy on dev, and the decisions taken."""
     sql = """select i.instruction_id, i.parent, i.author, i.note, l.accuracy from instructions i
 left join (select instruction, accuracy from leaderboard where split = 'dev' and starts_with(judge, 'teacher:')
@@ -307,9 +261,11 @@ order by i.created_at"""
     for row in rows:
         children.setdefault(row["parent"] if row["parent"] in ids else None, []).append(row)
     marks = {
-        d["instruction"]: {"text": d["outcome"], "tone": "good" if d["outcome"] in ("proposed", "accepted") else "even"}
+        d["instruction"]: {"text": d["outcome"], "tone": "good" if d["outcome"] in ("proposed", "accepted") else "bad"}
         for d in decisions
     }
+    if current is not None:
+        marks[current.id] = {"text": "in force", "tone": "good"}
 
     def node(row: dict[str, Any]) -> dict[str, Any]:
         pills = [marks[row["instruction_id"]]] if row["instruction_id"] in marks else []

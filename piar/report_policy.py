@@ -5,7 +5,7 @@ A policy that an instruction has learned shows on groups that the reviser never 
 
 from typing import Any
 
-from piar.report_data import Pair
+from piar.report_pair import Pair
 from store.db import Store
 
 SHOWN_GROUPS = 10
@@ -25,7 +25,7 @@ order by s.group_key, s.sample_id"""
 
 def contradictions(store: Store, pair: Pair) -> dict[str, Any] | None:
     """Groups that hold most such rows, and whom the new instruction agrees with there; None where there is no row."""
-    names = [pair.judge or "", *(i.id if i else "" for i in (pair.seed, pair.champion))]
+    names = [pair.judge or "", *(i.id if i else "" for i in (pair.before, pair.after))]
     found = store.frame(CONTRADICTED, names).rows(named=True)
     if not found:
         return None

@@ -11,6 +11,8 @@ from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
     from piar.score import Gained, Judge, Measured
+    from piar.standing import Tried
+    from piar.support import Support
     from store.db import Store
     from store.types import Instruction, Split
 
@@ -50,6 +52,7 @@ class Difference:
         measured: split -> (before, after), where both have judged the whole split.
         gained: split -> what `after` gains.
         flipped: samples that changed grade, from train and dev only: the others stay closed to who edits rules.
+        support: id of a rule that is new or changed -> the rows behind each word that it quotes.
     """
 
     before: "Instruction"
@@ -60,6 +63,7 @@ class Difference:
     measured: "Mapping[str, tuple[Measured, Measured]]"
     gained: "Mapping[str, Gained]"
     flipped: tuple[dict[str, Any], ...]
+    support: "Mapping[str, tuple[Support, ...]]"
 
 
 def versions(store: "Store") -> list[Version]:
@@ -76,11 +80,14 @@ def versions(store: "Store") -> list[Version]:
 def difference(store: "Store", before: "Instruction", after: "Instruction") -> Difference:
     """Rules changed, samples that changed grade, and what was gained, as far as a judge has read both."""
     from piar.score import Judge, compare, measure
+    from piar.support import support
 
     changes = rule_changes(before, after)
+    edited = {change.id for change in changes if change.kind in ("added", "changed")}
+    words = support(store, [rule for rule in after.rules if rule.id in edited])
     name = _judge_of_both(store, before.id, after.id)
     if name is None:
-        return Difference(before, after, changes, None, (), {}, {}, ())
+        return Difference(before, after, changes, None, (), {}, {}, (), words)
     old, new = Judge(name, before.id), Judge(name, after.id)
     whole = [split for split in MEASURED if _judged_whole(store, old, split) and _judged_whole(store, new, split)]
     return Difference(
@@ -92,7 +99,28 @@ def difference(store: "Store", before: "Instruction", after: "Instruction") -> D
         {split: (measure(store, old, split), measure(store, new, split)) for split in whole},
         {split: compare(store, new, old, split) for split in whole},
         _flipped(store, old, new),
+        words,
     )
+
+
+def candidate(store: "Store", prefix: str = "") -> "Tried":
+    """The candidate that met the instruction in force last, and what became of it.
+
+    Args:
+        prefix: beginning of its id, to see an earlier one.
+
+    Raises:
+        UsageError: none was tested, or none of that id.
+    """
+    from piar.standing import tried
+
+    found = tried(store, prefix)
+    if found is None:
+        raise UsageError(
+            f"No candidate {prefix + ' ' if prefix else ''}has met the instruction in force on the holdout.",
+            "`piar evolve` tests the best one that it finds; `piar show run evolve` lists what it tried.",
+        )
+    return found
 
 
 def _judge_of_both(store: "Store", before: str, after: str) -> str | None:

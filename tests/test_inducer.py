@@ -116,15 +116,15 @@ def test_budgets_are_kept():
         assert all(len(op.text.split()) <= 12 for op in candidate.operations)
 
 
-def planted(groups, rows_each, seed=0):
-    """Rows of which those with the word `zubzub` are 0 and the others 3."""
+def planted(groups, rows_each, seed=0, word="zubzub"):
+    """Rows of which those with the word are 0 and the others 3."""
     rng = random.Random(seed)
     words = [f"word{c}" for c in "abcdefghijklmnop"]
     items = []
     for g in range(40):
         for i in range(6):
             marked = g < groups and i < rows_each
-            title = " ".join([*rng.sample(words, 4), *(["zubzub"] if marked else [])])
+            title = " ".join([*rng.sample(words, 4), *([word] if marked else [])])
             items.append(EvidenceItem(fields={"query": f"query {g}", "title": title}, truth="0" if marked else "3",
                                       group=f"g{g}"))  # fmt: skip
     return tuple(items)
@@ -158,8 +158,29 @@ def replace_truth(item, truth):
     return item.model_copy(update={"truth": truth})
 
 
+@pytest.mark.parametrize(
+    ("word", "groups", "found"),
+    [("zubzub", 3, False), ("zubzub", 4, True), ("363", 6, False), ("363", 7, True), ("du", 6, False), ("du", 7, True)],
+)
+def test_a_word_needs_several_groups_and_a_number_more(word, groups, found):
+    assert any(f'"{word}"' in text for text in told(planted(groups, 3, word=word))) == found
+
+
+@pytest.mark.parametrize(("meaningless", "found"), [(3, True), (8, False)])
+def test_a_word_must_mend_clearly_more_groups_than_it_breaks(meaningless, found):
+    items = [
+        item.model_copy(update={"truth": "3"}) if int(item.group[1:]) < meaningless and "zubzub" in item.fields["title"]
+        else item for item in planted(8 + meaningless, 3)
+    ]  # fmt: skip
+    assert any('contains "zubzub"' in text for text in told(tuple(items))) == found
+
+
+def told(items):
+    return [op.text for c in revise(request(items, EVERYTHING)) for op in c.operations]
+
+
 def test_disputed_samples_count_for_less():
-    agreed = planted(3, 2)
+    agreed = planted(4, 1)
     disputed = tuple(
         item.model_copy(update={"votes": {"0": 1, "3": 3}}) if item.truth == "0" else item for item in agreed
     )

@@ -53,7 +53,8 @@ def test_the_view_follows_a_search():
     ],
 )
 def test_the_view_says_what_became_of_the_guards(passed, guards, words):
-    promotion = {"passed": passed, "reason": "why", "fixed": 3, "broke": 1, "n": 60, "groups": 10, "guards": guards}
+    promotion = {"passed": passed, "reason": "why", "fixed": 3, "broke": 1, "n": 60, "groups": 10, "guards": guards,
+                 "gain": {"mean": 0.1, "low": -0.1, "high": 0.3, "p_value": 0.2}}  # fmt: skip
     report = EvolveReport(
         run="r", champion="c", seed_instruction="s", proposal=None, calls=1, cost_usd=0.0, rounds=1,
         promotions=[promotion], holdout={}, test={}, attribution=[], detectable="", ceiling=None, stopped="",
@@ -76,4 +77,4 @@ def test_the_view_names_the_rules_that_had_better_go():
     text = drawn(evolve_view(report, accepted=False))
     assert "1 help, 1 harm, 1 are cited by no row" in text
     assert "take out R02: no row of dev and holdout cites it" in text
-    assert "take out R03: -10.0  (-20.0 to -5.0) points on the 40 rows that cite it" in text
+    assert "take out R03: -10.0 (-20.0 to -5.0) points on the 40 rows that cite it" in text

@@ -11,8 +11,9 @@ from worlds import fill
 
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.llm.rulebook import RulebookClient
-from piar.report import headline, report
-from piar.report_data import Pair
+from piar.report import report
+from piar.report_headline import claim
+from piar.report_pair import Pair
 from piar.report_policy import contradictions
 from store.db import Store, now
 from store.ids import sample_id
@@ -112,7 +113,7 @@ def test_every_section_says_how_to_get_its_figures(page):
 )
 def test_the_headline_follows_the_interval(low, mean, high, tone, words):
     row = {"split": "test", "truth": "gold", "groups": 27, "mean": mean, "low": low, "high": high, "tone": tone}
-    first, second = headline({"rows": [row]})
+    first, second = claim({"rows": [row]}, "waits")
     assert words in first
     assert "27 untouched test groups" in second
 

@@ -53,19 +53,19 @@ def _redrafted(detail: "Mapping[str, Any]") -> str:
 
 
 def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
-    """What the run found, in the order in which one asks: passed or not, how much, on what, what next."""
+    """What the run decided, then how much, on what, what next."""
+    style = "bold green" if report.proposal else "bold yellow"
     lines: list[tuple[str, RenderableType]] = []
-    for promotion in report.promotions:
-        mark = Text("passed", style="bold green") if promotion["passed"] else Text("not passed", style="bold yellow")
+    for tested in report.promotions:
+        mark = Text("passed", style="green") if tested["passed"] else Text("not passed", style="yellow")
         lines += [
-            ("test", Text.assemble(mark, f"  {promotion['reason']}")),
-            ("", f"fixed {promotion['fixed']:,} rows, broke {promotion['broke']:,}, of {promotion['n']:,} "
-                 f"in {promotion['groups']:,} groups"),
+            ("test", Text.assemble(mark, f"  {tested['reason']}")),
+            ("", f"fixed {tested['fixed']:,} rows, broke {tested['broke']:,}, of {tested['n']:,} "
+                 f"in {tested['groups']:,} groups"),
         ]  # fmt: skip
     if not report.promotions:
-        lines.append(("test", "not made: the search found nothing better than the present instruction"))
-    lines += [("guards", _guards(report))] if report.promotions else []
-    lines += [("", f"{g['name']}: {g['note']}") for p in report.promotions for g in p["guards"] if g.get("note")]
+        lines.append(("test", f"not made. {report.detail}"))
+    lines += [("guards", told) for told in _guards(report)]
     lines += [("rules", told) for told in _rules(report)]
     lines += [("provable", report.detectable)]
     if report.ceiling is not None:
@@ -73,26 +73,30 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     lines += [("people", _people(report.people))] if report.people.get("labels") else []
     lines += [("note", warning) for warning in report.warnings]
     lines.append(("spent", f"{report.calls:,} calls · ${report.cost_usd:,.4f}"))
-    lines.append(("next", _next(report, accepted)))
-    return Group(*_figures(report), facts(lines))
+    lines.append(("next", "accepted" if accepted and report.proposal else report.advice))
+    return Group(Text(report.headline, style=style), *_figures(report), facts(lines))
 
 
 def _figures(report: "EvolveReport") -> list[RenderableType]:
-    rows = []
-    splits: dict[str, Any] = {"holdout": report.holdout, **{f"test, {k}": v for k, v in report.test.items()}}
+    """Accuracy before and after. Of a refused candidate only what decided; test was not opened for it."""
+    rows = [_refused(tested) for tested in report.promotions if not tested["passed"]]
+    splits: dict[str, Any] = {f"test, {k}": v for k, v in report.test.items()}
+    if report.proposal:
+        splits = {"holdout": report.holdout, **splits}
     for name, found in splits.items():
         if isinstance(found, dict) and "gain" in found:
-            gain = Gain.model_validate(found["gain"])
-            rows.append(
-                [
-                    name,
-                    f"{found['n']:,}",
-                    f"{100 * found['seed']['accuracy']:.1f}",
-                    f"{100 * found['champion']['accuracy']:.1f}",
-                    gain_short(gain),
-                ]
-            )
-    return [table(["accuracy, %", "rows", "before", "after", "gain, 95 % by group"], rows), ""] if rows else []
+            before = f"{100 * found['seed']['accuracy']:.1f}"
+            after = [f"{100 * found['champion']['accuracy']:.1f}", gain_short(Gain.model_validate(found["gain"]))]
+            rows.append([name, f"{found['n']:,}", before, *(after if report.proposal else ["–", "–"])])
+    name = "proposed" if report.proposal else "refused" if report.promotions else "candidate"
+    return [table(["accuracy, %", "rows", "in force", name, "gain, 95 % by group"], rows), ""] if rows else []
+
+
+def _refused(tested: "Mapping[str, Any]") -> list[str]:
+    gain = gain_short(Gain.model_validate(tested["gain"]))
+    known = tested.get("accuracy")  # not kept by earlier versions
+    before, after = (f"{100 * known[when]:.1f}" if known else "–" for when in ("before", "after"))
+    return ["holdout", f"{tested['n']:,}", before, after, gain]
 
 
 def _people(heard: "Mapping[str, int]") -> str:
@@ -102,13 +106,17 @@ def _people(heard: "Mapping[str, int]") -> str:
     )
 
 
-def _guards(report: "EvolveReport") -> str:
-    states = [guard["state"] for promotion in report.promotions for guard in promotion["guards"]]
+def _guards(report: "EvolveReport") -> "Iterator[str]":
+    """How many guards hold, and what is behind those that need a word."""
     words = {"holds": "hold", "unclear": "cannot be told", "harm": "are harmed", "unearned": "lose what was not earned"}
-    told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
-    if states:
-        return f"{told} of {len(states)} grades and slices"
-    return "too few rows for any" if any(p["passed"] for p in report.promotions) else "not asked without a passed test"
+    for tested in report.promotions:
+        states = [guard["state"] for guard in tested["guards"]]
+        told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
+        if states:
+            yield f"{told} of {len(states)} grades and slices"
+        else:
+            yield "too few rows for any" if tested["passed"] else "not asked without a passed test"
+        yield from (f"{guard['name']}: {guard['note']}" for guard in tested["guards"] if guard.get("note"))
 
 
 def _rules(report: "EvolveReport") -> "Iterator[str]":
@@ -123,9 +131,3 @@ def _rules(report: "EvolveReport") -> "Iterator[str]":
         elif worth["state"] == "harms":
             gain = gain_short(Gain.model_validate(worth["gain"]))
             yield f"take out {worth['rule']}: {gain} points on the {worth['cited']:,} rows that cite it"
-
-
-def _next(report: "EvolveReport", accepted: bool) -> str:
-    if report.proposal is None:
-        return "the present instruction stays; label more groups, or edit instruction.md and evolve again"
-    return "accepted" if accepted else "piar show proposal, then piar accept --by NAME (or piar reject)"

@@ -13,7 +13,7 @@ from store.types import Split
 if TYPE_CHECKING:
     from piar.acceptance import Decision
 
-SHOW = """Look closer: at the instruction, a proposal, what changed between two versions, a run, a sample."""
+SHOW = """Look closer: at the instruction, a proposal, a candidate, what changed between versions, a run, a sample."""
 
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides.", show_default="git's user name")]
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     show = group(SHOW)
     verb(show, "instruction")(show_instruction)
     verb(show, "proposal")(show_proposal)
+    verb(show, "candidate")(show_candidate)
     verb(show, "diff")(show_diff)
     verb(show, "run")(show_run)
     verb(show, "sample")(show_sample)
@@ -105,6 +106,22 @@ def show_proposal() -> Answer:
     project = open_project()
     found = difference(project.store, project.instruction(), project.proposal())
     return Answer(difference_document(found), difference_view(found, project.task))
+
+
+def show_candidate(
+    id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Beginning of a candidate's id.", show_default="the one tested last")
+    ] = "",
+) -> Answer:
+    """The candidate that was tested last, refused ones too: why, what it gains, and what it loses.
+
+    Example: `piar show candidate`
+    """
+    from piar.cli.showing import candidate_document, candidate_view
+
+    project = open_project()
+    tried, found = project.candidate(id)
+    return Answer(candidate_document(tried, found), candidate_view(tried, found, project.task))
 
 
 def show_diff(

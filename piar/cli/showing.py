@@ -9,11 +9,14 @@ from rich.text import Text
 
 from piar.cli.verb import clean
 from piar.cli.views import facts, gain_short, percent, receipt_lines, table
+from piar.guards import STATES as GUARD_STATES
 from store.types import SPLITS
 
 if TYPE_CHECKING:
     from piar.rule_changes import RuleChange
     from piar.show import Difference, Flip, Version
+    from piar.standing import Tried
+    from piar.support import Support
     from store.task import Task
     from store.types import Instruction
 
@@ -59,13 +62,14 @@ def difference_document(found: "Difference") -> dict[str, Any]:
             for split, (old, new) in found.measured.items()
         },
         "samples": found.flipped,
+        "support": found.support,
     }
 
 
 def difference_view(found: "Difference", task: "Task") -> RenderableType:
     """Rules, figures, flips and some flipped samples."""
     parts: list[RenderableType] = [Text(f"{found.before.id} → {found.after.id}", style="bold")]
-    parts += [_rule(change) for change in found.rules] or [Text("no rule changed")]
+    parts += [_rule(change, found.support.get(change.id, ())) for change in found.rules] or [Text("no rule changed")]
     if found.judge is None:
         return Group(*parts, "", Text("Nobody has judged under both yet: piar score --against ID", style="dim"))
     rows = [
@@ -92,11 +96,45 @@ def _flips(flips: "Sequence[Flip]") -> RenderableType:
     return table(["changed grade", *splits], rows)
 
 
-def _rule(change: "RuleChange") -> Text:
+def _rule(change: "RuleChange", words: "Sequence[Support]") -> Text:
+    """A rule's change, and the rows behind each word that it quotes now."""
     text = Text(f"{_SIGN[change.kind]} ", style=_STYLE[change.kind])
     if change.kind == "changed":
-        return text.append(f"{clean(change.before)}\n  {clean(change.after)}")
-    return text.append(clean(change.after or change.before))
+        text.append(f"{clean(change.before)}\n  {clean(change.after)}")
+    else:
+        text.append(clean(change.after or change.before))
+    if words:
+        text.append(f"\n    {clean(' · '.join(word.sentence() for word in words))}", style="dim")
+    return text
+
+
+def candidate_document(tried: "Tried", found: "Difference") -> dict[str, Any]:
+    """What became of a candidate, its test, and how it differs from what it was tested against."""
+    return {
+        "candidate": tried.candidate,
+        "against": tried.against,
+        "state": tried.state,
+        "reason": tried.reason,
+        "by": tried.by,
+        "at": tried.at,
+        "test": tried.tested,
+        "difference": difference_document(found),
+    }
+
+
+def candidate_view(tried: "Tried", found: "Difference", task: "Task") -> RenderableType:
+    """The decision, each guard, then the difference."""
+    state = "waits for you" if tried.state == "waits" else f"{tried.state} by {clean(tried.by)}"
+    lines: list[tuple[str, RenderableType]] = [
+        ("candidate", f"{tried.candidate}, {state}, {tried.at}"),
+        ("test", tried.reason),
+    ]
+    guards = [
+        [g["name"], g["n"], f"{100 * g['change']:+.1f}", GUARD_STATES[g["state"]], g.get("note", "")]
+        for g in tried.tested.get("guards", ())
+    ]
+    shown = [table(["grade or slice", "rows", "change, points", "guard", ""], guards), ""] if guards else []
+    return Group(facts(lines), "", *shown, difference_view(found, task))
 
 
 def run_view(found: Mapping[str, Any]) -> RenderableType:

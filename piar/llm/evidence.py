@@ -1,6 +1,7 @@
 """The evidence of a reviser prompt as arrays, for the offline reviser to weigh."""
 
 from collections.abc import Sequence
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ Floats = npt.NDArray[np.float64]
 MIN_GROUPS = 3  # a rule must hold in as many groups
 COST = 0.4  # samples that a condition must pay for
 TERM_COST = 1.0  # ... and a term, of which there are many more to choose from
+WORD_GROUPS = 4  # groups that a word must mend
+NAME_GROUPS = 7  # ... and one that is more likely a name: a number (a model, a year), or two letters at most
+WORD_CHANCE = 0.15  # of mending so many more groups than it breaks by chance
 
 
 class Evidence:
@@ -55,6 +59,19 @@ class Evidence:
             self._known[predicate] = row
         return self._known[predicate]
 
+    def recurs(self, gain: Floats, words: Sequence[str]) -> bool:
+        """Whether words mend several groups, and clearly more than they break (one-sided sign test over groups).
+
+        Args:
+            gain: (N,) weighted change of being right that the words bring.
+        """
+        by_group = np.bincount(self.group, weights=gain)
+        mended, broken = int(np.sum(by_group > 0)), int(np.sum(by_group < 0))
+        n = mended + broken
+        chance = sum(comb(n, k) for k in range(mended, n + 1)) / 2**n
+        least = NAME_GROUPS if any(map(_like_a_name, words)) else WORD_GROUPS
+        return mended >= least and chance <= WORD_CHANCE
+
 
 def price(predicate: Predicate) -> float:
     """What a condition must pay for: more where there were more to choose from."""
@@ -72,3 +89,20 @@ def _weight(item: EvidenceItem) -> float:
     """Share of the raters who agree with the truth, where they are known: a disputed sample counts for less."""
     votes = sum(item.votes.values())
     return max(0.25, item.votes.get(item.truth, 0) / votes) if votes else 1.0
+
+
+def words_of(condition: Predicate) -> list[str]:
+    """The words or phrases that a condition names."""
+    match condition:
+        case Contains(_, terms):
+            return list(terms)
+        case Not(part):
+            return words_of(part)
+        case All(parts):
+            return [word for part in parts for word in words_of(part)]
+    return []
+
+
+def _like_a_name(word: str) -> bool:
+    """Whether a word tells a thing rather than a kind: it has a digit (a model, a year), or two letters at most."""
+    return len(word) <= 2 or any(c.isdigit() for c in word)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from piar.llm.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price
+from piar.llm.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price, words_of
 from piar.llm.guideline import Policy, defined_kinds, follow
 from piar.llm.predicates import All, Contains, Names, Not, Predicate
 from piar.llm.revision_schema import (
@@ -172,7 +172,7 @@ class _Search:
         ]
         targets = [(place, grade) for place in places for grade in range(len(self.evidence.grades))]
         ranked = sorted(self._beam(gains), key=lambda found: -found[0])
-        best = next((found for found in ranked if self._fits(_all(found[1]))), None)
+        best = next((f for f in ranked if self._fits(_all(f[1])) and self._borne_out(f[1], gains[f[3]])), None)
         if best is None:
             return
         _, conditions, row, which = best
@@ -253,12 +253,28 @@ class _Search:
             longer = _add_term(entry.predicate or predicate, known, term)
             row = self.evidence.holds(longer)
             better = self._worth(gain * row, 0)
-            if better > worth + TERM_COST and self._fits(longer):
+            recurs = self.evidence.recurs(gain * (row & ~entry.row), [term])
+            if better > worth + TERM_COST and recurs and self._fits(longer):
                 entry, worth = replace(entry, predicate=longer, row=row), better
                 known = _lists(longer)[0]
             if len(known.terms) >= MAX_TERMS:
                 break
         return entry
+
+    def _borne_out(self, conditions: Sequence[Predicate], gain: Floats) -> bool:
+        """Whether each condition that names words is one that several groups bear out.
+
+        A word that is asked for must be right where the rule holds; one that is denied, where it keeps the rule from
+        being wrong.
+        """
+        rows = [self.evidence.holds(condition) for condition in conditions]
+        for at, condition in enumerate(conditions):
+            words = words_of(condition)
+            rest = np.logical_and.reduce([np.ones(len(gain), np.bool_), *rows[:at], *rows[at + 1 :]])
+            told = -gain * (rest & ~rows[at]) if isinstance(condition, Not) else gain * (rest & rows[at])
+            if words and not self.evidence.recurs(told, words):
+                return False
+        return True
 
     def _fits(self, predicate: Predicate) -> bool:
         return len(sentence(predicate).split()) <= self.evidence.request.budget.max_words

@@ -1,0 +1,84 @@
+"""The first two sentences of the report: what was decided last, and the figures behind it.
+
+A gain is claimed only by its interval, and only of an instruction that is in force or proposed; what was refused is
+called refused, however much it gained.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from piar.ending import HEADLINES, Ended
+from piar.report_pair import Pair
+from piar.standing import Tried
+from store.figures import NO_INTERVAL, span
+from store.types import Instruction
+
+Told = tuple[str, str]
+
+NOTHING = (
+    "Nothing has been measured yet",
+    "Run `piar evolve`, then `piar score --split test`, then make this page again.",
+)
+_WHO: dict[str, tuple[str, str]] = {
+    "waits": ("The proposed instruction", "the one in force"),
+    "in force": ("The instruction in force", "the one you started with"),
+    "accepted": ("The instruction accepted last", "the one you started with"),
+    "": ("The latest instruction", "the one you started with"),
+}
+
+
+def headline(
+    gains: Mapping[str, Any] | None,
+    pair: Pair,
+    current: Instruction | None,
+    tried: Tried | None,
+    search: Ended | str | None,
+) -> Told:
+    """The decision, and what is behind it.
+
+    Args:
+        gains: `piar.report_data.gains` of the pair.
+        pair: the two instructions that the page compares.
+        current: the instruction in force, None where that is not known.
+        tried: the candidate that was tested last.
+        search: how the last search ended; see `piar.standing.last_search`.
+    """
+    claimed = claim(gains, pair.role)
+    first, second = _decided(claimed, pair, tried, search)
+    if tried and tried.state != "accepted" and current and current.id not in (tried.against, tried.candidate):
+        second += f" Since then the instruction has changed: {current.id} is in force."
+    return first, second
+
+
+def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ended | str | None) -> Told:
+    if tried and tried.state == "waits" and not isinstance(search, str):
+        return claimed or (HEADLINES["proposed"], f"{tried.reason}.")
+    had = f" {claimed[0]}. {claimed[1]}" if claimed and pair.role == "in force" else ""
+    if isinstance(search, str):
+        return "No decision: the last search did not end", f"{search.rstrip('.')}.{had}"
+    if search and search.ending != "proposed":
+        return search.headline, search.detail + had
+    if tried and tried.state == "rejected":
+        return f"No change: the proposal was rejected by {tried.by}", f"{tried.reason}.{had}"
+    return claimed or NOTHING
+
+
+def claim(gains: Mapping[str, Any] | None, role: str) -> Told | None:
+    """What the interval lets one say of an instruction; None where nothing was measured or nobody has the gain."""
+    rows = [] if gains is None else gains["rows"]
+    best = next((r for r in rows if r["split"] == "test"), next((r for r in rows if r["split"] == "holdout"), None))
+    if best is None or role not in _WHO:
+        return None
+    who, other = _WHO[role]
+    where = f"{best['groups']} {'untouched test' if best['split'] == 'test' else 'holdout'} groups"
+    ends = span(best["low"], best["high"], "{:+.1f}", 100)
+    sure = f"95 % interval {ends} points, by group" if ends else f"no interval: {NO_INTERVAL}"
+    measured = f"{sure}; on {where}, against {best['truth']}."
+    if best["tone"] == "good":
+        return f"{who} is right {100 * best['mean']:.1f} points more often than {other}", measured
+    if best["tone"] == "bad":
+        return f"{who} is right {-100 * best['mean']:.1f} points less often than {other}", measured
+    return (
+        f"No difference can be claimed between {who[0].lower()}{who[1:]} and {other}",
+        f"{100 * best['mean']:+.1f} points on {where}; {sure}.",
+    )
