@@ -40,7 +40,8 @@ def ask_once(
     wanted = [r for r in requests if r.key not in known]
     holds = ((r, budget.hold(ceiling(r, model.price, model.sent))) for r in wanted)
     granted = [replace(request, hold=hold) for request, hold in holds if hold is not None]
-    fresh = client.generate(granted, lambda c: journal.append(role, run_id, c, None))
+    with journal.room():
+        fresh = client.generate(granted, lambda c: journal.append(role, run_id, c, None))
     for request, completion in zip(granted, fresh, strict=True):
         if request.hold is not None:
             request.hold.settle(completion)

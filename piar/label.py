@@ -355,7 +355,8 @@ class Labeller:
             self._show(report)
 
         requests = [replace(ask.request, hold=hold) for ask, hold in zip(asks, holds, strict=True)]
-        completions = self.client.generate(requests, keep)
+        with self.journal.room():
+            completions = self.client.generate(requests, keep)
         for hold, completion in zip(holds, completions, strict=True):
             hold.settle(completion)
         _stop_if_hopeless(completions)

@@ -11,15 +11,16 @@ import json
 import logging
 import os
 import re
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -34,6 +35,7 @@ FOLD_ROWS = 10_000
 FOLD_SECONDS = 5.0
 SYNC_SECONDS = 0.2
 SEGMENT_BYTES = 64 << 20
+ROOM_BYTES = 4 << 20  # kept free on the disk while answers are under way, for those to be written
 _CHUNK = 16 << 20
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # What reading a damaged line may raise; Arrow's exceptions are among them.
@@ -61,8 +63,28 @@ class Journal:
         self._synced_at = 0.0
         self._folded_at = time.monotonic()
         self._unfolded = 0
+        self._room: IO[bytes] | None = None
 
     # -- appending --------------------------------------------------------------------------
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Keep some of the disk free within: what arrives when the disk is full is written all the same.
+
+        Raises:
+            PiarError: the disk has not even that much, or refuses; better before anything is paid for than after.
+        """
+        with ExitStack() as held:
+            with _disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                # Without a name: nothing is left of it after a kill.
+                room = held.enter_context(tempfile.TemporaryFile(dir=self.folder))
+                os.posix_fallocate(room.fileno(), 0, ROOM_BYTES)
+            self._room = room
+            try:
+                yield
+            finally:
+                self._room = None
 
     def append(self, role: str, run_id: str, completion: Completion, verdict: Verdict | None) -> None:
         """Keep one answer. When this returns, the answer survives the death of the process.
@@ -70,11 +92,20 @@ class Journal:
         The disk itself is synced in groups, at most `SYNC_SECONDS` apart, and by `sync` and `close`.
 
         Raises:
-            PiarError: the disk is full or refuses; everything appended earlier is kept.
+            PiarError: the disk is full or refuses; everything appended earlier is kept, and within `room` this
+                answer, too, as long as that lasts.
         """
         line = _encode(role, run_id, completion, verdict)
         with self._lock:
-            self._write(line)
+            try:
+                self._write(line)
+            except PiarError:
+                if self._room is None:
+                    raise
+                self._room.truncate(0)
+                self._write(line)
+                self.sync()
+                raise
             self._unfolded += 1
             if time.monotonic() - self._synced_at > SYNC_SECONDS:
                 self.sync()

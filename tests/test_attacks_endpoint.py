@@ -1,7 +1,9 @@
 """An endpoint that lies, echoes, redirects or never ends: nothing leaks, nothing grows, every row is explained."""
 
+import errno
 import gzip
 import json
+import os
 from urllib.parse import quote
 
 import pytest
@@ -159,3 +161,46 @@ def test_what_a_terminal_would_obey_is_not_printed(tmp_path, capsys):
     assert "HACKED" in printed
     assert "[bold]x[/]" in printed
     assert not set("\x1b\x07\u202e\x9b") & set(printed)
+
+
+def test_a_disk_that_is_full_at_the_start_asks_nothing(tmp_path, monkeypatch):
+    project = small_project(tmp_path / "p")
+    with FaultyServer().running() as server:
+        project = Project.open(tmp_path / "p", ["teacher.model=openai:m", f"teacher.base_url={server.url}"])
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.posix_fallocate", full)
+        with pytest.raises(PiarError, match="No space left"):
+            project.label("true")
+    assert not server.bodies
+
+
+def test_what_is_in_flight_when_the_disk_fills_is_kept(tmp_path, monkeypatch):
+    """The disk is full from the third answer on, until the room that was kept is let go."""
+    small_project(tmp_path / "p")
+    write, kept, room = os.write, [], os.posix_fallocate
+
+    def noting(file, *size):
+        kept.append(file)
+        room(file, *size)
+
+    def filling(file, data):
+        kept.append(file)
+        if b'"answer"' in data and len(kept) > 3 and os.fstat(kept[0]).st_size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    with FaultyServer(latency=0.05).running() as server:
+        project = Project.open(tmp_path / "p", ["teacher.model=openai:m", f"teacher.base_url={server.url}"])
+        monkeypatch.setattr("os.posix_fallocate", noting)
+        monkeypatch.setattr("os.write", filling)
+        with pytest.raises(PiarError, match="No space left"):
+            project.label("true", votes=4)
+        monkeypatch.undo()
+        paid = sum(server.billed.values())
+    project = Project.open(tmp_path / "p", [])
+    with project.journal() as journal:
+        journal.fold(project.store)
+    assert 3 <= project.store.frame("select sum(attempts) from completions").item() == paid

@@ -53,8 +53,13 @@ class OpenAIClient:
         return self._model
 
     def generate(self, requests: Sequence[Request], on_completion: OnCompletion | None = None) -> list[Completion]:
-        """See `Client.generate`. One batch at a time; a second caller waits."""
+        """See `Client.generate`. One batch at a time; a second caller waits.
+
+        When `on_completion` raises, nothing more is asked, what is in flight is still passed to it, and then the
+        error comes through: an answer that is paid for may find room where the one before it did not.
+        """
         answers: dict[int, Completion] = {}
+        broken: Exception | None = None
         with self._one_batch, patient() as interrupted, _Batch(self._asker, requests) as batch:
             for item in batch.items(interrupted):
                 if isinstance(item, str):
@@ -63,7 +68,13 @@ class OpenAIClient:
                 position, completion = item
                 answers[position] = completion
                 if on_completion is not None and completion.attempts:
-                    on_completion(completion)
+                    try:
+                        on_completion(completion)
+                    except Exception as error:
+                        broken = broken or error
+                        batch.halt("nothing more is asked")
+        if broken is not None:
+            raise broken
         if any(map(_is_dropped, answers.values())):
             raise KeyboardInterrupt
         return [answers[position] for position in range(len(requests))]
@@ -90,7 +101,7 @@ class _Batch:
             if interrupted() and not halted:
                 halted = True
                 yield "Finishing what is in flight; Ctrl-C again to stop at once."
-                self._tell(self._gate.halt, Failure("cancelled", "interrupted before it was asked"))
+                self.halt("interrupted before it was asked")
             try:
                 item = self._inbox.get(timeout=INTERRUPT_SECONDS)
             except queue.Empty:
@@ -100,6 +111,10 @@ class _Batch:
             if isinstance(item, BaseException):
                 raise item
             yield item
+
+    def halt(self, words: str) -> None:
+        """Ask nothing more; what is in flight still arrives."""
+        self._tell(self._gate.halt, Failure("cancelled", words))
 
     def __enter__(self) -> "_Batch":
         self._thread.start()
