@@ -2,7 +2,8 @@
 
 Each world is searched in this process with the offline teacher and inducer. The candidate that dev prefers is then
 measured against the seed on the untouched test split, and on a large fresh sample of the same world, whose gain
-is taken for the true one. Run: `python -m benchmarks.gain_worlds [WORLDS] [FIRST] [OUT]`; it resumes where `OUT` ends.
+is taken for the true one. Run: `python -m benchmarks.gain_worlds [WORLDS] [FIRST] [OUT] [KIND …]`; it resumes where
+`OUT` ends. With the kinds `harmful` or `null` nothing is there to find: every promotion is false.
 `OUT` keeps what each test group gained, so that another interval can be tried without searching again.
 
 The interval on the holdout *given* promotion cannot cover like this: only lucky holdouts promote.
@@ -12,13 +13,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
-from benchmarks.null_worlds import NoJournal
+from benchmarks.null_worlds import NoJournal, upper
 from benchmarks.optimizers.arms import fill_store, says
 from benchmarks.optimizers.texts import write_text
 from benchmarks.optimizers.worlds import TASK, Row, World, make_world
@@ -39,9 +41,9 @@ OFFSET = 50_000  # worlds of its own
 SETTINGS = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2), audit=AuditSettings(items=0, canary=0))
 
 
-def one(number: int) -> dict[str, Any]:
+def one(number: int, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
     """One world: what each test group gains, and the true gain; or that the search prefers the seed."""
-    world = make_world(KINDS[number % 2], OFFSET + number, SPLITS, FRESH)
+    world = make_world(kinds[number % len(kinds)], OFFSET + number, SPLITS, FRESH)
     preferred, promoted = _search(world, number)
     if preferred.id == world.seed.id:
         return {"world": number, "found": False, "promoted": False}
@@ -72,7 +74,7 @@ def _search(world: World, number: int) -> tuple[Instruction, bool]:
                 Models(client, client),
                 world.seed,
                 settings,
-                journal=NoJournal(),
+                journal=NoJournal(Path(folder)),
                 on_event=watch,  # type: ignore[arg-type]
             )
             return store.instruction(preferred), report.proposal is not None
@@ -86,7 +88,9 @@ def _right(instruction: Instruction, rows: Sequence[Row]) -> list[bool]:
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Coverage over all worlds with a candidate, and by whether it was promoted."""
     found = [r for r in rows if r["found"]]
-    told: dict[str, Any] = {"worlds": len(rows), "with a candidate": len(found)}
+    promoted = sum(r["promoted"] for r in rows)
+    told: dict[str, Any] = {"worlds": len(rows), "with a candidate": len(found), "promotions": promoted,
+                            "promotions, upper 95 %": round(upper(promoted, len(rows)), 4)}  # fmt: skip
     for name, part in (("all", found), ("promoted", [r for r in found if r["promoted"]]),
                        ("not promoted", [r for r in found if not r["promoted"]])):  # fmt: skip
         if part:
@@ -106,11 +110,11 @@ def covered(true: Sequence[float], sums: Sequence[Floats]) -> dict[str, Any]:
             "points wide": round(100 * float(np.mean(high - low)), 1)}  # fmt: skip
 
 
-def main(worlds: int = 500, first: int = 0, out: str = "gain-worlds.jsonl") -> dict[str, Any]:
+def main(worlds: int = 500, first: int = 0, out: str = "gain-worlds.jsonl", *kinds: str) -> dict[str, Any]:
     """Run what is missing of the worlds, and sum up."""
-    return summary(rows_of(one, worlds, first, out))
+    return summary(rows_of(partial(one, kinds=kinds or KINDS), worlds, first, out))
 
 
 if __name__ == "__main__":
     numbers = [int(a) for a in sys.argv[1:3]]
-    print(json.dumps(main(*numbers, *sys.argv[3:4]), indent=1))
+    print(json.dumps(main(*numbers, *sys.argv[3:]), indent=1))

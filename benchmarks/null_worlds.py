@@ -42,6 +42,9 @@ class NoJournal:
 
     due = False
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
     def append(self, *_: Any) -> None: ...
     def fold(self, _: Store) -> int:
         return 0
@@ -82,7 +85,7 @@ def one(seed: int) -> dict[str, Any]:
         client = RulebookClient()
         settings = SETTINGS.model_copy(update={"seed": seed})
         with store.write():  # one connection for the whole run
-            report, _ = evolve(store, Models(client, client), SEED, settings, journal=NoJournal())  # type: ignore[arg-type]
+            report, _ = evolve(store, Models(client, client), SEED, settings, journal=NoJournal(Path(folder)))  # type: ignore[arg-type]
     tested = [
         {"passed": t["passed"], "p_value": t["p_value"], "mcnemar_p": t["mcnemar_p"], "gain": t["gain"]["mean"]}
         for t in report.promotions
