@@ -25,6 +25,8 @@ from store.journal import Journal
 from store.stats import spend
 from store.types import Instruction, Sample, Split
 
+DEALT = 20  # so many groups put two or more into each split, when we deal them
+
 
 def identity(
     store: Store, models: Models, instruction: Instruction, settings: EvolveSettings, prompts: Path | None
@@ -65,12 +67,7 @@ def prepare(
     splits: dict[Split, list[Sample]] = {"train": [], "dev": [], "holdout": [], "test": []}
     for sample in samples:
         splits[sample.split].append(sample)
-    for name, found in splits.items():
-        if name != "test" and len({s.group for s in found}) < 2:
-            raise PiarError(
-                f"The {name} split has fewer than two labelled groups: nothing can be learned or shown.",
-                "Label more groups (`piar review push`, or import a file with more), then evolve.",
-            )
+    _require_groups(splits)
     _keep_back(splits, settings)
     budget = _search_budget(settings, splits)
     require_price(models.reviser_settings, budget)
@@ -89,6 +86,26 @@ def prepare(
         loop.reserved = min(redraft_calls(loop), budget.max_calls - len(splits["dev"]))
         budget.max_calls -= loop.reserved
     return loop
+
+
+def _require_groups(splits: Mapping[Split, list[Sample]]) -> None:
+    """Refuse a project in which nothing could be learned or shown, and say whether it lacks labels or a split."""
+    groups = {name: len({s.group for s in found}) for name, found in splits.items()}
+    thin = [name for name, n in groups.items() if name != "test" and n < 2]
+    if not thin:
+        return
+    counts = ", ".join(f"{name} {n:,}" for name, n in groups.items())
+    if sum(groups.values()) < DEALT:
+        raise PiarError(
+            f"The {thin[0]} split has fewer than two labelled groups ({counts}): nothing can be learned or shown.",
+            "Label more groups (`piar review push`, or import a file with more), then evolve.",
+        )
+    raise PiarError(
+        f"There are labelled groups enough, but the splits that the imported file names leave too few of them in "
+        f"{' and '.join(thin)} ({counts}): nothing can be learned or shown.",
+        "Import the file without its split column into a new project (`piar init DIR --from FILE`), which deals the "
+        "groups; or name some of its train groups dev and holdout there.",
+    )
 
 
 def _keep_back(splits: dict[Split, list[Sample]], settings: EvolveSettings) -> None:

@@ -363,3 +363,12 @@ def test_unlabelled_data_is_refused_with_a_way_out(tmp_path):
         con.execute("update labels set grade = '1'")
     with pytest.raises(PiarError, match="fewer than two labelled groups"):
         run(store, journal)
+
+
+def test_splits_that_a_file_named_are_told_apart_from_too_few_labels(tmp_path):
+    rows = [(f"q{i}", f"title {i}", ("train", "test")[i % 2], str(i % 3)) for i in range(40)]
+    store, journal = fill(tmp_path, rows)
+    with pytest.raises(PiarError, match="in dev and holdout \\(train 20, dev 0, holdout 0, test 20\\)") as caught:
+        run(store, journal)
+    assert "without its split column" in caught.value.fix
+    assert "Label more" not in caught.value.fix

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from piar.history import Event
 
 
+_CAUSES = {
+    "knowledge": "that no rule covers",
+    "not_applied": "where a rule was there and not applied",
+    "misread": "misread",
+    "suspect": "where the raters say otherwise than the truth",
+}
+
+
 def event_line(event: "Event") -> Text | None:
     """One step in words; None for steps that only the run's record needs."""
     detail = event.detail
@@ -24,7 +32,7 @@ def event_line(event: "Event") -> Text | None:
         case "champion":
             words = f"the present instruction is right on {100 * detail['dev']:.1f} % of {detail['rows']:,} dev rows"
         case "inspected":
-            causes = ", ".join(f"{n:,} {cause.replace('_', ' ')}" for cause, n in detail["causes"].items())
+            causes = ", ".join(f"{n:,} {_CAUSES.get(cause, cause)}" for cause, n in detail["causes"].items())
             words = f"round {detail['round']}: {detail['errors']:,} errors on {detail['rows']:,} train rows ({causes})"
         case "survived":
             words = f"  {detail['candidate']} is right on {100 * detail['dev']:.1f} % of dev"
@@ -34,7 +42,7 @@ def event_line(event: "Event") -> Text | None:
             told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
             words = f"  refused before anything was asked: {told}"
         case "canary" if detail["asked"]:
-            words = f"canary: {detail['flipped']} of {detail['asked']} known answers changed"
+            words = f"{detail['flipped']} of {detail['asked']} answers that are asked again in every run changed"
         case "audit":
             words = f"asked twice: {detail['flipped']} of {detail['asked']} answers changed"
         case "searched":
