@@ -11,6 +11,7 @@ from store.errors import UsageError
 
 if TYPE_CHECKING:
     from store.importers import ImportMapping
+    from store.renewal import Renewal
     from store.task import Task
     from store.types import Instruction
 
@@ -39,7 +40,8 @@ true grades and the rules behind them. Nothing but measuring may read it.
 """
 _TASK_HEAD = """\
 # What is judged. Give each grade a name and a meaning: judges, annotators and models read them.
-# Fields and grade symbols stay as they are once rows are imported; everything else may be edited.
+# Fields and grades may change until the first verdict: edit them, then import the file again. The rest may always.
+# With `ordered = false` the grades are names without an order; to order them, number their values and drop that line.
 # Slices are conditions over the fields that reports and guards look at, e.g. [slices] short = "length(query) < 12"
 
 """
@@ -47,7 +49,7 @@ _TASK_HEAD = """\
 
 @contextmanager
 def making(folder: Path, *, force: bool = False) -> Iterator[None]:
-    """Make the folder with its configuration; a `UsageError` inside takes it away again, so that one may try anew.
+    """Make the folder with its configuration; whatever goes wrong inside takes it away again.
 
     Args:
         force: write into a folder that holds other files; a file that differs is kept as `NAME.bak`.
@@ -55,16 +57,19 @@ def making(folder: Path, *, force: bool = False) -> Iterator[None]:
     Raises:
         UsageError: the folder is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
+    there = folder.exists()
+    if there and (not folder.is_dir() or any(folder.iterdir())) and not force:
         raise UsageError(f"{folder} is not an empty folder.", "Choose another name, or add --force to write into it.")
     put(folder / CONFIG, files("piar").joinpath("templates", CONFIG).read_text(encoding="utf-8"))
     put(folder / ".gitignore", _GITIGNORE)
     try:
         yield
-    except UsageError:
-        if not force:
+    except BaseException:
+        if not force or not there:
             for path in folder.iterdir():  # all of it was made here
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not there:
+            folder.rmdir()
         raise
 
 
@@ -94,6 +99,23 @@ def begin(folder: Path, task: "Task", instruction: "Instruction | None" = None) 
     if instruction is not None or not (folder / INSTRUCTION).exists():
         put(folder / INSTRUCTION, write(instruction or first_instruction(task), task))
     Store.create(folder / STORE, task)
+
+
+def refit(folder: Path, task: "Task") -> "Renewal | None":
+    """Make the store anew where `task.toml` has other fields or grades since, and nothing was judged yet.
+
+    The old store is kept as `NAME.bak`; an instruction that nobody has written in is made anew too.
+    """
+    from piar.instruction_file import write
+    from store.renewal import renew
+
+    if any((folder / JOURNAL).glob("*")) or (found := renew(folder / STORE, task)) is None:
+        return None
+    path = folder / INSTRUCTION
+    if path.exists() and path.read_text(encoding="utf-8") == write(first_instruction(found.task), found.task):
+        path.unlink()
+    begin(folder, task)
+    return found
 
 
 def first_instruction(task: "Task") -> "Instruction":

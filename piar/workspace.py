@@ -2,14 +2,14 @@
 
 import getpass
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, simulate_shop
+from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, refit, simulate_shop
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
+    from store.propose import Doubt, Guess
     from store.readers import Reading
     from store.task import Task
     from store.types import Instruction
@@ -46,6 +47,12 @@ class Imported:
         proposed: the grades of the task, when it was proposed from the file; else none.
         retired: worn holdout groups that left for train, since fresh ones came.
         notes: how the files were read where that is not plain: encoding, sheet, what stood above the header.
+        fields: columns of the file that a judge reads.
+        ordered: the grades have an order.
+        left_out: column -> why it is no field.
+        doubts: guesses that a person should look at.
+        groups: groups of the store that have a split.
+        renewed: where the old store is, when it was made anew; `again` are the files that it held besides.
     """
 
     report: "ImportReport"
@@ -55,6 +62,17 @@ class Imported:
     proposed: tuple[str, ...]
     retired: int = 0
     notes: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    ordered: bool = True
+    left_out: dict[str, str] = field(default_factory=dict)
+    doubts: "tuple[Doubt, ...]" = ()
+    groups: int = 0
+    renewed: str = ""
+    again: tuple[str, ...] = ()
+
+
+# What a person says to a doubt: the column to take; for grades, all of them, lowest first; None: as guessed.
+Ask = Callable[["Doubt"], "tuple[str, ...] | None"]
 
 
 class Workspace:
@@ -106,6 +124,7 @@ class Workspace:
         reading: "Reading | None" = None,
         seed: int = 0,
         force: bool = False,
+        ask: Ask | None = None,
     ) -> "Self":
         """Make a project folder.
 
@@ -121,6 +140,7 @@ class Workspace:
             seed: of the simulation and of the splits.
             force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
                 and a store is never replaced: what is imported is added to it.
+            ask: a person to ask where a guess is doubtful; None: the guess stands, and is in the answer.
 
         Raises:
             UsageError: the folder is not empty, or the file cannot be understood.
@@ -132,7 +152,7 @@ class Workspace:
                 project.imported = project.import_([project.folder / SHOP], columns, seed=seed)
             if from_ is not None:
                 project.imported = project.import_(
-                    [from_], mapping, reading=reading, seed=seed, label_config=label_config
+                    [from_], mapping, reading=reading, seed=seed, label_config=label_config, ask=ask
                 )
             if guideline is not None:
                 project.guideline = project.adopt_guideline(guideline)
@@ -165,6 +185,7 @@ class Workspace:
         reading: "Reading | None" = None,
         seed: int = 0,
         label_config: str | Path | None = None,
+        ask: Ask | None = None,
     ) -> Imported:
         """Bring files into the store; without a `task.toml`, propose one from the first file.
 
@@ -175,6 +196,7 @@ class Workspace:
             seed: of the splits; groups that have a split keep it, worn holdout groups apart (`piar.retirement`).
             label_config: of the Label Studio project that the files were exported from; names the fields and the
                 control of the grade, and is the task where there is none yet.
+            ask: as for `init`.
 
         Raises:
             UsageError: a named column is missing, or no task can be recognised.
@@ -182,10 +204,12 @@ class Workspace:
         from piar.retirement import retire
         from store.importers import ImportMapping, ImportReport, import_table, read
         from store.label_config import load_label_config, task_of
-        from store.propose import complete, propose_task
+        from store.prepare import require
+        from store.propose import complete, guess, propose_task, settle
         from store.readers import Reading, source_name
 
         sources, said = [Path(path) for path in paths], mapping or ImportMapping()
+        guessed: Guess | None = None
         reading = reading or Reading()
         config = load_label_config(Path(label_config), reading.control) if label_config else None
         reading = replace(reading, control=config.control) if config else reading
@@ -195,15 +219,19 @@ class Workspace:
             if proposed:
                 adopt(self.folder, task)
         elif proposed:
-            adopt(self.folder, propose_task(first.frame, said, name=source_name(sources[0])))
+            said = settle(first.frame, said, ask) if ask else said
+            guessed = guess(first.frame, said)
+            adopt(self.folder, propose_task(first.frame, said, name=source_name(sources[0]), found=guessed))
+        found = complete(first.frame, self.task, said)
+        require(first.frame, [found.mapping.fields.get(name, name) for name in self.task.fields])
+        renewal = refit(self.folder, self.task)
         if not (self.folder / STORE).exists():
             begin(self.folder, self.task)  # a person wrote task.toml
         report, notes = ImportReport(), list[str]()
-        found = complete(first.frame, self.task, said)
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
             for path in sources:
                 table = first if path is sources[0] else read(path, reading)
-                found = complete(table.frame, self.task, said)
+                found = found if path is sources[0] else complete(table.frame, self.task, said)
                 columns = found.mapping
                 if table.votes is not None and said.gold is None and not said.annotator:
                     # Who annotated is on record: a column beside the texts is not taken for gold unless it is named.
@@ -215,8 +243,17 @@ class Workspace:
         reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
         if config and proposed and not config.numbered:
             reasons["grades"] = "the first choice of the label configuration was taken for the best grade"
-        grades = self.task.symbols if proposed else ()
-        return Imported(report, found.mapping, reasons, found.unused, grades, retired, tuple(notes))
+        [groups] = self.store.frame("select count(distinct group_key) from samples where split <> 'pool'").row(0)
+        return Imported(
+            report, found.mapping, reasons, (guessed.unused if guessed else {}) | found.unused,
+            proposed=self.task.symbols if proposed else (), retired=retired, ordered=self.task.ordered, groups=groups,
+            notes=tuple(notes),
+            fields=tuple(found.mapping.fields.get(name, name) for name in self.task.fields),
+            left_out=guessed.left_out if guessed else found.left_out,
+            doubts=guessed.doubts if guessed and not ask else (),
+            renewed=renewal.kept.name if renewal else "",
+            again=tuple(set(renewal.files) - set(map(str, sources))) if renewal else (),
+        )  # fmt: skip
 
     # -- what it holds ----------------------------------------------------------------------
 

@@ -244,7 +244,7 @@ class Store:
             raise PiarError(
                 "task.toml names other fields or grades than the store was made with "
                 f"({', '.join(known.fields)}; {', '.join(known.symbols)}).",
-                "Undo the edit, or make a new project with `piar init` and import again.",
+                "Undo the edit. As long as nothing was judged, `piar import FILE` makes the store anew from the file.",
             )
 
     # -- runs -------------------------------------------------------------------------------

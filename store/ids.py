@@ -7,6 +7,7 @@ them in 16 bytes and can compute them itself (`sha256(text)[:32]::UUID`).
 import hashlib
 import json
 from collections.abc import Iterable
+from unicodedata import normalize
 
 SEPARATOR = "\x1f"  # never part of stored text: importers strip control characters
 
@@ -21,8 +22,8 @@ def content_id(*parts: str) -> str:
 
 
 def sample_id(group: str, fields: Iterable[str]) -> str:
-    """Id of a sample: its group and its field values in the task's order."""
-    return content_id("sample", group, *fields)
+    """Id of a sample: its group and its field values in the task's order, however their accents are composed (NFC)."""
+    return content_id("sample", *(normalize("NFC", text) for text in (group, *fields)))
 
 
 def light_id(*parts: str) -> str:

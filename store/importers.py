@@ -7,9 +7,10 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from store.cells import MISSING
 from store.db import Store, now, quote
 from store.draw import draw
-from store.prepare import MISSING, ImportMapping, Rows, prepare
+from store.prepare import ImportMapping, Rows, prepare
 from store.readers import Reading, read, read_table, source_name
 from store.splits import SplitSettings, assign, near_duplicates, with_forms
 from store.tables import Rejection, Table
@@ -37,10 +38,12 @@ class ImportReport:
         added: samples that are new.
         known: samples that the store had already.
         repeats: rows that repeat the (group, fields) of an earlier row: more votes on one sample.
-        labels: labels that are new; `changed` of them differ from what the same file said before.
+        labels: labels that are new; `changed` of them correct an earlier one of the same annotator.
+        changes: (earlier grade, grade) -> how many corrections; a grade that was taken back is None.
+        conflicts: lines of the rows that give one sample different gold grades, by sample.
         cleaned: cells from which control characters were removed.
         rejected: rows left out, each with its line and reason.
-        splits: samples of these rows by split.
+        splits: all samples of the store by split, now that these rows are in.
         same_ids: ids of the owner that stand for more than one content.
         near_duplicates: pairs of groups in different splits that differ in spelling only.
     """
@@ -51,6 +54,8 @@ class ImportReport:
     repeats: int = 0
     labels: int = 0
     changed: int = 0
+    changes: dict[tuple[str | None, str | None], int] = field(default_factory=dict)
+    conflicts: list[tuple[int, ...]] = field(default_factory=list)
     cleaned: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
@@ -104,13 +109,11 @@ def import_table(
         rejected = load.reject_misplaced()
         same_ids = load.same_ids()
         load.insert_samples()
-        labels, changed = load.insert_labels()
+        load.insert_labels(report)
         load.move_from_pool()
         load.count(report)
     report.read += len(table.frame)
     report.same_ids += same_ids
-    report.labels += labels
-    report.changed += changed
     report.cleaned += rows.cleaned
     report.rejected += sorted([*table.rejected, *rows.rejected, *rejected], key=lambda r: r.line)
     return report
@@ -130,10 +133,10 @@ class _Load:
 
     def stage(self) -> None:
         """`staged`: the rows with `sample_id`, `ordinal` (0 for the first row of a sample) and `known`."""
-        fields = ", ".join(f"f{i}" for i in range(len(self.task.fields)))
+        fields = ", ".join(f"nfc_normalize(f{i})" for i in range(len(self.task.fields)))
         self._table(
-            "hashed",
-            f"""select *, sha256(concat_ws(chr(31), 'sample', "group", {fields}))[:32]::uuid as sample_id
+            "hashed",  # as `store.ids.sample_id`
+            f"""select *, sha256(concat_ws(chr(31), 'sample', nfc_normalize("group"), {fields}))[:32]::uuid as sample_id
             from incoming""",
             incoming=self.rows.frame,
         )
@@ -218,56 +221,95 @@ class _Load:
             [self.source, self.run_id, self.at],
         )
 
-    def insert_labels(self) -> tuple[int, int]:
-        """New labels of gold, raters and annotators: (how many, how many of them changed)."""
-        self._table("held", "from label where sample_id in (from present)")
+    def insert_labels(self, report: ImportReport) -> None:
+        """New labels of gold, raters and annotators, counted in the report."""
+        self._table(
+            "held",
+            """select *, batch in (select batch from review_batches) as reviewed
+            from label where sample_id in (from present)""",
+        )
         columns = [("gold", "gold", "gold"), *((column, "human", name) for column, name in self.rows.raters.items())]
-        counts = [self._insert_column(*column) for column in columns]
-        counts.append(self._insert_votes())
-        return sum(added for added, _ in counts), sum(changed for _, changed in counts)
+        for column in columns:
+            self._insert_column(*column, report=report)
+        if not self.rows.votes.is_empty():
+            self._insert_votes(report)
+        conflicts = self.con.execute(
+            """select list("line" order by "line") from staged
+            where sample_id in (select sample_id from label where source = 'gold' group by sample_id
+                                having count(distinct grade) > 1)
+            group by sample_id order by min("line")"""
+        ).fetchall()
+        report.conflicts += [tuple(lines) for (lines,) in conflicts]
 
-    def _insert_column(self, column: str, kind: str, annotator: str) -> tuple[int, int]:
-        return self._enter(
+    def _insert_column(self, column: str, kind: str, annotator: str, report: ImportReport) -> None:
+        self._enter(
             f"""select sample_id, {column} as grade, ordinal, '' as comment, []::varchar[] as flags,
                        null::double as seconds, $at as created_at, '{kind}' as source, $annotator as annotator
             from staged where {column} is not null""",
             {"at": self.at, "annotator": annotator},
+            report,
         )
 
-    def _insert_votes(self) -> tuple[int, int]:
-        if self.rows.votes.is_empty():
-            return 0, 0
+    def _insert_votes(self, report: ImportReport) -> None:
         self._table("votes", "from incoming", incoming=self.rows.votes.with_row_index("nth"))
-        return self._enter(
+        self._enter(
             """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
                       'human' as source, v.annotator,
                       row_number() over (partition by s.sample_id, v.annotator order by nth) - 1 as ordinal
             from votes v join staged s using ("row")""",
             {"at": self.at},
+            report,
         )
 
-    def _enter(self, entering: str, params: dict[str, object]) -> tuple[int, int]:
-        """Keep the labels that say something new. A vote that another file gave already is not counted twice."""
-        who = (
-            "h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator and h.ordinal = e.ordinal"
+    def _enter(self, entering: str, params: dict[str, object], report: ImportReport) -> None:
+        """Keep the labels that say something new, beside what an annotator said before or in its place.
+
+        A vote that another file gave already is not counted twice. One that differs corrects the earlier one: it takes
+        its place (its batch), and is dated after it whatever the clocks say. Where a file has one gold grade for a
+        sample, that corrects all that were there. What came back from a review stays beside.
+        """
+        params["batch"] = self.source
+        if not self._one("select count(*) from held"):
+            report.labels += self._insert(f"select e.*, $batch as batch from ({entering}) e", params)
+            return
+        self._table(
+            "entering",
+            f"select *, count(*) over (partition by sample_id, source, annotator) = 1 as alone from ({entering})",
+            params={name: value for name, value in params.items() if name != "batch"},
         )
-        what = "h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags"
-        query = f"from ({entering}) e where not exists (from held h where {who} and {what})"
-        changed = 0
-        if self._one("select count(*) from held"):
-            changed = self._one(f"select count(*) {query} and exists (from held h where {who} and h.batch = $batch)",
-                                {**params, "batch": self.source})  # fmt: skip
-        added = self._one(
+        who = """h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator
+            and (h.ordinal = e.ordinal or (e.alone and e.source = 'gold'))"""
+        same = "h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags"
+        self._table(
+            "corrections",
+            f"""select e.* replace (h.ordinal as ordinal, greatest(e.created_at, h.created_at + interval 1 microsecond)
+                                    as created_at), h.batch, h.grade as before
+            from entering e join held h on {who} where not h.reviewed and not ({same})""",
+        )
+        report.labels += self._insert("from corrections", {})
+        report.labels += self._insert(
+            f"""select e.*, $batch as batch from entering e
+            where not exists (from held h where {who} and (not h.reviewed or {same}))""",
+            {"batch": self.source},
+        )
+        report.changed += self._one("select count(*) from corrections")
+        for before, after, n in self.con.execute(
+            "select before, grade, count(*) from corrections where before is distinct from grade group by all"
+        ).fetchall():
+            report.changes[before, after] = report.changes.get((before, after), 0) + n
+
+    def _insert(self, query: str, params: dict[str, object]) -> int:
+        """Enter the labels of a query; returns how many."""
+        return self._one(
             f"""insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
                                     batch, origin, run_id, created_at)
-            select md5(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, $batch,
+            select md5(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, batch,
                                  coalesce(grade, ''), comment, array_to_string(flags, ','), ''))::uuid,
                    sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
-                   $batch, $batch, $run, created_at
-            {query}""",
-            {**params, "batch": self.source, "run": self.run_id},
+                   batch, $origin, $run, created_at
+            from ({query})""",
+            {**params, "origin": self.source, "run": self.run_id},
         )
-        return added, changed
 
     def move_from_pool(self) -> None:
         """Samples that waited unlabelled follow their group once it has a split: see `insert_samples`."""
@@ -287,11 +329,7 @@ class _Load:
         report.added += added
         report.known += known
         report.repeats += repeats
-        for split, n in self.con.execute(
-            f"""select {_ROW_SPLIT}, count(*) from staged s left join dealt d using ("group")
-            where ordinal = 0 group by 1 order by 1"""
-        ).fetchall():
-            report.splits[split] = report.splits.get(split, 0) + n
+        report.splits = dict(self.con.execute("select split, count(*) from samples group by 1 order by 1").fetchall())
         report.near_duplicates += near_duplicates(self.groups).select("group", "other").rows()
 
     def same_ids(self) -> list[str]:
@@ -308,10 +346,10 @@ class _Load:
         ).fetchall()
         return [str(row[0]) for row in found]
 
-    def _table(self, name: str, query: str, **frames: pl.DataFrame) -> None:
+    def _table(self, name: str, query: str, params: dict[str, object] | None = None, **frames: pl.DataFrame) -> None:
         for frame_name, frame in frames.items():
             self.con.register(frame_name, frame.to_arrow())
-        self.con.execute(f"create or replace temp table {name} as {query}")
+        self.con.execute(f"create or replace temp table {name} as {query}", params or {})
         for frame_name in frames:
             self.con.unregister(frame_name)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import polars as pl
 from pydantic import Field
 
+from store.cells import MISSING, grade_symbol, rounded
 from store.errors import UsageError
 from store.settings import Settings
+from store.shares import spread
 from store.tables import VOTES, Rejection, Table, moment
 from store.task import Task
 
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
 SPLIT_NAMES = {
     "train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
     "holdout": "holdout", "test": "test", "testing": "test", "pool": "pool", "unlabelled": "pool", "unlabeled": "pool",
@@ -29,6 +30,8 @@ class ImportMapping(Settings):
         gold: column of the final grade.
         raters: one column for each rater; with `annotator`, the one column of grades.
         annotator: column that says who gave the grade of the row: one row for each label, as older tools write.
+        counts: one column for each grade, with its votes or its probability; see `store.shares`.
+        bucket_grades: take each number in the columns of grades as the nearest whole grade.
         date: with `annotator`, the column that says when, as ISO 8601 (a zone is turned into UTC).
         group: column of the group; else the task's `group_by`.
         split: column that says the split; else groups are dealt.
@@ -36,7 +39,7 @@ class ImportMapping(Settings):
         inclusion: column of the probability with which a queue chose the row; such rows are not for holdout and test.
         sample, weight: draw so many rows (0: take all), the likelier the larger this column; see `store.draw`.
         source: name for where the rows come from; else the file's name.
-        grades: the grades of a task to be proposed, lowest first; needed only where nothing is graded yet.
+        grades: the grades of a task to be proposed, lowest first: where nothing is graded yet, or to give an order.
     """
 
     fields: dict[str, str] = Field(default_factory=dict)
@@ -44,6 +47,8 @@ class ImportMapping(Settings):
     raters: tuple[str, ...] = ()
     annotator: str | None = None
     date: str | None = None
+    counts: tuple[str, ...] = ()
+    bucket_grades: bool = False
     group: str | None = None
     split: str | None = None
     id: str | None = None
@@ -80,6 +85,12 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     Raises:
         UsageError: a named column is missing.
     """
+    if mapping.bucket_grades:
+        table = _bucketed(table, mapping)
+    if mapping.counts:
+        require(table.frame, mapping.counts)
+        table, likeliest = spread(table, mapping.counts)
+        mapping = mapping.model_copy(update={"gold": mapping.gold or likeliest})
     if mapping.annotator:
         table = _with_annotators(table, mapping)
     raters = [name for name in mapping.raters if name not in table.vote_columns]
@@ -127,9 +138,10 @@ def require(frame: pl.DataFrame, columns: Iterable[str | None]) -> None:
     """Raise `UsageError` when one of these columns is not there; None is none."""
     missing = [name for name in dict.fromkeys(columns) if name and name not in frame.columns]
     if missing:
+        found = ", ".join(map(repr, frame.columns))
         raise UsageError(
-            f"No column {', '.join(map(repr, missing))}; the file has {', '.join(map(repr, frame.columns))}.",
-            "Name the columns with --map field=column, --gold, --raters, --group, --id. "
+            f"No column {', '.join(map(repr, missing))}; the file has {found}.",
+            f"Check the spelling. A field whose column is called otherwise is named by --map {missing[0]}=COLUMN. "
             "If the file looks like one column, its delimiter is none of comma, tab, semicolon and bar.",
         )
 
@@ -186,23 +198,11 @@ def _translated(column: pl.Series, known: dict[str, str | None]) -> pl.Series:
     return column.str.strip_chars().replace_strict(table, default=None, return_dtype=pl.String)
 
 
-def grade_symbol(text: str, task: Task) -> str | None:
-    """The grade that a cell names: by symbol, by name, or as the same number ("2.0" for "2"); else None."""
-    if text in task.symbols:
-        return text
-    lowered = text.lower()
-    for grade in task.grades:
-        if lowered == grade.symbol.lower() or (lowered and lowered == grade.name.lower()):
-            return grade.symbol
-    number = _number(text)
-    return next((g.symbol for g in task.grades if number is not None and _number(g.symbol) == number), None)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _bucketed(table: Table, mapping: ImportMapping) -> Table:
+    names = [*([mapping.gold] if mapping.gold else []), *mapping.raters]
+    require(table.frame, names)
+    whole = [pl.Series(n, [rounded(cell) for cell in table.frame[n].to_list()], dtype=pl.String) for n in names]
+    return replace(table, frame=table.frame.with_columns(whole))
 
 
 def _with_annotators(table: Table, mapping: ImportMapping) -> Table:

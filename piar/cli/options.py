@@ -41,6 +41,25 @@ Fields = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="FIELD=COLUMN", help="A field and its column; repeat it.", rich_help_panel=_COLUMNS),
 ]
+FieldColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--fields", metavar="A,B", help="The columns that a judge reads, and no other.", rich_help_panel=_COLUMNS
+    ),
+]
+Counts = Annotated[
+    str | None,
+    typer.Option(
+        "--counts",
+        metavar="A,B,C",
+        help="One column a grade: its votes, or its probability.",
+        rich_help_panel=_COLUMNS,
+    ),
+]
+BucketGrades = Annotated[
+    bool,
+    typer.Option("--bucket-grades", help="Take means such as 1.67 as the nearest grade.", rich_help_panel=_COLUMNS),
+]
 SplitColumn = Annotated[
     str | None,
     typer.Option("--split", metavar="COLUMN", help="Splits that you made yourself.", rich_help_panel=_COLUMNS),
@@ -116,7 +135,7 @@ def budget(max_usd: float | None, max_calls: int | None) -> "Budget":
 Grades = Annotated[
     str | None,
     typer.Option(
-        "--grades", metavar="0,1,2", help="Where nothing is graded yet: the grades, lowest first.",
+        "--grades", metavar="0,1,2", help="The grades, lowest first: their order, or where nothing is graded yet.",
         rich_help_panel=_COLUMNS,
     ),
 ]  # fmt: skip
@@ -137,20 +156,31 @@ def mapping(
     annotator: str | None = None,
     date: str | None = None,
     grades: str | None = None,
+    columns: str | None = None,
+    counts: str | None = None,
+    bucket_grades: bool = False,
 ) -> "ImportMapping":
     """The columns as a mapping; what is not named will be guessed.
+
+    Args:
+        fields: pairs FIELD=COLUMN.
+        columns: columns whose fields are called like them.
 
     Raises:
         UsageError: a `--map` that is no FIELD=COLUMN.
     """
     from store.importers import ImportMapping
+    from store.propose import field_name
 
     pairs = [pair.partition("=") for pair in fields or ()]
     bad = next((name for name, equals, column in pairs if not (name and equals and column)), None)
     if bad is not None:
         raise UsageError(f"--map {bad!r} names no column.", "Write --map field=column.")
     return ImportMapping(
-        fields={name.strip(): column.strip() for name, _, column in pairs},
+        fields={field_name(column): column for column in _listed(columns)}
+        | {name.strip(): column.strip() for name, _, column in pairs},
+        counts=_listed(counts),
+        bucket_grades=bucket_grades,
         gold=gold,
         raters=_listed(raters),
         grades=_listed(grades),

@@ -7,9 +7,12 @@ import typer
 
 from piar.cli.options import (
     AnnotatorColumn,
+    BucketGrades,
     Control,
+    Counts,
     DateColumn,
     Encoding,
+    FieldColumns,
     Fields,
     Gold,
     Grades,
@@ -46,12 +49,7 @@ def look(
     gold: Gold = None,
     raters: Raters = None,
     group: GroupColumn = None,
-    fields: Annotated[
-        str | None,
-        typer.Option(
-            "--fields", metavar="A,B", help="The columns of text that a judge reads.", rich_help_panel="columns"
-        ),
-    ] = None,
+    fields: FieldColumns = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     control: Control = None,
@@ -91,7 +89,10 @@ def init(
     annotator: AnnotatorColumn = None,
     date: DateColumn = None,
     group: GroupColumn = None,
+    columns: FieldColumns = None,
     fields: Fields = None,
+    counts: Counts = None,
+    bucket_grades: BucketGrades = False,
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
@@ -108,21 +109,26 @@ def init(
 ) -> Answer:
     """Make a project folder: piar.toml, task.toml, instruction.md and the store.
 
-    Columns that you do not name are guessed, and the guess is shown. A file without any grade needs --grades;
-    `piar status` then says how to begin.
+    Columns that you do not name are guessed, and the guess is shown; at a terminal you are asked where it is doubtful.
+    Columns that were written while grading, such as a comment, are left out. Words of a known scale (bad to perfect,
+    never to always) come in their order; others have none until --grades gives one. A file without any grade needs
+    --grades; `piar status` then says how to begin.
 
     A Label Studio project comes in with its annotators, dates and seconds: `piar review fetch` writes its export and
     its label configuration. Its labels are people's opinions, never gold.
 
     Example: `piar init shoes --from ratings.csv --gold grade --group query`
     """
-    from piar.cli.views import imported
+    from piar.cli.asking import terminal
+    from piar.cli.import_view import imported
     from piar.project import Project
 
-    columns = mapping(gold, raters, group, fields, split, id, source, annotator, date, grades)
+    said = mapping(
+        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
+    )
     project = Project.init(
         folder, from_=from_, example=example, pairs=pairs, guideline=guideline, label_config=label_config,
-        mapping=columns, reading=reading(encoding, sheet, control, plain), seed=seed, force=force,
+        mapping=said, reading=reading(encoding, sheet, control, plain), seed=seed, force=force, ask=terminal(),
     )  # fmt: skip
     files = sorted(path.name for path in folder.iterdir())
     document: dict[str, Any] = {"project": str(folder), "files": files}
@@ -144,10 +150,14 @@ def import_(
     annotator: AnnotatorColumn = None,
     date: DateColumn = None,
     group: GroupColumn = None,
+    columns: FieldColumns = None,
     fields: Fields = None,
+    counts: Counts = None,
+    bucket_grades: BucketGrades = False,
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
+    grades: Grades = None,
     label_config: LabelConfig = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
@@ -163,7 +173,8 @@ def import_(
 ) -> Answer:
     """Bring samples and labels into the store. Importing the same rows again adds nothing.
 
-    A row that repeats an earlier (group, fields) is one sample with more votes. A bad row is left out and
+    A row that repeats an earlier (group, fields) is one sample with more votes. A grade that differs from what the
+    same annotator said of a sample in an earlier file corrects it. A bad row is left out and
     counted with its line and reason. Without a task.toml, one is proposed from the first file. New groups are dealt to
     splits; holdout groups that have decided three promotions leave for train once as many fresh ones are there.
 
@@ -174,13 +185,16 @@ def import_(
 
     Example: `piar import week2.parquet --gold grade --map title=product_name`
     """
-    from piar.cli.views import imported
+    from piar.cli.asking import terminal
+    from piar.cli.import_view import imported
 
     project = open_project()
-    columns = mapping(gold, raters, group, fields, split, id, source, annotator, date)
-    columns = columns.model_copy(update={"sample": sample, "weight": weight})
+    said = mapping(
+        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
+    )
+    said = said.model_copy(update={"sample": sample, "weight": weight})
     how = reading(encoding, sheet, control, plain)
-    found = project.import_(files, columns, reading=how, seed=seed, label_config=label_config)
+    found = project.import_(files, said, reading=how, seed=seed, label_config=label_config, ask=terminal())
     return Answer(_document(found), imported(found, project.folder))
 
 
@@ -192,10 +206,18 @@ def _document(found: "Imported") -> dict[str, Any]:
         "known": report.known,
         "repeats": report.repeats,
         "labels": report.labels,
+        "changed": report.changed,
+        "changes": [{"from": before, "to": after, "n": n} for (before, after), n in report.changes.items()],
+        "conflicts": report.conflicts,
         "rejected": report.rejected,
         "splits": report.splits,
         "retired": found.retired,
         "columns": found.mapping,
         "guessed": found.reasons,
         "notes": found.notes,
+        "fields": found.fields,
+        "ordered": found.ordered,
+        "left_out": found.left_out | found.unused,
+        "doubts": found.doubts,
+        "renewed": found.renewed,
     }

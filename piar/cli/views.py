@@ -1,8 +1,6 @@
 """How answers look on a terminal. Text from data is never markup and holds no control characters."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -16,10 +14,8 @@ from store.figures import NO_INTERVAL, bracketed, span
 
 if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt
-    from piar.guideline_import import GuidelineImport
     from piar.score import Measured, Scored
     from piar.status import Status, Step
-    from piar.workspace import Imported
     from store.metrics import Scores
     from store.stats import Gain, Interval
 
@@ -62,52 +58,6 @@ def facts(pairs: Iterable[tuple[str, RenderableType]]) -> Table:
         grid.add_row("" if name == last else name, clean(value) if isinstance(value, str) else value)
         last = name
     return grid
-
-
-def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None" = None) -> RenderableType:
-    """What an import took for what, what it added, and what it left out."""
-    report = found.report
-    pairs: list[tuple[str, RenderableType]] = [
-        ("rows", f"{report.read:,} read · {report.added:,} new samples · {report.known:,} known"),
-        ("labels", f"{report.labels:,} new"),
-    ]
-    pairs += [("read as", note) for note in found.notes]
-    if report.repeats:
-        pairs.append(("repeats", f"{report.repeats:,} rows repeat a sample: more votes on it"))
-    if report.splits:
-        pairs.append(("splits", " · ".join(f"{name} {n:,}" for name, n in sorted(report.splits.items()))))
-    if found.retired:
-        pairs.append(("retired", retired_words(found.retired)))
-    pairs += [("guessed", f"{role} = {reason}") for role, reason in found.reasons.items()]
-    pairs += [("not used", why) for why in found.unused.values()]
-    reasons = Counter(rejection.reason for rejection in report.rejected)
-    for reason, n in reasons.most_common(5):
-        lines = [str(r.line) for r in report.rejected if r.reason == reason][:5]
-        pairs.append(("left out", f"{n:,} × {reason} (line {', '.join(lines)}{', …' if n > 5 else ''})"))
-    if found.proposed:
-        grades = ", ".join(found.proposed)
-        pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades ({grades}) names and meanings"))
-    pairs += _guideline(guideline) if guideline else []
-    verb = "evolve" if report.labels or report.known else "status"
-    pairs.append(("next", f"piar {verb} -C {folder}"))
-    return facts(pairs)
-
-
-def retired_words(groups: int) -> str:
-    """That worn holdout groups have left."""
-    return f"{groups:,} holdout groups that decided several promotions left for train: as many fresh ones are there"
-
-
-def _guideline(found: "GuidelineImport") -> list[tuple[str, RenderableType]]:
-    lines: list[tuple[str, RenderableType]] = [("guideline", f"{len(found.recognised)} rules recognised")]
-    lines += [
-        ("", f"{a} and {b} contradict each other: the same condition, two grades") for a, b in found.contradictions
-    ]
-    if found.unfollowed:
-        lines.append(
-            ("", f"{', '.join(found.unfollowed)}: not for the offline teacher; a language model may follow them")
-        )
-    return lines
 
 
 def forecast_view(found: "Forecast") -> RenderableType:

@@ -10,8 +10,9 @@ import polars as pl
 
 from piar.look.report import Columns
 from store.agreement import vote_counts
+from store.cells import MISSING
 from store.errors import UsageError
-from store.prepare import MISSING, ImportMapping, prepare
+from store.prepare import ImportMapping, prepare
 from store.propose import MAX_GRADES, guess, propose_task
 from store.readers import Reading, read
 from store.stats import Ints

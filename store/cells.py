@@ -1,0 +1,59 @@
+"""What one cell of a file says as a grade."""
+
+import math
+import re
+import unicodedata
+
+from store.scales import plain
+from store.task import Task
+
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
+_CAPTIONED = re.compile(r"\(?(-?\d+(?:\.\d+)?)(?:\)|\s*[-–—:=.](?=\s|\D)|(?=\s))\s*\(?([^\W\d_].*?)\)?")
+
+
+def bare(cell: str) -> str:
+    """A cell without what spreadsheets and keyboards add: blanks, wide digits, a plus, the `.0` of a gap."""
+    text = " ".join(unicodedata.normalize("NFKC", cell).replace("\N{MINUS SIGN}", "-").split())
+    text = re.sub(r"^(-?\d+)(?:\.0+|,0{1,2})$", r"\1", text.removeprefix("+") if text[1:2].isdecimal() else text)
+    return re.sub(r"^(-?\d+),(\d{1,2})$", r"\1.\2", text)
+
+
+def number(cell: str) -> float | None:
+    """A cell as a finite number, else None."""
+    try:
+        value = float(bare(cell)) if "_" not in cell else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def missing(cell: str) -> bool:
+    """Whether a cell says nothing."""
+    return cell.strip().lower() in MISSING
+
+
+def captioned(cell: str) -> tuple[str, str] | None:
+    """The number and the words of a cell such as "3 - perfect", "(3) perfect" or "3: perfect"; else None."""
+    found = _CAPTIONED.fullmatch(bare(cell))
+    return (bare(found[1]), found[2]) if found else None
+
+
+def rounded(cell: str) -> str:
+    """A number as the nearest whole one, halves upwards; any other cell as it is."""
+    value = number(cell)
+    return cell if value is None else str(math.floor(value + 0.5))
+
+
+def grade_symbol(cell: str, task: Task) -> str | None:
+    """The grade that a cell names: by symbol, by name, as the same number ("2.0" for "2"), or as both; else None."""
+    if cell in task.symbols:
+        return cell
+    word, value, both = plain(bare(cell)), number(cell), captioned(cell)
+    for grade in task.grades:
+        if word and word in (plain(grade.symbol), plain(grade.name)):
+            return grade.symbol
+        if value is not None and number(grade.symbol) == value:
+            return grade.symbol
+        if both and number(grade.symbol) == number(both[0]) and plain(grade.name) in ("", plain(both[1])):
+            return grade.symbol
+    return None

@@ -1,0 +1,220 @@
+"""What a column of a file looks like, by its name and by its values: the questions that `store.propose` asks."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import polars as pl
+
+from store.cells import MISSING, bare, captioned, missing, number
+from store.scales import known_order, numeric
+from store.tables import moment
+
+MAX_GRADES = 12
+Few = Mapping[str, frozenset[str]]  # column -> its distinct values, of the columns that have few
+
+_GOLD = ("gold", "gold_label", "gold_grade", "final_label", "final_grade", "ground_truth", "grade", "label",
+         "relevance", "rel", "judgment", "judgement", "rating", "score", "class", "category", "target", "verdict",
+         "decision", "sentiment", "stars", "priority")  # fmt: skip
+_GOLD_ENDS = ("label", "grade", "relevance", "rating", "judgment", "judgement", "verdict", "decision")
+_PERSON = r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|assessor|grader|evaluator|expert|marker)"
+_RATER = re.compile(rf"{_PERSON}s?_?(?:\d+|[a-z])|{_PERSON}s?_\w+|\w+_{_PERSON}_?(?:\d+|[a-z])")
+_ABOUT_RATER = re.compile(
+    r".*_(?:ids?|names?|counts?|n|num|number|comments?|notes?|emails?|confidence|times?|agreement|model|type|reason)"
+)
+_SERIES = re.compile(
+    r"(ann|annot|[arhjwp]|human|person|people|crowd|turker|student|user|opinion|vote|label|grade|score|rating|"
+    r"relevance|judge?ment)_?(\d+|[a-h])"
+)
+_WHO = re.compile(
+    rf"{_PERSON}|{_PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who"
+)
+_WHEN = re.compile(r"date|when|time|timestamp|(?:annotated|labell?ed|graded|rated|judged|created|updated)_(?:at|on)")
+_TEXT_GROUP = ("query", "search_query", "query_text", "search_term", "search_terms", "keyword", "keywords", "question",
+               "prompt", "topic", "utterance")  # fmt: skip
+_ID_GROUP = ("qid", "query_id", "queryid", "question_id", "prompt_id", "topic_id", "conversation", "conversation_id",
+             "dialog_id", "dialogue_id", "thread", "thread_id", "session", "session_id", "customer", "customer_id",
+             "user", "user_id", "patient_id", "group", "group_id")  # fmt: skip
+_ID = re.compile(
+    r"(?:\w+_)?(?:id|ids|key|uuid|guid|index|no|sku|asin|hash|rank|position)|unnamed\w*|column_1|"
+    r"(?:doc|q|item|product|pair|sample|row|task|record|case|user|worker|tweet|query|session)id"
+)
+_WORD = r"\p{L}{2}|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
+_HANDLE = re.compile(r"https?://\S+|[0-9a-fA-F-]{16,}|[\w.@-]*\d[\w.@-]*")
+
+
+def key(name: str) -> str:
+    """A column's name in lower case, its words joined by `_`: "Query Text", "queryText" -> "query_text"."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"\W+", "_", apart.lower()).strip("_")
+
+
+def few_values(frame: pl.DataFrame) -> dict[str, frozenset[str]]:
+    """The distinct values of each column that may hold grades, without what is missing."""
+    return {name: values for name in frame.columns if (values := grades_in(frame[name])) is not None}
+
+
+def grades_in(column: pl.Series) -> frozenset[str] | None:
+    """The distinct values of a column that may hold grades, else None.
+
+    Where nine cells of ten are numbers, the grades are numbers, and what else stands there is a slip.
+    """
+    most = 2 * MAX_GRADES + len(MISSING)
+    if column.head(10_000).n_unique() > most or column.n_unique() > most:
+        return None
+    counts: dict[str, int] = {}
+    for value, n in column.alias("value").value_counts().rows():
+        if not missing(value):
+            counts[bare(value)] = counts.get(bare(value), 0) + n
+    numbers = {value: n for value, n in counts.items() if number(value) is not None}
+    if sum(numbers.values()) >= 0.9 * sum(counts.values()):
+        counts = numbers
+    if len(counts) > MAX_GRADES or any(len(value) > 40 for value in counts):
+        return None
+    return frozenset(counts)
+
+
+def fractions(values: Iterable[str]) -> bool:
+    """Whether some of these numbers are neither whole nor halves: means of grades rather than grades."""
+    return any(value is not None and (2 * value) % 1 for value in map(number, values))
+
+
+def gold_named(names: Iterable[str]) -> str | None:
+    """The column that is called like a final grade, the surest name first."""
+    keys = {key(name): name for name in reversed(list(names))}
+    exact = next((keys[name] for name in _GOLD if name in keys), None)
+    return exact or next((keys[k] for end in _GOLD_ENDS for k in reversed(keys) if k.endswith(f"_{end}")), None)
+
+
+def raters(names: Sequence[str], few: Few) -> tuple[str, ...]:
+    """The columns that hold one person's grades each: called after raters, or numbered alike with values alike."""
+    open_ = [name for name in names if few.get(name)]
+    named = tuple(n for n in open_ if _RATER.fullmatch(key(n)) and not _ABOUT_RATER.fullmatch(key(n)))
+    if named:
+        return named
+    series: dict[str, list[str]] = {}
+    for name in open_:
+        if found := _SERIES.fullmatch(key(name)):
+            series.setdefault(found[1], []).append(name)
+    for members in series.values():
+        union = frozenset().union(*(few[name] for name in members))
+        alike = all(few[name] & few[members[0]] for name in members)
+        if len(members) > 1 and alike and len(union) <= MAX_GRADES:
+            return tuple(members)
+    return ()
+
+
+def annotator(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> str | None:
+    """The column that says who gave the grade of a row, where several people graded the same texts, row by row."""
+    named = next((n for n in names if _WHO.fullmatch(key(n)) and 1 < frame[n].n_unique() < len(frame)), None)
+    if named is None or not texts:
+        return None
+    people = frame.group_by(texts).agg(pl.col(named).n_unique())[named]
+    return named if int((people > 1).sum()) > 0.05 * len(people) else None
+
+
+def date(frame: pl.DataFrame, names: Iterable[str]) -> str | None:
+    """The column that says when, as ISO 8601."""
+    for name in names:
+        if _WHEN.fullmatch(key(name)):
+            head = [value for value in frame[name].head(200).to_list() if not missing(value)]
+            if head and sum(moment(value) is not None for value in head) > 0.9 * len(head):
+                return name
+    return None
+
+
+def group(frame: pl.DataFrame, names: Sequence[str], texts: Sequence[str]) -> tuple[str | None, bool]:
+    """The column whose equal values belong together, and whether its name or its shape says so.
+
+    A name of a query first, then a name of an id; then an id that repeats, where no text does; else the text with the
+    fewest values.
+    """
+    by_key = {key(name): name for name in reversed(names)}
+    repeats = {name: frame[name].n_unique() < len(frame) for name in names}
+    text = next((by_key[k] for k in _TEXT_GROUP if k in by_key), None)
+    ids = next((by_key[k] for k in _ID_GROUP if k in by_key and repeats[by_key[k]] and not constant(frame, by_key[k])),
+               None)  # fmt: skip
+    if text and (repeats[text] or not ids):
+        return text, True
+    if ids:
+        return ids, True
+    if not any(repeats[name] for name in texts):
+        ids = next((n for n in names if identifies(n) and MAX_GRADES < frame[n].n_unique() <= len(frame) / 2), None)
+        if ids:
+            return ids, True
+    return min(texts, key=lambda name: frame[name].n_unique(), default=None), len(texts) == 1
+
+
+def asks(name: str) -> bool:
+    """Whether a column is called like the text of a query, which a judge has to read."""
+    return key(name) in _TEXT_GROUP
+
+
+def identifies(name: str) -> bool:
+    """Whether a column is called like an id."""
+    return bool(_ID.fullmatch(key(name))) or key(name) in _ID_GROUP
+
+
+def constant(frame: pl.DataFrame, name: str) -> bool:
+    """Whether all cells of a column are one."""
+    return frame[name].n_unique() == 1
+
+
+def no_text(frame: pl.DataFrame, name: str) -> str | None:
+    """Why a column is no text for a judge to read; None where it is one."""
+    head = frame[name].head(2000)
+    told = head.filter(~head.str.strip_chars().str.to_lowercase().is_in(list(MISSING)))
+    if told.is_empty():
+        return "empty"
+    if identifies(name):
+        return "an id"
+    if int(told.str.contains(_WORD).sum()) <= len(told) / 2:
+        return "numbers or signs"
+    different = told.n_unique()
+    if different <= min(MAX_GRADES, len(head) // 2):
+        return f"{different} distinct value{'s' if different > 1 else ''}"
+    handles = told.head(200).to_list()
+    if all(_HANDLE.fullmatch(cell.strip()) for cell in handles):
+        return "ids or addresses"
+    return None
+
+
+def odd_grades(name: str, column: pl.Series) -> tuple[str, str]:
+    """Why a column that should hold grades cannot, and a mend."""
+    values = sorted({bare(value) for value in column.unique().to_list() if not missing(value)})
+    shown = ", ".join(sorted(values, key=lambda v: (number(v) is None, number(v) or 0, v))[:4])
+    if len(values) < 2:
+        held = f"only one grade ({values[0][:40]})" if values else "no grade"
+        return (
+            f"Column {name!r} holds {held} on {len(column):,} rows; a task needs at least two.",
+            "Give all grades that may be given, lowest first: --grades 0,1,2; or name another column with --gold.",
+        )
+    if fractions(values) and all(number(value) is not None for value in values):
+        return (
+            f"Column {name!r} holds means of grades ({shown}, …), {len(values):,} different ones, not grades.",
+            "Add --bucket-grades to take each as the nearest whole grade; better, import the raters' own grades.",
+        )
+    if sum(moment(value) is not None and number(value) is None for value in values) > len(values) / 2:
+        return (f"Column {name!r} holds dates ({shown}, …), not grades.", "Name the column of grades: --gold COLUMN.")
+    return (
+        f"Column {name!r} holds {len(values):,} different values ({shown}, …); a task has at most {MAX_GRADES} grades.",
+        "Name another column with --gold, or put its values into fewer classes before.",
+    )
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    """Values for people to read: numbers by value, words by the alphabet."""
+    listed = list(values)
+    return sorted(listed, key=float) if numeric(listed) else sorted(listed)
+
+
+def one_scale(gold: frozenset[str], rated: frozenset[str]) -> bool:
+    """Whether the grades of two columns can be of one scale: one holds the other, or numbers, or a known scale."""
+    union = gold | rated
+    return gold <= rated or rated <= gold or numeric(list(union)) or known_order(union) is not None
+
+
+def captions(values: Iterable[str]) -> dict[str, str] | None:
+    """number -> words, where all values are numbers with words ("3 - perfect") and no number has two; else None."""
+    pairs = {value: captioned(value) for value in values}
+    found = {pair[0]: pair[1] for pair in pairs.values() if pair}
+    return found if found and len(found) == len(pairs) else None

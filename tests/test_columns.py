@@ -1,0 +1,289 @@
+"""What a stranger's columns mean: fields, groups, people, votes and grades, and what gives the grade away."""
+
+import csv
+import random
+
+import pytest
+
+from piar.project import Project
+from store.errors import PiarError, UsageError
+from store.importers import ImportMapping
+from store.propose import Doubt, guess, propose_task, settle
+from store.readers import read_table
+
+WORDS = ["red", "blue", "green", "small", "large", "old", "wool", "steel", "oak", "lamp", "chair", "shoe", "bag", "rug",
+         "desk", "plate"]  # fmt: skip
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a CSV file of rows under a header."""
+
+    def write(header, rows, name="file.csv"):
+        path = tmp_path / name
+        with path.open("w", newline="", encoding="utf-8") as out:
+            sheet = csv.writer(out)
+            sheet.writerow(header.split(","))
+            sheet.writerows(rows)
+        return path
+
+    return write
+
+
+def title(rng):
+    return " ".join(rng.sample(WORDS, 6))
+
+
+def pairs(n=60, groups=12, seed=0):
+    """(query, title) rows whose titles say nothing of a grade."""
+    rng = random.Random(seed)
+    return [(f"{WORDS[i % groups % 16]} thing {i % groups}", title(rng)) for i in range(n)]
+
+
+def judged(header, extra, **more):
+    """Rows of `pairs` with further cells, given the row's number."""
+    return header, [(*pair, *extra(i)) for i, pair in enumerate(pairs(**more))]
+
+
+# -- fields and groups ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [2, 8, 10])
+def test_a_query_is_read_however_few_there_are(table, groups):
+    frame = read_table(table(*judged("query,title,grade", lambda i: (i % 3,), groups=groups)))
+    found = guess(frame)
+    assert (found.columns, found.mapping.group) == (("query", "title"), "query")
+
+
+def test_a_query_of_part_numbers_is_read(table):
+    rows = [(10037 + 37 * (i // 5), title, i % 3) for i, (_, title) in enumerate(pairs())]
+    assert guess(read_table(table("query,title,rating", rows))).columns == ("query", "title")
+
+
+@pytest.mark.parametrize("name", ["qid", "query_id", "Query ID", "queryId", "session_id", "product_id"])
+def test_an_id_that_repeats_is_the_group_of_texts_that_do_not(table, name):
+    rows = [(i // 3, f"{words} {i}", i % 3) for i, (_, words) in enumerate(pairs())]
+    found = guess(read_table(table(f"{name},answer,grade", rows)))
+    assert (found.mapping.group, found.columns, found.mapping.gold) == (name, ("answer",), "grade")
+
+
+def test_one_column_called_judgement_is_gold_and_no_rater(table):
+    rows = [(i // 3, i % 4 + 1, words) for i, (_, words) in enumerate(pairs())]
+    found = guess(read_table(table("qid,judgement,answer", rows)))
+    assert (found.mapping.gold, found.mapping.raters) == ("judgement", ())
+
+
+def test_headers_with_blanks_become_fields(table):
+    frame = read_table(table(*judged("Query Text,Product Title,Rating", lambda i: (i % 3,))))
+    task = propose_task(frame)
+    assert (task.fields, task.group_by) == (("Query_Text", "Product_Title"), "Query_Text")
+
+
+def test_addresses_ids_and_numbers_are_not_read(table):
+    rows = judged("query,title,url,doc,price,grade", lambda i: (f"https://x.org/{i}", f"d{i:05}", i / 7, i % 3))
+    found = guess(read_table(table(*rows)))
+    assert found.columns == ("query", "title")
+    assert set(found.left_out) == {"url", "doc", "price"}
+
+
+# -- what gives the grade away --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["comment", "grader_notes", "Explanation", "rationale", "reason"])
+def test_what_was_written_while_grading_is_not_read(table, name):
+    why = ["not at all what they want", "close but the colour differs", "exactly this"]
+    rows = judged(f"query,title,grade,{name}", lambda i: (i % 3, f"{why[i % 3]} ({i})" if i % 2 else ""))
+    found = guess(read_table(table(*rows)))
+    assert found.columns == ("query", "title")
+    assert name in found.unused[name]
+    forced = guess(read_table(table(*rows)), ImportMapping(fields={"title": "title", "why": name}))
+    assert forced.columns == ("title", name)
+
+
+def test_a_column_that_alone_tells_the_grade_is_not_read(table):
+    verdicts = ["reject it", "perhaps take it", "take it at once"]
+    rows = judged("query,title,outcome,grade", lambda i: (f"{verdicts[i % 3]} {WORDS[i % 16]} {i}", i % 3), n=120)
+    found = guess(read_table(table(*rows)))
+    assert found.columns == ("query", "title")
+    assert "gives away" in found.unused["outcome"]
+
+
+def test_an_explanation_is_read_when_it_is_what_is_judged(table):
+    rows = [(f"question {i // 4}", f"{words} {i}", i % 3) for i, (_, words) in enumerate(pairs())]
+    assert guess(read_table(table("question,explanation,grade", rows))).columns == ("question", "explanation")
+
+
+# -- people and votes -----------------------------------------------------------------------
+
+
+def test_raters_with_blanks_are_raters_and_no_gold(table, tmp_path):
+    names = ["entailment", "neutral", "contradiction"]
+
+    def said(i):
+        return [names[(i + r) % 3] if (i + r) % 4 else "" for r in range(4)]
+
+    path = table(*judged("context,statement,ann0,ann1,ann2,ann3", said, n=40, groups=40))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert project.imported.mapping.raters == ("ann0", "ann1", "ann2", "ann3")
+    assert project.imported.mapping.gold is None
+    assert project.task.symbols == ("contradiction", "entailment", "neutral")  # the names, in no order
+    assert not project.task.ordered
+    given = sum(bool(cell) for i in range(40) for cell in said(i))
+    assert project.imported.report.labels == project.sql("select count(*) from labels where source = 'human'").item()
+    assert project.imported.report.labels == given
+
+
+def test_one_row_a_label_keeps_who_said_what(table, tmp_path):
+    words = ["no", "maybe", "yes"]
+    rows = [(*pair, f"person {p}", words[(i + p) % 3]) for i, pair in enumerate(pairs(30)) for p in (1, 2, 3)]
+    project = Project.init(tmp_path / "p", from_=table("query,title,annotator,label", rows))
+    assert project.imported.mapping.annotator == "annotator"
+    assert project.imported.report.added == 30
+    said = project.sql("select annotator, count(*) as n from labels where source = 'human' group by 1 order by 1")
+    assert said.rows() == [("person 1", 30), ("person 2", 30), ("person 3", 30)]
+
+
+def test_counts_of_votes_become_votes(table, tmp_path):
+    votes = [(3, 3 - i % 3, i % 3, 0) for i in range(40)]
+    rows = [(*counts, f"{words} {i}") for i, ((_, words), counts) in enumerate(zip(pairs(40), votes, strict=True))]
+    project = Project.init(tmp_path / "p", from_=table("count,hate_speech,offensive,neither,tweet", rows))
+    assert project.imported.mapping.counts == ("hate_speech", "offensive", "neither")
+    counted = dict(project.sql("select grade, count(*) from labels group by 1").rows())
+    assert counted == {"hate_speech": sum(v[1] for v in votes), "offensive": sum(v[2] for v in votes)}
+    assert project.sql("select count(*) from truth").item() == 40
+
+
+def test_probabilities_become_the_likeliest_grade_and_ties_none(table, tmp_path):
+    chances = [(0.7, 0.2, 0.1), (0.1, 0.8, 0.1), (0.4, 0.4, 0.2)]
+    path = table(*judged("query,title,p_bad,p_fair,p_good", lambda i: chances[i % 3]))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert project.task.symbols == ("bad", "fair", "good")
+    found = dict(project.sql("select grade, count(*) from truth group by 1").rows())
+    assert found == {"bad": 20, "fair": 20}
+
+
+# -- grades ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "symbols"),
+    [
+        (["3.0", "2", " 1 "], ("1", "2", "3")),
+        (["３", "２", "1"], ("1", "2", "3")),
+        (["+1", "0", "−1"], ("-1", "0", "1")),
+        (["3 - perfect", "2 - good", "1 - bad"], ("1", "2", "3")),
+        (["perfect", "good", "bad"], ("bad", "good", "perfect")),
+        (["TRUE", "FALSE"], ("FALSE", "TRUE")),
+        (["👍", "👎"], ("👎", "👍")),
+        (["★★★", "★☆☆"], ("★☆☆", "★★★")),
+        (["0", "0,5", "1"], ("0", "0.5", "1")),
+    ],
+)
+def test_grades_are_read_as_they_are_written(table, tmp_path, cells, symbols):
+    path = table(*judged("query,title,grade", lambda i: (cells[i % len(cells)],)))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert (project.task.symbols, project.task.ordered) == (symbols, True)
+    assert project.imported.report.rejected == []
+    assert project.sql("select count(distinct grade) from truth").item() == len(cells)
+
+
+def test_what_is_no_number_among_numbers_costs_its_row(table, tmp_path):
+    odd = {7: "inf", 11: "1e309", 13: "good"}
+    path = table(*judged("query,title,grade", lambda i: (odd.get(i, i % 3),)))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert project.task.symbols == ("0", "1", "2")
+    assert [(r.line, r.reason.split("'")[1]) for r in project.imported.report.rejected] == [
+        (9, "inf"), (13, "1e309"), (15, "good")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grade", "true_reason", "mend"),
+    [
+        (lambda i: "1", "only one grade", "--grades"),
+        (lambda i: round(1 + i % 7 / 3, 2), "means of grades", "--bucket-grades"),
+        (lambda i: round(1 + i % 40 / 20, 2), "means of grades", "--bucket-grades"),
+        (lambda i: i % 50, "50 different values", "--gold"),
+        (lambda i: f"2026-01-{1 + i % 28:02}", "dates", "--gold"),
+    ],
+)
+def test_grades_that_cannot_be_are_refused_with_the_true_reason_and_nothing_is_left(
+    table, tmp_path, grade, true_reason, mend
+):
+    path = table(*judged("query,title,grade", lambda i: (grade(i),), n=200))
+    with pytest.raises(UsageError, match=true_reason) as caught:
+        Project.init(tmp_path / "p", from_=path)
+    assert mend in caught.value.fix
+    assert not (tmp_path / "p").exists()
+
+
+def test_numbers_alone_are_no_texts(table):
+    rows = [(i // 4, i * 0.37, i % 2) for i in range(80)]
+    with pytest.raises(UsageError, match=r"No column of text.*amount: numbers"):
+        propose_task(read_table(table("customer,amount,label", rows)))
+
+
+def test_means_are_bucketed_when_asked(table, tmp_path):
+    path = table(*judged("query,title,relevance", lambda i: (round(1 + i % 7 / 3, 2),)))
+    project = Project.init(tmp_path / "p", from_=path, mapping=ImportMapping(bucket_grades=True))
+    assert project.task.symbols == ("1", "2", "3")
+    assert project.sql("select count(*) from truth").item() == 60
+
+
+def test_a_person_orders_words_and_is_asked_in_doubt(table):
+    frame = read_table(table(*judged("query,title,kind", lambda i: (["plum", "fig", "pear"][i % 3],))))
+    assert not propose_task(frame).ordered
+    said = propose_task(frame, ImportMapping(grades=("pear", "fig", "plum")))
+    assert (said.ordered, said.symbols) == (True, ("pear", "fig", "plum"))
+    asked: list[Doubt] = []
+
+    def answer(doubt):
+        asked.append(doubt)
+        return ("fig", "pear", "plum") if doubt.role == "grades" else None
+
+    assert propose_task(frame, settle(frame, ImportMapping(), answer)).symbols == ("fig", "pear", "plum")
+    assert [doubt.role for doubt in asked] == ["grades"]
+
+
+def test_a_grade_taken_by_its_place_alone_is_a_doubt(table):
+    frame = read_table(table(*judged("query,title,size,outcome", lambda i: (i % 2, i % 3))))
+    found = guess(frame)
+    assert found.mapping.gold == "outcome"
+    assert found.doubts == (Doubt("gold", "outcome", ("outcome", "size")),)
+    assert settle(frame, ImportMapping(), lambda doubt: ("size",)).gold == "size"
+
+
+# -- a failed or changed beginning ----------------------------------------------------------
+
+
+def test_a_failed_init_leaves_nothing_and_an_empty_folder_empty(table, tmp_path):
+    path = table(*judged("query,title,grade", lambda i: ("1",)))
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "new"):
+        with pytest.raises(PiarError):
+            Project.init(folder, from_=path)
+    assert list((tmp_path / "there").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_fields_and_grades_may_change_until_the_first_verdict(table, tmp_path):
+    path = table(*judged("query,title,brand,grade", lambda i: (["acme", "foo"][i % 2], i % 3)))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert project.task.fields == ("query", "title")
+    task = (tmp_path / "p" / "task.toml").read_text()
+    changed = task.replace('"title",\n', '"title",\n    "brand",\n').replace(
+        "grades = [", 'grades = [{symbol="9",value=9},'
+    )
+    (tmp_path / "p" / "task.toml").write_text(changed)
+    project = Project.open(tmp_path / "p")
+    with pytest.raises(PiarError, match="other fields or grades") as caught:
+        project.status()
+    assert "piar import" in caught.value.fix
+    found = project.import_([path])
+    assert found.renewed == "piar.duckdb.bak"
+    assert project.sql("select count(*), count(brand) from samples").row(0) == (60, 60)
+    assert project.task.symbols == ("0", "1", "2", "9")
+    project.label()
+    (tmp_path / "p" / "task.toml").write_text(task)
+    with pytest.raises(PiarError, match="other fields or grades"):
+        Project.open(tmp_path / "p").import_([path])
+    assert project.sql("select count(*) > 0 from verdicts").item()
