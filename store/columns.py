@@ -178,25 +178,25 @@ def no_text(frame: pl.DataFrame, name: str) -> str | None:
     return None
 
 
-def odd_grades(name: str, column: pl.Series) -> tuple[str, str]:
+def odd_grades(column: pl.Series) -> tuple[str, str]:
     """Why a column that should hold grades cannot, and a mend."""
     values = sorted({bare(value) for value in column.unique().to_list() if not missing(value)})
-    shown = ", ".join(sorted(values, key=lambda v: (number(v) is None, number(v) or 0, v))[:4])
+    shown = ", ".join(sorted(values, key=lambda v: (number(v) is None, number(v) or 0, v[:40]))[:4])
     if len(values) < 2:
         held = f"only one grade ({values[0][:40]})" if values else "no grade"
         return (
-            f"Column {name!r} holds {held} on {len(column):,} rows; a task needs at least two.",
+            f"holds {held} on {len(column):,} rows; a task needs at least two",
             "Give all grades that may be given, lowest first: --grades 0,1,2; or name another column with --gold.",
         )
     if fractions(values) and all(number(value) is not None for value in values):
         return (
-            f"Column {name!r} holds means of grades ({shown}, …), {len(values):,} different ones, not grades.",
+            f"holds means of grades ({shown}, …), {len(values):,} different ones, not grades",
             "Add --bucket-grades to take each as the nearest whole grade; better, import the raters' own grades.",
         )
     if sum(moment(value) is not None and number(value) is None for value in values) > len(values) / 2:
-        return (f"Column {name!r} holds dates ({shown}, …), not grades.", "Name the column of grades: --gold COLUMN.")
+        return f"holds dates ({shown}, …), not grades", "Name the column of grades: --gold COLUMN."
     return (
-        f"Column {name!r} holds {len(values):,} different values ({shown}, …); a task has at most {MAX_GRADES} grades.",
+        f"holds {len(values):,} different values ({shown}, …); a task has at most {MAX_GRADES} grades",
         "Name another column with --gold, or put its values into fewer classes before.",
     )
 

@@ -135,7 +135,7 @@ class _Roles:
             self.unused["gold"] = f"{named}: holds grades that no rater gives ({strange}); --gold {named} takes it"
         elif named:
             self._take(gold=named)
-        elif not rated and not gold_named(self._free()):
+        elif not rated:
             self._find_unnamed_gold(many)
         if gold := self.mapping.gold:
             held = self.few[gold]
@@ -144,7 +144,9 @@ class _Roles:
     def _find_unnamed_gold(self, many: list[str]) -> None:
         shares = self.said.counts or find_shares(self.frame, self._free())
         likely = [n for n in many if not shape.asks(n) and not shape.identifies(n)]
-        if shares:
+        if odd := gold_named(self._free()):
+            self.unused["gold"] = f"{odd}: {odd_grades(self.frame[odd])[0]}"
+        elif shares:
             self._take(counts=shares)
             self.reasons["counts"] = f"{', '.join(shares)}: they add up; votes or probabilities of one grade each"
         elif likely:
@@ -290,7 +292,8 @@ def _no_text(frame: pl.DataFrame, found: Guess) -> UsageError:
 def _no_grades(frame: pl.DataFrame, found: Guess) -> UsageError:
     graded = found.mapping.gold or next(iter(found.mapping.raters), None) or gold_named(frame.columns)
     if graded:
-        return UsageError(*odd_grades(graded, frame[graded]))
+        what, mend = odd_grades(frame[graded])
+        return UsageError(f"Column {graded!r} {what}.", mend)
     return UsageError(
         f"No grade column was recognised among {', '.join(frame.columns)}.",
         "Name it: --gold COLUMN; or, where nothing is graded yet, the grades, lowest first: --grades 0,1,2.",

@@ -69,18 +69,13 @@ def _alike(lists: Sequence[Sequence[str]]) -> int:
 def spread(table: Table, columns: Sequence[str]) -> tuple[Table, str | None]:
     """The table with these columns read: counts as votes, or probabilities as a column of the likeliest grade.
 
-    A row whose likeliest grades are equally likely has no grade.
-
     Returns:
         the table, and the name of the new column (None for counts).
     """
-    grades = grade_of(columns)
-    shares = [[number(cell) or 0.0 for cell in table.frame[name].to_list()] for name in columns]
-    rows = list(zip(*shares, strict=True))
+    rows = _shares(table, columns)
     if max(map(sum, rows), default=0) <= 1.02:
-        names = [grades[columns[row.index(max(row))]] if row.count(max(row)) == 1 else "" for row in rows]
-        column = pl.Series(LIKELIEST, names, dtype=pl.String)
-        return replace(table, frame=table.frame.with_columns(column)), LIKELIEST
+        return likeliest(table, columns), LIKELIEST
+    grades = grade_of(columns)
     votes: list[tuple[Any, ...]] = [
         (place, COUNTED, grades[name], None, "", [], None)
         for place, row in enumerate(rows)
@@ -89,3 +84,17 @@ def spread(table: Table, columns: Sequence[str]) -> tuple[Table, str | None]:
     ]
     frame = pl.DataFrame(votes, schema=VOTES, orient="row")
     return replace(table, votes=frame if table.votes is None else pl.concat([table.votes, frame])), None
+
+
+def likeliest(table: Table, columns: Sequence[str]) -> Table:
+    """The table with a column of the likeliest grade; blank where several grades are equally likely."""
+    grades = grade_of(columns)
+    names = [
+        grades[columns[row.index(max(row))]] if row.count(max(row)) == 1 else "" for row in _shares(table, columns)
+    ]
+    return replace(table, frame=table.frame.with_columns(pl.Series(LIKELIEST, names, dtype=pl.String)))
+
+
+def _shares(table: Table, columns: Sequence[str]) -> list[tuple[float, ...]]:
+    cells = [[number(cell) or 0.0 for cell in table.frame[name].to_list()] for name in columns]
+    return list(zip(*cells, strict=True))

@@ -15,6 +15,7 @@ from store.errors import UsageError
 from store.prepare import ImportMapping, prepare
 from store.propose import MAX_GRADES, guess, propose_task
 from store.readers import Reading, read
+from store.shares import LIKELIEST, likeliest
 from store.stats import Ints
 from store.tables import Rejection, Table
 from store.task import Task
@@ -61,7 +62,11 @@ def load(
     said = _said(table.frame, gold, raters, group, fields)
     _check_grades(table.frame, said)
     found = guess(table.frame, said)
-    mapping = found.mapping.model_copy(update={"fields": said.fields or {c: c for c in found.columns}})
+    mapping = found.mapping.model_copy(
+        update={"fields": said.fields or {c: c for c in found.columns}, "annotator": None, "date": None}
+    )
+    if mapping.counts:  # of votes and probabilities the likeliest grade is looked at
+        table, mapping = likeliest(table, mapping.counts), mapping.model_copy(update={"gold": LIKELIEST, "counts": ()})
     columns = Columns(
         gold=mapping.gold,
         raters=list(mapping.raters),
