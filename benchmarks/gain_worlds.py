@@ -101,7 +101,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def covered(true: Sequence[float], sums: Sequence[Floats]) -> dict[str, Any]:
     """How many intervals hold the true gain, with the exact 95 % interval of that share, and where the others miss."""
     ends = [GroupBootstrap(len(s)).interval(s, ratio) for s in sums]
-    low, high = (np.array([getattr(i, end) for i in ends]) for end in ("low", "high"))
+    low, high = (np.array([getattr(i, end) for i in ends], dtype=float) for end in ("low", "high"))
     below, above, n = int(np.sum(true < low)), int(np.sum(true > high)), len(sums)
     held = n - below - above
     exact = binomtest(held, n).proportion_ci()  # Clopper-Pearson

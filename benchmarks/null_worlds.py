@@ -91,7 +91,8 @@ def one(seed: int) -> dict[str, Any]:
         for t in report.promotions
     ]
     gain = report.test["gold"]["gain"]
-    return {"world": seed, "test": tested[0] if tested else None, "holds_zero": gain["low"] <= 0 <= gain["high"]}
+    holds_zero = gain["low"] is None or gain["low"] <= 0 <= gain["high"]  # none where nothing has changed
+    return {"world": seed, "test": tested[0] if tested else None, "holds_zero": holds_zero}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -84,11 +84,23 @@ def _nothing_to_test(report: Mapping[str, Any]) -> Ended:
             f"No candidate was tested on the holdout; {BUDGET_SPENT} in round {report['rounds']}.",
             "raise --max-calls, --max-usd or --max-tokens (piar evolve --dry-run says what a whole search takes)",
         )
+    cause, advice = _nothing_found(report)
     return Ended(
-        "nothing found",
-        HEADLINES["nothing found"],
-        f"No candidate was tested on the holdout; the search ended after {report['rounds']} rounds: "
-        f"{report['stopped']}.",
+        "nothing found", HEADLINES["nothing found"], f"No candidate was tested on the holdout: {cause}.", advice
+    )
+
+
+def _nothing_found(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Why no candidate was better on dev, and what to do about it."""
+    if report["rounds"] == 0:
+        return "no round was made", "piar evolve --rounds 4"
+    if report.get("errors") == 0:
+        return (
+            "the instruction in force makes no error on the train rows of a round, so there is nothing to mend",
+            "import or label rows that are harder; on these there is nothing to gain",
+        )
+    return (
+        f"the search ended after {report['rounds']} rounds, {report['stopped']}",
         "piar show run evolve lists what was tried; write what your people know into instruction.md, or ask another "
         "model in [reviser], then evolve again",
     )

@@ -45,6 +45,7 @@ class EvolveReport(Result):
         people: how much of what people said was used; see `piar.truth.people_heard`.
         attribution: what each rule of the champion fixes and breaks; see `piar.finale.attribute`.
         stopped: why the search ended.
+        errors: fewest errors of an instruction on the train rows of a round; None where no round was made.
         ending: how it ended, one of `piar.ending.Ending`.
         headline: what was decided, in one sentence.
         detail: the figures behind the decision.
@@ -65,6 +66,7 @@ class EvolveReport(Result):
     detectable: str
     ceiling: float | None
     stopped: str
+    errors: int | None = None
     ending: str = ""
     headline: str = ""
     detail: str = ""
@@ -209,6 +211,7 @@ def _close(
         detectable=power([s.group for s in loop.splits["holdout"]], loop.settings.promotion.alpha).sentence(),
         ceiling=ceiling(loop.truths.values()),
         stopped=stopped,
+        errors=loop.errors,
         people=people_heard(loop.store, [s.id for samples in loop.splits.values() for s in samples]),
         warnings=(*warnings, *_unheard(loop)),
     )

@@ -157,10 +157,10 @@ def _unearned(truth: Any, before: Any, after: Any, margin: float) -> str:
     if known <= margin:
         return (
             f"the instruction in force gives it to {100 * np.mean(before):.0f} % of all rows and tells it from the "
-            f"rest no better than chance (kappa {known:.2f}; the candidate {now_known:.2f})"
+            f"rest no better than chance (kappa {_told(known)}; the candidate {_told(now_known)})"
         )
     if now_known >= known:
-        return f"the candidate tells it from the rest no worse than before (kappa {now_known:.2f}, before {known:.2f})"
+        return f"the candidate tells it from the rest no worse (kappa {_told(now_known)}, before {_told(known)})"
     return ""
 
 
@@ -169,6 +169,10 @@ def kappa(truth: Any, said: Any) -> float:
     p, q = float(np.mean(truth)), float(np.mean(said))
     chance = p * q + (1 - p) * (1 - q)
     return 0.0 if chance == 1 else (float(np.mean(truth == said)) - chance) / (1 - chance)
+
+
+def _told(kappa: float) -> str:
+    return f"{round(kappa, 2) + 0.0:.2f}"  # no minus before 0.00
 
 
 def _f1_parts(truth: Any, said: Any) -> Floats:

@@ -78,6 +78,7 @@ class Loop:
         reserved: calls that the rounds leave for drafting the winner anew.
         comments: what people wrote in review.
         refused: why proposals of the reviser were refused -> how many.
+        errors: fewest errors that any parent made on the train rows of a round; None before the first.
     """
 
     store: Store
@@ -98,6 +99,7 @@ class Loop:
     comments: Mapping[str, str] = field(default_factory=dict)
     found: Mapping[str, frozenset[str]] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
+    errors: int | None = None
 
     @property
     def dev(self) -> list[Sample]:

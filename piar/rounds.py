@@ -34,6 +34,7 @@ def revised(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
     _afford(loop, len(loop.board.missing(parent, batch)) + 1 + len(loop.dev))
     judged = _judged(loop, parent, batch)
     found = inspect(judged, parent, {**loop.found, **loop.slices})
+    loop.errors = len(found.errors) if loop.errors is None else min(loop.errors, len(found.errors))
     told = hints(found, learn=not counts_evidence(loop.models.reviser))
     loop.log.step(
         "inspected", round=number, parent=parent.id, rows=len(judged), errors=len(found.errors), causes=found.counts(),

@@ -170,6 +170,15 @@ def test_reports_that_earlier_versions_kept_are_told_alike(ended):
     assert "passed" in shown(evolve_view(EvolveReport.model_validate(old), accepted=False))
 
 
+def test_an_instruction_without_errors_is_told_from_a_search_that_failed(tmp_path):
+    store, journal = world(tmp_path, groups=20, noise=0, truth=lambda *_: "1")
+    found, _ = evolve(store, Models(WordTeacher(), Saying()), SEED, PLAIN, journal=journal)
+    journal.close()
+    assert (found.ending, found.errors) == ("nothing found", 0)
+    assert "makes no error" in found.detail
+    assert "nothing to gain" in found.advice
+
+
 def test_nobody_was_tested_yet(tmp_path):
     store, journal = world(tmp_path, groups=10)
     journal.close()

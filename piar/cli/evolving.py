@@ -82,7 +82,8 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     lines += [("note", warning) for warning in report.warnings]
     lines.append(("spent", f"{report.calls:,} calls · ${report.cost_usd:,.4f}"))
     lines.append(("next", "accepted" if accepted and report.proposal else report.advice))
-    return Group(Text(report.headline, style=style), *_figures(report), facts(lines))
+    decided = "A better instruction was proposed and accepted" if accepted and report.proposal else report.headline
+    return Group(Text(decided, style=style), *_figures(report), facts(lines))
 
 
 def _figures(report: "EvolveReport") -> list[RenderableType]:
