@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from piar.folder import INSTRUCTION, PROPOSAL
 from store.errors import PiarError
+from store.files import read_text
 
 if TYPE_CHECKING:
     from store.db import Store
@@ -46,7 +47,7 @@ def proposal(folder: Path, store: "Store") -> "Instruction":
     path = folder / PROPOSAL
     if not path.exists():
         raise PiarError("No proposal waits.", "`piar evolve` ends with one when it finds something better.")
-    written = parse(path.read_text(encoding="utf-8"), store.task, PROPOSAL)
+    written = parse(read_text(path), store.task, PROPOSAL)
     known = store.frame("select 1 from instructions where instruction_id = ?", [written.id])
     if known.height:
         return store.instruction(written.id)

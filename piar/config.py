@@ -18,6 +18,7 @@ from piar.review.settings import ReviewSettings
 from piar.revision import ReviserSettings
 from piar.serve.settings import ServeSettings
 from store.errors import UsageError
+from store.files import read_text
 from store.settings import Settings, with_overrides
 from store.splits import SplitSettings
 from store.task import explain
@@ -56,7 +57,7 @@ def load(folder: Path, overrides: Sequence[str] = (), *, optional: bool = False)
     """
     path = folder / CONFIG
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except FileNotFoundError:
         if optional:
             return _config({}, overrides)
@@ -64,8 +65,8 @@ def load(folder: Path, overrides: Sequence[str] = (), *, optional: bool = False)
             f"{folder.absolute()} is not a piar project: it has no {CONFIG}.",
             "Make one with `piar init DIR`, or name it with -C DIR.",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{CONFIG} is not valid TOML: {error}", "Mend the line that it names.") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{CONFIG} is not valid TOML: {str(error)[:300]}", "Mend the line that it names.") from None
     return _config(data, overrides)
 
 

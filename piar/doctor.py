@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from piar.endpoints import Check, models
 from piar.folder import CONFIG, INSTRUCTION, STORE, TASK
 from store.errors import PiarError
+from store.files import read_text
 
 if TYPE_CHECKING:
     from store.db import Store
@@ -91,14 +92,14 @@ def _project(folder: Path, overrides: Sequence[str], ask: bool) -> Iterator[Chec
         yield Check("piar.toml", True, "every key is known")
         task = load_task(folder / TASK)
         yield Check("task.toml", True, f"{task.name}: {', '.join(task.fields)} → {', '.join(task.symbols)}")
-        instruction = parse((folder / INSTRUCTION).read_text(encoding="utf-8"), task)
+        instruction = parse(read_text(folder / INSTRUCTION), task)
         yield Check("instruction.md", True, f"{len(instruction.rules)} rules, {instruction.id}")
         yield Check("store", True, _contents(Store.open(folder / STORE, task)))
         yield from models({"teacher": config.teacher, "reviser": config.reviser}, task, config.privacy, ask=ask)
     except PiarError as error:
         yield Check("project", False, f"{error.message} {error.fix}".strip())
     except FileNotFoundError as error:
-        yield Check("project", False, f"{Path(error.filename).name} is missing: `piar import FILE` makes it")
+        yield Check("project", False, f"{Path(str(error)).name} is missing: `piar import FILE` makes it")
 
 
 def _contents(store: "Store") -> str:

@@ -70,8 +70,12 @@ def parse(text: str, task: Task, name: str = FILE) -> Instruction:
     """Read `instruction.md`.
 
     Raises:
-        UsageError: names the line: an unknown grade, a repeated rule id, a broken example.
+        UsageError: nothing is written there; or names the line: an unknown grade, a repeated rule id, a broken example.
     """
+    if not text.removeprefix("\ufeff").strip():
+        raise UsageError(
+            f"{name} is empty.", "Write what is judged and how; `piar show instruction` lists older versions."
+        )
     sections: dict[str, list[tuple[int, str]]] = {"preamble": [], "grades": [], "rules": [], "examples": []}
     current = sections["preamble"]
     for number, line in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), start=1):

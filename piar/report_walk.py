@@ -91,7 +91,9 @@ def training(folder: Path) -> list[dict[str, Any]]:
 
 
 def _run(path: Path, folder: Path) -> dict[str, Any]:
-    records = [record for line in path.read_text(encoding="utf-8").splitlines() if (record := _record(line))]
+    records = [
+        record for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if (record := _record(line))
+    ]
     curves = [_curve(words, [(r["step"], r[name]) for r in records if name in r]) for name, words in CURVES.items()]
     last = records[-1] if records else {}
     return {
@@ -107,7 +109,7 @@ def _run(path: Path, folder: Path) -> dict[str, Any]:
 def _record(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:  # the last line of a run that was killed
+    except (ValueError, RecursionError):  # the last line of a run that was killed
         return {}
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else {}
 

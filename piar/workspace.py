@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, refit, simulate_shop
 from store.errors import UsageError
+from store.files import read_text
 
 if TYPE_CHECKING:
     from piar.config import Config
@@ -170,9 +171,9 @@ class Workspace:
         if not (self.folder / TASK).exists():
             raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}", "Give a text file in UTF-8.") from None
+            text = read_text(Path(path))
+        except FileNotFoundError:
+            raise UsageError(f"{path} does not exist.", "Give a text file in UTF-8.") from None
         found = import_guideline(text, self.task)
         put(self.folder / INSTRUCTION, write(found.instruction, self.task))
         return found
@@ -280,7 +281,7 @@ class Workspace:
 
         path = self.folder / INSTRUCTION
         try:
-            written = parse(path.read_text(encoding="utf-8"), self.task)
+            written = parse(read_text(path), self.task)
         except FileNotFoundError:
             raise UsageError(f"{path} is missing.", "`piar show instruction` lists older versions.") from None
         known = self.store.frame(_CURRENT).rows(named=True)

@@ -5,6 +5,7 @@ another process holds it, and close it again; nested uses share one connection.
 """
 
 import json
+import os
 import re
 import threading
 import time
@@ -34,6 +35,7 @@ _SETTINGS = """set autoinstall_known_extensions = false;
 set autoload_known_extensions = false;
 set enable_progress_bar = false"""
 # What a full disk, a damaged file or too little memory look like.
+_DAMAGE = ("Corrupt database", "not a valid DuckDB database", "enough bytes", "checksum", "Failed to deserialize")
 _FAILURES = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.SerializationException)
 
 
@@ -59,6 +61,10 @@ def _is_busy(error: duckdb.Error) -> bool:
     """Another process holds the file's lock, or another Store of this process has it open in the other mode."""
     text = str(error).lower()
     return "could not set lock" in text or "different configuration" in text
+
+
+def _is_damage(error: duckdb.Error) -> bool:
+    return any(words in str(error) for words in _DAMAGE)
 
 
 def _first_line(error: BaseException) -> str:
@@ -145,8 +151,8 @@ class Store:
         with self._lock, self._connection(writable=False) as con:
             try:
                 yield con
-            except _FAILURES as error:
-                if str(self.path) in str(error):
+            except duckdb.Error as error:
+                if _is_damage(error) or (isinstance(error, _FAILURES) and str(self.path) in str(error)):
                     raise self._unusable(error) from error
                 raise
 
@@ -168,6 +174,8 @@ class Store:
                 except BaseException as error:
                     with suppress(duckdb.Error):  # after some failures nothing is left to roll back
                         con.execute("rollback")
+                    if isinstance(error, duckdb.Error) and _is_damage(error):
+                        raise self._unusable(error) from error
                     if isinstance(error, _FAILURES) or "Failed to commit" in str(error):
                         raise PiarError(
                             f"{self.path.name} could not be written: {_first_line(error)}",
@@ -203,11 +211,16 @@ class Store:
                 self._con = None
 
     def _open(self, writable: bool) -> duckdb.DuckDBPyConnection:
+        if self.path.exists() and not self.path.is_file():  # a pipe would wait for ever
+            raise PiarError(f"{self.path} is no file.", "Move it away, and put a copy of the store in its place.")
+        path = str(self.path.absolute())  # a relative one such as `md:x` would name another kind of database
+        if "?" in path or (os.sep == "/" and "\\" in path):  # DuckDB takes both for something else
+            raise UsageError(f"A store cannot lie in a folder with ? or \\ in its name: {path}", "Rename the folder.")
         deadline = time.monotonic() + self.wait
         delay = 0.01
         while True:
             try:
-                con = duckdb.connect(str(self.path.absolute()), read_only=not writable)
+                con = duckdb.connect(path, read_only=not writable)
                 con.execute(_SETTINGS)
                 return con
             except duckdb.Error as error:
@@ -224,8 +237,7 @@ class Store:
             delay = min(delay * 1.5, 0.25)
 
     def _unusable(self, error: duckdb.Error) -> PiarError:
-        text = str(error)
-        if "not a valid DuckDB database" in text or "enough bytes" in text or not isinstance(error, duckdb.IOException):
+        if _is_damage(error) or not isinstance(error, duckdb.IOException):
             return PiarError(
                 f"{self.path.name} is damaged, or no DuckDB file.",
                 "Put a copy back in its place; or move it away, run `piar init --force` and import again: "

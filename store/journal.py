@@ -172,8 +172,10 @@ class Journal:
             raise RuntimeError("fold() inside read() or write(): its commits would not be commits")
         with self._lock:
             self._unfolded = 0
-        segments = sorted(self.folder.glob("*.jsonl"))
-        folded = sum(self._fold_segment(store, path) for path in segments)
+        # What is a link, a pipe or a folder no process of ours has made.
+        segments = sorted(p for p in self.folder.glob("*.jsonl") if p.is_file() and not p.is_symlink())
+        with _disk_errors(self.folder):
+            folded = sum(self._fold_segment(store, path) for path in segments)
         self._forget_removed(store, [path.name for path in segments if not path.exists()])
         self._folded_at = time.monotonic()
         return folded
@@ -250,7 +252,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PiarError(
-            f"The journal in {folder} cannot be written: {error.strerror}.",
+            f"The journal in {folder} cannot be written or read: {error.strerror}.",
             "Free some space or mend the permissions, then run the same command again: answers kept so far are safe.",
         ) from None
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import polars as pl
 
 from store.errors import UsageError
+from store.files import read_text
 from store.prepare import ImportMapping
 from store.propose import field_name, guess
 from store.task import Grade, Task
@@ -48,11 +49,9 @@ class LabelConfig:
 def load_label_config(path: Path, control: str | None = None) -> LabelConfig:
     """Read a configuration from a file; raises as `read_label_config` does."""
     try:
-        return read_label_config(path.read_text(encoding="utf-8-sig"), control)
+        return read_label_config(read_text(path), control)
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist.", "Check the name.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path.name} is not a text in UTF-8.", "Copy it from Settings, Labeling Interface.") from None
 
 
 def read_label_config(text: str, control: str | None = None) -> LabelConfig:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from store.errors import UsageError
+from store.files import read_text
 from store.ids import short_hash
 
 # Columns of `samples` that a task's field may not shadow.
@@ -42,6 +43,7 @@ RESERVED = frozenset(
     }
 )
 MAX_SYMBOL = 32  # characters
+_EXPLAINED = 12  # complaints about one file that are told
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -168,15 +170,15 @@ def load_task(path: Path) -> Task:
             names the place.
     """
     try:
-        task = Task.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        task = Task.model_validate(tomllib.loads(read_text(path)))
         check_slices(task)
         return task
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist", "Make a project with `piar init DIR`, or pass -C DIR.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name} is not valid TOML: {error}", "Mend the line that it names.") from None
     except ValidationError as error:
         raise UsageError(f"{path.name}: {explain(error)}", "Mend the key that it names.") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path.name} is not valid TOML: {str(error)[:300]}", "Mend the line that it names.") from None
 
 
 def check_slices(task: Task) -> None:
@@ -243,9 +245,10 @@ def sample_text(fields: Mapping[str, str]) -> str:
 
 def explain(error: ValidationError) -> str:
     """Pydantic's complaints as `place: what is wrong`, joined; never with the input's value."""
-    lines = []
-    for item in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in item["loc"]) or "top level"
+    lines, found = [], error.errors(include_url=False, include_input=False)
+    for item in found[:_EXPLAINED]:
+        place = ".".join(str(part) for part in item["loc"])[:80] or "top level"
         text = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         lines.append(f"{place}: {text}")
-    return "; ".join(lines)
+    left = [f"and {len(found) - _EXPLAINED:,} more"] if len(found) > _EXPLAINED else []
+    return "; ".join([*lines, *left])

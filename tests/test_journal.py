@@ -179,7 +179,7 @@ def test_a_full_disk_loses_nothing_that_was_kept(store, tmp_path):
                 journal.append("teacher", "run", *answer(kept))
                 kept += 1
         except PiarError as error:
-            assert "cannot be written" in error.message
+            assert "cannot be written or read" in error.message
         journal.close()
         print(kept)
     """

@@ -167,5 +167,5 @@ def test_a_guideline_becomes_the_instruction(tmp_path) -> None:
     assert len(project.guideline.recognised) == 2
     with pytest.raises(UsageError, match="needs a task"):
         piar.Project.init(tmp_path / "q", guideline=policy)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="does not exist"):
         project.adopt_guideline(tmp_path / "nowhere.md")

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from store.errors import PiarError
+from piar.review.settings import plain_url
+from store.errors import PiarError, UsageError
 
 CHUNK = 500  # tasks per import request; larger ones time out behind common proxies
 EXPORTED = 250  # tasks per export request; their ids have to fit into its address
@@ -59,7 +60,10 @@ class Server:
                 "pip install 'piar[review]' (not in one environment "
                 "with the extra `vllm`: they need different opencv versions).",
             ) from None
-        self.url = url.rstrip("/")
+        try:
+            self.url = plain_url(url)
+        except ValueError as error:
+            raise UsageError(f"The server's address {error}.", "Mend --url, or [review] url.") from None
         client: Any = LabelStudio  # the SDK's constructor has no types
         self._http = httpx.Client(
             timeout=TIMEOUT,

@@ -1,8 +1,24 @@
 """`[review]` of `piar.toml`."""
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 
 from store.settings import Settings
+
+
+def plain_url(url: str) -> str:
+    """An address without secrets, since addresses are kept in the store.
+
+    Raises:
+        ValueError: no address of a server, or one with a user, a password or a query.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must look like https://host")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("must hold no user, password or query; name the token's variable in token_env")
+    return url.rstrip("/")
 
 
 class ReviewSettings(Settings):
@@ -21,7 +37,7 @@ class ReviewSettings(Settings):
     """
 
     url: str = "http://127.0.0.1:8080"
-    token_env: str = "LABEL_STUDIO_API_KEY"
+    token_env: str = Field(default="LABEL_STUDIO_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     annotators: tuple[str, ...] = ()
     hours: float = Field(default=4.0, gt=0)
     overlap: float = Field(default=0.12, ge=0, le=1)
@@ -29,3 +45,8 @@ class ReviewSettings(Settings):
     checks: float = Field(default=0.05, ge=0, le=0.5)
     reasons: tuple[str, ...] = ("flagged by people", "suspect gold", "votes split")
     seed: int = 0
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        return plain_url(url)

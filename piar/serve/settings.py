@@ -27,7 +27,7 @@ class ServeSettings(Settings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8900, ge=0, le=65535)
-    token_env: str = ""
+    token_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
     allow_hosts: tuple[str, ...] = ()
     batch: int = Field(default=32, ge=1)
     request_samples: int = Field(default=1024, ge=1)
