@@ -85,7 +85,7 @@ def test_every_sample_ends_as_a_verdict_or_an_explained_failure(tmp_path):
 @pytest.mark.usefixtures("_quick")
 def test_a_planted_key_is_nowhere_after_a_run_with_failures(tmp_path):
     server = FaultyServer(key="another", latency=0)
-    with server.running(), pytest.raises(Exception, match="auth") as caught:
+    with server.running(), pytest.raises(Exception, match="Incorrect API key") as caught:
         label(tmp_path, server.url, 100, "a")
     server = FaultyServer(seed=2, faults=0.5, malformed=0.3, latency=0, reject=("seed",))
     with server.running():

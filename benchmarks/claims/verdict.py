@@ -56,8 +56,9 @@ def outcome(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> Outcome | 
     reach = np.inf
     if len(seeds) > 1:
         reach = t_quantile(0.975, len(seeds) - 1) * float(np.std(gains, ddof=1)) / len(seeds) ** 0.5
-    low = min(mean - reach, found.low if found.low is not None else -np.inf)
-    high = max(mean + reach, found.high if found.high is not None else np.inf)
+    # Without an interval by group (all groups alike) the seeds alone decide.
+    low = min(mean - reach, mean if found.low is None else found.low)
+    high = max(mean + reach, mean if found.high is None else found.high)
     return Outcome(contrast, tuple(gains), mean, low, high, said(low, high, contrast.margin))
 
 
