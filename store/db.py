@@ -92,10 +92,9 @@ class Store:
     @classmethod
     def create(cls, path: Path, task: Task) -> "Store":
         """Make the file with its schema; opening an existing one is not an error."""
-        if "?" in str(path.absolute()):
-            raise UsageError(
-                f"{path.absolute()} holds a question mark, and DuckDB opens no such path.", "Rename the folder."
-            )
+        whole = str(path.absolute())
+        if "?" in whole or (os.sep == "/" and "\\" in whole):  # DuckDB takes both for something else
+            raise UsageError(f"A store cannot lie in a folder with ? or \\ in its name: {whole}", "Rename the folder.")
         store = cls(path, task)
         with store.write() as con:
             if _meta(con, "schema") is None:
@@ -214,8 +213,6 @@ class Store:
         if self.path.exists() and not self.path.is_file():  # a pipe would wait for ever
             raise PiarError(f"{self.path} is no file.", "Move it away, and put a copy of the store in its place.")
         path = str(self.path.absolute())  # a relative one such as `md:x` would name another kind of database
-        if "?" in path or (os.sep == "/" and "\\" in path):  # DuckDB takes both for something else
-            raise UsageError(f"A store cannot lie in a folder with ? or \\ in its name: {path}", "Rename the folder.")
         deadline = time.monotonic() + self.wait
         delay = 0.01
         while True:
