@@ -242,8 +242,8 @@ class Workspace:
                 notes += [f"{path.name}: {note}" for note in table.notes]
             retired = retire(self.store, self.config.evolve.promotion)
         reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
-        if config and proposed and not config.numbered:
-            reasons["grades"] = "the first choice of the label configuration was taken for the best grade"
+        if config and proposed and not config.ordered:
+            reasons["grades"] = "where the first choice is the best one, take `ordered = false` out of task.toml"
         [groups] = self.store.frame("select count(distinct group_key) from samples where split <> 'pool'").row(0)
         return Imported(
             report, found.mapping, reasons, (guessed.unused if guessed else {}) | found.unused,

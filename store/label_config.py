@@ -17,6 +17,7 @@ from store.errors import UsageError
 from store.files import read_text
 from store.prepare import ImportMapping
 from store.propose import field_name, guess
+from store.scales import known_order
 from store.task import Grade, Task
 
 MOST = 1_000_000  # characters; configurations of projects have a few thousand
@@ -36,14 +37,15 @@ class LabelConfig:
         columns: keys of a task's data that are shown as text, in order.
         grades: in ascending order of value.
         ask: the first caption that shows no data, "" without one.
-        numbered: the captions hold numbers, which are the values; else the first choice is taken for the best.
+        ordered: the captions hold numbers, which are the values, or the words of a known scale; else the first choice
+            stands highest, and that is no order.
     """
 
     control: str
     columns: tuple[str, ...]
     grades: tuple[Grade, ...]
     ask: str
-    numbered: bool
+    ordered: bool
 
 
 def load_label_config(path: Path, control: str | None = None) -> LabelConfig:
@@ -82,14 +84,21 @@ def read_label_config(text: str, control: str | None = None) -> LabelConfig:
     captions = list(_captions(grading))
     numbers = [float(found[0]) if (found := _NUMBER.match(caption)) else None for _, caption, _ in captions]
     numbered = None not in numbers and len(set(numbers)) == len(numbers)
-    order = [n for n in numbers if n is not None] if numbered else [float(i) for i in reversed(range(len(captions)))]
+    words = [alias or caption for alias, caption, _ in captions]
+    scale = known_order(words)
+    places = [words[::-1].index(word) if scale is None else scale.index(word) for word in words]
+    order = [n for n in numbers if n is not None] if numbered else [float(place) for place in places]
     named = list(zip(captions, order, strict=True))
-    grades = [_grade(*words, value) for words, value in named]
+    grades = [_grade(*caption, value) for caption, value in named]
     if len({g.symbol for g in grades}) < len(grades):
-        grades = [_grade(*words, value, short=False) for words, value in named]
+        grades = [_grade(*caption, value, short=False) for caption, value in named]
     ask = next((h.get("value", "").strip() for h in root.iter("Header") if "$" not in h.get("value", "$")), "")
     return LabelConfig(
-        grading.get("name", ""), columns, tuple(sorted(grades, key=lambda g: g.value)), ask.strip(), numbered
+        grading.get("name", ""),
+        columns,
+        tuple(sorted(grades, key=lambda g: g.value)),
+        ask.strip(),
+        numbered or scale is not None,
     )
 
 
@@ -116,6 +125,7 @@ def task_of(config: LabelConfig, frame: pl.DataFrame, mapping: ImportMapping, na
         fields=tuple(said.fields),
         grades=config.grades,
         ask=config.ask,
+        ordered=config.ordered,
     )
     return task, said.model_copy(update={"group": group})
 

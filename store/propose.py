@@ -317,6 +317,8 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
         "raters": raters or tuple(name for name in found.mapping.raters if name in holds),
         "gold": said.gold or (found.mapping.gold if found.mapping.gold in holds else None),
     }
+    if not all(grade_symbol(name, task) for name in grade_of(found.mapping.counts).values()):
+        chosen["counts"] = said.counts
     if not chosen["raters"] and not said.annotator:
         chosen |= {"annotator": None, "date": said.date}
     reasons = {role: reason for role, reason in found.reasons.items() if role != "fields" and chosen.get(role, True)}

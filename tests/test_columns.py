@@ -1,7 +1,10 @@
 """What a stranger's columns mean: fields, groups, people, votes and grades, and what gives the grade away."""
 
 import csv
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -153,6 +156,13 @@ def test_counts_of_votes_become_votes(table, tmp_path):
     assert project.sql("select count(*) from truth").item() == 40
 
 
+def test_numbers_that_add_up_are_no_votes_in_a_project_of_other_grades(table, tmp_path):
+    project = Project.init(tmp_path / "p", from_=table(*judged("query,title,grade", lambda i: (i % 3,))))
+    later = table(*judged("query,title,new,used", lambda i: (i % 2, 1 - i % 2), seed=1), name="later.csv")
+    found = project.import_([later])
+    assert (found.report.rejected, found.mapping.counts) == ([], ())
+
+
 def test_probabilities_become_the_likeliest_grade_and_ties_none(table, tmp_path):
     chances = [(0.7, 0.2, 0.1), (0.1, 0.8, 0.1), (0.4, 0.4, 0.2)]
     path = table(*judged("query,title,p_bad,p_fair,p_good", lambda i: chances[i % 3]))
@@ -287,3 +297,16 @@ def test_fields_and_grades_may_change_until_the_first_verdict(table, tmp_path):
     with pytest.raises(PiarError, match="other fields or grades"):
         Project.open(tmp_path / "p").import_([path])
     assert project.sql("select count(*) > 0 from verdicts").item()
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_init_asks_at_a_terminal(table, tmp_path):
+    import pty
+
+    path = table(*judged("query,title,size,outcome", lambda i: (i % 2, ["plum", "fig"][i % 2])))
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "piar", "init", str(tmp_path / "p"), "--from", str(path)]
+    os.write(ours, b"1\nplum,fig\n")
+    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=60)
+    assert Project.open(tmp_path / "p").task.symbols == ("plum", "fig")

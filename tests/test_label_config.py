@@ -40,7 +40,14 @@ def test_choices_become_grades_and_texts_become_fields() -> None:
         ("Partly", "", 1, ""),
         ("2", "Highly relevant", 2, "What was asked for."),
     ]
-    assert not found.numbered
+    assert not found.ordered
+
+
+def test_choices_of_a_known_scale_come_in_its_order() -> None:
+    config = '<View><Text name="t" value="$a"/><Choices name="g" toName="t">{}</Choices></View>'
+    found = read_label_config(config.format("".join(f'<Choice value="{w}"/>' for w in ("bad", "perfect", "fair"))))
+    assert [grade.symbol for grade in found.grades] == ["bad", "fair", "perfect"]
+    assert found.ordered
 
 
 def test_numbers_in_captions_are_values_and_stars_are_grades() -> None:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import click
 import typer
 
 from piar.cli.verb import asked, clean, messages
@@ -28,7 +27,8 @@ def _column(doubt: "Doubt") -> tuple[str, ...] | None:
     messages().print(f"Which column {_ROLES[doubt.role]}?")
     for place, name in enumerate(doubt.choices, 1):
         messages().print(f"  {place}  {clean(name)}")
-    place = typer.prompt("number", default=1, type=click.IntRange(1, len(doubt.choices)), err=True)
+    while not 1 <= (place := typer.prompt("number", default=1, type=int, err=True)) <= len(doubt.choices):
+        messages().print(f"A number from 1 to {len(doubt.choices)}.")
     return (doubt.choices[place - 1],)
 
 
