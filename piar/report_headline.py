@@ -45,8 +45,8 @@ def headline(
     """
     claimed = claim(gains, pair.role)
     first, second = _decided(claimed, pair, tried, search)
-    if tried and tried.state != "accepted" and current and current.id not in (tried.against, tried.candidate):
-        second += f" Since then the instruction has changed: {current.id} is in force."
+    if tried and current and current.id not in (tried.candidate, "" if tried.state == "accepted" else tried.against):
+        second += f" That was not {current.id}, which is in force: the instruction has been edited."
     return first, second
 
 

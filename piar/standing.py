@@ -48,9 +48,9 @@ def tried(store: Store, candidate: str = "") -> Tried | None:
         return None
     test = rows[0]
     person = store.frame(
-        "select outcome, decided_by, created_at from decisions where instruction = ? and created_at >= ? "
-        "and outcome in ('accepted', 'rejected') order by created_at desc limit 1",
-        [test["instruction"], test["created_at"]],
+        "select outcome, decided_by, created_at from decisions where against = ? and created_at >= ? "
+        "and outcome in ('accepted', 'rejected') order by created_at desc limit 1",  # by what it met: it may be edited
+        [test["against"], test["created_at"]],
     ).rows(named=True)
     state: State = "waits" if test["outcome"] == "proposed" else "refused"
     search, last = last_search(store), test

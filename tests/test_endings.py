@@ -142,7 +142,13 @@ def test_what_people_decide_is_what_the_page_says(ended, tmp_path):
     first, text = heading(store, tmp_path, seed)
     assert first == "No change: the proposal was rejected by Ada"
     assert "The proposal that was rejected" in text
-    record(store, "acceptance", standing.id, seed.id, "accepted", "accepted by Ada", {}, "Ada", "r2")
+    edited = Instruction(standing.preamble, (*standing.rules, Rule("R09", "the title has w5", "0")), parent=standing.id)
+    store.put_instruction(edited, "r2")
+    record(store, "acceptance", edited.id, seed.id, "accepted", "accepted by Ada", {}, "Ada", "r2")
+    page = report(store, tmp_path / "report.html", current=edited)
+    assert page.headline.startswith("The instruction accepted last is right")
+    assert edited.id in page.detail
+    record(store, "acceptance", standing.id, seed.id, "accepted", "accepted by Ada", {}, "Ada", "r3")
     first, _ = heading(store, tmp_path, standing)
     assert re.search(
         r"The instruction in force is right \d+\.\d points more often than the one you started with", first
@@ -155,7 +161,7 @@ def test_an_edit_since_the_decision_is_told(ended, tmp_path):
     _, store, _, _, seed = ended
     edited = Instruction(seed.preamble, (*seed.rules, Rule("R02", "the title has w5", "0")))
     page = report(store, tmp_path / "report.html", current=edited)
-    assert f"{edited.id} is in force" in page.detail
+    assert f"That was not {edited.id}, which is in force" in page.detail
 
 
 @pytest.mark.parametrize("ended", ["proposed", *(e for e in ENDINGS if e.startswith("refused"))], indirect=True)
