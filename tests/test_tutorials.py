@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from tests.data import shared
 from tests.test_readme import BLOCK, ROOT
 
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
@@ -64,6 +63,6 @@ def test_every_option_on_the_pages_exists(page) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_works_as_printed(page, tmp_path) -> None:
-    shutil.copy(shared("chorus/chorus.csv"), tmp_path / "chorus.csv")
+    shutil.copy(ROOT / "docs" / "tutorials" / "chorus.csv", tmp_path / "chorus.csv")
     said = walk(page, tmp_path)
     assert "Traceback" not in said

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from curriculum import Plan
     from mining import Explanation, MineReport
+    from mining.settings import Thresholds
     from piar.project import Project
 
 CURRICULUM = """Order the training data by difficulty, and write it as shards."""
@@ -57,11 +58,20 @@ def mine(
         ("samples", f"{report.samples:,}, {report.unjudged:,} of them without any judgement"),
         ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
         ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
+        ("", _buckets(project.config.mining.thresholds)),
         *_untold(report),
         ("signals", " · ".join(f"{name} {n}" for name, n in said)),
         *(("queue", f"{n:,} {reason}") for reason, n in report.queue.items()),
     ])  # fmt: skip
     return Answer(document, view)
+
+
+def _buckets(limits: "Thresholds") -> str:
+    """What the buckets mean."""
+    return (
+        f"by the judge's probability of the right grade: easy above {limits.easy:g}, mid above {limits.mid:g}, hard "
+        f"above {limits.hard:g}; below, the label itself is suspect"
+    )
 
 
 def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:

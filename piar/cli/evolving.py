@@ -41,7 +41,7 @@ def event_line(event: "Event") -> Text | None:
         case "refused":
             told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
             words = f"  refused before anything was asked: {told}"
-        case "canary" if detail["asked"]:
+        case "canary" if detail.get("asked"):
             words = f"{detail['flipped']} of {detail['asked']} answers that are asked again in every run changed"
         case "audit":
             words = f"asked twice: {detail['flipped']} of {detail['asked']} answers changed"

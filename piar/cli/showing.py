@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from piar.cli.evolving import event_line
 from piar.cli.verb import clean
 from piar.cli.views import facts, gain_short, percent, receipt_lines, table
 from piar.guards import STATES as GUARD_STATES
+from piar.history import Event
 from store.types import SPLITS
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN_VERDICTS = 8
 _STYLE = {"added": "green", "dropped": "red", "changed": "yellow", "moved": "dim"}
+_STEPS = {"opened": "provable", "canary": "same teacher"}  # names of steps that say nothing to a newcomer
 _SIGN = {"added": "+", "dropped": "-", "changed": "~", "moved": "↕"}
 
 
@@ -145,10 +148,16 @@ def run_view(found: Mapping[str, Any]) -> RenderableType:
         ("config", json.dumps(found["config"], ensure_ascii=False)),
     ]
     steps = [
-        [f"{step['created_at']:%H:%M:%S}", step["status"], json.dumps(step["detail"], ensure_ascii=False)[:160]]
+        [f"{step['created_at']:%H:%M:%S}", _STEPS.get(step["status"], step["status"]), _step(step)]
         for step in found["steps"]
     ]
     return Group(facts(head), "", table(["at", "step", "detail"], steps), "", facts(receipt_lines(found["receipt"])))
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    """A step in words where it has some; --json holds all of every step."""
+    told = event_line(Event(step["status"], step["detail"])) if step["detail"] else None
+    return told.plain.strip() if told else json.dumps(step["detail"], ensure_ascii=False)[:160]
 
 
 def sample_view(found: Mapping[str, Any], task: "Task") -> RenderableType:
