@@ -30,7 +30,7 @@ class Plan:
         unmined: training rows without a bucket of their own.
         anchors: training rows expected to anchor the mode balance, before their traces are verified.
         teacher: the judge whose probabilities and traces are used, "" for none.
-        schedule: how draws move over the buckets; `shuffled` where no row has a difficulty.
+        schedule: how draws move over the buckets; `shuffled` where all rows are in one bucket.
     """
 
     rows: dict[str, int]
@@ -70,7 +70,7 @@ def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSe
     _check(grades, left_out)
     unmined = sum(_counts(con, "'unmined'", "fate = 'train' and bucket is null").values())
     schedule = settings.to_schedule()
-    if unmined == sum(rows.values()):
+    if len(rows) < 2:
         schedule = schedule.model_copy(update={"kind": "shuffled"})
     return Plan(
         rows={bucket: rows.get(bucket, 0) for bucket in BUCKETS},

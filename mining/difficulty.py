@@ -21,6 +21,7 @@ from store.fragments import literal
 COMBINATION, PEOPLE = "combination", "people"
 _ENOUGH = 50  # rows with truth from which a calibration is worth fitting
 _FOLDS = 5
+_TELLING = 20  # rows from which one p for each grade is no accident
 # Signals that do not look at the truth, so that the model cannot read the answer from them.
 FEATURES = ("vote_entropy", "people_entropy", "version_flips", "rule_rarity", "near_duplicate")
 
@@ -66,6 +67,8 @@ def calibrate(con: duckdb.DuckDBPyConnection, columns: Columns, signals: list[st
     truth = np.nan_to_num(_floats(found["truth"]), nan=-1).astype(int)
     said = np.asarray(found["said"], dtype=int)
     table = np.column_stack([_floats(found["votes"])] + [_floats(found[f"f{i}"]) for i in range(len(features))])
+    if not _tells_apart(table):
+        return
     right = right_probability(table, said == truth, truth >= 0, np.asarray(found["grp"]))
     if right is None:
         return
@@ -74,6 +77,23 @@ def calibrate(con: duckdb.DuckDBPyConnection, columns: Columns, signals: list[st
 
     rows = pl.DataFrame({"sample_id": np.asarray(found["id"]).astype(str), "p": p})  # noqa: F841 (read by name)
     con.execute("insert into calibrated select sample_id::uuid, p from rows")
+
+
+def _tells_apart(features: npt.NDArray[Any]) -> bool:
+    """Whether anything differs between rows; one vote of one judge, and nothing else, makes all rows alike."""
+    return len(np.unique(np.nan_to_num(features, nan=-1.0), axis=0)) > 1
+
+
+def silence(con: duckdb.DuckDBPyConnection) -> None:
+    """Take out the difficulty of a judge that says the same of every row: it then tells the grades apart, not the rows.
+
+    Such is a teacher without rules, which gives each row the same probabilities.
+    """
+    con.execute(
+        "delete from difficulty where judge in (select d.judge from difficulty d join judged using (sample_id) "
+        f"group by d.judge having count(*) >= {_TELLING} and "
+        "count(distinct (coalesce(truth, -1), round(p, 6))) = count(distinct coalesce(truth, -1)))"
+    )
 
 
 def _floats(column: Any) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import duckdb
 
 from mining.computed import FROM_TEXTS, FROM_VERDICTS, Work, nothing
-from mining.difficulty import bucket_sql, calibrate, difficulty_sql
+from mining.difficulty import bucket_sql, calibrate, difficulty_sql, silence
 from mining.judged import Columns, Judges, make_judged, rater_accuracy
 from mining.neighbours import Embed
 from mining.select import fill_queue
@@ -193,5 +193,6 @@ def _make_difficulty(
         f"from ({difficulty_sql(columns, judge, student=student)})",
         [run_id],
     )
+    silence(con)
     row = con.execute("select (select count(*) from judged) - (select count(*) from difficulty)").fetchone()
     return int(row[0]) if row else 0

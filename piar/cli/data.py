@@ -77,8 +77,11 @@ def _buckets(limits: "Thresholds") -> str:
 def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
     """Of how many judged samples the difficulty cannot be told, and what would tell it."""
     silent = report.untold - report.unjudged
-    words = f"{silent:,} samples in no bucket: one judge's single vote, or gold alone, does not tell how hard a row is"
-    mend = "; a teacher's probabilities or votes do: `piar label --votes 3`"
+    words = (
+        f"{silent:,} samples in no bucket: one vote of one judge, or a judge that says the same of every row, does not "
+        "tell how hard a row is"
+    )
+    mend = "; several votes under an instruction with rules do: `piar evolve`, `piar label --votes 3`"
     return [("no difficulty", words + with_commands(mend))] if silent > 0 else []
 
 
@@ -188,13 +191,16 @@ def _plan_view(plan: "Plan") -> "RenderableType":
 
 
 def _no_difficulty(plan: "Plan") -> list[tuple[str, "RenderableType"]]:
-    """Rows without a difficulty, and what follows for the stages."""
-    if not plan.unmined:
-        return []
+    """Rows without a difficulty, and what one bucket alone means for the stages."""
+    said: list[tuple[str, RenderableType]] = []
     why = with_commands("run `piar mine`; what one vote alone has judged keeps none")
-    if plan.unmined < sum(plan.rows.values()):
-        return [("mid", f"{plan.unmined:,} of them have no difficulty: {why}")]
-    return [("stages", f"none: no row has a difficulty, so rows are shuffled. Before you export, {why}")]
+    if plan.unmined:
+        said.append(("mid", f"{plan.unmined:,} of them have no difficulty: {why}"))
+    if sum(n > 0 for n in plan.rows.values()) < 2:
+        said.append(
+            ("stages", "none: all rows are in one bucket, so nothing tells which come first; they are shuffled")
+        )
+    return said
 
 
 def curriculum_export(
