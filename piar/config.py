@@ -63,11 +63,20 @@ def load(folder: Path, overrides: Sequence[str] = (), *, optional: bool = False)
             return _config({}, overrides)
         raise UsageError(
             f"{folder.absolute()} is not a piar project: it has no {CONFIG}.",
-            "Make one with `piar init DIR`, or name it with -C DIR.",
+            f"Make one with `piar init DIR`, or name it with -C DIR.{_beside(folder)}",
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG} is not valid TOML: {str(error)[:300]}", "Mend the line that it names.") from None
     return _config(data, overrides)
+
+
+def _beside(folder: Path) -> str:
+    """The projects that lie in a folder, for who stands one too high."""
+    try:
+        found = sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file())
+    except OSError:
+        return ""
+    return f" Here lie {', '.join(found[:5])}." if found else ""
 
 
 def _config(data: Mapping[str, Any], overrides: Sequence[str]) -> Config:

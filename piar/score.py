@@ -273,9 +273,14 @@ def rows(store: "Store", judge: Judge, split: "Split") -> "pl.DataFrame":
         problem = str(error).splitlines()[0]
         raise UsageError(f"A slice of task.toml fails: {problem}", "Mend the condition under [slices].") from None
     if frame.is_empty():
-        raise PiarError(f"No row of split {split} has a label, so nothing can be measured.", "Import labelled rows.")
+        raise PiarError(
+            f"No row of split {split} has a label, so nothing can be measured.",
+            "Import some: `piar import FILE --gold COLUMN`.",
+        )
     if frame["unjudged"].all():
-        raise PiarError(f"{judge.name} has no verdict on split {split}.", "Run `piar score` without --max-calls.")
+        raise PiarError(
+            f"{judge.name} has no verdict on split {split}.", f"Run `piar score --split {split}` without --max-calls."
+        )
     return frame
 
 

@@ -158,7 +158,7 @@ def read_folder(path: Path) -> Table:
     parts = [(split, _named_classes(frame, part)) for split, part, frame in _parts(path)]
     if not parts:
         raise PiarError(
-            f"{path.name} is a folder without a dataset.", "Give a folder with dataset_info.json or Parquet files."
+            f"{path} is a folder without a dataset.", "Give a folder with dataset_info.json or Parquet files."
         )
     several = len({split for split, _ in parts}) > 1
     frames = [

@@ -65,6 +65,11 @@ def test_shards_go_into_the_project_unless_a_folder_is_named(shop, capsys, tmp_p
 
 def test_people_see_a_table_and_a_picture(shop, capsys):
     assert main(["curriculum", "plan", "-C", str(shop)]) == 0
+    assert "all rows are in one bucket" in " ".join(capsys.readouterr().out.split())
+    store = Project.open(shop).store
+    with store.write() as con:  # as a teacher would leave it that finds some rows harder than others
+        con.execute("update difficulty set bucket = 'hard' where hash(sample_id) % 2 = 0")
+    assert main(["curriculum", "plan", "-C", str(shop)]) == 0
     out = capsys.readouterr().out
     assert "long tail" in out
     assert "natural" in out

@@ -48,7 +48,7 @@ def report(
     """
     made = open_project().report(out)
     document = {"path": str(made.path), "headline": made.headline, "detail": made.detail}
-    return Answer(document, f"{made.headline}\n{made.detail}\nreport: {made.path}")
+    return Answer(document, with_commands(f"{made.headline}\n{made.detail}\nreport: {made.path}"))
 
 
 def export(

@@ -1,0 +1,130 @@
+"""A stranger's first hour: slips on purpose. Each answer is true and says the mend; what a mend names works."""
+
+import csv
+import re
+import shlex
+
+import pytest
+
+from piar.cli import main
+from piar.project import Project
+from tests.small_project import small_project
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder with a file of grades, where the stranger stands."""
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"query {q}", f"title {k} of thing {q % 5}", str((q + k) % 3)) for q in range(12) for k in range(3)]
+    with (tmp_path / "my ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("query", "title", "grade"), *rows])
+    return tmp_path
+
+
+def said(capsys, *arguments: str) -> tuple[int, str]:
+    code = main(list(arguments))
+    told = capsys.readouterr()
+    return code, told.out + told.err
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each `piar …` in backticks."""
+    return [shlex.split(found)[1:] for found in re.findall(r"`(piar [^`]*)`", text)]
+
+
+def test_what_look_was_told_is_told_to_init(desk, capsys):
+    code, text = said(capsys, "look", "my ratings.csv", "--gold", "grade", "--group", "query", "--seed", "3")
+    assert code == 0
+    following = text.split("Next: ")[1].splitlines()[0]
+    assert following == "piar init DIR --from 'my ratings.csv' --gold grade --group query"
+    assert main([word.replace("DIR", "project") for word in shlex.split(following)[1:]]) == 0
+    assert Project.open("project").task.symbols == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("look", "ratings.csv"), "ratings.csv does not exist"),
+        (("look", "my ratings.csv", "--gold", "Grade"), "query, title, grade"),
+        (("look", "."), ". is a folder"),
+        (("init", "p", "--from", "my ratings.csv", "--gold", "rating"), "No column 'rating'"),
+        (("evolve",), "no piar.toml"),
+        (("score", "--split", "tset", "-C", "toys"), "'holdout'"),
+        (("status", "--set", "evolve.rouds=2", "-C", "toys"), "unknown key"),
+        (("serve", "--student", "students/sft/final", "-C", "toys"), "holds no student"),
+        (("score", "--judge", "student:nowhere", "-C", "toys"), "holds no student"),
+        (("label", "--set", "teacher.model=gpt-4o", "-C", "toys"), "openai:NAME"),
+    ],
+)
+def test_a_slip_is_answered_by_its_true_cause(desk, capsys, arguments, words):
+    small_project(desk / "toys")
+    code, text = said(capsys, *arguments)
+    assert code in (1, 2)
+    assert words in " ".join(text.split())
+    assert "Traceback" not in text
+
+
+def test_who_stands_one_folder_too_high_is_told_which_projects_lie_there(desk, capsys):
+    small_project(desk / "toys")
+    _, text = said(capsys, "status")
+    assert "Here lie toys." in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [("accept",), ("train", "sft"), ("show", "sample", "zz"), ("sql", "select * from x")]
+)
+def test_the_mend_of_a_slip_goes_to_the_project_that_was_named(desk, capsys, arguments):
+    small_project(desk / "a toy's shop")
+    code, text = said(capsys, *arguments, "-C", "a toy's shop")
+    assert code != 0
+    for words in commands(text):
+        assert words[-2:] == ["-C", "a toy's shop"]
+        if words[0] == "sql":
+            assert main(words) == 0
+
+
+def test_what_comes_next_works_as_printed_from_where_the_user_stands(desk, capsys):
+    small_project(desk / "my shop")
+    _, text = said(capsys, "status", "-C", "my shop")
+    following = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("next ")]
+    assert following
+    for words in following:
+        assert main(words) == 0, words
+    _, text = said(capsys, "curriculum", "export", "-C", "my shop")
+    assert "piar train sft -C 'my shop'" in text
+    assert (desk / "my shop" / "shards" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["md:x", ":memory:", "x[1]", "st*r", "it's", "a#b;c"])
+def test_a_folder_may_have_any_name(desk, capsys, name):
+    assert main(["init", name, "--from", "my ratings.csv"]) == 0
+    assert main(["curriculum", "export", "-C", name]) == 0
+    assert main(["export", "labels", f"{name}/labels.csv", "-C", name]) == 0
+    assert len((desk / name / "labels.csv").read_text().splitlines()) == 1 + 36
+    assert "| grade | rows |" in (desk / name / "shards" / "README.md").read_text()
+
+
+def test_a_folder_that_duckdb_cannot_open_is_refused_in_words(desk, capsys):
+    code, text = said(capsys, "init", "what?", "--from", "my ratings.csv")
+    assert code == 2
+    assert "question mark" in text
+
+
+def test_the_same_again_and_a_second_init(desk, capsys):
+    assert main(["init", "p", "--from", "my ratings.csv"]) == 0
+    code, text = said(capsys, "init", "p", "--from", "my ratings.csv")
+    assert code == 2
+    assert "--force" in text
+    code, text = said(capsys, "import", "my ratings.csv", "-C", "p")
+    assert code == 0
+    assert "0 new samples" in text
+    code, text = said(capsys, "export", "labels", "p/l.csv", "-C", "p")
+    assert said(capsys, "export", "labels", "p/l.csv", "-C", "p")[0] == 2
+    assert said(capsys, "export", "labels", "p/l.csv", "--force", "-C", "p")[0] == 0
+
+
+def test_a_student_named_as_in_the_project_is_found_with_c(desk, capsys):
+    small_project(desk / "toys")
+    (desk / "toys" / "students" / "sft").mkdir(parents=True)
+    _, text = said(capsys, "serve", "--student", "students/sft", "-C", "toys")
+    assert "toys/students/sft holds no student" in text
