@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification
 
 from store.errors import PiarError
 from store.manifest import Manifest, read_manifest
 from store.task import Task
+from trainers.chat import whole
 from trainers.checkpoint import writing
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
+from trainers.folder import load_classifier, load_tokenizer
 from trainers.logs import progress
 from trainers.loop import Trained, cosine
-from trainers.model import END_OF_TURN, load_tokenizer, loading
+from trainers.model import END_OF_TURN
 from trainers.scoring import headline
 from trainers.tiny import PAD, START, tiny_tokenizer
 
@@ -97,10 +98,11 @@ def predict(
 def _inputs(tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Any:
     """The field that the task groups by (else the first) against all others."""
     first = task.fields.index(task.group_by) if task.group_by in task.fields else 0
-    asked = [row["fields"][first] for row in rows]
-    others = ["\n".join(text for i, text in enumerate(row["fields"]) if i != first) for row in rows]
+    asked = [whole(row["fields"][first]) for row in rows]
+    others = [whole("\n".join(text for i, text in enumerate(row["fields"]) if i != first)) for row in rows]
     pair = (asked, others) if len(task.fields) > 1 else (asked,)
-    return tokenizer(*pair, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    return tokenizer(*pair, padding=True, truncation=True, max_length=limit, return_tensors="pt",
+                     split_special_tokens=True)  # what a sample says is never a control token  # fmt: skip
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
@@ -109,8 +111,7 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) ->
              "label2id": {s: i for i, s in enumerate(symbols)}}  # fmt: skip
     if settings.model != "tiny":
         tokenizer = load_tokenizer(settings.model)
-        with loading(settings.model, "classifier"):
-            return AutoModelForSequenceClassification.from_pretrained(settings.model, **names), tokenizer
+        return load_classifier(settings.model, **names), tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification
 

@@ -37,7 +37,7 @@ def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> f
     judge = Student.load(student, device="cpu", dtype=torch.float32)
     lm, symbols = judge.policy.lm, judge.task.symbols
     config = AutoConfig.from_pretrained(
-        student, num_labels=len(symbols), id2label=dict(enumerate(symbols)),
+        student, trust_remote_code=False, num_labels=len(symbols), id2label=dict(enumerate(symbols)),
         label2id={s: i for i, s in enumerate(symbols)}, pad_token_id=judge.tokenizer.pad_token_id,
     )  # fmt: skip
     make: Any = AutoModelForSequenceClassification.from_config

@@ -9,21 +9,21 @@ parity check, and takes one sequence a pack instead.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface
 
 from store.errors import PiarError, UsageError
+from trainers.chat import add_template, encode, encode_plain, render
+from trainers.folder import load_lm, load_tokenizer
 from trainers.head import read_grades
 from trainers.layout import Item, Pack, Tokens, pack, repeated, tree_attention
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-disable_progress_bar()  # type: ignore[no-untyped-call]
 
 ATTENTION = "piar_tree"
 AttentionInterface.register(ATTENTION, tree_attention)
@@ -31,12 +31,15 @@ AttentionInterface.register(ATTENTION, tree_attention)
 END_OF_TURN = "<|im_end|>"
 
 
+PADDED = 8192  # tokens, padding included, that a model without shared prefixes computes at once
+
+
 class Policy(nn.Module):
     """A causal model read at labelled rows.
 
     Args:
         lm: a transformers causal model.
-        shares: whether prefixes are shared; otherwise each sequence is a pack of its own.
+        shares: whether prefixes are shared; otherwise each sequence is a pack of its own, in padded batches.
     """
 
     def __init__(self, lm: Any, *, shares: bool = True) -> None:
@@ -74,16 +77,31 @@ class Policy(nn.Module):
 
     def forward(self, packs: Sequence[Pack], read: Callable[[Tensor, Tensor], T]) -> T:
         """`read(hidden [n, h], head weight [V, h])` of the labelled rows of all packs, in order."""
-        rows = torch.cat([self._hidden(one.to(self.device)) for one in packs])
+        found = [self._hidden(one.to(self.device)) for one in packs] if self.shares else self._alone(packs)
+        rows = torch.cat(found)
         return read(rows, self.lm.get_output_embeddings().weight)
 
     def _hidden(self, one: Pack) -> Tensor:
         body = self.lm.get_decoder()
         with _only_rows(body, one.rows, len(one.tokens)) as narrow:
-            extra: dict[str, Any] = {"tree": one, "narrow": narrow} if self.shares else {}
-            out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, **extra)
+            out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False,
+                       tree=one, narrow=narrow)  # fmt: skip
         hidden: Tensor = out.last_hidden_state[0, one.rows]
         return hidden
+
+    def _alone(self, packs: Sequence[Pack]) -> list[Tensor]:
+        """Hidden rows of packs of one sequence each, alike in length together; nothing attends to what follows it."""
+        found: dict[int, Tensor] = {}
+        batch: list[int] = []
+        order = sorted(range(len(packs)), key=lambda i: len(packs[i].tokens))
+        for i, after in zip(order, [*order[1:], None], strict=True):
+            batch.append(i)
+            if after is None or len(packs[after].tokens) * (len(batch) + 1) > PADDED:
+                ids = pad_sequence([packs[j].tokens for j in batch], batch_first=True).to(self.device)
+                hidden = self.lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+                found |= {j: row[packs[j].rows.to(self.device)] for j, row in zip(batch, hidden, strict=True)}
+                batch = []
+        return [found[i] for i in range(len(packs))]
 
 
 @contextmanager
@@ -121,41 +139,20 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     Raises:
         PiarError: nothing there that transformers can load as a causal language model.
     """
-    with loading(model):
-        lm = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    lm.to(torch.device(device))  # type: ignore[arg-type]
-    return wrap(lm), load_tokenizer(model)
-
-
-def load_tokenizer(model: str) -> Any:
-    """The tokenizer of a Hugging Face folder or hub name.
-
-    Raises:
-        PiarError: none there.
-    """
-    with loading(model):
-        return AutoTokenizer.from_pretrained(model)
-
-
-@contextmanager
-def loading(model: str, kind: str = "causal language model") -> Iterator[None]:
-    """Say in our words what transformers could not load.
-
-    A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain.
-    """
-    if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "~"))):
-        raise PiarError(f"There is no folder {model}.", "Pass `tiny`, a Hugging Face folder, or a model's name.")
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise PiarError(
-            f"Cannot load {model!r} as a {kind}: {str(error).splitlines()[0]}",
-            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
-        ) from None
+    lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
+    add_template(tokenizer)
+    if tokenizer.vocab_size > (rows := lm.get_input_embeddings().weight.shape[0]):
+        raise PiarError(f"The tokenizer of {model!r} has {tokenizer.vocab_size:,} tokens, its model {rows:,}.",
+                        "They belong to different models: download it again.")  # fmt: skip
+    return wrap(lm.to(torch.device(device))), tokenizer
 
 
 def wrap(lm: Any) -> Policy:
-    """A policy that shares prefixes if the model can, else one that does not, with a word about it."""
+    """A policy that shares prefixes if the model can, else one that does not, with a word about it.
+
+    Raises:
+        PiarError: the model's own log-probabilities are not those of its head (softened logits, for example).
+    """
     kinds = set(getattr(lm.config, "layer_types", None) or ["full_attention"])
     policy = Policy(lm, shares=kinds == {"full_attention"} and not getattr(lm.config, "is_encoder_decoder", False))
     tolerance = 1e-3 if lm.dtype == torch.float32 else 0.15
@@ -163,7 +160,12 @@ def wrap(lm: Any) -> Policy:
         log.warning("tree and repeated prompts differ by %.1e in this model", gap)
         policy = Policy(lm, shares=False)
     if not policy.shares:
-        log.warning("%s cannot share prefixes: every prompt is computed alone, slower", lm.config.model_type)
+        if (gap := parity_gap(policy)) > tolerance:
+            raise PiarError(f"{lm.config.model_type} computes its answers in a way that piar cannot follow (its "
+                            f"log-probabilities differ by {gap:.1e}).", "Use another model.")  # fmt: skip
+        log.warning(
+            "%s cannot share prefixes: prompts are computed whole, in padded batches, slower", lm.config.model_type
+        )
     return policy
 
 
@@ -184,23 +186,19 @@ def parity_gap(policy: Policy) -> float:
                 ids = torch.tensor([[*item.prompt, *completion[:-1]]], device=policy.device)
                 logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(item.prompt) - 1 :]
                 stock.append(logits.float().log_softmax(-1))
-    policy.lm.set_attn_implementation(ATTENTION)
+    policy.lm.set_attn_implementation(ATTENTION if policy.shares else "sdpa")
     return max(float((found - torch.cat(stock)).abs().max()) for found in (scored, trained))
 
 
 def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-    """Tokens of each chat up to where the assistant answers; thinking switched off where the template knows it."""
-    texts = tokenizer.apply_chat_template(
-        [list(chat) for chat in chats], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return ids
+    """Tokens of each chat up to where the assistant answers; what its messages say is plain text (`trainers.chat`)."""
+    return encode(tokenizer, render(tokenizer, chats))
 
 
 def completion_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each answer, closed by the end-of-turn token."""
+    """Tokens of each answer, as plain text, closed by the end-of-turn token."""
     end = end_id(tokenizer)
-    return [[*ids, end] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+    return [[*ids, end] for ids in encode_plain(tokenizer, texts)]
 
 
 def end_id(tokenizer: Any) -> int:

@@ -4,6 +4,7 @@ The distribution is over the grade symbols alone: K rows of the head are multipl
 prompt token. Left out: batching across processes (`piar score --pool` splits by file).
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from trainers.rollout import generate
 
 BATCH_TOKENS = 8192
 TRACE_TOKENS = 256
+PROMPT_TOKENS = 8192
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,37 @@ class Student:
         policy, tokenizer = load_policy(str(folder), dtype=dtype or for_judging(), device=device)
         return cls(policy, tokenizer, card)
 
+    @property
+    def most(self) -> int:
+        """Tokens of the longest prompt that it reads: room for the trace is kept, and memory grows with the square."""
+        room = TRACE_TOKENS if self.card.completion == "trace" else 0
+        return (
+            min(int(getattr(self.policy.lm.config, "max_position_embeddings", PROMPT_TOKENS)) - 1, PROMPT_TOKENS) - room
+        )
+
+    def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
+        """Tokens of the prompts, a sample's longest field cut where its prompt would be too long; says how many were.
+
+        Raises:
+            PiarError: a sample lacks a field, or the prompt is too long without any.
+        """
+        shorter = [{name: text[: 8 * self.most] for name, text in fields.items()} for fields in samples]
+        prompts = self.prompts(shorter)
+        cut = {i for i, fields in enumerate(samples) if fields != shorter[i]}
+        while long := [i for i, prompt in enumerate(prompts) if len(prompt) > self.most]:
+            for i in long:
+                fields = shorter[i]
+                name = max(self.task.fields, key=lambda name: len(fields[name]))
+                if len(fields[name]) < 2:
+                    raise PiarError(f"A prompt has {len(prompts[i]):,} tokens; this student reads {self.most:,}.",
+                                    "Use a student with a longer context, or a shorter rulebook.")  # fmt: skip
+                fields[name] = fields[name][: int(0.95 * self.most / len(prompts[i]) * len(fields[name]))]
+                [prompts[i]] = self.prompts([fields])
+            cut |= set(long)
+        if cut:
+            log.warning("%d of %d samples were cut: this student reads %d tokens", len(cut), len(samples), self.most)
+        return prompts
+
     def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
         """Tokens of the prompts that ask about samples.
 
@@ -95,7 +129,7 @@ class Student:
             trace: also write the answer that follows the grade (one decoding; the grade does not change).
             on_progress: called with the number of samples done since the last call.
         """
-        prompts = self.prompts(samples)
+        prompts = self.fitting(samples)
         scored: list[Scored] = [Scored("", (), 0.0)] * len(prompts)
         for batch in batches(prompts):
             chosen = [prompts[i] for i in batch]

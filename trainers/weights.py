@@ -10,9 +10,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from store.manifest import read_manifest
+from trainers.chat import add_template
 from trainers.config import StudentSettings, TrainSettings
 from trainers.data import texts
-from trainers.model import Policy, end_id, load_policy, load_tokenizer, wrap
+from trainers.folder import load_tokenizer
+from trainers.model import Policy, end_id, load_policy, wrap
 from trainers.tiny import phrases, tiny_model, tiny_tokenizer
 
 MESSAGE = 1 << 25  # gradients added over processes at once (numbers)
@@ -35,6 +37,7 @@ def make_policy(
         return policy, tokenizer, tiny
     if tokenizer_from:
         tokenizer = load_tokenizer(tokenizer_from)
+        add_template(tokenizer)
     else:
         manifest = read_manifest(shards, verify=False)
         repeated = phrases(manifest.task, [rule.id for rule in manifest.rules])

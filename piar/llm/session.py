@@ -67,7 +67,6 @@ class Session:
 
     def __init__(self, student: Student) -> None:
         self.student = student
-        self.most = int(getattr(student.policy.lm.config, "max_position_embeddings", 1 << 20)) - 1
         self.root: list[int] = []
         self._layers: Layers = {}
         if student.policy.shares:
@@ -89,8 +88,8 @@ class Session:
         Raises:
             UsageError: a sample lacks a field.
         """
-        fitting = self.most - TRACE_TOKENS if self.student.card.completion == "trace" else self.most
-        return [p if len(p) <= fitting else TooLong(len(p), fitting) for p in self.student.prompts(samples)]
+        most = self.student.most
+        return [p if len(p) <= most else TooLong(len(p), most) for p in self.student.prompts(samples)]
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens]) -> list[Scored]:

@@ -15,6 +15,8 @@ from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
 from store.errors import PiarError
 from store.settings import Settings
 
+PROMPT_TOKENS = 16384  # of the longest prompt: memory grows with the square of a sample's own part
+
 
 class LocalOptions(Settings):
     """`extra` of a `hf:` model.
@@ -131,8 +133,8 @@ class TransformersClient:
         return [(self._tokenizer.decode([t for t in only if t != end]), len(only)) for [only] in found]
 
     def _too_long(self, prompt: list[int]) -> Failure | None:
-        most = getattr(self._policy.lm.config, "max_position_embeddings", None)
-        if most is None or len(prompt) < most:
+        most = min(getattr(self._policy.lm.config, "max_position_embeddings", PROMPT_TOKENS), PROMPT_TOKENS)
+        if len(prompt) < most:
             return None
         return Failure("request", f"the prompt has {len(prompt)} tokens; the model takes {most - 1}")
 

@@ -1,0 +1,157 @@
+"""The one door for models made elsewhere: a folder is looked over before it is loaded, and no code of it is run.
+
+Weights are safetensors; pickled ones could run code. `trust_remote_code` is never given.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.logging import disable_progress_bar
+
+from store.errors import PiarError
+
+disable_progress_bar()  # type: ignore[no-untyped-call]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+AGAIN = "Download it again, or use another model."
+
+
+def load_lm(model: str, dtype: torch.dtype) -> Any:
+    """A causal language model from a Hugging Face folder or hub name.
+
+    Raises:
+        PiarError: nothing there that transformers can load as one, by its own code, from safetensors.
+    """
+    return _load(AutoModelForCausalLM, model, "causal language model", dtype=dtype)
+
+
+def load_classifier(model: str, **names: Any) -> Any:
+    """A sequence classifier with a new head on the encoder of a folder or hub name; errors as for `load_lm`."""
+    return _load(AutoModelForSequenceClassification, model, "classifier", new_head=True, **names)
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a Hugging Face folder or hub name.
+
+    Raises:
+        PiarError: none there.
+    """
+    with _opening(model, "tokenizer"):
+        if Path(model).is_dir():
+            _look_over_vocabulary(Path(model))
+        return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+
+
+def _load(kind: Any, model: str, words: str, *, new_head: bool = False, **more: Any) -> Any:
+    with _opening(model, words):
+        if Path(model).is_dir():
+            look_over(Path(model))
+        lm, found = kind.from_pretrained(
+            model, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **more
+        )
+        prefix = lm.base_model_prefix
+        missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}.encoder"))
+        if missing:
+            raise PiarError(f"The weights of {model!r} are those of another model: {len(missing)} are missing, such as "
+                            f"{missing[0]}.", AGAIN)  # fmt: skip
+    return lm
+
+
+@contextmanager
+def _opening(model: str, kind: str) -> Iterator[None]:
+    """Say in our words what transformers could not load: it raises errors of many kinds.
+
+    A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain.
+    """
+    path = Path(model)
+    if path.is_file():
+        raise PiarError(f"{model} is a file; a model is a folder.", "Pass the folder that holds it.")
+    if not path.is_dir() and (model.count("/") > 1 or model.startswith((".", "~"))):
+        raise PiarError(f"There is no folder {model}.", "Pass `tiny`, a Hugging Face folder, or a model's name.")
+    try:
+        yield
+    except (PiarError, MemoryError):
+        raise
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise PiarError(
+            f"Cannot load {model!r} as a {kind}: {said}",
+            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
+        ) from None
+
+
+def look_over(folder: Path) -> None:
+    """Make sure that a folder holds a model that can be loaded, before anything of it is.
+
+    Raises:
+        PiarError: what is missing, damaged or refused.
+    """
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise PiarError(f"Cannot load {folder}: it holds adapters without the model that they belong to.",
+                            "Merge them (peft: merge_and_unload, save_pretrained), and pass that folder.")  # fmt: skip
+        what = "is empty" if not any(folder.iterdir()) else "has no config.json"
+        raise PiarError(f"Cannot load {folder} as a causal language model: it {what}.", "Pass a Hugging Face folder.")
+    config = _json(folder / "config.json")
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        own = ", and its folder brings code of its own" if "auto_map" in config else ""
+        raise PiarError(f"Cannot load {folder}: transformers knows no architecture {kind!r}{own}.",
+                        "Use a model that transformers implements; a folder's own code is never run.")  # fmt: skip
+    for path in _weights(folder):
+        try:
+            with safe_open(path, "pt") as held:
+                held.keys()
+        except (SafetensorError, OSError) as error:
+            raise PiarError(f"{path} is truncated, or no safetensors file: {error}", AGAIN) from None
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files of weights, each inside the folder."""
+    if (folder / INDEX).is_file():
+        named = _json(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise PiarError(f"{folder / INDEX} names no files.", AGAIN)
+        files = sorted(set(named.values()))
+        outside = [name for name in files if Path(name).name != name or not name.endswith(".safetensors")]
+        if outside:
+            raise PiarError(
+                f"{folder / INDEX} names {outside[0]!r}, which is no safetensors file of its folder.", AGAIN
+            )
+    elif (folder / WEIGHTS).exists() or not any(path for pattern in PICKLED for path in folder.glob(pattern)):
+        files = [WEIGHTS]
+    else:
+        raise PiarError(f"{folder} has its weights in pickled files alone, which could run code when they are loaded.",
+                        "Save the model as safetensors (save_pretrained does).")  # fmt: skip
+    for name in files:
+        if not (folder / name).is_file():
+            raise PiarError(f"{folder} lacks {name}.", AGAIN)
+    return [folder / name for name in files]
+
+
+def _look_over_vocabulary(folder: Path) -> None:
+    if not any((folder / name).is_file() for name in VOCABULARY):
+        raise PiarError(f"Cannot load {folder}: it has no tokenizer (none of {', '.join(VOCABULARY[:3])}, …).", AGAIN)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _json(folder / name)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise PiarError(f"{path} is damaged: it is not JSON.", AGAIN) from None
+    if not isinstance(found, dict):
+        raise PiarError(f"{path} is damaged: it is not an object.", AGAIN)
+    return found
