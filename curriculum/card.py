@@ -40,7 +40,8 @@ def write_card(con: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest)
     text = (
         _HEADER.format(files=files) + f"\n# {_cell(manifest.task.name)}: {total:,} graded rows\n\n{world}"
         f"Each row holds a chat prompt ({manifest.prompt}) and a completion that starts with its grade "
-        f"({', '.join(manifest.task.symbols)}), then a trace where one is known. Instruction `{manifest.instruction}`. "
+        f"({', '.join(map(_cell, manifest.task.symbols))}), then a trace where one is known. "
+        f"Instruction `{manifest.instruction}`. "
         "`manifest.json` names every file with its SHA-256, the schedule, and the SQL and settings that made it.\n\n"
         + "\n".join(tables)
     )

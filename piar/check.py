@@ -60,7 +60,7 @@ class Checked:
         ]
         for d in self.drops:
             ends = span(d.low, d.high, "{:+.1f}")
-            part = d.part.replace("|", "\\|")
+            part = "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in d.part)
             mark = "✗" if d.failed else ""
             lines.append(f"| {part} | {d.rows} | {d.before:.1f} | {d.after:.1f} | {d.drop:+.1f} | {ends} | {mark} |")
         return "\n".join(lines) + "\n"

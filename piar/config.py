@@ -14,6 +14,7 @@ from piar.folder import CONFIG
 from piar.label import LabelSettings
 from piar.llm.connect import ModelSettings
 from piar.llm.privacy import PrivacySettings
+from piar.llm.secrets import secret_places
 from piar.review.settings import ReviewSettings
 from piar.revision import ReviserSettings
 from piar.serve.settings import ServeSettings
@@ -80,7 +81,13 @@ def _beside(folder: Path) -> str:
 
 
 def _config(data: Mapping[str, Any], overrides: Sequence[str]) -> Config:
+    values = with_overrides(data, overrides)
+    if (place := next(secret_places(values), None)) is not None:
+        raise UsageError(
+            f"{CONFIG}: {place[:80]} looks like a key, and settings are kept with every run.",
+            "Put the key in an environment variable and its name in api_key_env or token_env.",
+        )
     try:
-        return Config.model_validate(with_overrides(data, overrides))
+        return Config.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{CONFIG}: {explain(error)}", f"Mend that key in {CONFIG} or in --set.") from None

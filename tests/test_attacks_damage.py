@@ -96,7 +96,18 @@ def test_an_empty_instruction_is_told(folder, capsys, text):
         ("piar.toml", "[label]\nsure = nan\n[mining]\nnear = inf\n", "label.sure"),
         ("piar.toml", '[review]\nurl = "https://ann:secret@host"\n', "must hold no user"),
         ("piar.toml", '[review]\nurl = "file:///etc/passwd"\n', "must look like https://host"),
-        ("piar.toml", '[teacher]\napi_key = "sk-secret"\n', "teacher.api_key: unknown key"),
+        ("piar.toml", '[teacher]\napi_key = "secret"\n', "teacher.api_key looks like a key"),
+        (
+            "piar.toml",
+            '[teacher]\nmodel = "openai:m"\nextra = {headers = {Authorization = "secret"}}\n',
+            "looks like a key",
+        ),
+        (
+            "piar.toml",
+            '[teacher]\nextra = {user = ["sk-secret-0123456789abcdef"]}\n',
+            "teacher.extra.user looks like a key",
+        ),
+        ("piar.toml", '[teacher]\napi_key_env = "sk_secret0123456789abcdef"\n', "teacher.api_key_env looks like a key"),
         ("task.toml", "", "fields: Field required"),
         ("task.toml", "name = 3\nfields = 'x'\ngrades = 1\n", "name: Input should be"),
         ("task.toml", "name = 'a'\nname = 'b'\n", "line 2"),
@@ -107,6 +118,12 @@ def test_settings_that_do_not_hold_are_told_in_few_words(folder, capsys, name, t
     said = told(folder, capsys)
     assert words in said
     assert "secret" not in said
+
+
+def test_settings_that_are_no_keys_are_taken(folder):
+    values = ["teacher.model=openai:sk-model-of-some-long-name-4", 'teacher.extra={top_p = 0.5, stop = ["###"]}',
+              "review.token_env=LABEL_STUDIO_API_KEY", "teacher.api_key_env=HF_TOKEN_OF_THE_WHOLE_TEAM"]  # fmt: skip
+    assert Project.open(folder, values).config.review.token_env == "LABEL_STUDIO_API_KEY"
 
 
 def test_an_address_with_a_password_is_refused_before_anything_is_sent():

@@ -2,13 +2,35 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 SHORTEST = 8  # a shorter key is a placeholder such as `EMPTY`, which answers may hold as a word
 HIDDEN = "***"
 
+# How providers' keys begin; names under which people write a key down.
+_KEY = re.compile(
+    r"(?=.*\d)(?:(?:sk|pk|rk|gsk|xai|hf|ghp|glpat|r8|nvapi|pplx)[-_][\w-]{16,}|(?:AKIA|AIza)[\w-]{12,}|[Bb]earer\s+\S{8,})"
+)
+_NAMED = re.compile(r"(.*[_-])?(api[_-]?key|authorization|password|passwd|secret|access[_-]?token)", re.I)
 _SHAPED = re.compile(r"(?i)\b(sk-|key-|bearer\s+)[\w*.\-]{4,}")
+
+
+def secret_places(data: Any, place: str = "") -> Iterator[str]:
+    """Where settings hold what looks like a key, as `section.name`; never the key itself."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            inside = f"{place}.{name}" if place else str(name)
+            if isinstance(value, str) and value and _NAMED.fullmatch(str(name)):
+                yield inside
+            else:
+                yield from secret_places(value, inside)
+    elif isinstance(data, list):
+        for value in data:
+            yield from secret_places(value, place)
+    elif isinstance(data, str) and _KEY.fullmatch(data.strip()):
+        yield place
 
 
 def scrub(text: str, secrets: Sequence[str] = ()) -> str:
