@@ -41,6 +41,18 @@ def test_what_look_was_told_is_told_to_init(desk, capsys):
     assert Project.open("project").task.symbols == ("0", "1", "2")
 
 
+def test_look_init_and_import_speak_the_same_options(desk, capsys):
+    shared = ["gold", "raters", "annotator", "date", "group", "fields", "map", "counts", "bucket-grades", "split", "id"]
+    shared += ["source", "label-config", "encoding", "sheet", "control", "plain"]
+    for verb in ("look", "init", "import"):
+        told = re.findall(r"--([a-z-]+)", said(capsys, verb, "--help")[1])
+        assert not set(shared) - set(told), verb
+    code, text = said(capsys, "look", "my ratings.csv", "--gold", "grade", "--map", "words=title", "--id", "query")
+    assert code == 0
+    assert "text title · gold grade" in " ".join(text.split())
+    assert text.rstrip().endswith("--from 'my ratings.csv' --gold grade --map words=title --id query")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

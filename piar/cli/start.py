@@ -48,8 +48,18 @@ def look(
     ],
     gold: Gold = None,
     raters: Raters = None,
+    annotator: AnnotatorColumn = None,
+    date: DateColumn = None,
     group: GroupColumn = None,
-    fields: FieldColumns = None,
+    columns: FieldColumns = None,
+    fields: Fields = None,
+    counts: Counts = None,
+    bucket_grades: BucketGrades = False,
+    split: SplitColumn = None,
+    id: IdColumn = None,
+    source: Source = None,
+    grades: Grades = None,
+    label_config: LabelConfig = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     control: Control = None,
@@ -59,15 +69,23 @@ def look(
 ) -> Answer:
     """What is true of a file of labels, in ten seconds: no project needed, nothing written.
 
+    Its columns are named by the options of `init` and `import`; the last line repeats them for `init`.
+
     Example: piar look judgements.csv --gold grade --raters 'rater_*' --group query
     """
     from piar.look import look as look_at
     from piar.look import render
 
-    names = [name.strip() for name in fields.split(",") if name.strip()] if fields else None
+    said = mapping(
+        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
+    )
+    if label_config and control is None:
+        from store.label_config import load_label_config
+
+        control = load_label_config(label_config, None).control
     how = reading(encoding, sheet, control, plain)
     with steps() as told:
-        report = look_at(file, gold=gold, raters=raters, group=group, fields=names, reading=how, sample=sample,
+        report = look_at(file, gold=gold, raters=said.raters, group=group, reading=how, mapping=said, sample=sample,
                          seed=seed, on_step=told)  # fmt: skip
     return Answer(report.model_dump(mode="json"), render(report, (str(file), *asked().columns)))
 

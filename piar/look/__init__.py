@@ -13,6 +13,7 @@ from piar.look import findings
 from piar.look.columns import Material, load
 from piar.look.report import BaselineFigure, GradeShare, LookReport
 from piar.look.view import render
+from store.prepare import ImportMapping
 from store.readers import Reading
 from store.stats import Floats
 
@@ -29,6 +30,7 @@ def look(
     group: str | None = None,
     fields: Sequence[str] | None = None,
     reading: Reading | None = None,
+    mapping: ImportMapping | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
     on_step: Callable[[str], None] = lambda words: None,
@@ -41,6 +43,7 @@ def look(
         group: column whose equal values belong together (search: the query).
         fields: columns that a judge reads.
         reading: the file's encoding, sheet or control, where they cannot be told.
+        mapping: what else is known of the columns, as `piar.Project.init` takes it.
         sample: rows that baselines see at most.
         seed: of sampling and resampling; the same file and seed give the same report.
         on_step: is told in words what begins, for those who wait.
@@ -49,7 +52,7 @@ def look(
         PiarError: the file cannot be read, is empty, or a named column is not there.
     """
     on_step(f"reading {Path(path).name}")
-    material = load(Path(path), gold, raters, group, fields, reading)
+    material = load(Path(path), gold, raters, group, fields, reading, mapping)
     shares = findings.grade_shares(material)
     seen: pl.DataFrame | None = None
     figures: list[BaselineFigure] = []

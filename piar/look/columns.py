@@ -52,14 +52,18 @@ def load(
     group: str | None,
     fields: Sequence[str] | None,
     reading: Reading | None = None,
+    mapping: ImportMapping | None = None,
 ) -> Material:
     """Read a file and give its columns their roles; what is not said is guessed.
+
+    Args:
+        mapping: what else is said of the columns, as `init` takes it.
 
     Raises:
         UsageError: a named column is missing, or holds no grades.
     """
     table = replace(read(path, reading), votes=None, vote_columns=())  # votes of a Label Studio export are columns here
-    said = _said(table.frame, gold, raters, group, fields)
+    said = _said(table.frame, gold, raters, group, fields, mapping or ImportMapping())
     _check_grades(table.frame, said)
     found = guess(table.frame, said)
     mapping = found.mapping.model_copy(
@@ -90,7 +94,9 @@ def _said(
     raters: str | Sequence[str] | None,
     group: str | None,
     fields: Sequence[str] | None,
+    base: ImportMapping,
 ) -> ImportMapping:
+    named = {f: f for f in fields} if fields else base.fields
     patterns = [raters] if isinstance(raters, str) else list(raters or ())
     patterns = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
     chosen: list[str] = []
@@ -99,12 +105,11 @@ def _said(
         if not matches:
             raise _no_column(pattern, frame)
         chosen += [name for name in matches if name not in chosen]
-    for name in (gold, group, *(fields or ())):
+    for name in (gold, group, base.annotator, base.date, base.split, base.id, *base.counts, *named.values()):
         if name is not None and name not in frame.columns:
             raise _no_column(name, frame)
-    return ImportMapping(
-        gold=gold, raters=tuple(n for n in chosen if n != gold), group=group, fields={f: f for f in fields or ()}
-    )
+    raters_but_gold = tuple(n for n in chosen if n != gold)
+    return base.model_copy(update={"gold": gold, "raters": raters_but_gold, "group": group, "fields": named})
 
 
 def _no_column(name: str, frame: pl.DataFrame) -> UsageError:
