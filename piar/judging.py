@@ -35,6 +35,7 @@ class Judging(Workspace):
         votes: int | None = None,
         sure: float | None = None,
         budget: "Budget | None" = None,
+        reuse: bool = False,
         on_progress: "OnProgress | None" = None,
     ) -> "tuple[LabelReport, Receipt]":
         """Let the teacher judge samples of the store; what is known is not asked again.
@@ -45,6 +46,7 @@ class Judging(Workspace):
             votes: opinions of each sample; `[label] votes` when None.
             sure: confidence from which on a sample is asked no more votes; `[label] sure` when None.
             budget: hard cap on calls and dollars.
+            reuse: from now on, verdicts of the same model name at another endpoint count as answers of this one.
 
         Raises:
             PiarError: the teacher cannot be asked at all.
@@ -52,7 +54,7 @@ class Judging(Workspace):
         from piar.forecast import receipt
 
         config = {"where": where, "teacher": self.config.teacher.model, "label": self.config.label.model_dump()}
-        with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress) as labeller:
+        with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress, reuse=reuse) as labeller:
             report = labeller.judge([self._batch(where, instruction, votes, sure)])
         return report, receipt(self.store, run_id, report.cached, report.seconds, priced=self.config.teacher.priced)
 
@@ -264,13 +266,14 @@ class Judging(Workspace):
         budget: "Budget | None" = None,
         on_progress: "OnProgress | None" = None,
         client: "Client | None" = None,
+        reuse: bool = False,
     ) -> "Iterator[Labeller]":
         from piar.label import Labeller
 
         asked = client or self.client("teacher")
         with self.journal() as journal, Labeller(
             self.store, asked, journal, run_id=run_id, budget=budget, model=self.config.teacher,
-            prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress,
+            prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress, reuse=reuse,
         ) as labeller:  # fmt: skip
             yield labeller
 

@@ -7,6 +7,7 @@ Each answer is in the journal before it counts; folding into the store can wait.
 """
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from piar.llm.base import Client, Request
 from piar.llm.connect import ModelSettings, require_price
 from piar.llm.cost import Budget, Charge, Hold, ceiling
 from piar.llm.interrupts import patient
+from piar.origin import Origin
 from piar.questions import Ask, Batch, Questions
 from piar.votes import rounds, settled
 from store.db import Store
@@ -201,6 +203,7 @@ class Labeller:
         prompts: Path | None = None,
         settings: LabelSettings | None = None,
         on_progress: OnProgress | None = None,
+        reuse: bool = False,
     ) -> None:
         self.store, self.client, self.journal = store, client, journal
         self.role, self.run_id, self.judge_name = role, run_id, f"{role}:{client.model}"
@@ -208,9 +211,14 @@ class Labeller:
         require_price(self.model, self.budget)
         self.settings = settings or LabelSettings()
         self._symbols, self._on_progress, self._shown_at = store.task.symbols, on_progress, time.monotonic()
+        self._origin = Origin(store, self.judge_name, self.model)
+        if reuse:
+            self._origin.adopt()
+        if news := self._origin.news():
+            warnings.warn(news, stacklevel=2)
         self._questions = Questions(
             store.task, client.model, self.model, vote_temperature=self.settings.vote_temperature,
-            permute=self.settings.permute, overrides=prompts,
+            permute=self.settings.permute, overrides=prompts, origin=self._origin.mark,
         )  # fmt: skip
         self._total: int | None = None
         self._failed: Counter[str] = Counter()
@@ -244,6 +252,7 @@ class Labeller:
             KeyboardInterrupt: after what was in flight has arrived and is kept.
             PiarError: a whole chunk failed in a way that the rest would, too.
         """
+        self._origin.note()
         report, started = LabelReport(), time.monotonic()
         self._total, self._failed = _total(batches), Counter()
         self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before

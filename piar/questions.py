@@ -69,6 +69,7 @@ class Questions:
         vote_temperature: of the second vote on.
         permute: show the rules in another order to each vote after the first; which decides stays the same.
         overrides: the project's folder of template overrides.
+        origin: who answers, where that is not who answered for the same name before.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class Questions:
         vote_temperature: float,
         permute: bool,
         overrides: Path | None,
+        origin: str = "",
     ) -> None:
         self._task, self._model, self._settings = task, model, settings
         self._vote_temperature, self._permute, self._overrides = vote_temperature, permute, overrides
-        self._grades = task.symbols
+        self._grades, self._origin = task.symbols, origin
         self._prompts: dict[tuple[int, int], tuple[Instruction, str, _Prompt]] = {}
         # A client may read an answer to decide about a repair; the verdict then reads the same text.
         self._parse = lru_cache(maxsize=1024)(partial(parse_trace, task=task))
@@ -137,7 +139,7 @@ class Questions:
         prefix = judge_prefix(self._task, shown, self._overrides, [r.id for r in instruction.rules] if order else ())
         schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
         asked = [self._settings.temperature, self._vote_temperature, self._settings.max_tokens]
-        digest = short_hash([name, prefix, self._model, *asked, schema], 32)
+        digest = short_hash([name, prefix, self._model, *asked, schema, *([self._origin] if self._origin else [])], 32)
         prompt = _Prompt(Message("system", prefix), schema, digest)
         # The reference to the instruction keeps its address from being used again.
         self._prompts[id(instruction), order] = (instruction, name, prompt)

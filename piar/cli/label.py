@@ -68,6 +68,9 @@ def label(
     recheck: Annotated[
         int, typer.Option("--recheck", min=1, help="With --since: ask so many of the kept rows, and say how many flip.")
     ] = 200,
+    reuse_verdicts: Annotated[
+        bool, typer.Option("--reuse-verdicts", help="Let verdicts of the model at another endpoint stand, from now on.")
+    ] = False,
     export_requests: Annotated[
         Path | None, typer.Option("--export-requests", metavar="DIR", help="Write requests as files; ask nothing.")
     ] = None,
@@ -114,7 +117,7 @@ def label(
     if import_responses := import_responses or batch:
         return _imported(project, import_responses, where, asked)
     with meter("judging") as show:
-        report, receipt = project.label(where, **asked, budget=caps, on_progress=show)
+        report, receipt = project.label(where, **asked, budget=caps, reuse=reuse_verdicts, on_progress=show)
     document, lines = _counts(report), _labelled(report)
     if target_precision is not None:
         found = project.trust(target_precision, instruction=instruction)

@@ -17,6 +17,7 @@ from store.task import explain
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
+LOCAL_ORIGIN = "this machine"
 
 Notice = Callable[[str], None]
 T = TypeVar("T", bound=Settings)
@@ -28,6 +29,8 @@ class ModelSettings(Settings):
     Attributes:
         model: `rulebook`, `openai:NAME`, `vllm:PATH` or `hf:PATH`.
         base_url: an OpenAI-compatible endpoint; the OpenAI API when empty.
+        served_by: who serves the model, part of a request's identity: by default scheme and host of `base_url`, and
+            `this machine` for every address of this machine. Verdicts of another origin are not reused.
         api_key_env: the environment variable that holds the key. A key itself is never written here.
         temperature: 0 for the most likely answer.
         max_tokens: limit of an answer.
@@ -44,6 +47,7 @@ class ModelSettings(Settings):
 
     model: str = "rulebook"
     base_url: str = ""
+    served_by: str = ""
     api_key_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=400, ge=1)
@@ -93,6 +97,18 @@ class ModelSettings(Settings):
     def sent(self) -> dict[str, Any]:
         """What goes with every request body beside the request's own keys."""
         return self.extra if self.backend == "openai" else {}
+
+    @property
+    def address(self) -> str:
+        """Where the model is asked; empty for a model of this process."""
+        return (self.base_url or OPENAI_URL) if self.backend == "openai" else ""
+
+    @property
+    def origin(self) -> str:
+        """Who serves the model, as far as its verdicts are concerned; empty for a model of this process."""
+        if self.served_by or not self.address:
+            return self.served_by
+        return LOCAL_ORIGIN if is_local(self.host) else f"{urlsplit(self.address).scheme}://{self.host}"
 
     @property
     def host(self) -> str | None:
