@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -337,15 +337,21 @@ class Store:
 
     # -- labels -----------------------------------------------------------------------------
 
+    def moment(self) -> datetime:
+        """Now; but where the clock has gone back, just after the latest label: a correction is never the older one."""
+        with self.read() as con:
+            [(latest,)] = con.execute("select max(created_at) from labels").fetchall()
+        return now() if latest is None else max(now(), latest + timedelta(microseconds=1))
+
     def add_labels(self, labels: Iterable[Label], run_id: str) -> int:
         """Keep labels; one that says what its annotator's current label says already is left out. Returns how many.
 
         Nothing is overwritten: a changed label is a new row, and the view `label` shows the latest. A label is dated
-        by its own `at`, else by now.
+        by its own `at`, else by `moment`.
         """
-        at = now()
-        rows = table((label_row(label, run_id, at) for label in dict.fromkeys(labels)), LABELS)
         with self.write() as con:
+            at = self.moment()
+            rows = table((label_row(label, run_id, at) for label in dict.fromkeys(labels)), LABELS)
             con.register("incoming", rows)
             added = con.execute(
                 """insert into labels by name select * from incoming

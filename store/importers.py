@@ -8,7 +8,7 @@ import duckdb
 import polars as pl
 
 from store.cells import MISSING
-from store.db import Store, now, quote
+from store.db import Store, quote
 from store.draw import draw
 from store.prepare import ImportMapping, Rows, prepare
 from store.readers import Reading, read, read_table, source_name
@@ -128,7 +128,7 @@ class _Load:
         self.rows = rows
         self.source = source
         self.run_id = run_id
-        self.at = now()
+        self.at = store.moment()
         self.groups = pl.DataFrame()
 
     def stage(self) -> None:

@@ -86,6 +86,14 @@ def test_teachers_labels_are_never_truth_and_consensus_is_apart(store):
     assert store.frame("select grade, basis from consensus").rows() == [("good", "consensus")]
 
 
+def test_a_correction_counts_although_the_clock_went_back(store, monkeypatch):
+    store.add_labels(people("good"), "r")
+    monkeypatch.setattr("store.db.now", lambda: datetime(2001, 1, 1))
+    store.add_labels(people("bad"), "r")
+    store.add_labels(people("fair"), "r")
+    assert truth(store) == [("fair", "majority")]
+
+
 def test_a_label_is_added_once_and_a_change_is_a_new_row(store):
     label = Label(SAMPLE, "human", "ann", "bad", at=datetime(2026, 1, 1))
     assert store.add_labels([label, label], "run") == 1
