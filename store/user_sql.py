@@ -36,6 +36,20 @@ def expression(text: str, place: str, fix: str, tables: Collection[str] = ()) ->
     return f"({text}\n)"  # a line of its own, because the text may end in a comment
 
 
+def subquery(text: str, place: str, fix: str, tables: Collection[str]) -> str:
+    """A user's query in brackets, fit to be read from: one `select` over these tables. Else as `expression`."""
+    (tree,) = _parsed(f"select * from ({text}\n)")
+    problem = str(tree.get("error_message", ""))[:200]
+    if not problem:
+        (node,) = (found["node"] for found in tree["statements"][:1])
+        whole = len(tree["statements"]) == 1 and node["type"] == "SELECT_NODE" and _is_bare(node, "SUBQUERY")
+        known = frozenset(name.lower() for name in tables)
+        problem = _looked_through(node, known) if whole else "it holds more than one query"
+    if problem:
+        raise UsageError(f"{place} is not one SQL query that may stand there: {problem}.", fix)
+    return f"({text}\n)"
+
+
 @lru_cache(maxsize=256)
 def _problem(text: str, tables: frozenset[str]) -> str:
     """What is wrong with an expression; "" when nothing is."""
@@ -50,7 +64,12 @@ def _problem(text: str, tables: frozenset[str]) -> str:
             return "it holds more than one expression"
     if len(statements[0]["select_list"][0]["arguments"]) != 1:  # of the list
         return "it holds more than one expression"
-    nodes = list(_nodes(statements[0]))
+    return _looked_through(statements[0], tables)
+
+
+def _looked_through(tree: dict[str, Any], tables: frozenset[str]) -> str:
+    """What a parsed text asks for beyond columns and tables; "" when nothing."""
+    nodes = list(_nodes(tree))
     own = {str(part["key"]) for node in nodes for part in node.get("cte_map", {}).get("map", ())}
     if not all(_PLAIN.fullmatch(name) for name in own):
         return "a name in WITH is not plain"
@@ -73,12 +92,12 @@ def _parsed(*statements: str) -> list[dict[str, Any]]:
     return found
 
 
-def _is_bare(node: dict[str, Any]) -> bool:
-    """Whether a query is `select EXPRESSION` and nothing more."""
+def _is_bare(node: dict[str, Any], source: str = "EMPTY") -> bool:
+    """Whether a query is `select EXPRESSION`, of nothing or of one source, and no more."""
     clauses = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
     return (
         len(node["select_list"]) == 1
-        and node["from_table"]["type"] == "EMPTY"
+        and node["from_table"]["type"] == source
         and not any(node.get(clause) for clause in clauses)
     )
 

@@ -7,6 +7,7 @@ import duckdb
 from store.db import Store, quote
 from store.errors import UsageError
 from store.types import Instruction
+from store.user_sql import subquery
 from synth.drafts import Parent, Target
 from synth.settings import SynthSettings
 
@@ -60,8 +61,11 @@ def _thin(con: duckdb.DuckDBPyConnection, instruction: Instruction, settings: Sy
 
 
 def _own(con: duckdb.DuckDBPyConnection, instruction: Instruction, sql: str) -> list[Target]:
+    fix = "Write one `select rule, grade, wanted from …` over the store's tables and `cited`."
+    tables = [name for (name,) in con.execute("select table_name from information_schema.tables").fetchall()]
+    query = subquery(sql, "--targets", fix, tables)
     try:
-        cursor = con.execute(f"select * from ({sql})")
+        cursor = con.execute(f"select * from {query}")
         names = [column[0] for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except duckdb.Error as error:
@@ -74,8 +78,11 @@ def _own(con: duckdb.DuckDBPyConnection, instruction: Instruction, sql: str) -> 
         if rule is None or not rule.admits(str(row["grade"])):
             raise UsageError(f"--targets: no rule {row['rule']!r} decides for grade {row['grade']!r}.",
                              "Take rules and grades from instruction.md.")  # fmt: skip
-    return [Target(str(r["rule"]), str(r["grade"]), str(r.get("bucket") or "mid"), int(r.get("have") or 0),
-                   int(r["wanted"])) for r in rows]  # fmt: skip
+    try:
+        return [Target(str(r["rule"]), str(r["grade"]), str(r.get("bucket") or "mid"), int(r.get("have") or 0),
+                       int(r["wanted"])) for r in rows]  # fmt: skip
+    except (TypeError, ValueError):
+        raise UsageError("--targets: wanted and have are not whole numbers everywhere.", "Mend the query.") from None
 
 
 def find_parents(con: duckdb.DuckDBPyConnection, store: Store, limit: int = 5000) -> list[Parent]:

@@ -8,7 +8,7 @@ from piar.score import Judge, rows
 from piar.traffic import judged
 from store.errors import UsageError
 from store.types import Verdict
-from store.user_sql import expression
+from store.user_sql import expression, subquery
 from tests.small_project import small_project
 
 TABLES = ("labels", "samples")
@@ -140,3 +140,24 @@ def test_a_query_that_takes_too_long_or_too_much_is_stopped(shared, monkeypatch)
     monkeypatch.setattr("piar.sql.MEMORY", "20MB")
     with pytest.raises(UsageError, match="failed: Out of Memory"):
         shared.sql("select list(range) from range(100000000)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "select 1; select 2", "select 1) a, (select 2", "select 1) where (true",
+        "select * from read_text('/etc/hosts')",
+        "select * from '/etc/hosts'", "delete from labels returning 1", "select 1 from verdicts", "copy labels to 'x'",
+        "with d as (delete from labels returning 1) select * from d", "select sleep_ms(100000)", "select $1", "selec",
+    ],
+)  # fmt: skip
+def test_a_query_of_one_s_own_reads_what_it_may(text):
+    with pytest.raises(UsageError, match=r"^--targets is not one SQL query"):
+        subquery(text, "--targets", "Write another.", TABLES)
+
+
+@pytest.mark.parametrize(
+    "text", ["select 1 as a -- one", "with l as (from labels) select grade, count(*) from l group by all", "values (1)"]
+)
+def test_a_query_of_one_s_own_stands_in_brackets(text):
+    assert subquery(text, "--targets", "", TABLES) == f"({text}\n)"
