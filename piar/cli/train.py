@@ -1,12 +1,13 @@
 """Verbs that train a student: sft, grpo, distill, encoder, export. They need shards and torch, never the store."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from piar.cli.verb import Answer, Panel, asked, group, located, messages, verb
+from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, verb
 from store.figures import bracketed, span
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def encoder(
     config = _config(f"train.encoder.model={model}" if model else "")
     from trainers.encoder import train
 
-    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder))
+    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder), serves=False)
 
 
 def export(
@@ -138,7 +139,7 @@ def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path,
     return folder, out or asked().folder / "students" / trainer
 
 
-def _answer(done: "Trained") -> Answer:
+def _answer(done: "Trained", *, serves: bool = True) -> Answer:
     from piar.cli.views import facts
 
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
@@ -151,6 +152,9 @@ def _answer(done: "Trained") -> Answer:
         if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
             low, high = (done.metrics.get(f"{name}_{end}") for end in ("low", "high"))
             lines.append((name, f"{value:.3f}{bracketed(span(low, high, '{:.3f}'))}"))
+    if serves and not done.stopped:
+        student = shlex.quote(str(done.checkpoint))
+        lines += [("next", here(f"piar score --judge student:{student}")), ("", f"piar serve --student {student}")]
     document = {"checkpoint": str(done.checkpoint), "steps": done.steps, "metrics": done.metrics,
                 "left_out": done.left_out, "precision": done.precision}  # fmt: skip
     return Answer(document, facts(lines), 130 if done.stopped else 0)
