@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,14 @@ def test_a_student_named_as_in_the_project_is_found_with_c(desk, capsys):
     (desk / "toys" / "students" / "sft").mkdir(parents=True)
     _, text = said(capsys, "serve", "--student", "students/sft", "-C", "toys")
     assert "toys/students/sft holds no student" in text
+
+
+def test_who_has_trained_is_told_how_to_measure_and_to_serve(desk, capsys, monkeypatch):
+    from trainers.loop import Trained
+
+    small_project(desk / "toys")
+    done = Trained(steps=1, checkpoint=Path("toys/students/sft/final"), metrics={}, stopped=False)
+    monkeypatch.setattr("trainers.sft.train", lambda *folders, **settings: done)
+    _, text = said(capsys, "train", "sft", "-C", "toys")
+    assert "piar score --judge student:toys/students/sft/final -C toys" in text
+    assert "piar serve --student toys/students/sft/final" in text
