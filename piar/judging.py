@@ -152,7 +152,7 @@ class Judging(Workspace):
             pending = labeller.pending([self._batch(where, instruction, votes, sure)])
             return export_requests(
                 labeller.granted(pending), folder, model=labeller.client.model, name=teacher.name,
-                extra=teacher.extra, structured=teacher.structured,
+                extra=teacher.extra, structured=teacher.structured, logprobs=teacher.logprobs,
             )  # fmt: skip
 
     def import_responses(

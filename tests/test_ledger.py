@@ -8,8 +8,9 @@ import pytest
 
 from piar.cli import main
 from piar.label import judge
+from piar.llm.base import Message, Request
 from piar.llm.connect import ModelSettings, connect
-from piar.llm.cost import Budget, Price, read_usage
+from piar.llm.cost import Budget, Price, most_usage, read_usage
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
@@ -234,3 +235,13 @@ def test_a_run_in_which_nothing_can_be_read_fails_and_shows_what_came(tmp_path, 
     printed = " ".join(capsys.readouterr().out.split())
     assert "it said 'I would say it is rather relevant.'" in printed
     assert "10 calls" in printed
+
+
+def test_the_ceiling_counts_what_is_really_sent():
+    request = Request("k", (Message("user", "ä" * 10),), max_tokens=100)
+    plain = most_usage(request)
+    assert plain.prompt >= 20
+    assert plain.completion == 100
+    assert most_usage(request, {"max_completion_tokens": 500, "n": 3}).completion == 1500
+    assert most_usage(request, {"max_tokens": 4000}).completion == 4000
+    assert most_usage(request, {"stop": ["x" * 300]}).prompt >= plain.prompt + 300

@@ -287,3 +287,35 @@ def test_bodies_are_the_same_over_both_transports():
     assert sent[0]["messages"][0]["role"] == "system"
     assert sent[0]["top_p"] == 0.9
     assert json.dumps(sent[0]["response_format"])
+
+
+def test_a_model_that_gives_no_logprobs_is_asked_without_them(transport):
+    class Forbidding(FaultyServer):
+        async def _serve(self, writer, headers, body):
+            if "logprobs" in body:
+                words = "You are not allowed to request logprobs from this model"
+                await send(writer, 403, {"error": {"message": words}})
+            else:
+                await super()._serve(writer, headers, body)
+
+    notices = []
+    with Forbidding().running() as server:
+        done = client_for(server, transport, notices).generate(requests(30))
+        assert all(c.failure is None and c.probs is None for c in done)
+        quiet = []
+        client_for(server, transport, quiet, logprobs=False).generate(requests(1))
+    assert any("refuses 'logprobs'" in notice for notice in notices)
+    assert quiet == []
+
+
+def test_a_limit_that_is_longer_than_patience_stops_with_the_endpoints_words(transport):
+    class Spent(FaultyServer):
+        async def _ok(self, writer, body):
+            words = "Rate limit reached for tokens per day. Please try again in 7h12m0s."
+            await send(writer, 429, {"error": {"message": words, "code": "rate_limit_exceeded"}})
+
+    with Spent(latency=0).running() as server:
+        done = client_for(server, transport).generate(requests(50))
+    assert {c.failure.kind for c in done} == {"rate_limit"}
+    assert "asks to wait 25920 s" in done[-1].failure.message
+    assert "tokens per day" in done[-1].failure.message

@@ -122,7 +122,10 @@ MaxUsd = Annotated[
     float | None,
     typer.Option("--max-usd", min=0, help="Hard cap on dollars, reserved before asking.", show_default="none"),
 ]
-MaxCalls = Annotated[int | None, typer.Option("--max-calls", min=0, help="Hard cap on requests.", show_default="none")]
+MaxCalls = Annotated[
+    int | None,
+    typer.Option("--max-calls", min=0, help="Hard cap on requests that may be paid for.", show_default="none"),
+]
 
 
 def budget(max_usd: float | None, max_calls: int | None) -> "Budget":

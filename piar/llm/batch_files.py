@@ -83,6 +83,7 @@ def export_requests(
     name: str,
     extra: Mapping[str, Any] | None = None,
     structured: bool = True,
+    logprobs: bool = True,
     shard_lines: int = SHARD_LINES,
 ) -> RequestManifest:
     """Write requests as shards with a manifest.
@@ -93,6 +94,7 @@ def export_requests(
         name: the model as the engine knows it.
         extra: further keys of every body.
         structured: send JSON schemas, where requests have one.
+        logprobs: ask for log-probabilities, where requests have grades.
 
     Raises:
         UsageError: the folder holds an export already.
@@ -101,7 +103,7 @@ def export_requests(
         raise UsageError(f"{folder} holds exported requests already.", "Import their responses, or name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[RequestShard] = []
-    dialect = Dialect.of(structured=structured)
+    dialect = Dialect.of(structured=structured, logprobs=logprobs)
     stream = iter(requests)
     while chunk := list(islice(stream, shard_lines)):
         lines = [
