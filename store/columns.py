@@ -1,7 +1,7 @@
 """What a column of a file looks like, by its name and by its values: the questions that `store.propose` asks."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import polars as pl
 
@@ -76,6 +76,11 @@ def grades_in(column: pl.Series) -> frozenset[str] | None:
 def fractions(values: Iterable[str]) -> bool:
     """Whether some of these numbers are neither whole nor halves: means of grades rather than grades."""
     return any(value is not None and (2 * value) % 1 for value in map(number, values))
+
+
+def dates(values: Collection[str]) -> bool:
+    """Whether most of these are dates."""
+    return sum(moment(value) is not None and number(value) is None for value in values) > len(values) / 2
 
 
 def gold_named(names: Iterable[str]) -> str | None:
@@ -188,12 +193,13 @@ def odd_grades(column: pl.Series) -> tuple[str, str]:
             f"holds {held} on {len(column):,} rows; a task needs at least two",
             "Give all grades that may be given, lowest first: --grades 0,1,2; or name another column with --gold.",
         )
-    if fractions(values) and all(number(value) is not None for value in values):
+    known = [value for value in map(number, values) if value is not None]
+    if fractions(values) and len(known) == len(values) and max(known) - min(known) < MAX_GRADES:
         return (
             f"holds means of grades ({shown}, …), {len(values):,} different ones, not grades",
             "Add --bucket-grades to take each as the nearest whole grade; better, import the raters' own grades.",
         )
-    if sum(moment(value) is not None and number(value) is None for value in values) > len(values) / 2:
+    if dates(values):
         return f"holds dates ({shown}, …), not grades", "Name the column of grades: --gold COLUMN."
     return (
         f"holds {len(values):,} different values ({shown}, …); a task has at most {MAX_GRADES} grades",

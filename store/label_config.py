@@ -14,9 +14,10 @@ from xml.etree import ElementTree as ET
 import polars as pl
 
 from store.errors import UsageError
+from store.field_names import field_name
 from store.files import read_text
 from store.prepare import ImportMapping
-from store.propose import field_name, guess
+from store.propose import guess
 from store.scales import known_order
 from store.task import Grade, Task
 

@@ -12,11 +12,12 @@ from store import columns as shape
 from store.cells import bare, grade_symbol, missing, number, rounded
 from store.columns import MAX_GRADES, Few, gold_named, in_order, odd_grades
 from store.errors import UsageError
+from store.field_names import field_name, field_names
 from store.hindsight import hindsight
 from store.prepare import SPLIT_NAMES, ImportMapping, require
 from store.scales import known_order, numeric
 from store.shares import find_shares, grade_of
-from store.task import MAX_SYMBOL, RESERVED, Grade, Task
+from store.task import MAX_SYMBOL, Grade, Task
 
 __all__ = [
     "MAX_GRADES",
@@ -238,8 +239,10 @@ def propose_task(
     symbols = said.grades or _held(_bucketed(frame, said), found)
     if len(symbols) < 2:
         raise _no_grades(frame, found)
-    named = {column: name for name, column in said.fields.items()}
-    fields = {column: field_name(named.get(column) or column) for column in found.columns}
+    named = {column: field_name(name) for name, column in said.fields.items()}
+    fields = {column: named.get(column) or name for column, name in field_names(frame.columns).items()
+              if column in found.columns}  # fmt: skip
+    fields = {column: fields[column] for column in found.columns}
     group = found.mapping.group or found.columns[0]
     grades, ordered = proposed_grades(symbols, said=bool(said.grades))
     return Task(
@@ -278,7 +281,7 @@ def _held(frame: pl.DataFrame, found: Guess) -> frozenset[str]:
     held = [shape.grades_in(frame[column]) or frozenset() for column in columns]
     symbols = frozenset().union(*held)
     means = shape.fractions(symbols) and all(number(symbol) is not None for symbol in symbols)
-    return frozenset() if means or len(symbols) > MAX_GRADES else symbols
+    return frozenset() if means or shape.dates(symbols) or len(symbols) > MAX_GRADES else symbols
 
 
 def _no_text(frame: pl.DataFrame, found: Guess) -> UsageError:
@@ -330,7 +333,9 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
 
 
 def _column_of(field: str, columns: list[str]) -> str | None:
-    return next((column for column in columns if column == field or field_name(column) == field), None)
+    if field in columns:
+        return field
+    return next((column for column, name in field_names(columns).items() if name == field), None)
 
 
 def _expanded(patterns: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
@@ -358,14 +363,6 @@ def _whole_groups(frame: pl.DataFrame, group: str | None, split: str) -> bool:
         and group in frame.columns
         and not (frame.group_by(group).agg(pl.col(split).n_unique() > 1)[split].any())
     )
-
-
-def field_name(column: str) -> str:
-    """A column's name as the name of a task's field."""
-    name = re.sub(r"\W+", "_", column.strip(), flags=re.ASCII).strip("_") or "field"
-    if name[0].isdigit() or name.lower() in RESERVED:
-        name = f"item_{name}"
-    return name[:63]
 
 
 def proposed_grades(symbols: Iterable[str], *, said: bool = False) -> tuple[tuple[Grade, ...], bool]:

@@ -14,6 +14,7 @@ _SCALES = (
     # relevance
     "irrelevant=not relevant=non relevant=nonrelevant=unrelated < complement < substitute < exact=exact match",
     "i < c < s < e",
+    "i < ii < iii < iv < v",
     "irrelevant=not relevant=non relevant=nonrelevant=not at all relevant=unrelated"
     " < marginally relevant=slightly relevant=somewhat relevant=partially relevant=partly relevant=related"
     " < relevant=fairly relevant=mostly relevant < highly relevant=very relevant < perfectly relevant=fully relevant",

@@ -82,6 +82,22 @@ def test_headers_with_blanks_become_fields(table):
     assert (task.fields, task.group_by) == (("Query_Text", "Product_Title"), "Query_Text")
 
 
+@pytest.mark.parametrize(
+    ("header", "fields"),
+    [
+        ("запрос,заголовок,оценка", ("zapros", "zagolovok")),
+        ("クエリ,商品,評価", ("kueri", "u5546u54c1")),
+        ("Größe,Überschrift,grade", ("Grosse", "Uberschrift")),
+        ("a b,a_b,grade", ("a_b_2", "a_b")),
+    ],
+)
+def test_headers_of_every_alphabet_become_fields_and_are_found_again(table, tmp_path, header, fields):
+    path = table(*judged(header, lambda i: (i % 3,), groups=20))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert project.task.fields == fields
+    assert project.import_([path]).report.known == 60
+
+
 def test_addresses_ids_and_numbers_are_not_read(table):
     rows = judged("query,title,url,doc,price,grade", lambda i: (f"https://x.org/{i}", f"d{i:05}", i / 7, i % 3))
     found = guess(read_table(table(*rows)))
@@ -213,7 +229,9 @@ def test_what_is_no_number_among_numbers_costs_its_row(table, tmp_path):
         (lambda i: round(1 + i % 7 / 3, 2), "means of grades", "--bucket-grades"),
         (lambda i: round(1 + i % 40 / 20, 2), "means of grades", "--bucket-grades"),
         (lambda i: i % 50, "50 different values", "--gold"),
+        (lambda i: i * 1.7 % 100, "200 different values", "--gold"),
         (lambda i: f"2026-01-{1 + i % 28:02}", "dates", "--gold"),
+        (lambda i: f"2026-01-{1 + i % 3:02}", "dates", "--gold"),
     ],
 )
 def test_grades_that_cannot_be_are_refused_with_the_true_reason_and_nothing_is_left(

@@ -88,7 +88,10 @@ def _notes(found: "Imported") -> list[str]:
     report, notes = found.report, []
     for doubt in found.doubts:
         others = " or ".join(f"--{doubt.role} {name}" for name in doubt.choices[1:4])
-        notes.append(f"{doubt.taken} was taken for {doubt.role} by its shape alone; {others} says otherwise")
+        people = (
+            f", and --raters {','.join(reversed(doubt.choices))} takes all for people's" if doubt.role == "gold" else ""
+        )
+        notes.append(f"{doubt.taken} was taken for {doubt.role} by its shape alone; {others} says otherwise{people}")
     if found.renewed:
         notes.append(f"task.toml had changed and nothing was judged yet: the store was made anew, the old one is "
                      f"{found.renewed}{_again(found.again)}")  # fmt: skip

@@ -172,8 +172,8 @@ def mapping(
     Raises:
         UsageError: a `--map` that is no FIELD=COLUMN.
     """
+    from store.field_names import field_name
     from store.importers import ImportMapping
-    from store.propose import field_name
 
     pairs = [pair.partition("=") for pair in fields or ()]
     bad = next((name for name, equals, column in pairs if not (name and equals and column)), None)
