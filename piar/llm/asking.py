@@ -29,6 +29,8 @@ FATAL_STREAK = 8  # wrong keys, spent accounts or unknown models in a row, with 
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
 UNHEARD_SECONDS = 20.0  # how long an address is tried from which nothing at all has ever come
+BYTES_A_TOKEN = 16  # more than in the text of any language
+LEAST_BYTES = 4096  # of a prompt that may have been cut
 CHARACTERS_PER_TOKEN = 4  # only to keep within an endpoint's tokens a minute
 
 Notice = Callable[[str], None]
@@ -117,6 +119,7 @@ class Asker:
         self.pacer = Pacer(most=endpoint.concurrency)
         self._noticed: set[str] = set()
         self._dialect = Dialect.of(structured=manners.structured, logprobs=manners.logprobs)
+        self._round: dict[int, tuple[int, int]] = {}  # round prompt tokens -> bytes of the shortest and longest such
         self._fatal = 0
         self._heard = False
         self._unread: int | None = 0  # unreadable answers so far; None as soon as one could be read
@@ -310,8 +313,23 @@ class Asker:
             self._say("no logprobs", f"{self.model} sends no logprobs: its verdicts carry no probabilities.")
         if "response_format" in body and _is_plain(request, answer.text):
             self._say("no schema", f"{self.model} ignores the JSON schema; its text is read as the trace format.")
+        if self._is_cut(request, answer.usage.prompt):
+            words = f"reads no more than {answer.usage.prompt:,} tokens of a prompt and passes over the rest in silence"
+            mend = "give the server a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)."
+            self._say("cut", f"{self.model} {words}; {mend}")
         if answer.model and answer.model != self.name and not answer.model.startswith(self.name):
             self._say("other model", f"{self.model} was asked for, {answer.model!r} says that it answered.")
+
+    def _is_cut(self, request: Request, read: int) -> bool:
+        """Whether a prompt was cut: far fewer tokens than it has words, or as many round thousands as a longer one."""
+        size = sum(len(message.content.encode()) for message in request.messages)
+        if read and size > LEAST_BYTES and size > BYTES_A_TOKEN * read:
+            return True
+        if read == 0 or read % 1024:
+            return False
+        shortest, longest = self._round.get(read, (size, size))
+        shortest, longest = self._round[read] = min(size, shortest), max(size, longest)
+        return longest > 1.1 * shortest
 
     def _say(self, topic: str, words: str) -> None:
         if topic not in self._noticed:
