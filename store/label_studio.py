@@ -1,11 +1,13 @@
-"""A Label Studio JSON export as a table: one row for each task, one vote for each annotation.
+"""Label Studio's exports as tables: a row for each task (JSON) or each annotation (JSON-MIN, CSV), and all the votes.
 
 Annotations are people's opinions and never gold by themselves; "ground truth" becomes a flag.
 """
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -15,6 +17,8 @@ from store.tables import VOTES, Rejection, Table, from_records, moment, text
 
 _ANNOTATIONS = ("annotations", "completions", "drafts")
 _GRADING = ("choices", "rating")
+_ABOUT = frozenset({"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time"})
+_MOST_CHOICES = 30
 
 
 def is_export(records: Sequence[Any]) -> bool:
@@ -48,6 +52,61 @@ def read_export(tasks: Sequence[Any], name: str, control: str | None = None) -> 
     table = from_records(rows, lines, rejected)
     frame = pl.DataFrame(votes, schema=VOTES, orient="row")
     return _with_columns(table, frame)
+
+
+def is_flat_export(columns: Sequence[str]) -> bool:
+    """Whether a table is one of JSON-MIN, CSV or TSV: a row for each annotation."""
+    return {"annotation_id", "annotator"} <= set(columns)
+
+
+def with_flat_votes(table: Table, name: str, control: str | None = None) -> Table:
+    """A table of annotations with its `votes`; arguments and errors as `read_export`."""
+    frame = table.frame.with_columns(pl.col(c).map_elements(_plain_choice, pl.String) for c in _answers(table.frame))
+    answers = [column for column in _answers(frame) if _is_grading(frame[column])]
+    if control is not None and control not in frame.columns:
+        raise UsageError(
+            f"{name} has no column of a control {control!r}.", f"It has {', '.join(map(repr, answers)) or 'none'}."
+        )
+    if control is None and len(answers) != 1:
+        found = f"several columns that could hold the grade: {', '.join(map(repr, answers))}"
+        raise UsageError(
+            f"{name} has {found if answers else 'no column that seems to hold the grade'}.",
+            f"Name it: --control {shlex.quote(answers[0]) if answers else 'NAME'}",
+        )
+    column = control or answers[0]
+    seconds = pl.col("lead_time") if "lead_time" in frame.columns else pl.lit(None, pl.String)
+    when = next((frame[c].to_list() for c in ("updated_at", "created_at") if c in frame.columns), [None] * len(frame))
+    votes = frame.select(
+        row=pl.int_range(pl.len(), dtype=pl.Int64),
+        annotator=pl.col("annotator").replace("", "unknown"),
+        grade=pl.col(column),
+        seconds=seconds.cast(pl.Float64, strict=False),
+        comment=pl.lit(""),
+        flags=pl.lit([], pl.List(pl.String)),
+        at=pl.Series([moment(text) for text in when], dtype=pl.Datetime("us")),
+    ).filter(pl.col("grade") != "")
+    said = [*(_ABOUT - {"id"}), *(other for other in answers if other != column)]  # is in the votes, or no matter
+    return replace(table, frame=frame.drop(said, strict=False), votes=votes, vote_columns=(column,))
+
+
+def _answers(frame: pl.DataFrame) -> list[str]:
+    return [column for column in frame.columns if column not in _ABOUT]
+
+
+def _is_grading(column: pl.Series) -> bool:
+    """Whether a column may hold what was chosen: few values, all of them short."""
+    values = column.unique()
+    few = 1 < len(values) <= min(_MOST_CHOICES, len(column) // 2)
+    return few and int(values.str.len_chars().max() or 0) <= 40  # type: ignore[arg-type]
+
+
+def _plain_choice(cell: str) -> str:
+    """A cell of several choices, which is JSON, as they are written elsewhere."""
+    try:
+        found = json.loads(cell)["choices"] if cell.startswith("{") else None
+    except (ValueError, KeyError, RecursionError):
+        return cell
+    return " | ".join(map(text, found)) if isinstance(found, list) else cell
 
 
 def _control(tasks: Sequence[Any], name: str, said: str | None) -> str:

@@ -18,6 +18,7 @@ from polars import selectors
 from store.delimited import read_delimited
 from store.errors import PiarError
 from store.formats import refuse_records, refuse_table
+from store.label_studio import is_flat_export, with_flat_votes
 from store.sources import STDIN, Reading, Source, is_workbook, open_source, source_name
 from store.structured import read_json
 from store.tables import Table, numbered, text, without_long_cells
@@ -76,6 +77,8 @@ def read(path: Path, reading: Reading | None = None) -> Table:
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
         ) from None
     refuse_table(table.frame, name, reading)
+    if is_flat_export(table.frame.columns) and not reading.plain:
+        table = with_flat_votes(table, name, reading.control)
     table = without_long_cells(table)
     _check_shape(table, name)
     return table

@@ -201,3 +201,34 @@ def test_of_two_controls_one_is_named_and_the_other_is_never_taken(two, config, 
 def test_a_control_that_nobody_used_is_wrong_usage(two):
     with pytest.raises(UsageError, match="Nobody used a control 'relevence'"):
         read(two / "two.json", Reading(control="relevence"))
+
+
+FLAT = [
+    {"text": f"review number {i}", "id": i, "sentiment": ["Positive", "Negative"][i % 2], "annotator": 1 + i % 2,
+     "annotation_id": 100 + i, "created_at": "2024-03-01T10:00:00Z", "updated_at": "2024-03-01T10:00:00Z",
+     "lead_time": 4.5} for i in range(30)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["min.json", "min.csv"])
+def test_label_studios_flat_exports_keep_who_when_and_how_long(tmp_path, name, capsys):
+    path = tmp_path / name
+    path.write_text(json.dumps(FLAT) if name.endswith("json") else pl.DataFrame(FLAT).write_csv())
+    assert main(["init", str(tmp_path / "p"), "--from", str(path)]) == 0
+    capsys.readouterr()
+    query = "select source, annotator, grade, count(*), any_value(seconds), year(any_value(created_at)) from label"
+    assert main(["sql", f"{query} group by all order by all", "-C", str(tmp_path / "p"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row[:2] + row[3:] for row in rows] == [["human", "1", 15, 4.5, 2024], ["human", "2", 15, 4.5, 2024]]
+    assert len({row[2] for row in rows}) == 2
+
+
+def test_of_two_answers_in_a_flat_export_one_is_named(tmp_path):
+    rows = [{**row, "english": json.dumps({"choices": ["Yes", "No"][i % 2 :]})} for i, row in enumerate(FLAT)]
+    (tmp_path / "min.csv").write_text(pl.DataFrame(rows).write_csv())
+    with pytest.raises(UsageError, match="several columns that could hold the grade: 'sentiment', 'english'"):
+        read(tmp_path / "min.csv")
+    table = read(tmp_path / "min.csv", Reading(control="sentiment"))
+    assert "english" not in table.frame.columns
+    assert table.votes["grade"].to_list() == [row["sentiment"] for row in FLAT]
+    assert set(read(tmp_path / "min.csv", Reading(control="english")).votes["grade"]) == {"Yes | No", "No"}
