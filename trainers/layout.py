@@ -11,7 +11,7 @@ logit rows of its own.
 On CPU, attention runs in blocks: a subtree against its ancestors and itself, never one T×T mask
 over the pack (FlexAttention has no CPU backward). On GPU the same integers make a FlexAttention
 BlockMask. Left out: dropout inside attention, sliding windows and linear attention (the models
-that need them take one sequence a pack, see `repeated`).
+that need them take whole sequences, see `repeated`).
 """
 
 import importlib.util

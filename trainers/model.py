@@ -3,7 +3,7 @@
 `Policy` runs packs of trees through a stock transformers model: the tree mask enters as an attention
 function of transformers' own interface, no model code is patched. A model that cannot carry it
 (sliding windows, linear attention, logit scaling) is told apart by its configuration or by the
-parity check, and takes one sequence a pack instead.
+parity check, and takes whole sequences in padded batches instead.
 """
 
 import logging
