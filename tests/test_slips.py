@@ -42,6 +42,12 @@ def test_what_look_was_told_is_told_to_init(desk, capsys):
     assert Project.open("project").task.symbols == ("0", "1", "2")
 
 
+def test_a_file_of_one_grade_needs_the_others_not_another_column(desk, capsys):
+    (desk / "one.csv").write_text("query,title,grade\n" + "".join(f"a query {i},a title {i},1\n" for i in range(20)))
+    _, text = said(capsys, "look", "one.csv")
+    assert "Next: piar init DIR --from one.csv --grades LOWEST,…,HIGHEST" in text
+
+
 def test_look_init_and_import_speak_the_same_options(desk, capsys):
     shared = ["gold", "raters", "annotator", "date", "group", "fields", "map", "counts", "bucket-grades", "split", "id"]
     shared += ["source", "label-config", "encoding", "sheet", "control", "plain"]

@@ -197,7 +197,10 @@ _LINES: tuple[tuple[str, Callable[[LookReport], str]], ...] = (
 
 def _next(report: LookReport, said: str) -> Text:
     """What to do now; on one line, however long, so that it can be copied."""
-    command = f"piar init DIR --from {said}" if report.grades else f"piar look {said} --gold COLUMN"
+    named = report.columns.gold or report.columns.raters
+    command = f"piar init DIR --from {said}" if report.grades or named else f"piar look {said} --gold COLUMN"
+    if named and not report.grades:  # one grade only: the others have to be said
+        command += " --grades LOWEST,…,HIGHEST"
     return Text(f"Next: {_plain(command, 2_000)}", style="bold", no_wrap=True, overflow="ignore")
 
 
