@@ -33,7 +33,7 @@ class GuardSettings(Settings):
         alpha: chance of a false promotion over all tests on the same holdout groups.
         metric: of a grade: `recall`, or `f1`. A loss is no harm where the champion's was not earned: its kappa for the
             grade is within the margin of zero (it gives the grade whatever the truth is), or the candidate's is no
-            lower (it makes up by precision for what it misses).
+            lower, shown not to be by more than the margin (it makes up by precision for what it misses).
         margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
         guard_alpha: familywise level at which a loss beyond the margin counts as real.
         min_support: rows that a grade or slice needs to be guarded at all.
@@ -111,7 +111,7 @@ def guards(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> tu
         paired: champion and candidate on the holdout.
         seed: of the permutations when they are not exact.
     """
-    watched = [*_grades(paired, task, settings), *_slices(paired, settings)]
+    watched = [*_grades(paired, task, settings, seed), *_slices(paired, settings)]
     harm = holm([sign_flip_test(-w.values, seed=seed) for w in watched])
     holds = holm([sign_flip_test(w.values + settings.margin, seed=seed) for w in watched])
     return tuple(_guard(w, h, p, settings) for w, h, p in zip(watched, harm, holds, strict=True))
@@ -126,7 +126,7 @@ def _guard(watched: _Watched, harm_p: float, holds_p: float, settings: GuardSett
     return Guard(watched.name, watched.n, watched.change, harm_p, holds_p, state, note)
 
 
-def _grades(paired: Paired, task: Task, settings: GuardSettings) -> list[_Watched]:
+def _grades(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> list[_Watched]:
     codes, count = group_codes(paired.groups)
     found = []
     for position, symbol in enumerate(task.symbols):
@@ -135,7 +135,7 @@ def _grades(paired: Paired, task: Task, settings: GuardSettings) -> list[_Watche
             before, after = paired.before == position, paired.after == position
             parts = np.concatenate([_PARTS[settings.metric](truth, said) for said in (before, after)], axis=1)
             change, values = _pseudo_values(group_sums(parts, codes, count), _change)
-            unearned = _unearned(truth, before, after, settings.margin)
+            unearned = _unearned(paired, truth, before, after, settings, seed) if change < -settings.margin else ""
             found.append(_Watched(f"grade {symbol}", int(truth.sum()), change, values, unearned))
     return found
 
@@ -151,24 +151,38 @@ def _slices(paired: Paired, settings: GuardSettings) -> list[_Watched]:
     return found
 
 
-def _unearned(truth: Any, before: Any, after: Any, margin: float) -> str:
+def _unearned(paired: Paired, truth: Any, before: Any, after: Any, settings: GuardSettings, seed: int) -> str:
     """Why a loss on this grade would be no loss of knowledge; "" where it would be one."""
     known, now_known = kappa(truth, before), kappa(truth, after)
-    if known <= margin:
+    if known <= settings.margin:
         return (
             f"the instruction in force gives it to {100 * np.mean(before):.0f} % of all rows and tells it from the "
             f"rest no better than chance (kappa {_told(known)}; the candidate {_told(now_known)})"
         )
-    if now_known >= known:
+    codes, count = group_codes(paired.groups)
+    columns = [truth & before, before, truth & after, after, truth, np.ones(len(truth))]
+    _, values = _pseudo_values(group_sums(np.stack(columns, axis=1), codes, count), _kappa_change)
+    if now_known >= known and sign_flip_test(values + settings.margin, seed=seed) <= settings.alpha:
         return f"the candidate tells it from the rest no worse (kappa {_told(now_known)}, before {_told(known)})"
     return ""
 
 
 def kappa(truth: Any, said: Any) -> float:
     """Cohen's kappa of two masks (N,): 0 for one that does not depend on the other, 1 for equal ones."""
-    p, q = float(np.mean(truth)), float(np.mean(said))
+    hits, given, true = (np.asarray(part.sum(), dtype=float) for part in (truth & said, said, truth))
+    return float(_kappa(hits, given, true, len(truth)))
+
+
+def _kappa(hits: Floats, said: Floats, true: Floats, rows: Any) -> Floats:
+    p, q, agreed = true / rows, said / rows, 1 - (said + true - 2 * hits) / rows
     chance = p * q + (1 - p) * (1 - q)
-    return 0.0 if chance == 1 else (float(np.mean(truth == said)) - chance) / (1 - chance)
+    below = np.where(chance < 1, 1 - chance, 1)
+    return np.asarray(np.where(chance < 1, (agreed - chance) / below, 0.0))
+
+
+def _kappa_change(sums: Floats) -> Floats:
+    hits, said, now_hits, now_said, true, rows = np.moveaxis(sums, -1, 0)
+    return _kappa(now_hits, now_said, true, rows) - _kappa(hits, said, true, rows)
 
 
 def _told(kappa: float) -> str:
