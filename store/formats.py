@@ -51,8 +51,8 @@ def refuse_table(frame: pl.DataFrame, name: str, reading: Reading) -> None:
     if reading.plain:
         return
     names = {column.lower() for column in frame.columns}
-    for keys, called, mend in _HEADERS:
-        if keys <= names:
+    for keys, alone, called, mend in _HEADERS:
+        if keys == names or (keys < names and not alone):
             raise _not_yet(name, called, mend)
     for record in frame.head(_SEEN).to_dicts():
         for known in _IN_TABLES:
@@ -218,16 +218,19 @@ _RECORDS = (
 
 # -- headers and lines ----------------------------------------------------------------------
 
+# Names, whether they are ids alone (with a text beside them the file is a plain table), what it is, the mend.
 _HEADERS = (
     (
         {"query text", "doc id", "rating"},
+        False,
         "a Quepid export",
         "Take it as a plain table, with its rating as the grade: add --plain --gold Rating --group 'Query Text'. "
         "It needs a column with the documents' texts.",
     ),
-    ({"query", "docid", "rating"}, "a Quepid export", f"{_TEXTS_TOO} {_PLAIN.capitalize()}."),
+    ({"query", "docid", "rating"}, True, "a Quepid export", f"{_TEXTS_TOO} {_PLAIN.capitalize()}."),
     (
         {"query-id", "corpus-id", "score"},
+        True,
         "a file of relevance judgements in the layout of BEIR",
         f"{_TEXTS_TOO} {_PLAIN.capitalize()}.",
     ),

@@ -58,6 +58,12 @@ def test_a_query_is_read_however_few_there_are(table, groups):
     assert (found.columns, found.mapping.group) == (("query", "title"), "query")
 
 
+def test_ids_of_documents_beside_their_texts_are_passed_over(table, tmp_path):
+    rows = [(f"query {i % 10}", f"doc{6311 + i}", words, i % 3) for i, (_, words) in enumerate(pairs())]
+    project = Project.init(tmp_path / "p", from_=table("query,docid,title,rating", rows))
+    assert project.task.fields == ("query", "title")
+
+
 def test_a_query_of_part_numbers_is_read(table):
     rows = [(10037 + 37 * (i // 5), title, i % 3) for i, (_, title) in enumerate(pairs())]
     assert guess(read_table(table("query,title,rating", rows))).columns == ("query", "title")
