@@ -63,6 +63,6 @@ def test_every_option_on_the_pages_exists(page) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_works_as_printed(page, tmp_path) -> None:
-    shutil.copy(ROOT / "docs" / "tutorials" / "chorus.csv", tmp_path / "chorus.csv")
+    shutil.copy(ROOT / "docs" / "tutorials" / "ratings.csv", tmp_path / "ratings.csv")
     said = walk(page, tmp_path)
     assert "Traceback" not in said
