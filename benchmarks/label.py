@@ -15,7 +15,7 @@ from piar.label import judge
 from piar.llm.base import Completion, OnCompletion, Request
 from piar.llm.rulebook import RulebookClient
 from piar.prompting import judge_messages, judge_prefix
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from store.db import Store
 from store.ids import sample_id
 from store.journal import Journal

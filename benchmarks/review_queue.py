@@ -23,7 +23,7 @@ from piar.label import judge
 from piar.llm.rulebook import RulebookClient
 from piar.review.batch import compose
 from piar.review.settings import ReviewSettings
-from piar.shop import ShopWorld, make_shop
+from piar.shop.world import ShopWorld, make_shop
 from store.db import Store
 from store.importers import ImportMapping, import_files
 from store.journal import Journal

@@ -21,7 +21,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from piar.llm.session import Session
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from store.task import sample_text
 from trainers.checkpoint import StudentCard, save
 from trainers.scoring import Student

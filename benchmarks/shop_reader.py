@@ -1,7 +1,7 @@
 """Reads queries and titles of the simulated shop back into structure, to grade what no generator made.
 
-The world's policies are conditions on structure (`piar.shop.POLICIES`), so with this reader they grade any text made of
-the shop's words. It shares nothing with the offline teacher, which reads the policies' English: it knows the
+The world's policies are conditions on structure (`piar.shop.world.POLICIES`), so with this reader they grade any text
+made of the shop's words. It shares nothing with the offline teacher, which reads the policies' English: it knows the
 vocabulary, and refuses a text that gives one detail two values.
 """
 
@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from piar.shop_catalogue import ACCESSORIES, BRANDS, CASE, COLOURS, DEVICES, EXTRAS, FEATURES, PEOPLE, TYPES, Thing
-from piar.shop_policies import POLICIES, Policy
+from piar.shop.catalogue import ACCESSORIES, BRANDS, CASE, COLOURS, DEVICES, EXTRAS, FEATURES, PEOPLE, TYPES, Thing
+from piar.shop.policies import POLICIES, Policy
 
 _MEASURE = re.compile(r"\b(\d+) (w|cm|ml|l|inch|kg)\b")
 _PACK = re.compile(r"\bpack of (\d+)\b|\b(\d+) pack\b")

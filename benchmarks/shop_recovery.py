@@ -16,7 +16,7 @@ import polars as pl
 from piar.label import judge
 from piar.llm.rulebook import RulebookClient
 from piar.project import Project
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from store.stats import paired_gain
 
 

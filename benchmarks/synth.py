@@ -23,7 +23,7 @@ from mining import MiningSettings, mine
 from piar.label import judge
 from piar.llm.base import Completion, OnCompletion, Request, Usage
 from piar.llm.rulebook import RulebookClient
-from piar.shop import ShopWorld, make_shop
+from piar.shop.world import ShopWorld, make_shop
 from store.db import Store
 from store.ids import seed_of
 from store.importers import ImportMapping, import_files

@@ -16,7 +16,7 @@ from piar.llm.revision_schema import EvidenceItem, GradeShown, RevisionAnswer, R
 from piar.llm.rulebook import RulebookClient
 from piar.operations import apply
 from piar.prompting import judge_messages, judge_prefix
-from piar.shop import ShopWorld, make_shop
+from piar.shop.world import ShopWorld, make_shop
 from store.types import Instruction
 
 CLIENT = RulebookClient()

@@ -25,7 +25,7 @@ import httpx
 import polars as pl
 import tomli_w
 
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 
 ANNOTATORS = {"ann@example.com": 0.95, "bob@example.com": 0.88}  # chance of the true grade
 SETTINGS: dict[str, Any] = {

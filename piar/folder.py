@@ -137,7 +137,7 @@ def simulate_shop(folder: Path, pairs: int, seed: int) -> "ImportMapping":
     Returns:
         which column of `shop.csv` holds what.
     """
-    from piar.shop import make_shop
+    from piar.shop.world import make_shop
     from store.files import replacing
     from store.importers import ImportMapping
 

@@ -6,7 +6,7 @@ import pytest
 
 from piar.cli import main
 from piar.project import Project
-from piar.shop_policies import oracle_instruction
+from piar.shop.policies import oracle_instruction
 from store.manifest import read_manifest
 
 

@@ -21,7 +21,7 @@ from piar.llm.revision_schema import (
 from piar.llm.rulebook import RulebookClient
 from piar.llm.sentences import parse, sentence
 from piar.prompting import judge_messages, judge_prefix
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from store.types import Rule
 
 WORLD = make_shop(1500, seed=9)

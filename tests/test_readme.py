@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from piar.project import Project
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.S)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from piar.llm.base import Client, Message, Request
 from piar.llm.rulebook import RulebookClient, unfollowed
 from piar.prompting import judge_messages, judge_prefix
-from piar.shop import make_shop
-from piar.shop_policies import oracle_instruction, shop_task
+from piar.shop.policies import oracle_instruction, shop_task
+from piar.shop.world import make_shop
 from store.task import Grade, Step, Task
 from store.trace import parse_trace
 from store.types import Instruction, Rule

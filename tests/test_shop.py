@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from piar.shop import BLOCK_WRONG, RANDOM_WRONG, RATER_ACCURACY, make_shop
-from piar.shop_policies import POLICIES
+from piar.shop.policies import POLICIES
+from piar.shop.world import BLOCK_WRONG, RANDOM_WRONG, RATER_ACCURACY, make_shop
 from store.ids import sample_id
 
 WORLD = make_shop(6000, seed=5)

@@ -9,7 +9,7 @@ from piar.label import judge
 from piar.llm.base import Completion, Usage
 from piar.llm.cost import Budget
 from piar.llm.rulebook import RulebookClient
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from store.db import Store
 from store.errors import UsageError
 from store.importers import ImportMapping, import_files

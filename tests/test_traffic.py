@@ -7,7 +7,7 @@ import pytest
 
 from piar.project import Project
 from piar.score import Judge
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from piar.traffic import drift, live
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping

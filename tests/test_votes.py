@@ -9,7 +9,7 @@ from piar.label import Batch, Labeller, LabelSettings, judge
 from piar.llm.cost import Budget
 from piar.llm.rulebook import RulebookClient
 from piar.questions import permuted
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from piar.votes import count, rounds, settled
 from store.db import Store
 from store.ids import sample_id

@@ -19,7 +19,7 @@ from benchmarks.trainers.measure import by_field, trace_hits
 from benchmarks.trainers.shop import Rows, shop_rows, write_shards
 from mining.settings import Thresholds
 from piar.project import Project
-from piar.shop import ShopWorld
+from piar.shop.world import ShopWorld
 from store.manifest import Schedule, read_manifest
 from store.metrics import evaluate_arrays
 from trainers import distill, grpo, sft

@@ -16,7 +16,7 @@ import polars as pl
 
 from piar.llm.cost import Budget
 from piar.project import Project
-from piar.shop import make_shop
+from piar.shop.world import make_shop
 from store.ids import sample_id
 
 BASE = 20_000

@@ -27,7 +27,7 @@ import polars as pl
 from benchmarks.trainers.measure import by_field, milliseconds, teacher_grades, trace_hits
 from benchmarks.trainers.shop import Rows, write_shop
 from piar import baselines
-from piar.shop_policies import seed_instruction
+from piar.shop.policies import seed_instruction
 from store.manifest import MANIFEST, Manifest, read_manifest
 from store.task import Task
 from trainers import encoder

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from piar.prompting import judge_prefix
-from piar.shop import ShopWorld, make_shop
+from piar.shop.world import ShopWorld, make_shop
 from store.manifest import Manifest, RuleRecord, Schedule, Shard, file_sha256
 from store.task import sample_text
 from store.trace import write_trace

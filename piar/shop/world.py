@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from piar.shop_catalogue import (
+from piar.shop.catalogue import (
     BRANDS,
     CASE,
     COLOURS,
@@ -27,7 +27,7 @@ from piar.shop_catalogue import (
     query_text,
     title_text,
 )
-from piar.shop_policies import POLICIES, evidence_of, oracle_instruction, seed_instruction, shop_task
+from piar.shop.policies import POLICIES, evidence_of, oracle_instruction, seed_instruction, shop_task
 from store.ids import sample_id
 from store.task import Task
 from store.types import Instruction

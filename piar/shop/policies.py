@@ -1,12 +1,13 @@
 """What is true in the *simulated* shop: its policies, as predicates on query and product and as English.
 
-`piar.shop` makes a world from them. The two forms never meet: what is true is decided on structure, never on text.
+`piar.shop.world` makes a world from them. The two forms never meet: what is true is decided on structure, never on
+text.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from piar.shop_catalogue import ACCESSORIES, BRANDS, TYPES, Thing
+from piar.shop.catalogue import ACCESSORIES, BRANDS, TYPES, Thing
 from store.task import Grade, Step, Task
 from store.types import Instruction, Rule
 

@@ -1,0 +1,1 @@
+"""A simulated product search whose hidden policies are known."""
