@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
+from piar.instructions.operations import apply
+from piar.instructions.prompts import judge_messages, judge_prefix
+from piar.instructions.revision_schema import EvidenceItem, GradeShown, RevisionAnswer, RevisionRequest, RuleShown
 from piar.llm.base import Message, Request
-from piar.llm.revision_schema import EvidenceItem, GradeShown, RevisionAnswer, RevisionRequest, RuleShown
 from piar.llm.rulebook import RulebookClient
-from piar.operations import apply
-from piar.prompting import judge_messages, judge_prefix
 from piar.shop.world import ShopWorld, make_shop
 from store.types import Instruction
 

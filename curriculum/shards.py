@@ -18,7 +18,7 @@ from curriculum.card import CARD, write_card
 from curriculum.plan import Plan, prepare
 from curriculum.rows import file_sql, slice_sql
 from curriculum.settings import CurriculumSettings
-from piar.prompting import judge_prefix
+from piar.instructions.prompts import judge_prefix
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.ids import SEPARATOR

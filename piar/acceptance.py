@@ -27,7 +27,7 @@ class Decision:
 
 def propose(folder: Path, store: "Store", instruction: "Instruction | None") -> None:
     """Put a proposal beside `instruction.md`, or take away the one that is there."""
-    from piar.instruction_file import write
+    from piar.instructions.markdown import write
     from store.files import write_text
 
     if instruction is None:
@@ -42,7 +42,7 @@ def proposal(folder: Path, store: "Store") -> "Instruction":
     Raises:
         PiarError: nothing waits.
     """
-    from piar.instruction_file import parse
+    from piar.instructions.markdown import parse
 
     path = folder / PROPOSAL
     if not path.exists():
@@ -64,7 +64,7 @@ def accept(folder: Path, store: "Store", current: "Instruction", by: str, run_id
     Raises:
         PiarError: nothing waits, or `instruction.md` has changed since.
     """
-    from piar.instruction_file import write
+    from piar.instructions.markdown import write
     from store.files import write_text
 
     waiting = proposal(folder, store)

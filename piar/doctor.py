@@ -83,7 +83,7 @@ def _disk(folder: Path) -> Check:
 def _project(folder: Path, overrides: Sequence[str], ask: bool) -> Iterator[Check]:
     """Configuration, task, instruction, store and models, until the first that the next ones cannot do without."""
     from piar.config import load
-    from piar.instruction_file import parse
+    from piar.instructions.markdown import parse
     from store.db import Store
     from store.task import load_task
 

@@ -93,7 +93,7 @@ def adopt(folder: Path, task: "Task", instruction: "Instruction | None" = None) 
 
 def begin(folder: Path, task: "Task", instruction: "Instruction | None" = None) -> None:
     """The store, and an instruction to begin with, beside a `task.toml` that is there; as `adopt`."""
-    from piar.instruction_file import write
+    from piar.instructions.markdown import write
     from store.db import Store
 
     if instruction is not None or not (folder / INSTRUCTION).exists():
@@ -106,7 +106,7 @@ def refit(folder: Path, task: "Task") -> "Renewal | None":
 
     The old store is kept as `NAME.bak`; an instruction that nobody has written in is made anew too.
     """
-    from piar.instruction_file import write
+    from piar.instructions.markdown import write
     from store.renewal import renew
 
     if any((folder / JOURNAL).glob("*")) or (found := renew(folder / STORE, task)) is None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from piar.instruction_file import fresh_ids, parse
+from piar.instructions.markdown import fresh_ids, parse
 from piar.llm.guideline import Policy, read_rulebook
 from store.errors import UsageError
 from store.task import Task

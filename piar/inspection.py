@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from piar.llm.revision_schema import EvidenceItem
+from piar.instructions.revision_schema import EvidenceItem
 from piar.slices import telling_predicates, telling_slices
 from piar.truth import Truth
 from store.types import Instruction, Sample, Verdict

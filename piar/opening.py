@@ -8,12 +8,12 @@ import numpy as np
 
 from piar.audit import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.history import Begun, OnEvent, RunLog, data_fingerprint
+from piar.instructions.prompts import template_source
 from piar.label import Labeller, LabelSettings, OnProgress
 from piar.llm.connect import require_price
 from piar.llm.cost import Budget
 from piar.loop import EvolveSettings, Loop, Models
 from piar.promotion import check_uses, ledger, power
-from piar.prompting import template_source
 from piar.rounds import redraft_calls
 from piar.search import BudgetSpent, Scoreboard
 from piar.slices import automatic, by_grade, members, owners

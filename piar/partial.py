@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
+from piar.instructions.diff import rule_changes
 from piar.known import stored_verdicts
 from piar.label import Batch, Labeller, LabelReport
 from piar.llm.guideline import Policy, defined_kinds, follow
 from piar.llm.predicates import Predicate
 from piar.llm.words import read_text
-from piar.rule_changes import rule_changes
 from store.errors import UsageError
 from store.ids import seed_of
 from store.stats import Interval, share_by_group

@@ -1,7 +1,8 @@
 """Revising an instruction: one way to ask a reviser, and gates before anything is spent.
 
 A language model and the offline inducer answer the same prompt with the same JSON object, which holds operations on
-single rules (`piar.operations`). An n-gram gate refuses text copied from the samples that the reviser was shown.
+single rules (`piar.instructions.operations`). An n-gram gate refuses text copied from the samples that the reviser was
+shown.
 """
 
 import json
@@ -13,9 +14,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from piar.llm.base import Client, Message, Request
-from piar.llm.connect import ModelSettings
-from piar.llm.revision_schema import (
+from piar.instructions.operations import Refused, apply
+from piar.instructions.prompts import render
+from piar.instructions.revision_schema import (
     EvidenceItem,
     GradeShown,
     RevisionAnswer,
@@ -26,8 +27,8 @@ from piar.llm.revision_schema import (
     RuleShown,
     answer_schema,
 )
-from piar.operations import Refused, apply
-from piar.prompting import render
+from piar.llm.base import Client, Message, Request
+from piar.llm.connect import ModelSettings
 from store.ids import content_id
 from store.settings import Settings
 from store.task import Task

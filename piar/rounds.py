@@ -12,10 +12,10 @@ import numpy as np
 from piar.answers import ask_once
 from piar.diagnosis import diagnosing, informed, read_diagnoses
 from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
+from piar.instructions.operations import merge
+from piar.instructions.revision_schema import EvidenceItem
 from piar.llm.base import Request
-from piar.llm.revision_schema import EvidenceItem
 from piar.loop import Loop
-from piar.operations import merge
 from piar.revision import contradiction, counts_evidence, evidence_limit, request, revise
 from piar.search import BudgetSpent, beaten_by, blocks, complementary, race
 from store.types import Completion, Instruction, Sample

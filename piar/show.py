@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from piar.rule_changes import RuleChange, rule_changes
+from piar.instructions.diff import RuleChange, rule_changes
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:

@@ -166,7 +166,7 @@ class Workspace:
             UsageError: no such file, an empty one, or a project that has no task yet.
         """
         from piar.guideline_import import import_guideline
-        from piar.instruction_file import write
+        from piar.instructions.markdown import write
 
         if not (self.folder / TASK).exists():
             raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")
@@ -277,7 +277,7 @@ class Workspace:
 
         Its author is the person who asks, except for the first one, which is the seed.
         """
-        from piar.instruction_file import parse
+        from piar.instructions.markdown import parse
 
         path = self.folder / INSTRUCTION
         try:

@@ -33,7 +33,7 @@ def valid_probs(column: str, grades: int) -> str:
 
 
 def sample_json(fields: Sequence[str]) -> str:
-    """The sample as one JSON object, equal to `piar.prompting.sample_text`."""
+    """The sample as one JSON object, equal to `piar.instructions.prompts.sample_text`."""
     parts = [f"{literal(_key(name))} || to_json(coalesce({quote(name)}, ''))" for name in fields]
     text = "'{' || " + " || ', ' || ".join(parts) + " || '}'"
     for first, rest in CONTROL.items():

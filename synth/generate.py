@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
+from piar.instructions.prompts import render
 from piar.llm.base import Client, Completion, Message, Request
-from piar.prompting import render
 from store.ids import content_id, seed_of
 from store.task import Task
 from store.types import Instruction

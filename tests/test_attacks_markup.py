@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from piar.cli import main
-from piar.instruction_file import write
+from piar.instructions.markdown import write
 from piar.project import Project
 from piar.report import report
 from store.db import Store, now

@@ -7,8 +7,8 @@ import pytest
 from jinja2 import Undefined
 
 from piar.cli import main
-from piar.prompting import judge_prefix, render
-from piar.sandbox import _environment, _plain, render_text
+from piar.instructions.prompts import judge_prefix, render
+from piar.instructions.sandbox import _environment, _plain, render_text
 from store.errors import UsageError
 from store.types import Example, Instruction, Rule
 from tests.small_project import TASK, small_project
@@ -103,7 +103,7 @@ def test_what_would_not_end_or_fill_the_memory_is_refused(tmp_path, text):
 
 
 def test_time_is_bounded_where_steps_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr("piar.sandbox.SECONDS", -1)
+    monkeypatch.setattr("piar.instructions.sandbox.SECONDS", -1)
     assert "seconds" in refused(tmp_path, "{% for i in range(2) %}{% endfor %}")
 
 

@@ -14,7 +14,7 @@ from store.manifest import read_manifest
 def shop(tmp_path_factory):
     """A simulated shop, judged under its own policies."""
     from piar.folder import simulate_shop
-    from piar.instruction_file import write
+    from piar.instructions.markdown import write
 
     folder = tmp_path_factory.mktemp("data") / "shop"
     project = Project.init(folder)

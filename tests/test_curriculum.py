@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from curriculum import CurriculumSettings, export, picture, plan
 from curriculum.candidates import equal_quota
-from piar.prompting import judge_prefix, sample_text
+from piar.instructions.prompts import judge_prefix, sample_text
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.manifest import COLUMNS, MANIFEST, read_manifest

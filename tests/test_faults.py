@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from piar.instructions.prompts import sample_text
 from piar.label import LabelSettings, judge
 from piar.llm.connect import ModelSettings, connect
-from piar.prompting import sample_text
 from store.db import Store
 from store.ids import sample_id
 from store.journal import Journal

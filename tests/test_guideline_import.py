@@ -4,7 +4,7 @@ import pytest
 from worlds import TASK as TOY
 
 from piar.guideline_import import import_guideline
-from piar.instruction_file import normal, parse, write
+from piar.instructions.markdown import normal, parse, write
 from store.errors import UsageError
 from store.task import Grade
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.llm.base import Message, Request
-from piar.llm.inducer import answer_revision
-from piar.llm.revision_schema import (
+from piar.instructions.prompts import judge_messages, judge_prefix
+from piar.instructions.revision_schema import (
     EvidenceItem,
     GradeShown,
     RevisionAnswer,
@@ -18,9 +17,10 @@ from piar.llm.revision_schema import (
     RevisionRequest,
     RuleShown,
 )
+from piar.llm.base import Message, Request
+from piar.llm.inducer import answer_revision
 from piar.llm.rulebook import RulebookClient
 from piar.llm.sentences import parse, sentence
-from piar.prompting import judge_messages, judge_prefix
 from piar.shop.world import make_shop
 from store.types import Rule
 

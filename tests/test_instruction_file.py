@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piar.instruction_file import normal, parse, write
+from piar.instructions.markdown import normal, parse, write
 from store.errors import UsageError
 from store.task import Grade, Task
 from store.types import Example, Instruction, Rule

@@ -12,8 +12,8 @@ from benchmarks.optimizers.formats import read
 from benchmarks.optimizers.table import grid, plot, table
 from benchmarks.optimizers.texts import read_text, write_text
 from benchmarks.optimizers.worlds import KINDS, TASK, make_world
+from piar.instructions.prompts import judge_prefix
 from piar.llm.base import Message, Request
-from piar.prompting import judge_prefix
 
 TEXT = "Judge.\n\nThe first rule that fits decides.\n- R01 -> 2: Every word of the query appears in the title."
 SHOWN = [("red lamp", "lamp zuzu", "0", "2"), ("red lamp", "zuzu red", "0", "2"), ("old desk", "zuzu desk", "0", "2")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from worlds import TASK
 
-from piar.prompting import judge_prefix, render
+from piar.instructions.prompts import judge_prefix, render
 from piar.revision import RevisionSettings
 from store.errors import UsageError
 from store.types import Example, Instruction, Rule

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from piar.instructions.prompts import judge_messages, judge_prefix
 from piar.llm.base import Request
 from piar.llm.rulebook import RulebookClient
-from piar.prompting import judge_messages, judge_prefix
 from piar.shop.world import make_shop
 from piar.simulate import Faults, running
 from store.trace import parse_trace, trace_schema

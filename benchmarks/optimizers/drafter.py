@@ -16,9 +16,8 @@ from random import Random
 from benchmarks.optimizers.formats import Asked, read
 from benchmarks.optimizers.texts import FIRST, read_text, write_text
 from benchmarks.optimizers.worlds import GRADES, TASK
-from piar.llm.base import Completion, OnCompletion, Request, Usage
-from piar.llm.inducer import induce
-from piar.llm.revision_schema import (
+from piar.instructions.operations import apply
+from piar.instructions.revision_schema import (
     EvidenceItem,
     GradeShown,
     RevisionAnswer,
@@ -27,8 +26,9 @@ from piar.llm.revision_schema import (
     RuleOperation,
     RuleShown,
 )
+from piar.llm.base import Completion, OnCompletion, Request, Usage
+from piar.llm.inducer import induce
 from piar.llm.rulebook import RulebookClient
-from piar.operations import apply
 from store.types import Instruction, Rule
 
 _GRADES = tuple(GradeShown(symbol=g, value=float(g)) for g in GRADES)

@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from piar.instructions.revision_schema import EvidenceItem
 from piar.llm.base import Message
-from piar.llm.revision_schema import EvidenceItem
 
 _FENCES = re.compile(r"^I provided an assistant.*?```\n(.*?)\n```.*?```\n(.*)\n```\s*\n+Your task", re.S)
 _EXAMPLE = re.compile(r"^# Example \d+$", re.M)

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from piar.prompting import judge_messages, judge_prefix
+from piar.instructions.prompts import judge_messages, judge_prefix
 
 
 def peer_argument(text):

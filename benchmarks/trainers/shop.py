@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piar.prompting import judge_prefix
+from piar.instructions.prompts import judge_prefix
 from piar.shop.world import ShopWorld, make_shop
 from store.manifest import Manifest, RuleRecord, Schedule, Shard, file_sha256
 from store.task import sample_text

@@ -15,7 +15,7 @@ from piar.history import Event
 from store.types import SPLITS
 
 if TYPE_CHECKING:
-    from piar.rule_changes import RuleChange
+    from piar.instructions.diff import RuleChange
     from piar.show import Difference, Flip, Version
     from piar.standing import Tried
     from piar.support import Support
@@ -30,7 +30,7 @@ _SIGN = {"added": "+", "dropped": "-", "changed": "~", "moved": "↕"}
 
 def instruction_view(shown: "Instruction", known: "Sequence[Version]", current: str, task: "Task") -> RenderableType:
     """The rulebook as a person reads it, and the versions below."""
-    from piar.instruction_file import write
+    from piar.instructions.markdown import write
 
     marks = {current: "in force"}
     rows = [[v.id, marks.get(v.id, v.outcome), v.author, v.rules, f"{v.made:%Y-%m-%d %H:%M}", v.note] for v in known]

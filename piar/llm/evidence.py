@@ -6,8 +6,8 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
+from piar.instructions.revision_schema import EvidenceItem, RevisionRequest
 from piar.llm.predicates import All, Contains, Not, Predicate, View
-from piar.llm.revision_schema import EvidenceItem, RevisionRequest
 from piar.llm.vocabulary import make_vocabulary
 from piar.llm.words import overlap_grade, read_text
 

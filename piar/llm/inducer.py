@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from piar.llm.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price, words_of
-from piar.llm.guideline import Policy, defined_kinds, follow
-from piar.llm.predicates import All, Contains, Names, Not, Predicate
-from piar.llm.revision_schema import (
+from piar.instructions.revision_schema import (
     RevisionAnswer,
     RevisionCandidate,
     RevisionRequest,
     RuleOperation,
     RuleShown,
 )
+from piar.llm.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price, words_of
+from piar.llm.guideline import Policy, defined_kinds, follow
+from piar.llm.predicates import All, Contains, Names, Not, Predicate
 from piar.llm.sentences import sentence
 from store.ids import seed_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from piar.instructions.sandbox import render_text
 from piar.llm.base import Message
-from piar.sandbox import render_text
 from store.errors import UsageError
 from store.files import read_text
 from store.task import Task, sample_text
@@ -39,7 +39,7 @@ def template_source(name: str, overrides: Path | None = None, package: str = "pi
 
 
 def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, package: str = "piar") -> str:
-    """Render a template in the sandbox (see `piar.sandbox`).
+    """Render a template in the sandbox (see `piar.instructions.sandbox`).
 
     Raises:
         UsageError: the template is broken, names something unknown, or wants more than it may have.

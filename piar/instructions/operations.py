@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from piar.instruction_file import fresh_ids
-from piar.llm.revision_schema import RuleOperation
+from piar.instructions.markdown import fresh_ids
+from piar.instructions.revision_schema import RuleOperation
 from store.task import Task
 from store.types import Instruction, Rule
 
