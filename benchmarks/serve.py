@@ -20,11 +20,11 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from piar.llm.session import Session
 from piar.shop.world import make_shop
 from store.task import sample_text
 from trainers.checkpoint import StudentCard, save
 from trainers.scoring import Student
+from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 RUBRIC_WORDS = 300

@@ -10,11 +10,11 @@ from store.errors import PiarError, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from piar.llm.session import Latency
     from store.db import Store
     from store.metrics import Scores
     from store.stats import Gain
     from store.types import Split
+    from trainers.session import Latency
 
 TIMED = 50  # rows on which latency is measured
 JUDGES = ("teacher", "baseline", "student")
@@ -152,8 +152,8 @@ def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Late
     kind, _, path = judge.partition(":")
     if kind != "student":
         return {}
-    from piar.llm.session import latencies
     from trainers.scoring import Student
+    from trainers.session import latencies
 
     return latencies(
         Student.load(student_folder(store, path)),

@@ -10,7 +10,6 @@ import pytest
 import uvicorn
 
 from piar.cli import main
-from piar.llm.session import Session
 from piar.serve.app import build
 from piar.serve.door import head_limit
 from piar.serve.guard import Refused, look_through
@@ -19,6 +18,7 @@ from store.errors import UsageError
 from store.task import Grade, Task
 from trainers.checkpoint import StudentCard, save
 from trainers.scoring import Student
+from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 TASK = Task(name="t", fields=("query", "title"), group_by="query",

@@ -14,7 +14,6 @@ import torch
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 
-from piar.llm.session import Session, latencies
 from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.task import Grade, Task
@@ -22,6 +21,7 @@ from tests.precision import CLOSE
 from trainers.checkpoint import StudentCard, save
 from trainers.model import Policy
 from trainers.scoring import Student
+from trainers.session import Session, latencies
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.precision

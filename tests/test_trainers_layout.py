@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.llm.session import Below
 from trainers import layout
 from trainers.head import over_rows, read_labels
 from trainers.layout import Item, pack, repeated
 from trainers.model import Policy, parity_gap, wrap
 from trainers.rollout import generate, run
+from trainers.session import Below
 from trainers.tiny import tiny_model
 
 VOCAB = 60

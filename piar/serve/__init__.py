@@ -41,10 +41,10 @@ def serve(
     """
     import uvicorn
 
-    from piar.llm.session import Session
     from piar.serve.app import build
     from piar.serve.door import head_limit, token_of
     from trainers.scoring import Student
+    from trainers.session import Session
 
     token_of(settings)  # before the port is taken and the student read
     listening = _listen(settings.host, settings.port)

@@ -15,7 +15,6 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from piar.llm.session import Session
 from piar.serve.door import Doorman, answers_to, token_of
 from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
 from piar.serve.guard import BodyGuard, Counted
@@ -24,6 +23,7 @@ from piar.serve.settings import ServeSettings
 from store.task import Task
 from store.version import version
 from trainers.scoring import Scored
+from trainers.session import Session
 
 MOST_PROBLEMS = 20  # told of one request
 PAGE = Path(__file__).with_name("page.html")

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from piar.llm.session import Session, TooLong
 from piar.serve.meters import Meters
 from piar.serve.settings import ServeSettings
+from trainers.session import Session, TooLong
 
 if TYPE_CHECKING:
-    from piar.llm.session import Writing
     from store.trace import Parsed
     from trainers.scoring import Scored
+    from trainers.session import Writing
 
 log = logging.getLogger(__name__)
 Sample = Mapping[str, str]
