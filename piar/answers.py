@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from piar.llm.base import Client, Request
-from piar.llm.connect import ModelSettings, require_price
 from piar.llm.cost import Budget, ceiling, charged
+from piar.llm.settings import ModelSettings, require_price
 from store.db import Store
 from store.journal import Journal
 from store.types import Completion, Failure, Usage

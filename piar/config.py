@@ -12,9 +12,9 @@ from mining.settings import MiningSettings
 from piar.evolve import EvolveSettings
 from piar.folder import CONFIG
 from piar.label import LabelSettings
-from piar.llm.connect import ModelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places
+from piar.llm.settings import ModelSettings
 from piar.review.settings import ReviewSettings
 from piar.revision import ReviserSettings
 from piar.serve.settings import ServeSettings

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from piar.instructions.prompts import render
 from piar.instructions.revision_schema import RevisionRequest
 from piar.llm.base import Client, Message, Request
-from piar.llm.connect import ModelSettings
+from piar.llm.settings import ModelSettings
 from piar.revision import first_json
 from store.ids import content_id
 from store.task import Task

@@ -24,7 +24,7 @@ EXTRAS = {
     "teacher": ("openai", 'for `[teacher] model = "openai:NAME"`'),
     "review": ("label_studio_sdk", "for `piar review push` and `pull`"),
     "train": ("torch", "for `piar train`"),
-    "ray": ("ray", "for `piar.llm.ray_data` on a cluster"),
+    "ray": ("ray", "for `piar.llm.openai.ray_data` on a cluster"),
     "vllm": ("vllm", 'for `[teacher] model = "vllm:PATH"`; needs an environment without the others'),
 }
 

@@ -11,8 +11,8 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, build_opener
 from urllib.request import Request as Call
 
-from piar.llm.connect import OPENAI_KEY, OPENAI_URL, ModelSettings, endpoint_key, is_local
 from piar.llm.privacy import PrivacySettings, disclosure
+from piar.llm.settings import OPENAI_KEY, OPENAI_URL, ModelSettings, endpoint_key, is_local
 from store.errors import PiarError
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def _hint(url: str) -> str:
 
 def _answers(role: str, model: ModelSettings, task: "Task") -> Check:
     """Ask one tiny question, with a schema and log-probabilities, and say what came back."""
+    from piar.connect import connect
     from piar.llm.base import Message, Request
-    from piar.llm.connect import connect
     from store.trace import parse_trace, trace_schema
 
     words = f"Answer with a JSON object whose grade and verdict are {task.symbols[0]} and whose other values are empty."

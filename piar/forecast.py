@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from piar.llm.base import Request
-    from piar.llm.connect import ModelSettings
+    from piar.llm.settings import ModelSettings
     from store.db import Store
 
 ENOUGH = 20

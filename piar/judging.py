@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from piar.forecast import Forecast, Receipt
     from piar.label import Labeller, LabelReport, OnProgress
     from piar.llm.base import Client
-    from piar.llm.batch_files import RejectedLine, RequestManifest
     from piar.llm.cost import Budget
+    from piar.llm.openai.batch_files import RejectedLine, RequestManifest
     from piar.partial import Kept
     from piar.pool import Pool, PoolReport
     from piar.questions import Batch
@@ -132,7 +132,7 @@ class Judging(Workspace):
         sure: float | None = None,
         budget: "Budget | None" = None,
     ) -> "RequestManifest":
-        """Write what `label` would ask next as request files for engines elsewhere; see `piar.llm.batch_files`.
+        """Write what `label` would ask next as request files for engines elsewhere; see `piar.llm.openai.batch_files`.
 
         Args:
             budget: only so many requests are written as it can hold at their highest cost.
@@ -140,7 +140,7 @@ class Judging(Workspace):
         Raises:
             UsageError: the teacher is no endpoint, or the folder holds an export already.
         """
-        from piar.llm.batch_files import export_requests
+        from piar.llm.openai.batch_files import export_requests
 
         teacher = self.config.teacher
         if teacher.backend != "openai":
@@ -169,7 +169,7 @@ class Judging(Workspace):
         Raises:
             UsageError: no whole export in the folder.
         """
-        from piar.llm.batch_files import Responses, ResponsesClient
+        from piar.llm.openai.batch_files import Responses, ResponsesClient
 
         responses = Responses(folder, self.config.teacher.price)
         config = {"where": where, "responses": responses.manifest.model_dump()}
@@ -194,7 +194,7 @@ class Judging(Workspace):
         Raises:
             PiarError: the endpoint has no batch API, refuses, or ended a batch without answers.
         """
-        from piar.llm.provider_batches import advance, connect_provider
+        from piar.llm.openai.provider_batches import advance, connect_provider
         from store.manifest import MANIFEST
         from store.turns import alone
 

@@ -19,9 +19,9 @@ from pydantic import Field
 
 from piar.known import ANSWERED, Known
 from piar.llm.base import Client, Request
-from piar.llm.connect import ModelSettings, require_price
 from piar.llm.cost import Budget, Charge, Hold, ceiling
 from piar.llm.interrupts import patient
+from piar.llm.settings import ModelSettings, require_price
 from piar.origin import Origin
 from piar.questions import Ask, Batch, Questions
 from piar.votes import rounds, settled

@@ -10,8 +10,8 @@ from pydantic import Field
 from piar.audit import AuditSettings
 from piar.history import RunLog
 from piar.llm.base import Client
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
+from piar.llm.settings import ModelSettings
 from piar.promotion import PromotionSettings
 from piar.revision import ReviserSettings, RevisionSettings
 from piar.search import Scoreboard

@@ -10,8 +10,8 @@ from piar.audit import Canary, ask_again, changed_endpoint, known_canary, last_f
 from piar.history import Begun, OnEvent, RunLog, data_fingerprint
 from piar.instructions.prompts import template_source
 from piar.label import Labeller, LabelSettings, OnProgress
-from piar.llm.connect import require_price
 from piar.llm.cost import Budget
+from piar.llm.settings import require_price
 from piar.loop import EvolveSettings, Loop, Models
 from piar.promotion import check_uses, ledger, power
 from piar.rounds import redraft_calls

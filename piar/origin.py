@@ -8,7 +8,7 @@ somebody says that both are the same.
 import json
 from dataclasses import asdict, dataclass, replace
 
-from piar.llm.connect import ModelSettings
+from piar.llm.settings import ModelSettings
 from store.db import Store
 
 

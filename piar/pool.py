@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from piar.label import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
 from piar.llm.base import Client, Request
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
+from piar.llm.settings import ModelSettings
 from piar.questions import Questions
 from piar.votes import count, rounds
 from store.db import Store

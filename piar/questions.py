@@ -9,7 +9,7 @@ from typing import Any
 
 from piar.instructions.prompts import judge_prefix
 from piar.llm.base import Message, Request
-from piar.llm.connect import ModelSettings
+from piar.llm.settings import ModelSettings
 from store.ids import content_id, seed_of, short_hash
 from store.task import Task, sample_text
 from store.trace import parse_trace, trace_schema

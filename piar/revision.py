@@ -28,7 +28,7 @@ from piar.instructions.revision_schema import (
     answer_schema,
 )
 from piar.llm.base import Client, Message, Request
-from piar.llm.connect import ModelSettings
+from piar.llm.settings import ModelSettings
 from store.ids import content_id
 from store.settings import Settings
 from store.task import Task

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from store.figures import bracketed, span
 
 if TYPE_CHECKING:
-    from piar.llm.connect import ModelSettings
+    from piar.llm.settings import ModelSettings
     from piar.stale import StaleLabels
     from piar.traffic import Drift
     from store.db import Store

@@ -300,7 +300,7 @@ class Workspace:
             UsageError: `[privacy]` does not let it see the samples.
             PiarError: a package or a key is missing.
         """
-        from piar.llm.connect import connect
+        from piar.connect import connect
         from piar.llm.privacy import disclosure
 
         settings = getattr(self.config, role)

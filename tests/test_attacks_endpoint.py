@@ -10,7 +10,7 @@ import pytest
 
 from piar.cli import main
 from piar.doctor import diagnose
-from piar.llm.provider_batches import advance, connect_provider
+from piar.llm.openai.provider_batches import advance, connect_provider
 from piar.llm.secrets import scrub, without
 from piar.project import Project
 from store.errors import PiarError
@@ -24,8 +24,8 @@ KEY = "sk-planted/7f3a+91c05e"
 @pytest.fixture(autouse=True)
 def _world(monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
-    monkeypatch.setattr("piar.llm.pacing.PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr("piar.llm.asking.BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr("piar.llm.openai.pacing.PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("piar.llm.openai.asking.BACKOFF_SECONDS", 0.02)
 
 
 class Raw(FaultyServer):

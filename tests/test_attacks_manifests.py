@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from piar.llm.base import Message, Request
-from piar.llm.batch_files import Responses, export_requests, read_manifest
-from piar.llm.provider_batches import advance
-from piar.llm.ray_data import read as read_with_ray
+from piar.llm.openai.batch_files import Responses, export_requests, read_manifest
+from piar.llm.openai.provider_batches import advance
+from piar.llm.openai.ray_data import read as read_with_ray
 from store import manifest as shards
 from store.errors import PiarError, UsageError
 from store.files import MOST_BYTES

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 import pytest
 
 from piar.llm.base import Message, Request
-from piar.llm.batch_files import Responses, ResponsesClient, export_requests, read_manifest
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Price
+from piar.llm.openai.batch_files import Responses, ResponsesClient, export_requests, read_manifest
+from piar.llm.openai.provider_batches import advance
 from piar.llm.privacy import PrivacySettings, disclosure
-from piar.llm.provider_batches import advance
+from piar.llm.settings import ModelSettings
 from store.errors import PiarError, UsageError
 from tests.faulty_server import GRADES, FaultyServer
 from tests.test_label import TASK

@@ -4,13 +4,14 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from piar.llm.connect import ModelSettings, connect, is_local
-from piar.llm.openai_api import OpenAIClient
+from piar.connect import connect
+from piar.llm.openai.client import OpenAIClient
+from piar.llm.settings import ModelSettings, is_local
 from store.errors import PiarError
 
 
 def test_connecting_loads_nothing_heavy_before_a_backend_is_asked_for():
-    code = "import sys, piar.llm.connect as c; c.ModelSettings(); print([m for m in ('openai', 'torch', 'aiohttp', 'vllm', 'transformers') if m in sys.modules])"  # noqa: E501
+    code = "import sys, piar.connect as c; c.ModelSettings(); print([m for m in ('openai', 'torch', 'aiohttp', 'vllm', 'transformers') if m in sys.modules])"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from piar.connect import connect
 from piar.llm.base import Message, Request
-from piar.llm.connect import ModelSettings, connect
+from piar.llm.settings import ModelSettings
 from tests.faulty_server import GRADES, FaultyServer
 
 

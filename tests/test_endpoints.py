@@ -1,9 +1,9 @@
 import pytest
 
 from piar.endpoints import models
-from piar.llm.connect import ModelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.rulebook import RulebookClient
+from piar.llm.settings import ModelSettings
 from piar.simulate import running
 from tests.faulty_server import FaultyServer
 from tests.small_project import TASK

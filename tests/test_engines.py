@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
+from piar.connect import connect
 from piar.llm.base import Message, Request
-from piar.llm.batch_files import Responses, ResponsesClient, export_requests, read_manifest
-from piar.llm.connect import ModelSettings, connect
+from piar.llm.openai.batch_files import Responses, ResponsesClient, export_requests, read_manifest
+from piar.llm.settings import ModelSettings
 from piar.llm.vllm_engine import VllmClient
 from store.errors import PiarError
 from tests.tiny_model import make_tiny_model

@@ -14,8 +14,8 @@ from worlds import SEED, WordReviser, WordTeacher, fill, world
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
 from piar.label import judge
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Price
+from piar.llm.settings import ModelSettings
 from piar.promotion import PromotionSettings
 from piar.revision import ReviserSettings, RevisionSettings
 from store.errors import PiarError, UsageError

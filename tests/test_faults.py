@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from piar.connect import connect
 from piar.instructions.prompts import sample_text
 from piar.label import LabelSettings, judge
-from piar.llm.connect import ModelSettings, connect
+from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.ids import sample_id
 from store.journal import Journal
@@ -51,8 +52,8 @@ def label(folder, url, count, run_id, chunk=500, **model):
 def _quick(monkeypatch):
     """Pauses a tenth as long, for a server that answers in two thousandths of a second."""
     monkeypatch.setenv("TEST_KEY", KEY)
-    monkeypatch.setattr("piar.llm.pacing.PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr("piar.llm.asking.BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr("piar.llm.openai.pacing.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("piar.llm.openai.asking.BACKOFF_SECONDS", 0.05)
 
 
 def check_all_accounted_for(folder, count):

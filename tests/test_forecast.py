@@ -4,8 +4,8 @@ import pytest
 
 from piar.forecast import forecast, receipt
 from piar.llm.base import Message, Request
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Price
+from piar.llm.settings import ModelSettings
 from store.journal import Journal
 from store.types import Completion, Failure, Usage, Verdict
 from tests.small_project import small_project

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piar.label import Batch, Labeller, LabelSettings, judge
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget, Price
+from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError
 from store.ids import sample_id

@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 
 from piar.cli import main
+from piar.connect import connect
 from piar.label import judge
 from piar.llm.base import Message, Request
-from piar.llm.connect import ModelSettings, connect
 from piar.llm.cost import Budget, Price, most_usage, read_usage
+from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
@@ -110,8 +111,8 @@ def run(folder, server, count, budget):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr("piar.llm.pacing.PAUSE_SECONDS", 0.005)
-    monkeypatch.setattr("piar.llm.asking.BACKOFF_SECONDS", 0.005)
+    monkeypatch.setattr("piar.llm.openai.pacing.PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr("piar.llm.openai.asking.BACKOFF_SECONDS", 0.005)
 
 
 def check_caps(folder, seed):

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from piar.connect import connect
 from piar.llm.base import Message, Request
-from piar.llm.connect import ModelSettings, connect
 from piar.llm.cost import Price
+from piar.llm.settings import ModelSettings
 from store.task import Grade, Task
 from store.trace import parse_trace, trace_schema
 from tests.faulty_server import GRADES, FaultyServer, right_grade, send
@@ -28,8 +29,8 @@ def transport(request):
 @pytest.fixture(autouse=True)
 def _world(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "sk-planted-0123456789")
-    monkeypatch.setattr("piar.llm.pacing.PAUSE_SECONDS", 0.05)  # a tenth of the real pauses
-    monkeypatch.setattr("piar.llm.asking.BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr("piar.llm.openai.pacing.PAUSE_SECONDS", 0.05)  # a tenth of the real pauses
+    monkeypatch.setattr("piar.llm.openai.asking.BACKOFF_SECONDS", 0.05)
 
 
 def client_for(server, transport, notices=None, **settings):
@@ -126,7 +127,7 @@ def test_nobody_listening_is_a_failure_of_each_request_and_stops_in_time(transpo
 
 
 def test_an_address_where_nobody_has_ever_answered_is_soon_given_up_and_named(transport, monkeypatch):
-    monkeypatch.setattr("piar.llm.asking.UNHEARD_SECONDS", 0.5)
+    monkeypatch.setattr("piar.llm.openai.asking.UNHEARD_SECONDS", 0.5)
     notices = []
     with FaultyServer().running() as server:
         pass

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from piar.label import Batch, Labeller
-from piar.llm.connect import ModelSettings
+from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.journal import Journal
 from tests.test_label import INSTRUCTION, TASK, Scripted, samples

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piar.llm.pacing import OUTAGE_STREAK, PAUSE_MOST, Allowance, Pacer, duration, retry_after
+from piar.llm.openai.pacing import OUTAGE_STREAK, PAUSE_MOST, Allowance, Pacer, duration, retry_after
 
 
 def run_round(pacer, now, outcome):

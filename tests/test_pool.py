@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from piar.label import LabelSettings
-from piar.llm.connect import ModelSettings
 from piar.llm.cost import Budget
+from piar.llm.settings import ModelSettings
 from piar.pool import Pool, score_files
 from store.errors import PiarError, UsageError
 from tests.test_label import INSTRUCTION, TASK, Scripted

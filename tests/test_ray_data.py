@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from piar.llm.batch_files import Responses
-from piar.llm.ray_data import answer, from_http, from_vllm, to_http, to_vllm
+from piar.llm.openai.batch_files import Responses
+from piar.llm.openai.ray_data import answer, from_http, from_vllm, to_http, to_vllm
 from piar.llm.rulebook import RulebookClient
 from piar.project import Project
 from piar.simulate import running

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from piar.llm.refusals import Dialect, error_inside, error_message, inner_status, read_refusal
+from piar.llm.openai.refusals import Dialect, error_inside, error_message, inner_status, read_refusal
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 BODY = {

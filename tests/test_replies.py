@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piar.llm.base import Request
-from piar.llm.chat import BadReply, answer_from, decoded, probabilities
+from piar.llm.openai.chat import BadReply, answer_from, decoded, probabilities
 from store.task import Grade, Task
 from store.trace import parse_trace
 

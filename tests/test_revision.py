@@ -9,7 +9,7 @@ from worlds import TASK
 
 from piar.instructions.operations import Refused, apply, merge
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
-from piar.llm.connect import ModelSettings
+from piar.llm.settings import ModelSettings
 from piar.revision import RevisionSettings, contradiction, read_answer, request, revise
 from store.types import Completion, Failure, Instruction, Rule
 

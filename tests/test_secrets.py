@@ -33,8 +33,8 @@ def test_a_failing_endpoint_leaks_no_key(tmp_path, monkeypatch) -> None:
 
 def test_a_key_that_an_endpoint_echoes_is_nowhere(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("PLANTED_KEY", KEY)
-    monkeypatch.setattr("piar.llm.pacing.PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr("piar.llm.asking.BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr("piar.llm.openai.pacing.PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("piar.llm.openai.asking.BACKOFF_SECONDS", 0.02)
     small_project(tmp_path / "p")
     settings = [
         "teacher.model=openai:m",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piar.llm.base import Message, Request
-from piar.llm.chat import chat_body
-from piar.llm.refusals import Dialect, read_refusal
+from piar.llm.openai.chat import chat_body
+from piar.llm.openai.refusals import Dialect, read_refusal
 from store.fragments import sample_json
 from store.task import sample_text
 

@@ -2,8 +2,9 @@ import random
 
 import pytest
 
+from piar.connect import connect
 from piar.llm.base import Message, Request
-from piar.llm.connect import ModelSettings, connect
+from piar.llm.settings import ModelSettings
 from store.errors import PiarError
 from tests.tiny_model import make_tiny_model
 

@@ -15,13 +15,14 @@ from benchmarks.optimizers.drafter import Drafter
 from benchmarks.optimizers.environments import peer_python
 from benchmarks.optimizers.texts import read_text, write_text
 from benchmarks.optimizers.worlds import TASK, Row, World
+from piar.connect import connect
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
 from piar.instructions.operations import apply
 from piar.instructions.revision_schema import GradeShown, RevisionRequest, RuleShown
 from piar.llm.base import Client, Message, Request
-from piar.llm.connect import ModelSettings, connect
 from piar.llm.rulebook import RulebookClient
+from piar.llm.settings import ModelSettings
 from piar.revision import ReviserSettings, RevisionSettings, read_answer
 from piar.simulate import Simulator, running
 from store.db import Store

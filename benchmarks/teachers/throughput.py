@@ -19,8 +19,9 @@ import openai
 
 from benchmarks.teachers.mock import mock
 from benchmarks.teachers.peers import chats_of, peer_argument, run_peer
+from piar.connect import connect
 from piar.label import judge
-from piar.llm.connect import ModelSettings, connect
+from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.ids import sample_id
 from store.journal import Journal

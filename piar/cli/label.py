@@ -18,8 +18,8 @@ from store.types import Split
 if TYPE_CHECKING:
     from piar.forecast import Forecast
     from piar.label import LabelReport
-    from piar.llm.batch_files import RequestManifest
     from piar.llm.cost import Budget
+    from piar.llm.openai.batch_files import RequestManifest
     from piar.project import Project
     from piar.traffic import Live
     from piar.trust import Trust

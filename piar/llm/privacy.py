@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from piar.llm.connect import ModelSettings, is_local
+from piar.llm.settings import ModelSettings, is_local
 from store.errors import UsageError
 from store.settings import Settings
 from store.task import Task

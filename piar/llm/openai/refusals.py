@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from piar.llm.base import FailureClass
-from piar.llm.pacing import duration, retry_after
+from piar.llm.openai.pacing import duration, retry_after
 
 MOST_ALTERNATIVES = 20  # log-probabilities of so many tokens are asked for at most: what the OpenAI API and vLLM allow
 MESSAGE_LENGTH = 2000

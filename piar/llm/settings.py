@@ -1,26 +1,24 @@
-"""From a section of `piar.toml` to a model client. Nothing heavy is imported before a backend is asked for."""
+"""A model and how to ask it: settings of `[teacher]`, `[reviser]` and `[student]`, and where keys are found."""
 
 import os
 import re
-import warnings
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from piar.llm.base import Client
 from piar.llm.cost import Budget, Price
 from store.errors import PiarError, UsageError
 from store.settings import Settings
-from store.task import explain
 
 OPENAI_URL = "https://api.openai.com/v1"
+
 OPENAI_KEY = "OPENAI_API_KEY"
+
 LOCAL_ORIGIN = "this machine"
 
 Notice = Callable[[str], None]
-T = TypeVar("T", bound=Settings)
 
 
 class ModelSettings(Settings):
@@ -116,18 +114,6 @@ class ModelSettings(Settings):
         return urlsplit(self.base_url or OPENAI_URL).hostname if self.backend == "openai" else None
 
 
-def connect(settings: ModelSettings, notice: Notice = warnings.warn) -> Client:
-    """The client of a model.
-
-    Args:
-        notice: told, once each, what an endpoint cannot do.
-
-    Raises:
-        PiarError: a package or a key is missing; names what to do.
-    """
-    return BACKENDS[settings.backend](settings, notice)
-
-
 def require_price(settings: ModelSettings, budget: Budget) -> None:
     """Refuse to spend up to a cap in dollars what nobody can count in dollars.
 
@@ -145,53 +131,6 @@ def require_price(settings: ModelSettings, budget: Budget) -> None:
 def is_local(host: str | None) -> bool:
     """Whether a host is this machine."""
     return host is None or host == "localhost" or host == "::1" or bool(re.fullmatch(r"127(\.\d+){3}", host))
-
-
-def _rulebook(settings: ModelSettings, _: Notice) -> Client:
-    from piar.llm.rulebook import RulebookClient
-
-    return RulebookClient(**settings.extra)
-
-
-def _openai(settings: ModelSettings, notice: Notice) -> Client:
-    from piar.llm.asking import Manners
-    from piar.llm.openai_api import OpenAIClient
-    from piar.llm.transports import Endpoint
-
-    local = is_local(settings.host)
-    transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
-    endpoint = Endpoint(settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout)
-    manners = Manners(
-        settings.attempts, settings.patience, settings.structured, settings.logprobs, settings.extra, transport
-    )
-    return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
-
-
-def _transformers(settings: ModelSettings, _: Notice) -> Client:
-    from piar.llm.transformers_local import LocalOptions, TransformersClient
-
-    return TransformersClient(settings.name, _options(LocalOptions, settings))
-
-
-def _vllm(settings: ModelSettings, _: Notice) -> Client:
-    from piar.llm.vllm_engine import VllmClient, VllmOptions
-
-    return VllmClient(settings.name, _options(VllmOptions, settings))
-
-
-def _options(kind: type[T], settings: ModelSettings) -> T:
-    try:
-        return kind.model_validate(settings.extra)
-    except ValidationError as error:
-        raise UsageError(f"extra of {settings.model}: {explain(error)}", "Mend that key under `extra`.") from None
-
-
-BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {
-    "rulebook": _rulebook,
-    "openai": _openai,
-    "hf": _transformers,
-    "vllm": _vllm,
-}
 
 
 def endpoint_key(settings: ModelSettings) -> str:

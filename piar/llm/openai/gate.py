@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 
 from piar.llm.base import Failure
-from piar.llm.pacing import Pacer
+from piar.llm.openai.pacing import Pacer
 
 
 class Halted(Exception):

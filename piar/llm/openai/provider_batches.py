@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import RootModel, ValidationError
 
-from piar.llm.batch_files import URL, RequestManifest, RequestShard, read_manifest, shard_path
-from piar.llm.connect import OPENAI_URL, ModelSettings, endpoint_key
+from piar.llm.openai.batch_files import URL, RequestManifest, RequestShard, read_manifest, shard_path
+from piar.llm.openai.transports import missing_teacher
 from piar.llm.secrets import scrub, without
-from piar.llm.transports import missing_teacher
+from piar.llm.settings import OPENAI_URL, ModelSettings, endpoint_key
 from store.errors import PiarError, UsageError
 from store.files import read_text, write_text
 

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-from piar.llm.asking import Asker, Manners, Notice
 from piar.llm.base import Completion, Failure, OnCompletion, Request
 from piar.llm.cost import Price
-from piar.llm.gate import Gate
 from piar.llm.interrupts import patient
-from piar.llm.transports import Endpoint
+from piar.llm.openai.asking import Asker, Manners, Notice
+from piar.llm.openai.gate import Gate
+from piar.llm.openai.transports import Endpoint
 from store.ids import short_hash
 
 INTERRUPT_SECONDS = 0.2  # how soon an interrupt is noticed while nothing arrives

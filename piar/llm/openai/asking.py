@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from piar.llm.base import Completion, Failure, FailureClass, Message, Request, Usage
-from piar.llm.chat import RAISE_LIMIT, Answer, BadReply, answer_from, chat_body, decoded, probabilities
 from piar.llm.cost import Price, charge, most_usage, read_usage
-from piar.llm.gate import Gate, Halted
-from piar.llm.pacing import Pacer
-from piar.llm.refusals import Dialect, error_inside, inner_status, is_bare_error, read_refusal
+from piar.llm.openai.chat import RAISE_LIMIT, Answer, BadReply, answer_from, chat_body, decoded, probabilities
+from piar.llm.openai.gate import Gate, Halted
+from piar.llm.openai.pacing import Pacer
+from piar.llm.openai.refusals import Dialect, error_inside, inner_status, is_bare_error, read_refusal
+from piar.llm.openai.transports import MOST_BYTES, TRANSPORTS, Endpoint, LostConnection, Reply, ReplyTooLarge
 from piar.llm.secrets import scrub, without
-from piar.llm.transports import MOST_BYTES, TRANSPORTS, Endpoint, LostConnection, Reply, ReplyTooLarge
 
 BILLED_STATUSES = frozenset({408, 504, 524})  # a gateway gave up waiting: behind it, the answer may have been made
 UNREAD_STREAK = 12  # answers in a row that nobody can read, while none could be read before, that stop a batch

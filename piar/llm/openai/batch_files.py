@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from piar.llm.asking import examine
 from piar.llm.base import Completion, Failure, Request
-from piar.llm.chat import BadReply, answer_from, chat_body, probabilities
 from piar.llm.cost import Price
-from piar.llm.refusals import Dialect, error_message
+from piar.llm.openai.asking import examine
+from piar.llm.openai.chat import BadReply, answer_from, chat_body, probabilities
+from piar.llm.openai.refusals import Dialect, error_message
 from piar.llm.secrets import scrub
 from store.errors import PiarError, UsageError
 from store.files import read_text, replacing, write_text

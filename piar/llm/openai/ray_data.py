@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from piar.llm.batch_files import read_manifest, shard_path
+from piar.llm.openai.batch_files import read_manifest, shard_path
 from store.errors import PiarError
 
 # Keys of a request's body that vLLM takes as sampling parameters under the same name.

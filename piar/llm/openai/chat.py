@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from piar.llm.base import FailureClass, Request, Usage
 from piar.llm.cost import read_usage
 from piar.llm.grade_probs import GradeProbs, Token, grade_probs
-from piar.llm.refusals import MOST_ALTERNATIVES, error_message
+from piar.llm.openai.refusals import MOST_ALTERNATIVES, error_message
 
 # Names that servers and providers use.
 REASONING = ("reasoning_content", "reasoning")

@@ -1,0 +1,1 @@
+"""OpenAI-compatible endpoints: asked over HTTP, by request files, by batches."""
