@@ -19,7 +19,7 @@ import polars as pl
 from piar.audit import AuditSettings
 from piar.history import Event
 from piar.label import judge
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.project import Project
 from store.db import Store
 from store.ids import sample_id

@@ -28,7 +28,7 @@ from benchmarks.worlds import rows_of
 from piar.audit import AuditSettings
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.revision import RevisionSettings
 from store.db import Store
 from store.stats import Floats, GroupBootstrap, group_codes, group_sums, ratio

@@ -14,7 +14,7 @@ from pathlib import Path
 from piar.instructions.prompts import judge_messages, judge_prefix
 from piar.label import judge
 from piar.llm.base import Completion, OnCompletion, Request
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop
 from store.db import Store
 from store.ids import sample_id

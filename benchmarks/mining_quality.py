@@ -18,7 +18,7 @@ import polars as pl
 
 from mining import MiningSettings, mine
 from piar.label import judge
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop
 from store.db import Store
 from store.importers import ImportMapping, import_files

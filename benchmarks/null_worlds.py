@@ -18,7 +18,7 @@ from scipy.stats import beta
 
 from benchmarks.worlds import rows_of
 from piar.evolve import EvolveSettings, Models, evolve
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.revision import RevisionSettings
 from store.db import Store
 from store.ids import content_id, sample_id

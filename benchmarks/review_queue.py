@@ -20,7 +20,7 @@ import polars as pl
 
 from mining import MiningSettings, mine
 from piar.label import judge
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.review.batch import compose
 from piar.review.settings import ReviewSettings
 from piar.shop.world import ShopWorld, make_shop

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from piar.label import judge
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.project import Project
 from piar.shop.world import make_shop
 from store.stats import paired_gain

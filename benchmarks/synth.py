@@ -22,7 +22,7 @@ from benchmarks.shop_reader import UnclearError, decide
 from mining import MiningSettings, mine
 from piar.label import judge
 from piar.llm.base import Completion, OnCompletion, Request, Usage
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop
 from store.db import Store
 from store.ids import seed_of

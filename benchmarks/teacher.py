@@ -15,7 +15,7 @@ from piar.instructions.operations import apply
 from piar.instructions.prompts import judge_messages, judge_prefix
 from piar.instructions.revision_schema import EvidenceItem, GradeShown, RevisionAnswer, RevisionRequest, RuleShown
 from piar.llm.base import Message, Request
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop
 from store.types import Instruction
 

@@ -15,9 +15,9 @@ import numpy as np
 from piar.instructions.diff import rule_changes
 from piar.known import stored_verdicts
 from piar.label import Batch, Labeller, LabelReport
-from piar.llm.guideline import Policy, defined_kinds, follow
-from piar.llm.predicates import Predicate
-from piar.llm.words import read_text
+from piar.offline.predicates import Predicate
+from piar.offline.rulebook_reader import Policy, defined_kinds, follow
+from piar.offline.words import read_text
 from store.errors import UsageError
 from store.ids import seed_of
 from store.stats import Interval, share_by_group

@@ -99,9 +99,9 @@ def telling_slices(
 
 def telling_predicates(samples: Sequence[Sample], wrong: Sequence[bool], limit: int = 6) -> list[Telling]:
     """The predicates, as the offline inducer thinks of them, that errors share more often than the rest."""
-    from piar.llm.sentences import sentence
-    from piar.llm.vocabulary import make_vocabulary
-    from piar.llm.words import read_text
+    from piar.offline.grammar import sentence
+    from piar.offline.vocabulary import make_vocabulary
+    from piar.offline.words import read_text
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:_LEARNED_FROM])
     shown, errors = [samples[i] for i in chosen], [wrong[i] for i in chosen]

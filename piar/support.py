@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from piar.llm.guideline import Policy, defined_kinds, follow
-from piar.llm.predicates import All, AnyOf, Contains, Not, Part, Predicate
-from piar.llm.words import Text, read_text
+from piar.offline.predicates import All, AnyOf, Contains, Not, Part, Predicate
+from piar.offline.rulebook_reader import Policy, defined_kinds, follow
+from piar.offline.words import Text, read_text
 from store.db import Store, quote
 from store.types import Rule
 

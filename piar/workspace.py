@@ -15,8 +15,8 @@ from store.files import read_text
 
 if TYPE_CHECKING:
     from piar.config import Config
-    from piar.guideline_import import GuidelineImport
     from piar.llm.base import Client
+    from piar.offline.guideline_import import GuidelineImport
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
@@ -165,8 +165,8 @@ class Workspace:
         Raises:
             UsageError: no such file, an empty one, or a project that has no task yet.
         """
-        from piar.guideline_import import import_guideline
         from piar.instructions.markdown import write
+        from piar.offline.guideline_import import import_guideline
 
         if not (self.folder / TASK).exists():
             raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")

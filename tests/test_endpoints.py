@@ -2,9 +2,9 @@ import pytest
 
 from piar.endpoints import models
 from piar.llm.privacy import PrivacySettings
-from piar.llm.rulebook import RulebookClient
 from piar.llm.settings import ModelSettings
-from piar.simulate import running
+from piar.offline.endpoint import running
+from piar.offline.teacher import RulebookClient
 from tests.faulty_server import FaultyServer
 from tests.small_project import TASK
 

@@ -3,8 +3,8 @@
 import pytest
 from worlds import TASK as TOY
 
-from piar.guideline_import import import_guideline
 from piar.instructions.markdown import normal, parse, write
+from piar.offline.guideline_import import import_guideline
 from store.errors import UsageError
 from store.task import Grade
 

@@ -18,9 +18,9 @@ from piar.instructions.revision_schema import (
     RuleShown,
 )
 from piar.llm.base import Message, Request
-from piar.llm.inducer import answer_revision
-from piar.llm.rulebook import RulebookClient
-from piar.llm.sentences import parse, sentence
+from piar.offline.grammar import parse, sentence
+from piar.offline.reviser import answer_revision
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop
 from store.types import Rule
 

@@ -6,7 +6,7 @@ import pytest
 from worlds import fill
 
 from piar.label import Batch, Labeller
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.partial import KEPT, label_since
 from store.errors import UsageError
 from store.types import Instruction, Rule

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from piar.llm.cost import Budget
-from piar.llm.rulebook import RulebookClient
+from piar.offline.endpoint import Faults, running
+from piar.offline.teacher import RulebookClient
 from piar.project import Project
-from piar.simulate import Faults, running
 from store.errors import PiarError
 from tests.small_project import small_project
 

@@ -10,7 +10,7 @@ from small_project import small_project
 from worlds import fill
 
 from piar.evolve import EvolveSettings, Models, evolve
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.report import report
 from piar.report_headline import claim
 from piar.report_pair import Pair

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from piar.instructions.prompts import judge_messages, judge_prefix
 from piar.llm.base import Client, Message, Request
-from piar.llm.rulebook import RulebookClient, unfollowed
+from piar.offline.teacher import RulebookClient, unfollowed
 from piar.shop.policies import oracle_instruction, shop_task
 from piar.shop.world import make_shop
 from store.task import Grade, Step, Task

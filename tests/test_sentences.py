@@ -4,21 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.llm.predicates import (
-    Agrees,
-    All,
-    AnyOf,
-    Contains,
-    Length,
-    Matches,
-    Names,
-    Not,
-    Part,
-    Predicate,
-    Words,
-)
-from piar.llm.sentences import parse, sentence, to_text
-from piar.llm.words import KINDS, read_text
+from piar.offline.grammar import parse, sentence, to_text
+from piar.offline.predicates import Agrees, All, AnyOf, Contains, Length, Matches, Names, Not, Part, Predicate, Words
+from piar.offline.words import KINDS, read_text
 
 FIELDS = ("query", "title")
 

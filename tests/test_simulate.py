@@ -10,9 +10,9 @@ import pytest
 
 from piar.instructions.prompts import judge_messages, judge_prefix
 from piar.llm.base import Request
-from piar.llm.rulebook import RulebookClient
+from piar.offline.endpoint import Faults, running
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop
-from piar.simulate import Faults, running
 from store.trace import parse_trace, trace_schema
 
 WORLD = make_shop(60, seed=2)

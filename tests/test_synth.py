@@ -8,7 +8,7 @@ import pytest
 from piar.label import judge
 from piar.llm.base import Completion, Usage
 from piar.llm.cost import Budget
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop
 from store.db import Store
 from store.errors import UsageError

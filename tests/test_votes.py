@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from piar.label import Batch, Labeller, LabelSettings, judge
 from piar.llm.cost import Budget
-from piar.llm.rulebook import RulebookClient
+from piar.offline.teacher import RulebookClient
 from piar.questions import permuted
 from piar.shop.world import make_shop
 from piar.votes import count, rounds, settled

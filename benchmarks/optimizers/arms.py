@@ -21,10 +21,10 @@ from piar.history import Event
 from piar.instructions.operations import apply
 from piar.instructions.revision_schema import GradeShown, RevisionRequest, RuleShown
 from piar.llm.base import Client, Message, Request
-from piar.llm.rulebook import RulebookClient
 from piar.llm.settings import ModelSettings
+from piar.offline.endpoint import Simulator, running
+from piar.offline.teacher import RulebookClient
 from piar.revision import ReviserSettings, RevisionSettings, read_answer
-from piar.simulate import Simulator, running
 from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, sample_id, short_hash

@@ -27,15 +27,15 @@ from piar.instructions.revision_schema import (
     RuleShown,
 )
 from piar.llm.base import Completion, OnCompletion, Request, Usage
-from piar.llm.inducer import induce
-from piar.llm.rulebook import RulebookClient
+from piar.offline.reviser import induce
+from piar.offline.teacher import RulebookClient
 from store.types import Instruction, Rule
 
 _GRADES = tuple(GradeShown(symbol=g, value=float(g)) for g in GRADES)
 
 
 class Drafter:
-    """A `Client` for `piar.simulate`.
+    """A `Client` for `piar.offline.endpoint`.
 
     Args:
         seed: of everything random; the same conversation is answered the same way.

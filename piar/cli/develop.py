@@ -28,8 +28,8 @@ def simulate(
 
     Example: `piar simulate --port 8080 --rate-limited 0.1`
     """
-    from piar.llm.rulebook import RulebookClient
-    from piar.simulate import Faults, serve
+    from piar.offline.endpoint import Faults, serve
+    from piar.offline.teacher import RulebookClient
 
     faults = Faults(latency=latency, errors=errors, rate_limited=rate_limited, malformed=malformed, seed=seed)
     serve(RulebookClient(noise=noise, seed=seed), host, port, faults=faults)

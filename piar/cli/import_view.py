@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from piar.cli.views import facts
 
 if TYPE_CHECKING:
-    from piar.guideline_import import GuidelineImport
+    from piar.offline.guideline_import import GuidelineImport
     from piar.workspace import Imported
     from store.importers import ImportReport
 

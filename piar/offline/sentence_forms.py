@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from piar.llm.english import Reading, kind_names
-from piar.llm.predicates import Agrees, Comparison, Contains, Length, Matches, Names, Not, Part, Predicate, Words
-from piar.llm.words import Kind
+from piar.offline.controlled_english import Reading, kind_names
+from piar.offline.predicates import Agrees, Comparison, Contains, Length, Matches, Names, Not, Part, Predicate, Words
+from piar.offline.words import Kind
 
 OPERAND = r"((?:(?:first|last) word of )?@\d(?: (?:before|after) §\d+)?)"
 _P = OPERAND

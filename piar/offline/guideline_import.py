@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from piar.instructions.markdown import fresh_ids, parse
-from piar.llm.guideline import Policy, read_rulebook
+from piar.offline.rulebook_reader import Policy, read_rulebook
 from store.errors import UsageError
 from store.task import Task
 from store.types import Instruction, Rule

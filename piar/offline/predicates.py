@@ -1,6 +1,6 @@
 """What a rule can say about a sample: a small language of predicates over its fields.
 
-A predicate holds or not, and can quote the words that made it hold. `piar.llm.sentences` writes each as
+A predicate holds or not, and can quote the words that made it hold. `piar.offline.grammar` writes each as
 an English sentence and reads sentences back; the inducer searches among them.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from piar.llm.words import Kind, Text, stems
+from piar.offline.words import Kind, Text, stems
 
 View = Mapping[str, Text]  # field -> its words
 Span = tuple[Text, int, int]  # words from start to before stop, of a text

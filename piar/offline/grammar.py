@@ -1,8 +1,8 @@
 """The grammar of rules: predicates written as English sentences, and sentences read as predicates.
 
-Reading goes in three steps. A sentence is put into controlled English (`piar.llm.english`); connectives split
-it into clauses; each clause is one of the sentences of `piar.llm.forms`. What cannot be read so is not
-followed, and the caller is told.
+Reading goes in three steps. A sentence is put into controlled English (`piar.offline.controlled_english`); connectives
+split it into clauses; each clause is one of the sentences of `piar.offline.sentence_forms`. What cannot be read so is
+not followed, and the caller is told.
 """
 
 import re
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from piar.llm.english import Reading, plain
-from piar.llm.forms import OPERAND, read_form
-from piar.llm.predicates import Agrees, All, AnyOf, Contains, Length, Matches, Names, Not, Part, Predicate, Words
-from piar.llm.words import KINDS, Kind
+from piar.offline.controlled_english import Reading, plain
+from piar.offline.predicates import Agrees, All, AnyOf, Contains, Length, Matches, Names, Not, Part, Predicate, Words
+from piar.offline.sentence_forms import OPERAND, read_form
+from piar.offline.words import KINDS, Kind
 
 # -- writing ------------------------------------------------------------------------------------
 

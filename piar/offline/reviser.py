@@ -20,10 +20,10 @@ from piar.instructions.revision_schema import (
     RuleOperation,
     RuleShown,
 )
-from piar.llm.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price, words_of
-from piar.llm.guideline import Policy, defined_kinds, follow
-from piar.llm.predicates import All, Contains, Names, Not, Predicate
-from piar.llm.sentences import sentence
+from piar.offline.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price, words_of
+from piar.offline.grammar import sentence
+from piar.offline.predicates import All, Contains, Names, Not, Predicate
+from piar.offline.rulebook_reader import Policy, defined_kinds, follow
 from store.ids import seed_of
 
 BEAM = 24

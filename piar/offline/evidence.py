@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest
-from piar.llm.predicates import All, Contains, Not, Predicate, View
-from piar.llm.vocabulary import make_vocabulary
-from piar.llm.words import overlap_grade, read_text
+from piar.offline.predicates import All, Contains, Not, Predicate, View
+from piar.offline.vocabulary import make_vocabulary
+from piar.offline.words import overlap_grade, read_text
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

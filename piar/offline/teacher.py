@@ -1,9 +1,9 @@
 """The offline teacher: a literal-minded rule follower that needs no network and no model.
 
 It reads a request's messages like any other client and has access to nothing else. In a judging prompt
-it finds the rules it can follow (`piar.llm.guideline`), applies them in order to the sample, and answers in
+it finds the rules it can follow (`piar.offline.rulebook_reader`), applies them in order to the sample, and answers in
 the format asked for; where no rule fits it falls back to the overlap of words. In a reviser prompt it
-induces rules from the evidence shown (`piar.llm.inducer`). It knows no language: it is the floor that a
+induces rules from the evidence shown (`piar.offline.reviser`). It knows no language: it is the floor that a
 language model has to beat.
 """
 
@@ -15,10 +15,10 @@ from functools import lru_cache
 from typing import Any
 
 from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
-from piar.llm.guideline import Clause, Rulebook, read_rulebook
-from piar.llm.predicates import ALWAYS, All, Predicate, quotes
-from piar.llm.sentences import sentence
-from piar.llm.words import overlap_grade, read_text, stems
+from piar.offline.grammar import sentence
+from piar.offline.predicates import ALWAYS, All, Predicate, quotes
+from piar.offline.rulebook_reader import Clause, Rulebook, read_rulebook
+from piar.offline.words import overlap_grade, read_text, stems
 from store.ids import SEPARATOR
 from store.task import Grade, Step, Task
 from store.trace import write_trace
@@ -138,7 +138,7 @@ class RulebookClient:
         if data is None:
             return self._failed(request, "The last message holds no JSON object to judge.")
         if data.get("task") == "revise" and isinstance(data.get("evidence"), list):
-            from piar.llm.inducer import answer_revision  # numpy and the search, only where they are needed
+            from piar.offline.reviser import answer_revision
 
             return self._done(request, answer_revision(data))
         fields = {str(name): value if isinstance(value, str) else _plain(value) for name, value in data.items()}

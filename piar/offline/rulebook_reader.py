@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from piar.llm.predicates import ALWAYS, Predicate
-from piar.llm.sentences import parse
-from piar.llm.words import KINDS, Kind, define
+from piar.offline.grammar import parse
+from piar.offline.predicates import ALWAYS, Predicate
+from piar.offline.words import KINDS, Kind, define
 from store.task import Step
 
 

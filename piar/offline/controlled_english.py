@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from piar.llm.predicates import Part
-from piar.llm.words import KINDS, Kind
+from piar.offline.predicates import Part
+from piar.offline.words import KINDS, Kind
 
 PART = re.compile(r"(?:(first|last) word of )?@(\d)(?: (before|after) (§\d+))?")
 

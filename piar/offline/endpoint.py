@@ -2,7 +2,7 @@
 
 `/v1/chat/completions` (log-probabilities of every token, JSON schema, seeds, token limits), `/v1/models`, and
 `/ledger`: what the server itself counted, by the model name that was asked for; `/v1/files` and `/v1/batches` (see
-`piar.simulate_batches`) for the batch API. Latency and faults can be
+`piar.offline.endpoint_batches`) for the batch API. Latency and faults can be
 dialled in; which call meets which fault depends on the seed and the call's number only. Standard library only.
 """
 
@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 from piar.llm.base import Client, Completion, Message, Request
-from piar.simulate_batches import Batches
+from piar.offline.endpoint_batches import Batches
 from store.ids import short_hash
 
 MAX_BODY = 64 * 2**20

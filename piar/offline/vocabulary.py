@@ -11,8 +11,8 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from piar.llm.predicates import Agrees, All, Contains, Length, Matches, Names, Not, Part, Predicate, View, Words
-from piar.llm.words import KINDS
+from piar.offline.predicates import Agrees, All, Contains, Length, Matches, Names, Not, Part, Predicate, View, Words
+from piar.offline.words import KINDS
 
 Bools = npt.NDArray[np.bool_]
 
