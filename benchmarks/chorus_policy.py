@@ -20,7 +20,7 @@ from piar.audit import AuditSettings
 from piar.history import Event
 from piar.label import judge
 from piar.offline.teacher import RulebookClient
-from piar.project import Project
+from piar.project.facade import Project
 from store.db import Store
 from store.ids import sample_id
 from store.importers import ImportMapping

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 import requests
 
-from piar.project import Project
+from piar.project.facade import Project
 from piar.review.batch import Batch, compose
 from piar.review.push_pull import pull, push
 from piar.review.server import Server

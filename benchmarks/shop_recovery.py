@@ -15,7 +15,7 @@ import polars as pl
 
 from piar.label import judge
 from piar.offline.teacher import RulebookClient
-from piar.project import Project
+from piar.project.facade import Project
 from piar.shop.world import make_shop
 from store.stats import paired_gain
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from piar.project import Project
+    from piar.project.facade import Project
     from store.errors import PiarError
 
 __all__ = ["PiarError", "Project"]
@@ -12,7 +12,7 @@ __all__ = ["PiarError", "Project"]
 def __getattr__(name: str) -> Any:
     # Looked up on first use, so that `import piar` stays light.
     if name == "Project":
-        from piar.project import Project
+        from piar.project.facade import Project
 
         return Project
     if name == "PiarError":

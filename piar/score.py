@@ -79,7 +79,7 @@ def score(
     run_id: str = "",
     seed: int = 0,
 ) -> Scored:
-    """Measure a judge; see `piar.project.Project.score`.
+    """Measure a judge; see `piar.project.facade.Project.score`.
 
     Args:
         teach: makes sure that the teacher has judged the split under an instruction (None: the one in force).

@@ -9,7 +9,7 @@ from store.errors import UsageError
 
 
 class Settings(BaseModel):
-    """A section of `piar.toml`. Subclass it in the package that reads it; `piar.project` composes them."""
+    """A section of `piar.toml`. Subclass it in the package that reads it; `piar.project.facade` composes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

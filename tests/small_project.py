@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from piar.project import Project
+from piar.project.facade import Project
 from store.db import Store, now
 from store.ids import content_id, sample_id
 from store.task import Grade, Task, dump_task

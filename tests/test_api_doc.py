@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from tests.test_readme import ROOT
 
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")

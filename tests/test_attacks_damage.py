@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from piar.review.server import Server
 from store.db import Store
 from store.errors import PiarError, UsageError

@@ -9,10 +9,10 @@ from urllib.parse import quote
 import pytest
 
 from piar.cli import main
-from piar.doctor import diagnose
 from piar.llm.openai.provider_batches import advance, connect_provider
 from piar.llm.secrets import scrub, without
-from piar.project import Project
+from piar.project.doctor import diagnose
+from piar.project.facade import Project
 from store.errors import PiarError
 from tests.faulty_server import FaultyServer, encode, send
 from tests.small_project import small_project

@@ -6,7 +6,7 @@ import pytest
 
 from piar.cli import main
 from piar.instructions.markdown import write
-from piar.project import Project
+from piar.project.facade import Project
 from piar.report import report
 from store.db import Store, now
 from store.ids import content_id, sample_id

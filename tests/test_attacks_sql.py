@@ -3,7 +3,7 @@
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from piar.score import Judge, rows
 from piar.traffic import judged
 from store.errors import UsageError

@@ -7,7 +7,7 @@ from small_project import small_project
 
 from piar.check import check, reference_id
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from piar.score import Judge
 from store.types import Verdict
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from piar.shop.policies import oracle_instruction
 from store.manifest import read_manifest
 
@@ -13,8 +13,8 @@ from store.manifest import read_manifest
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """A simulated shop, judged under its own policies."""
-    from piar.folder import simulate_shop
     from piar.instructions.markdown import write
+    from piar.project.folder import simulate_shop
 
     folder = tmp_path_factory.mktemp("data") / "shop"
     project = Project.init(folder)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.propose import Doubt, guess, propose_task, settle

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from store.importers import ImportMapping
 
 HEADER = "query,title,grade\n"

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from piar.doctor import diagnose
+from piar.project.doctor import diagnose
 from tests.small_project import small_project
 
 
@@ -33,6 +33,6 @@ def test_a_stranger_named_mining_is_found_out(tmp_path) -> None:
     """A folder earlier on the path shadows ours: `doctor` says whose is found."""
     (tmp_path / "mining").mkdir()
     (tmp_path / "mining" / "__init__.py").write_text("")
-    code = "from piar.doctor import diagnose; from pathlib import Path; print(diagnose(Path('nowhere')))"
+    code = "from piar.project.doctor import diagnose; from pathlib import Path; print(diagnose(Path('nowhere')))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "mining comes from" in run.stdout, run.stderr

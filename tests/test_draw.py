@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from store.draw import draw
 from store.errors import UsageError
 from store.importers import ImportMapping

@@ -1,10 +1,10 @@
 import pytest
 
-from piar.endpoints import models
 from piar.llm.privacy import PrivacySettings
 from piar.llm.settings import ModelSettings
 from piar.offline.endpoint import running
 from piar.offline.teacher import RulebookClient
+from piar.project.endpoints import models
 from tests.faulty_server import FaultyServer
 from tests.small_project import TASK
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from piar.review.batch import compose
 from piar.review.first import ROWS_A_GROUP, first_rows, settle_in
 from piar.review.settings import ReviewSettings

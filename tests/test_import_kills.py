@@ -12,7 +12,7 @@ import pytest
 from data import shared
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from store.db import Store
 from store.task import load_task
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from store.errors import PiarError
 
 

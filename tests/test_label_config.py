@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from piar.review.page import page
 from store.errors import UsageError
 from store.label_config import read_label_config

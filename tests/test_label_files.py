@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from piar.trust import trust
 from store.db import now
 from store.errors import PiarError, UsageError

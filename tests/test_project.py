@@ -3,7 +3,7 @@ import csv
 import pytest
 
 import piar
-from piar.folder import first_instruction
+from piar.project.folder import first_instruction
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.task import Grade, Task, dump_task
@@ -90,7 +90,7 @@ def test_force_keeps_a_store_and_refuses_another_tasks(tmp_path) -> None:
 
 
 def test_the_template_says_the_defaults(tmp_path) -> None:
-    from piar.config import Config
+    from piar.project.config import Config
 
     assert piar.Project.init(tmp_path / "p").config == Config()
 
@@ -122,7 +122,7 @@ def test_a_wrong_configuration_names_the_place_and_never_the_value(tmp_path, tex
 
 
 def test_a_hand_edit_is_a_new_version_with_the_person_as_author(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("piar.workspace.whoami", lambda folder: "Ada")
+    monkeypatch.setattr("piar.project.workspace.whoami", lambda folder: "Ada")
     project = small_project(tmp_path / "toys")
     seed = project.instruction()
     assert (seed.author, seed.parent, len(seed.rules)) == ("seed", None, 1)

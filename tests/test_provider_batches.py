@@ -9,7 +9,7 @@ import pytest
 from piar.llm.cost import Budget
 from piar.offline.endpoint import Faults, running
 from piar.offline.teacher import RulebookClient
-from piar.project import Project
+from piar.project.facade import Project
 from store.errors import PiarError
 from tests.small_project import small_project
 

@@ -13,7 +13,7 @@ from piar.llm.openai.batch_files import Responses
 from piar.llm.openai.ray_data import answer, from_http, from_vllm, to_http, to_vllm
 from piar.offline.endpoint import running
 from piar.offline.teacher import RulebookClient
-from piar.project import Project
+from piar.project.facade import Project
 from store.errors import PiarError
 from tests.small_project import small_project
 from tests.test_batch_files import export

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from piar.shop.world import make_shop
 
 ROOT = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 import csv
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from piar.promotion import fingerprints, ledger, record
 
 

@@ -14,7 +14,7 @@ from label_studio import ADMIN, PASSWORD, label_studio, second_user
 from review_kills import push_until_killed
 from review_world import ANNOTATORS, HOSTILE, TASK, answer, everything, review_store, taught
 
-from piar.project import Project
+from piar.project.facade import Project
 from piar.review.batch import Assignment, Batch, compose
 from piar.review.history import fetch
 from piar.review.page import choice

@@ -1,7 +1,7 @@
 import pytest
 
 from piar.llm.cost import Budget
-from piar.project import Project
+from piar.project.facade import Project
 from piar.score import Judge, compare, measure
 from store.errors import PiarError, UsageError
 from store.types import Verdict

@@ -5,7 +5,7 @@ import sys
 import warnings
 from contextlib import suppress
 
-from piar.project import Project
+from piar.project.facade import Project
 from store.errors import PiarError
 from tests.faulty_server import FaultyServer
 from tests.small_project import small_project

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from piar.instructions.diff import rule_changes
-from piar.project import Project
+from piar.project.facade import Project
 from piar.show import difference, pair_of, show_run, show_sample, versions
 from store.errors import PiarError, UsageError
 from store.types import Instruction, Rule

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from piar.cli import main
-from piar.project import Project
+from piar.project.facade import Project
 from tests.small_project import small_project
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from tests.small_project import small_project
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from piar.project import Project
+from piar.project.facade import Project
 from store.importers import ImportMapping
 from store.readers import Reading
 

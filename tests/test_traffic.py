@@ -5,7 +5,7 @@ import random
 import polars as pl
 import pytest
 
-from piar.project import Project
+from piar.project.facade import Project
 from piar.score import Judge
 from piar.shop.world import make_shop
 from piar.traffic import drift, live

@@ -18,7 +18,7 @@ from benchmarks.claims.scales import Scale
 from benchmarks.trainers.measure import by_field, trace_hits
 from benchmarks.trainers.shop import Rows, shop_rows, write_shards
 from mining.settings import Thresholds
-from piar.project import Project
+from piar.project.facade import Project
 from piar.shop.world import ShopWorld
 from store.manifest import Schedule, read_manifest
 from store.metrics import evaluate_arrays

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from piar.llm.cost import Budget
-from piar.project import Project
+from piar.project.facade import Project
 from piar.shop.world import make_shop
 from store.ids import sample_id
 

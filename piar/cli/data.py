@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from mining.settings import Thresholds
-    from piar.project import Project
+    from piar.project.facade import Project
 
 CURRICULUM = """Order the training data by difficulty, and write it as shards."""
 

@@ -10,7 +10,7 @@ from piar.cli.views import facts
 
 if TYPE_CHECKING:
     from piar.offline.guideline_import import GuidelineImport
-    from piar.workspace import Imported
+    from piar.project.workspace import Imported
     from store.importers import ImportReport
 
 _SHOWN = 5  # of each list

@@ -11,7 +11,7 @@ from piar.cli.verb import Answer, Panel, group, open_project, plain, verb
 from store.types import Split
 
 if TYPE_CHECKING:
-    from piar.acceptance import Decision
+    from piar.project.proposal import Decision
 
 SHOW = """Look closer: at the instruction, a proposal, a candidate, what changed between versions, a run, a sample."""
 

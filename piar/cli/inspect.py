@@ -99,7 +99,7 @@ def doctor(
     Example: `piar doctor -C demo`
     """
     from piar.cli.views import checks
-    from piar.doctor import diagnose
+    from piar.project.doctor import diagnose
 
     found = diagnose(asked().folder, asked().overrides, ask=ask)
     return Answer({"checks": found}, checks(found), 0 if all(check.ok for check in found) else 1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from piar.label import LabelReport
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RequestManifest
-    from piar.project import Project
+    from piar.project.facade import Project
     from piar.traffic import Live
     from piar.trust import Trust
 

@@ -10,7 +10,7 @@ from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
-    from piar.project import Project
+    from piar.project.facade import Project
     from piar.review.batch import Batch
     from piar.review.push_pull import PullReport
     from piar.review.server import Server
@@ -182,7 +182,7 @@ def fetch_(
     Example: `piar review fetch 12 old.json`, then `piar init shoes --from old.json --label-config old.xml`
     """
     from piar.cli.verb import asked
-    from piar.config import load
+    from piar.project.config import load
     from piar.review.history import fetch
     from piar.review.server import Server
 

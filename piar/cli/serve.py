@@ -37,7 +37,7 @@ def serve(
 
     Example: `piar serve --student students/sft/final --port 8900`
     """
-    from piar.config import load
+    from piar.project.config import load
     from piar.serve import serve as run
 
     given = {"serve.host": host, "serve.port": port, "serve.token_env": token_env,

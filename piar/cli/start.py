@@ -32,7 +32,7 @@ from piar.cli.progress import steps
 from piar.cli.verb import Answer, Panel, asked, open_project, verb
 
 if TYPE_CHECKING:
-    from piar.workspace import Imported
+    from piar.project.workspace import Imported
 
 
 def register(app: typer.Typer) -> None:
@@ -139,7 +139,7 @@ def init(
     """
     from piar.cli.asking import terminal
     from piar.cli.import_view import imported
-    from piar.project import Project
+    from piar.project.facade import Project
 
     said = mapping(
         gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades

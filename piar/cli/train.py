@@ -11,7 +11,7 @@ from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, 
 from store.figures import bracketed, span
 
 if TYPE_CHECKING:
-    from piar.config import Config
+    from piar.project.config import Config
     from trainers.loop import Trained
 
 HELP = """Teach a student on the shards of `piar curriculum export`.
@@ -113,7 +113,7 @@ def export(
 
 def _config(chosen: str) -> "Config":
     """The configuration with a `KEY=VALUE` chosen on top, and its folders where they lie."""
-    from piar.config import load
+    from piar.project.config import load
 
     config = load(asked().folder, (*asked().overrides, *filter(None, [chosen])), optional=True)
     student, distill, encoder = config.student, config.train.distill, config.train.encoder

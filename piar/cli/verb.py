@@ -30,7 +30,7 @@ from store.errors import PiarError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from piar.project import Project
+    from piar.project.facade import Project
 
 P = ParamSpec("P")
 
@@ -120,7 +120,7 @@ def asked() -> Asked:
 
 def open_project() -> "Project":
     """The project that -C names, with --set applied."""
-    from piar.project import Project
+    from piar.project.facade import Project
 
     return Project.open(asked().folder, asked().overrides)
 

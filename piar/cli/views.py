@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from piar.cli.verb import clean
-from piar.endpoints import Check
+from piar.project.endpoints import Check
 from store.figures import NO_INTERVAL, bracketed, span
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A project's folder, opened: its task, configuration, store and instruction. `piar.project` adds the verbs."""
+"""A project's folder, opened: its task, configuration, store and instruction. `piar.project.facade` adds the verbs."""
 
 import getpass
 import subprocess
@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from piar.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, refit, simulate_shop
+from piar.project.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, refit, simulate_shop
 from store.errors import UsageError
 from store.files import read_text
 
 if TYPE_CHECKING:
-    from piar.config import Config
     from piar.llm.base import Client
     from piar.offline.guideline_import import GuidelineImport
+    from piar.project.config import Config
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
     from store.journal import Journal
@@ -107,7 +107,7 @@ class Workspace:
         Raises:
             UsageError: no project there, or a configuration that does not hold.
         """
-        from piar.config import load
+        from piar.project.config import load
 
         return cls(Path(folder), load(Path(folder), overrides))
 

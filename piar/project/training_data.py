@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from piar.folder import PROMPTS
+from piar.project.folder import PROMPTS
 
 if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from piar.forecast import Receipt
     from piar.llm.cost import Budget
-    from piar.workspace import Workspace
+    from piar.project.workspace import Workspace
     from store.manifest import Manifest
     from synth import SynthReport
     from synth.drafts import Target

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from curriculum.settings import CurriculumSettings
 from mining.settings import MiningSettings
 from piar.evolve import EvolveSettings
-from piar.folder import CONFIG
 from piar.label import LabelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places
 from piar.llm.settings import ModelSettings
+from piar.project.folder import CONFIG
 from piar.review.settings import ReviewSettings
 from piar.revision import ReviserSettings
 from piar.serve.settings import ServeSettings

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from piar.endpoints import Check, models
-from piar.folder import CONFIG, INSTRUCTION, STORE, TASK
+from piar.project.endpoints import Check, models
+from piar.project.folder import CONFIG, INSTRUCTION, STORE, TASK
 from store.errors import PiarError
 from store.files import read_text
 
@@ -82,8 +82,8 @@ def _disk(folder: Path) -> Check:
 
 def _project(folder: Path, overrides: Sequence[str], ask: bool) -> Iterator[Check]:
     """Configuration, task, instruction, store and models, until the first that the next ones cannot do without."""
-    from piar.config import load
     from piar.instructions.markdown import parse
+    from piar.project.config import load
     from store.db import Store
     from store.task import load_task
 

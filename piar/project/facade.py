@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from piar import data
-from piar.folder import PROMPTS, PROPOSAL
-from piar.judging import Judging
-from piar.workspace import whoami
+from piar.project import training_data as data
+from piar.project.folder import PROMPTS, PROPOSAL
+from piar.project.labelling import Judging
+from piar.project.workspace import whoami
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from curriculum import Plan
     from mining import Explanation, MineReport
-    from piar.acceptance import Decision
     from piar.check import Checked
-    from piar.endpoints import Check
     from piar.evolve import EvolveReport
     from piar.export import What
     from piar.forecast import Forecast, Receipt
     from piar.history import OnEvent
     from piar.label import OnProgress
     from piar.llm.cost import Budget
+    from piar.project.endpoints import Check
+    from piar.project.proposal import Decision
     from piar.report import ReportFile
     from piar.score import Scored
     from piar.show import Difference
@@ -166,8 +166,8 @@ class Project(Judging):
         Raises:
             PiarError: too little is labelled, the holdout is worn out, or the teacher cannot be asked.
         """
-        from piar.acceptance import propose
         from piar.evolve import EvolveSettings, Models, evolve
+        from piar.project.proposal import propose
 
         asked = {key: value for key, value in settings.items() if value is not None}
         chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})
@@ -207,21 +207,21 @@ class Project(Judging):
 
     def proposal(self) -> "Instruction":
         """What waits in `instruction.proposed.md`."""
-        from piar.acceptance import proposal
+        from piar.project.proposal import proposal
 
         return proposal(self.folder, self.store)
 
     def accept(self, by: str | None = None) -> "Decision":
-        """Let the proposal replace `instruction.md`; see `piar.acceptance.accept`."""
-        from piar.acceptance import accept
+        """Let the proposal replace `instruction.md`; see `piar.project.proposal.accept`."""
+        from piar.project.proposal import accept
 
         by = by or whoami(self.folder)
         with self.run("accept", {"by": by}) as run_id:
             return accept(self.folder, self.store, self.instruction(), by, run_id)
 
     def reject(self, by: str | None = None) -> "Decision":
-        """Send the proposal away; see `piar.acceptance.reject`."""
-        from piar.acceptance import reject
+        """Send the proposal away; see `piar.project.proposal.reject`."""
+        from piar.project.proposal import reject
 
         by = by or whoami(self.folder)
         with self.run("reject", {"by": by}) as run_id:
@@ -279,7 +279,7 @@ class Project(Judging):
     # -- training data ----------------------------------------------------------------------
 
     def mine(self, top: int | None = None) -> "MineReport":
-        """Signals, difficulty and the queue for people; see `piar.data.mine`."""
+        """Signals, difficulty and the queue for people; see `piar.project.training_data.mine`."""
         return data.mine(self, top)
 
     def explain(self, sample_id: str) -> "Explanation":
@@ -289,7 +289,7 @@ class Project(Judging):
     def synth(
         self, n: int | None = None, targets: str | None = None, *, budget: "Budget | None" = None
     ) -> "tuple[SynthReport, Receipt]":
-        """Fill thin cells with synthetic samples; see `piar.data.synthesize`."""
+        """Fill thin cells with synthetic samples; see `piar.project.training_data.synthesize`."""
         return data.synthesize(self, n, targets, budget)
 
     def thin_cells(self, n: int | None = None, targets: str | None = None) -> "list[Target]":
@@ -301,7 +301,7 @@ class Project(Judging):
         return data.plan(self)
 
     def curriculum_export(self, folder: str | Path, formats: tuple[str, ...] = ()) -> "Manifest":
-        """Write training shards; see `piar.data.export_shards`."""
+        """Write training shards; see `piar.project.training_data.export_shards`."""
         return data.export_shards(self, Path(folder), formats)
 
     def sql(self, statement: str) -> "pl.DataFrame":
@@ -318,7 +318,7 @@ class Project(Judging):
         return status(self.store, self.config.teacher, self.instruction(), proposal=waits)
 
     def doctor(self) -> "list[Check]":
-        """What works here and what does not; see `piar.doctor.diagnose`."""
-        from piar.doctor import diagnose
+        """What works here and what does not; see `piar.project.doctor.diagnose`."""
+        from piar.project.doctor import diagnose
 
         return diagnose(self.folder)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from piar.folder import PROMPTS
-from piar.workspace import Workspace
+from piar.project.folder import PROMPTS
+from piar.project.workspace import Workspace
 from store.errors import UsageError
 
 if TYPE_CHECKING:

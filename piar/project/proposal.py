@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from piar.folder import INSTRUCTION, PROPOSAL
+from piar.project.folder import INSTRUCTION, PROPOSAL
 from store.errors import PiarError
 from store.files import read_text
 

@@ -1,0 +1,1 @@
+"""One project is one folder; its verbs are methods of `Project`."""
