@@ -18,7 +18,7 @@ import polars as pl
 
 from piar.audit import AuditSettings
 from piar.history import Event
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from store.db import Store

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from piar.instructions.prompts import judge_messages, judge_prefix
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.llm.base import Completion, OnCompletion, Request
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop

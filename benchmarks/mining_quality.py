@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from mining import MiningSettings, mine
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop
 from store.db import Store

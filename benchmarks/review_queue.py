@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from mining import MiningSettings, mine
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.offline.teacher import RulebookClient
 from piar.review.batch import compose
 from piar.review.settings import ReviewSettings

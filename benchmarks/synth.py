@@ -20,7 +20,7 @@ import polars as pl
 
 from benchmarks.shop_reader import UnclearError, decide
 from mining import MiningSettings, mine
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.llm.base import Completion, OnCompletion, Request, Usage
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop

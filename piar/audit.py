@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from piar.answers import ask_once
-from piar.label import Batch, Labeller
+from piar.judging.ask_once import ask_once
+from piar.judging.labeller import Batch, Labeller
 from piar.llm.cost import Budget
 from store.db import Store
 from store.ids import content_id

@@ -14,7 +14,7 @@ from pydantic import Field
 from piar.ending import BUDGET_SPENT, ended
 from piar.finale import attribute, compare, on_test, promote, promotion_json
 from piar.history import OnEvent, begin
-from piar.label import LabelSettings, OnProgress
+from piar.judging.labeller import LabelSettings, OnProgress
 from piar.llm.cost import Budget
 from piar.loop import EvolveSettings, Loop, Models
 from piar.opening import identity, open_run, prepare

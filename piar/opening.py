@@ -9,7 +9,7 @@ import numpy as np
 from piar.audit import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.history import Begun, OnEvent, RunLog, data_fingerprint
 from piar.instructions.prompts import template_source
-from piar.label import Labeller, LabelSettings, OnProgress
+from piar.judging.labeller import Labeller, LabelSettings, OnProgress
 from piar.llm.cost import Budget
 from piar.llm.settings import require_price
 from piar.loop import EvolveSettings, Loop, Models

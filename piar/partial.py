@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 
 from piar.instructions.diff import rule_changes
-from piar.known import stored_verdicts
-from piar.label import Batch, Labeller, LabelReport
+from piar.judging.earlier_verdicts import stored_verdicts
+from piar.judging.labeller import Batch, Labeller, LabelReport
 from piar.offline.predicates import Predicate
 from piar.offline.rulebook_reader import Policy, defined_kinds, follow
 from piar.offline.words import read_text

@@ -9,11 +9,11 @@ from math import ceil
 
 import numpy as np
 
-from piar.answers import ask_once
 from piar.diagnosis import diagnosing, informed, read_diagnoses
 from piar.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
 from piar.instructions.operations import merge
 from piar.instructions.revision_schema import EvidenceItem
+from piar.judging.ask_once import ask_once
 from piar.llm.base import Request
 from piar.loop import Loop
 from piar.revision import contradiction, counts_evidence, evidence_limit, request, revise

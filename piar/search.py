@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from piar.label import Batch, Labeller
+from piar.judging.labeller import Batch, Labeller
 from piar.truth import Truth
 from store.stats import Floats, group_codes, group_sums
 from store.types import Instruction, Sample, Verdict

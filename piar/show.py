@@ -180,7 +180,7 @@ def show_run(store: "Store", prefix: str = "") -> dict[str, Any]:
     Raises:
         PiarError: none matches, or several.
     """
-    from piar.forecast import receipt
+    from piar.judging.forecast import receipt
 
     order = "order by started desc limit 1" if not prefix else "order by started"
     rows = store.frame(f"select * from runs where starts_with(run_id, ?) {order}", [prefix]).rows(named=True)

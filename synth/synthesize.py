@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from piar.label import Batch, Labeller
+from piar.judging.labeller import Batch, Labeller
 from piar.llm.base import Client, Completion
 from piar.llm.cost import Budget
 from store.db import Store, now, quote

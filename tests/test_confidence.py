@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.confidence import calibrate, fold_of, threshold_for
+from piar.judging.calibration import calibrate, fold_of, threshold_for
 from store.errors import PiarError
 
 

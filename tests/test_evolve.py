@@ -13,7 +13,7 @@ from worlds import SEED, WordReviser, WordTeacher, fill, world
 
 from piar.evolve import EvolveSettings, Models, evolve
 from piar.history import Event
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings
 from piar.promotion import PromotionSettings

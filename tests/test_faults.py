@@ -13,7 +13,7 @@ import pytest
 
 from piar.connect import connect
 from piar.instructions.prompts import sample_text
-from piar.label import LabelSettings, judge
+from piar.judging.labeller import LabelSettings, judge
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.ids import sample_id

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from piar.forecast import forecast, receipt
+from piar.judging.forecast import forecast, receipt
 from piar.llm.base import Message, Request
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.label import Batch, Labeller, LabelSettings, judge
+from piar.judging.labeller import Batch, Labeller, LabelSettings, judge
 from piar.llm.cost import Budget, Price
 from piar.llm.settings import ModelSettings
 from store.db import Store

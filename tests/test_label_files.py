@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from piar.judging.trust import trust
 from piar.project.facade import Project
-from piar.trust import trust
 from store.db import now
 from store.errors import PiarError, UsageError
 from store.ids import content_id, sample_id

@@ -8,7 +8,7 @@ import pytest
 
 from piar.cli import main
 from piar.connect import connect
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.llm.base import Message, Request
 from piar.llm.cost import Budget, Price, most_usage, read_usage
 from piar.llm.settings import ModelSettings

@@ -9,7 +9,7 @@ from piar.cli.evolving import evolve_view
 from piar.cli.live import SearchView
 from piar.evolve import EvolveReport
 from piar.history import Event
-from piar.label import Progress
+from piar.judging.labeller import Progress
 
 
 def drawn(view):

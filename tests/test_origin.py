@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from piar.label import Batch, Labeller
+from piar.judging.labeller import Batch, Labeller
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.journal import Journal

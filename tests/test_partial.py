@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from worlds import fill
 
-from piar.label import Batch, Labeller
+from piar.judging.labeller import Batch, Labeller
 from piar.offline.teacher import RulebookClient
 from piar.partial import KEPT, label_since
 from store.errors import UsageError

@@ -2,10 +2,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from piar.label import LabelSettings
+from piar.judging.labeller import LabelSettings
+from piar.judging.parquet_files import Pool, score_files
 from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
-from piar.pool import Pool, score_files
 from store.errors import PiarError, UsageError
 from tests.test_label import INSTRUCTION, TASK, Scripted
 

@@ -1,7 +1,7 @@
 import re
 
 from piar.cli import progress
-from piar.label import Progress
+from piar.judging.labeller import Progress
 from store.types import Usage
 
 

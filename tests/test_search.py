@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from piar.label import LabelReport
+from piar.judging.labeller import LabelReport
 from piar.llm.cost import Budget
 from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
 from piar.truth import Truth

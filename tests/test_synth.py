@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from piar.label import judge
+from piar.judging.labeller import judge
 from piar.llm.base import Completion, Usage
 from piar.llm.cost import Budget
 from piar.offline.teacher import RulebookClient

@@ -55,7 +55,7 @@ def run(block: str, folder: Path, environment: dict[str, str]) -> str:
 
 def test_what_it_names_exists() -> None:
     from piar.cli.docs import options, verbs
-    from piar.label import LabelSettings
+    from piar.judging.labeller import LabelSettings
     from piar.llm.settings import ModelSettings
 
     known = {path.split()[1]: {flag for p in options(command) for flag in p.opts} for path, command in verbs()}

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from piar.label import Batch, Labeller, LabelSettings
+from piar.judging.labeller import Batch, Labeller, LabelSettings
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal

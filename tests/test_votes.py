@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piar.label import Batch, Labeller, LabelSettings, judge
+from piar.judging.labeller import Batch, Labeller, LabelSettings, judge
+from piar.judging.requests import permuted
+from piar.judging.votes import count, rounds, settled
 from piar.llm.cost import Budget
 from piar.offline.teacher import RulebookClient
-from piar.questions import permuted
 from piar.shop.world import make_shop
-from piar.votes import count, rounds, settled
 from store.db import Store
 from store.ids import sample_id
 from store.journal import Journal
@@ -135,7 +135,7 @@ def test_permuted_votes_show_other_orders_and_keep_the_policy(shop):
 
 
 def test_the_store_counts_as_the_labeller_does(place):  # noqa: F811
-    from piar.trust import _BALLOTS
+    from piar.judging.trust import _BALLOTS
 
     store, journal = place
     said = {}

@@ -23,7 +23,7 @@ def peer_argument(text):
 
 
 def chats_of(task, instruction, samples):
-    """The very chats that `piar.label` sends, as JSON messages."""
+    """The very chats that `piar.judging.labeller` sends, as JSON messages."""
     prefix = judge_prefix(task, instruction)
     return [
         [{"role": m.role, "content": m.content} for m in judge_messages(prefix, sample.fields)] for sample in samples

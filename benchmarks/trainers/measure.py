@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.trainers.shop import Rows
+from piar.judging.parquet_files import Pool
 from piar.llm.settings import ModelSettings
 from piar.offline.teacher import RulebookClient
-from piar.pool import Pool
 from store.manifest import Manifest
 from store.task import Task
 from store.types import Instruction

@@ -16,13 +16,13 @@ from store.figures import bracketed, span
 from store.types import Split
 
 if TYPE_CHECKING:
-    from piar.forecast import Forecast
-    from piar.label import LabelReport
+    from piar.judging.forecast import Forecast
+    from piar.judging.labeller import LabelReport
+    from piar.judging.trust import Trust
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RequestManifest
     from piar.project.facade import Project
     from piar.traffic import Live
-    from piar.trust import Trust
 
 Instruction = Annotated[
     str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
@@ -339,7 +339,7 @@ def _score_pool(judge: str, pool: str, out: Path | None, shard: str, trace: bool
     files = list(Path(root).glob(str(Path(pool).relative_to(root))))
     if not files:
         raise UsageError(f"No file matches {pool!r}.", "Quote the pattern, and pass Parquet files.")
-    from piar.pool import score_files
+    from piar.judging.parquet_files import score_files
     from trainers.scoring import Student
 
     student = Student.load(asked().folder / path)

@@ -15,7 +15,7 @@ from piar.cli.verb import messages
 
 if TYPE_CHECKING:
     from piar.history import Event
-    from piar.label import Progress
+    from piar.judging.labeller import Progress
 
 OnEvent = Callable[["Event"], None]
 OnProgress = Callable[["Progress"], None]

@@ -11,7 +11,7 @@ from store.clock import duration, pause
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from piar.label import Progress
+    from piar.judging.labeller import Progress
 
 Show = Callable[["Progress"], None]
 

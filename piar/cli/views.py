@@ -13,7 +13,7 @@ from piar.project.endpoints import Check
 from store.figures import NO_INTERVAL, bracketed, span
 
 if TYPE_CHECKING:
-    from piar.forecast import Forecast, Receipt
+    from piar.judging.forecast import Forecast, Receipt
     from piar.score import Measured, Scored
     from piar.status import Status, Step
     from store.metrics import Scores

@@ -27,7 +27,7 @@ class Request:
     """One question to a model.
 
     Attributes:
-        key: content hash of everything that shapes the answer; see `piar.questions.request_key`.
+        key: content hash of everything that shapes the answer; see `piar.judging.requests.request_key`.
         messages: the rendered chat, the part shared by all requests first.
         grades: symbols whose first-token probabilities are wanted; empty for free text.
         schema: JSON schema of the answer, for endpoints with structured output.

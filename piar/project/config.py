@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from curriculum.settings import CurriculumSettings
 from mining.settings import MiningSettings
 from piar.evolve import EvolveSettings
-from piar.label import LabelSettings
+from piar.judging.labeller import LabelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places
 from piar.llm.settings import ModelSettings

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from piar.check import Checked
     from piar.evolve import EvolveReport
     from piar.export import What
-    from piar.forecast import Forecast, Receipt
     from piar.history import OnEvent
-    from piar.label import OnProgress
+    from piar.judging.forecast import Forecast, Receipt
+    from piar.judging.labeller import OnProgress
     from piar.llm.cost import Budget
     from piar.project.endpoints import Check
     from piar.project.proposal import Decision
@@ -64,7 +64,7 @@ class Project(Judging):
             UsageError: an unknown judge or split.
             PiarError: nothing is labelled there.
         """
-        from piar.forecast import receipt
+        from piar.judging.forecast import receipt
         from piar.score import Judge, score
 
         config = {"judge": judge, "split": split, "against": against, "teacher": self.config.teacher.model}
@@ -128,7 +128,7 @@ class Project(Judging):
             against: the id of another instruction to compare with.
         """
         from piar.check import check, reference_id
-        from piar.forecast import receipt
+        from piar.judging.forecast import receipt
         from piar.score import Judge
 
         cached, where = 0, f"split = '{split}' and sample_id in (select sample_id from truth)"
@@ -190,7 +190,7 @@ class Project(Judging):
         far less. The flip audit and the canary (`[evolve.audit]`) are in it.
         """
         from piar.evolve import EvolveSettings
-        from piar.forecast import forecast, scaled
+        from piar.judging.forecast import forecast, scaled
 
         asked = {key: value for key, value in settings.items() if value is not None}
         chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})

@@ -11,15 +11,15 @@ from piar.project.workspace import Workspace
 from store.errors import UsageError
 
 if TYPE_CHECKING:
-    from piar.forecast import Forecast, Receipt
-    from piar.label import Labeller, LabelReport, OnProgress
+    from piar.judging.forecast import Forecast, Receipt
+    from piar.judging.labeller import Labeller, LabelReport, OnProgress
+    from piar.judging.parquet_files import Pool, PoolReport
+    from piar.judging.requests import Batch
+    from piar.judging.trust import Trust
     from piar.llm.base import Client
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RejectedLine, RequestManifest
     from piar.partial import Kept
-    from piar.pool import Pool, PoolReport
-    from piar.questions import Batch
-    from piar.trust import Trust
 
 EVERYTHING_OPEN = "split in ('train', 'pool')"
 
@@ -51,7 +51,7 @@ class Judging(Workspace):
         Raises:
             PiarError: the teacher cannot be asked at all.
         """
-        from piar.forecast import receipt
+        from piar.judging.forecast import receipt
 
         config = {"where": where, "teacher": self.config.teacher.model, "label": self.config.label.model_dump()}
         with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress, reuse=reuse) as labeller:
@@ -74,7 +74,7 @@ class Judging(Workspace):
             where: SQL condition over the columns of `samples`; rows of train and pool only.
             recheck: rows asked of those that should not change.
         """
-        from piar.forecast import receipt
+        from piar.judging.forecast import receipt
         from piar.partial import label_since
 
         before, batch = self.store.instruction(since), self._batch(where, None)
@@ -86,9 +86,9 @@ class Judging(Workspace):
 
     def forecast_since(self, since: str, where: str = EVERYTHING_OPEN, *, recheck: int = 200) -> "Forecast":
         """What `label_since` with the same arguments would ask; nothing is asked."""
-        from piar.forecast import forecast
+        from piar.judging.forecast import forecast
+        from piar.judging.requests import Batch
         from piar.partial import parted
-        from piar.questions import Batch
 
         before, batch = self.store.instruction(since), self._batch(where, None)
         with self._labeller("") as labeller:
@@ -108,7 +108,7 @@ class Judging(Workspace):
 
         With adaptive votes: what it would ask next, and at most.
         """
-        from piar.forecast import forecast
+        from piar.judging.forecast import forecast
 
         with self._labeller("") as labeller:
             batch = self._batch(where, instruction, votes, sure)
@@ -216,7 +216,9 @@ class Judging(Workspace):
         budget: "Budget | None" = None,
         on_progress: "OnProgress | None" = None,
     ) -> "PoolReport":
-        """Let the teacher judge the rows of a Parquet file that never enter the store; see `piar.pool`."""
+        """Let the teacher judge the rows of a Parquet file that never enter the store; see
+        `piar.judging.parquet_files`.
+        """
         pool = self._pool(instruction, votes, sure, budget)
         return pool.label(source, target, on_progress or (lambda progress: None))
 
@@ -224,8 +226,8 @@ class Judging(Workspace):
         self, source: Path, *, instruction: str | None = None, votes: int | None = None, sure: float | None = None
     ) -> "Forecast":
         """What `label_pool` with the same arguments would ask if nothing of it is done yet; nothing is asked."""
-        from piar.forecast import forecast
-        from piar.votes import rounds
+        from piar.judging.forecast import forecast
+        from piar.judging.votes import rounds
 
         pool = self._pool(instruction, votes, sure)
 
@@ -242,7 +244,7 @@ class Judging(Workspace):
     def _pool(
         self, instruction: str | None, votes: int | None, sure: float | None, budget: "Budget | None" = None
     ) -> "Pool":
-        from piar.pool import Pool
+        from piar.judging.parquet_files import Pool
 
         read = self.store.instruction(instruction) if instruction else self.instruction()
         config = self.config
@@ -251,8 +253,8 @@ class Judging(Workspace):
         return Pool(self.task, self.client("teacher"), read, config.teacher, settings, budget, self.folder / PROMPTS)
 
     def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
-        """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.trust`."""
-        from piar.trust import trust
+        """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.judging.trust`."""
+        from piar.judging.trust import trust
 
         read = self.store.instruction(instruction) if instruction else self.instruction()
         with self.run("label", {"target_precision": target}, seed) as run_id:
@@ -268,7 +270,7 @@ class Judging(Workspace):
         client: "Client | None" = None,
         reuse: bool = False,
     ) -> "Iterator[Labeller]":
-        from piar.label import Labeller
+        from piar.judging.labeller import Labeller
 
         asked = client or self.client("teacher")
         with self.journal() as journal, Labeller(
@@ -282,7 +284,7 @@ class Judging(Workspace):
     ) -> "Batch":
         import duckdb
 
-        from piar.questions import Batch
+        from piar.judging.requests import Batch
         from store.user_sql import expression
 
         read = self.store.instruction(instruction) if instruction else self.instruction()

@@ -8,7 +8,7 @@ from piar.project.folder import PROMPTS
 if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
-    from piar.forecast import Receipt
+    from piar.judging.forecast import Receipt
     from piar.llm.cost import Budget
     from piar.project.workspace import Workspace
     from store.manifest import Manifest
@@ -55,8 +55,8 @@ def synthesize(
         targets: SQL that names the cells: rule, grade, wanted.
         budget: hard cap on calls and dollars.
     """
-    from piar.forecast import receipt
-    from piar.label import Labeller
+    from piar.judging.forecast import receipt
+    from piar.judging.labeller import Labeller
     from synth import synthesize
 
     settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})

@@ -316,7 +316,7 @@ class Workspace:
         Args:
             detail: what the command found, filled in while it lives and kept with its end.
         """
-        from piar.forecast import receipt
+        from piar.judging.forecast import receipt
 
         run_id, status = self.store.start_run(verb, config, seed), "failed"
         try:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from piar.judging.requests import Ask
 from piar.llm.cost import Charge
-from piar.questions import Ask
 from store.db import Store
 from store.journal import Journal
 from store.task import Task

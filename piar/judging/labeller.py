@@ -17,14 +17,14 @@ from types import TracebackType
 
 from pydantic import Field
 
-from piar.known import ANSWERED, Known
+from piar.judging.earlier_verdicts import ANSWERED, Known
+from piar.judging.origin import Origin
+from piar.judging.requests import Ask, Batch, Questions
+from piar.judging.votes import rounds, settled
 from piar.llm.base import Client, Request
 from piar.llm.cost import Budget, Charge, Hold, ceiling
 from piar.llm.interrupts import patient
 from piar.llm.settings import ModelSettings, require_price
-from piar.origin import Origin
-from piar.questions import Ask, Batch, Questions
-from piar.votes import rounds, settled
 from store.db import Store
 from store.errors import PiarError
 from store.ids import short_hash

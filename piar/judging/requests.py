@@ -22,7 +22,7 @@ class Batch:
 
     Attributes:
         votes: opinions asked of each sample.
-        sure: with it, no more votes are asked of a sample whose confidence has reached it; see `piar.votes`.
+        sure: with it, no more votes are asked of a sample whose confidence has reached it; see `piar.judging.votes`.
     """
 
     instruction: Instruction

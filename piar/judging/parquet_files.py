@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piar.label import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
+from piar.judging.labeller import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
+from piar.judging.requests import Questions
+from piar.judging.votes import count, rounds
 from piar.llm.base import Client, Request
 from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
-from piar.questions import Questions
-from piar.votes import count, rounds
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from piar.confidence import Threshold, calibrate, threshold_for
+from piar.judging.calibration import Threshold, calibrate, threshold_for
 from store.db import Store
 from store.errors import PiarError
 
@@ -13,7 +13,7 @@ from store.errors import PiarError
 CALIBRATED_ON = ("train", "dev")
 UNSURE = "unsure"  # the reason why such a row is queued
 
-# The tally of `piar.votes` in SQL: the grade that most votes name, and its mean probability over all of them.
+# The tally of `piar.judging.votes` in SQL: the grade that most votes name, and its mean probability over all of them.
 _BALLOTS = """
     with counted as (select v.sample_id, g.symbol as grade, g.position, count(*) as votes, count(v.probs) as told,
                             count(*) filter (v.grade = g.symbol) as said,
