@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from piar.audit import AuditSettings
-from piar.history import Event
+from piar.evolve.resume import Event
+from piar.evolve.steadiness import AuditSettings
 from piar.judging.labeller import judge
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project

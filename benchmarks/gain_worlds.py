@@ -25,11 +25,11 @@ from benchmarks.optimizers.arms import fill_store, says
 from benchmarks.optimizers.texts import write_text
 from benchmarks.optimizers.worlds import TASK, Row, World, make_world
 from benchmarks.worlds import rows_of
-from piar.audit import AuditSettings
-from piar.evolve import EvolveSettings, Models, evolve
-from piar.history import Event
+from piar.evolve.resume import Event
+from piar.evolve.revision import RevisionSettings
+from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.steadiness import AuditSettings
 from piar.offline.teacher import RulebookClient
-from piar.revision import RevisionSettings
 from store.db import Store
 from store.stats import Floats, GroupBootstrap, group_codes, group_sums, ratio
 from store.types import Instruction

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.null_worlds import upper
-from piar.guards import Paired
-from piar.promotion import Ledger, PromotionSettings, confirm
+from piar.evolve.guards import Paired
+from piar.evolve.ledger import Ledger
+from piar.evolve.promotion import PromotionSettings, confirm
 from store.task import Grade, Task
 
 TASK = Task(

@@ -17,9 +17,9 @@ import polars as pl
 from scipy.stats import beta
 
 from benchmarks.worlds import rows_of
-from piar.evolve import EvolveSettings, Models, evolve
+from piar.evolve.revision import RevisionSettings
+from piar.evolve.run import EvolveSettings, Models, evolve
 from piar.offline.teacher import RulebookClient
-from piar.revision import RevisionSettings
 from store.db import Store
 from store.ids import content_id, sample_id
 from store.task import Grade, Task

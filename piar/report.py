@@ -15,11 +15,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from piar import report_data as data
 from piar import report_walk as walk
+from piar.evolve.last_search import in_force, last_search, tried
 from piar.report_candidate import candidate
 from piar.report_headline import headline
 from piar.report_pair import Pair, pair
 from piar.report_policy import contradictions
-from piar.standing import in_force, last_search, tried
 from store.db import Store, now
 from store.types import Instruction
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from piar.guards import STATES
+from piar.evolve.guards import STATES
+from piar.evolve.last_search import Tried
 from piar.report_data import gains, rules
 from piar.report_pair import Pair
-from piar.standing import Tried
 from store.db import Store
 
 _TITLES = {

@@ -7,9 +7,9 @@ called refused, however much it gained.
 from collections.abc import Mapping
 from typing import Any
 
-from piar.ending import HEADLINES, Ended
+from piar.evolve.ending import HEADLINES, Ended
+from piar.evolve.last_search import Tried
 from piar.report_pair import Pair
-from piar.standing import Tried
 from store.figures import NO_INTERVAL, span
 from store.types import Instruction
 
@@ -41,7 +41,7 @@ def headline(
         pair: the two instructions that the page compares.
         current: the instruction in force, None where that is not known.
         tried: the candidate that was tested last.
-        search: how the last search ended; see `piar.standing.last_search`.
+        search: how the last search ended; see `piar.evolve.last_search.last_search`.
     """
     claimed = claim(gains, pair.role)
     first, second = _decided(claimed, pair, tried, search)

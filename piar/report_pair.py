@@ -5,7 +5,7 @@ from typing import Literal
 
 import polars as pl
 
-from piar.standing import State, Tried
+from piar.evolve.last_search import State, Tried
 from store.db import Store, quote
 from store.types import Instruction
 

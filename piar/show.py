@@ -10,8 +10,8 @@ from piar.instructions.diff import RuleChange, rule_changes
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
+    from piar.evolve.last_search import Tried
     from piar.score import Gained, Judge, Measured
-    from piar.standing import Tried
     from piar.support import Support
     from store.db import Store
     from store.types import Instruction, Split
@@ -112,7 +112,7 @@ def candidate(store: "Store", prefix: str = "") -> "Tried":
     Raises:
         UsageError: none was tested, or none of that id.
     """
-    from piar.standing import tried
+    from piar.evolve.last_search import tried
 
     found = tried(store, prefix)
     if found is None:

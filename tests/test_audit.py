@@ -3,8 +3,8 @@
 import pytest
 from worlds import SEED, WordReviser, WordTeacher, world
 
-from piar.audit import AuditSettings
-from piar.evolve import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.steadiness import AuditSettings
 from store.types import Completion
 
 FAST = EvolveSettings(rounds=2, patience=1)

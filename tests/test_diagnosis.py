@@ -5,9 +5,9 @@ import json
 import pytest
 from worlds import SEED, WordReviser, WordTeacher, world
 
-from piar.diagnosis import Diagnosis, read_diagnoses
-from piar.evolve import EvolveSettings, Models, evolve
-from piar.revision import RevisionSettings
+from piar.evolve.diagnosis import Diagnosis, read_diagnoses
+from piar.evolve.revision import RevisionSettings
+from piar.evolve.run import EvolveSettings, Models, evolve
 from store.types import Completion
 
 FAST = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2))

@@ -10,13 +10,14 @@ from worlds import SEED, WordReviser, WordTeacher, world
 
 from piar.cli.evolving import evolve_view
 from piar.cli.showing import candidate_view
-from piar.ending import HEADLINES
-from piar.ending import ended as ended_as
-from piar.evolve import EvolveReport, EvolveSettings, Models, evolve
-from piar.promotion import PromotionSettings, record
+from piar.evolve.ending import HEADLINES
+from piar.evolve.ending import ended as ended_as
+from piar.evolve.last_search import tried
+from piar.evolve.ledger import record
+from piar.evolve.promotion import PromotionSettings
+from piar.evolve.run import EvolveReport, EvolveSettings, Models, evolve
 from piar.report import report
 from piar.show import candidate, difference
-from piar.standing import tried
 from store.errors import UsageError
 from store.types import Instruction, Rule
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from worlds import SEED, WordReviser, WordTeacher, fill, world
 
-from piar.evolve import EvolveSettings, Models, evolve
-from piar.history import Event
+from piar.evolve.promotion import PromotionSettings
+from piar.evolve.resume import Event
+from piar.evolve.revision import ReviserSettings, RevisionSettings
+from piar.evolve.run import EvolveSettings, Models, evolve
 from piar.judging.labeller import judge
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings
-from piar.promotion import PromotionSettings
-from piar.revision import ReviserSettings, RevisionSettings
 from store.errors import PiarError, UsageError
 from store.types import Completion, Failure
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from piar.audit import AuditSettings
-from piar.loop import EvolveSettings
-from piar.promotion import PromotionSettings
-from piar.revision import RevisionSettings
+from piar.evolve.promotion import PromotionSettings
+from piar.evolve.revision import RevisionSettings
+from piar.evolve.state import EvolveSettings
+from piar.evolve.steadiness import AuditSettings
 
 TEXT = (Path(__file__).parents[1] / "docs" / "evolve.md").read_text(encoding="utf-8")
 TABLES = {

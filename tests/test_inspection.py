@@ -1,7 +1,7 @@
 """Errors are sorted by cause, clustered by what they share, and shown beside their nearest correct neighbour."""
 
-from piar.inspection import Judged, contrast_evidence, hints, inspect, suspects, untouched_rules, whole_evidence
-from piar.truth import Truth
+from piar.evolve.inspection import Judged, contrast_evidence, hints, inspect, suspects, untouched_rules, whole_evidence
+from piar.evolve.truth import Truth
 from store.types import Instruction, Rule, Sample, Trace, Verdict
 
 INSTRUCTION = Instruction("Judge.", (Rule("R01", "bags", "0"), Rule("R02", "the rest", "1"), Rule("R03", "unused")))

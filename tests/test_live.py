@@ -7,8 +7,8 @@ from rich.console import Console
 
 from piar.cli.evolving import evolve_view
 from piar.cli.live import SearchView
-from piar.evolve import EvolveReport
-from piar.history import Event
+from piar.evolve.resume import Event
+from piar.evolve.run import EvolveReport
 from piar.judging.labeller import Progress
 
 

@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 from worlds import TASK, fill
 
-from piar.guards import Paired
-from piar.promotion import (
-    Ledger,
-    PromotionSettings,
-    check_uses,
-    confirm,
-    fingerprints,
-    ledger,
-    power,
-    record,
-)
+from piar.evolve.guards import Paired
+from piar.evolve.ledger import Ledger, fingerprints, ledger, record
+from piar.evolve.promotion import PromotionSettings, check_uses, confirm, power
 from store.errors import PiarError
 
 SETTINGS = PromotionSettings()

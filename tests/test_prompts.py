@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from worlds import TASK
 
+from piar.evolve.revision import RevisionSettings
 from piar.instructions.prompts import judge_prefix, render
-from piar.revision import RevisionSettings
 from store.errors import UsageError
 from store.types import Example, Instruction, Rule
 

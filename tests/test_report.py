@@ -9,7 +9,7 @@ import pytest
 from small_project import small_project
 from worlds import fill
 
-from piar.evolve import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, Models, evolve
 from piar.offline.teacher import RulebookClient
 from piar.report import report
 from piar.report_headline import claim

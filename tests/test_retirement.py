@@ -3,8 +3,8 @@
 import csv
 
 from piar.cli import main
+from piar.evolve.ledger import fingerprints, ledger, record
 from piar.project.facade import Project
-from piar.promotion import fingerprints, ledger, record
 
 
 def week(file, queries):

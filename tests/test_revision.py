@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import TASK
 
+from piar.evolve.revision import RevisionSettings, contradiction, read_answer, request, revise
 from piar.instructions.operations import Refused, apply, merge
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
 from piar.llm.settings import ModelSettings
-from piar.revision import RevisionSettings, contradiction, read_answer, request, revise
 from store.types import Completion, Failure, Instruction, Rule
 
 SETTINGS = RevisionSettings(max_rules=5, max_words=12)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from piar.evolve.scoreboard import BudgetSpent, Scoreboard
+from piar.evolve.selection import blocks, complementary, draw_parent, race
+from piar.evolve.truth import Truth
 from piar.judging.labeller import LabelReport
 from piar.llm.cost import Budget
-from piar.search import BudgetSpent, Scoreboard, blocks, complementary, draw_parent, race
-from piar.truth import Truth
 from store.types import Instruction, Sample, Verdict
 
 SAMPLES = [Sample(f"s{i:03d}", f"g{i // 5}", {"n": str(i)}) for i in range(200)]

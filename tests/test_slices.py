@@ -3,8 +3,8 @@
 import numpy as np
 from worlds import TASK, fill
 
-from piar.slices import automatic, by_grade, members, owners, telling_predicates, telling_slices
-from piar.truth import Truth
+from piar.evolve.slices import automatic, by_grade, members, owners, telling_predicates, telling_slices
+from piar.evolve.truth import Truth
 from store.types import Sample
 
 

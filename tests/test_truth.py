@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from worlds import fill
 
-from piar.truth import ceiling, load_truth
+from piar.evolve.truth import ceiling, load_truth
 from store.errors import PiarError
 
 ROWS = [(f"q{i}", f"t{i}", "train", "0" if i < 3 else None) for i in range(6)]

@@ -7,13 +7,13 @@ import pytest
 from review_world import ANNOTATORS, Desk, result, review_store
 from worlds import SEED, WordReviser, WordTeacher, world
 
-from piar.evolve import EvolveSettings, Models, evolve
-from piar.history import data_fingerprint
-from piar.inspection import Judged, cause_of, contrast_evidence, inspect
+from piar.evolve.inspection import Judged, cause_of, contrast_evidence, inspect
+from piar.evolve.resume import data_fingerprint
+from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.truth import Truth, load_truth, people_heard, review_comments
 from piar.review.batch import compose
 from piar.review.push_pull import pull, push
 from piar.review.settings import ReviewSettings
-from piar.truth import Truth, load_truth, people_heard, review_comments
 from store.types import Label, Sample, Verdict
 
 BLIND = {"batch": "w47", "blind": True}

@@ -16,15 +16,15 @@ from benchmarks.optimizers.environments import peer_python
 from benchmarks.optimizers.texts import read_text, write_text
 from benchmarks.optimizers.worlds import TASK, Row, World
 from piar.connect import connect
-from piar.evolve import EvolveSettings, Models, evolve
-from piar.history import Event
+from piar.evolve.resume import Event
+from piar.evolve.revision import ReviserSettings, RevisionSettings, read_answer
+from piar.evolve.run import EvolveSettings, Models, evolve
 from piar.instructions.operations import apply
 from piar.instructions.revision_schema import GradeShown, RevisionRequest, RuleShown
 from piar.llm.base import Client, Message, Request
 from piar.llm.settings import ModelSettings
 from piar.offline.endpoint import Simulator, running
 from piar.offline.teacher import RulebookClient
-from piar.revision import ReviserSettings, RevisionSettings, read_answer
 from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, sample_id, short_hash

@@ -84,7 +84,7 @@ def show_instruction(
     Example: `piar show instruction`
     """
     from piar.cli.showing import instruction_view
-    from piar.history import lineage_json
+    from piar.evolve.resume import lineage_json
     from piar.show import versions
 
     project = open_project()

@@ -14,7 +14,7 @@ from piar.cli.progress import plain_lines
 from piar.cli.verb import messages
 
 if TYPE_CHECKING:
-    from piar.history import Event
+    from piar.evolve.resume import Event
     from piar.judging.labeller import Progress
 
 OnEvent = Callable[["Event"], None]

@@ -10,14 +10,14 @@ from rich.text import Text
 from piar.cli.evolving import event_line
 from piar.cli.verb import clean
 from piar.cli.views import facts, gain_short, percent, receipt_lines, table
-from piar.guards import STATES as GUARD_STATES
-from piar.history import Event
+from piar.evolve.guards import STATES as GUARD_STATES
+from piar.evolve.resume import Event
 from store.types import SPLITS
 
 if TYPE_CHECKING:
+    from piar.evolve.last_search import Tried
     from piar.instructions.diff import RuleChange
     from piar.show import Difference, Flip, Version
-    from piar.standing import Tried
     from piar.support import Support
     from store.task import Task
     from store.types import Instruction

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 
 from curriculum.settings import CurriculumSettings
 from mining.settings import MiningSettings
-from piar.evolve import EvolveSettings
+from piar.evolve.revision import ReviserSettings
+from piar.evolve.run import EvolveSettings
 from piar.judging.labeller import LabelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places
 from piar.llm.settings import ModelSettings
 from piar.project.folder import CONFIG
 from piar.review.settings import ReviewSettings
-from piar.revision import ReviserSettings
 from piar.serve.settings import ServeSettings
 from store.errors import UsageError
 from store.files import read_text

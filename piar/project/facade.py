@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from piar.check import Checked
-    from piar.evolve import EvolveReport
+    from piar.evolve.last_search import Tried
+    from piar.evolve.resume import OnEvent
+    from piar.evolve.run import EvolveReport
     from piar.export import What
-    from piar.history import OnEvent
     from piar.judging.forecast import Forecast, Receipt
     from piar.judging.labeller import OnProgress
     from piar.llm.cost import Budget
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from piar.report import ReportFile
     from piar.score import Scored
     from piar.show import Difference
-    from piar.standing import Tried
     from piar.status import Status
     from piar.traffic import Drift, Live
     from store.manifest import Manifest
@@ -166,7 +166,7 @@ class Project(Judging):
         Raises:
             PiarError: too little is labelled, the holdout is worn out, or the teacher cannot be asked.
         """
-        from piar.evolve import EvolveSettings, Models, evolve
+        from piar.evolve.run import EvolveSettings, Models, evolve
         from piar.project.proposal import propose
 
         asked = {key: value for key, value in settings.items() if value is not None}
@@ -189,7 +189,7 @@ class Project(Judging):
         the end judges two instructions on holdout and test. Races drop candidates early, so that a search usually takes
         far less. The flip audit and the canary (`[evolve.audit]`) are in it.
         """
-        from piar.evolve import EvolveSettings
+        from piar.evolve.run import EvolveSettings
         from piar.judging.forecast import forecast, scaled
 
         asked = {key: value for key, value in settings.items() if value is not None}

@@ -95,7 +95,7 @@ def reject(folder: Path, store: "Store", current: "Instruction", by: str, run_id
 
 
 def _decide(store: "Store", kind: str, outcome: str, instruction: str, against: str, by: str, run_id: str) -> Decision:
-    from piar.promotion import record
+    from piar.evolve.ledger import record
     from store.db import now
 
     record(store, kind, instruction, against, outcome, f"{outcome} by {by}", {}, by, run_id)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from piar.audit import AuditSettings
-from piar.history import RunLog
+from piar.evolve.promotion import PromotionSettings
+from piar.evolve.resume import RunLog
+from piar.evolve.revision import ReviserSettings, RevisionSettings
+from piar.evolve.scoreboard import Scoreboard
+from piar.evolve.steadiness import AuditSettings
+from piar.evolve.truth import Truth, TruthMode
 from piar.llm.base import Client
 from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
-from piar.promotion import PromotionSettings
-from piar.revision import ReviserSettings, RevisionSettings
-from piar.search import Scoreboard
-from piar.truth import Truth, TruthMode
 from store.db import Store
 from store.ids import seed_of
 from store.journal import Journal

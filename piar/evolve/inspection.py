@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from piar.evolve.slices import telling_predicates, telling_slices
+from piar.evolve.truth import Truth
 from piar.instructions.revision_schema import EvidenceItem
-from piar.slices import telling_predicates, telling_slices
-from piar.truth import Truth
 from store.types import Instruction, Sample, Verdict
 
 Cause = Literal["knowledge", "not_applied", "misread", "suspect"]

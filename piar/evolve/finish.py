@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from piar.audit import Repeated, ask_again
-from piar.guards import Paired
-from piar.loop import Loop
-from piar.promotion import Outcome, confirm, fingerprints, ledger, record
-from piar.search import BudgetSpent
-from piar.truth import Truth, TruthMode, load_truth
+from piar.evolve.guards import Paired
+from piar.evolve.ledger import fingerprints, ledger, record
+from piar.evolve.promotion import Outcome, confirm
+from piar.evolve.scoreboard import BudgetSpent
+from piar.evolve.state import Loop
+from piar.evolve.steadiness import Repeated, ask_again
+from piar.evolve.truth import Truth, TruthMode, load_truth
 from store.db import Store
 from store.errors import PiarError
 from store.metrics import accuracy, confusion_by_group, macro_f1
@@ -146,48 +147,3 @@ def compare(
         rights.append(said == truth)
     gain = paired_gain(rights[0], rights[1], codes)
     return {**shown, "gain": gain.model_dump()}
-
-
-def attribute(loop: Loop, instruction: Instruction) -> list[dict[str, Any]]:
-    """What each rule is worth: the instruction with and without it, on the rows that cite it.
-
-    Rows that do not cite a rule are taken to be untouched by it. That is exact for the offline teacher and saves
-    most calls for a language model, where any edit can flip any row: there it is an estimate.
-
-    Returns:
-        for each rule `rule, cited, fixes, breaks, gain {mean, low, high, p_value}, state`, where `state` is
-        `helps`, `harms` (interval by group), `dead` (never cited) or `unclear`; shorter when the budget ends.
-    """
-    samples = [*loop.splits["dev"], *loop.splits["holdout"]]
-    found: list[dict[str, Any]] = []
-    try:
-        verdicts = loop.board.verdicts(instruction, samples)
-        cited = {r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
-                 for r in instruction.rules}  # fmt: skip
-        without = {
-            r.id: replace(instruction, rules=tuple(o for o in instruction.rules if o is not r))
-            for r in instruction.rules
-        }
-        for rule in instruction.rules:
-            loop.board.judge([without[rule.id]], cited[rule.id])
-            found.append(_worth(loop, rule.id, instruction, without[rule.id], cited[rule.id]))
-    except BudgetSpent:
-        pass
-    return found
-
-
-def _worth(loop: Loop, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]) -> dict[str, Any]:
-    if not rows:
-        return {"rule": rule, "cited": 0, "fixes": 0, "breaks": 0, "gain": None, "state": "dead"}
-    truth = loop.board.truth(rows)
-    right, otherwise = (loop.board.grades(i, rows) == truth for i in (whole, without))
-    gain = paired_gain(otherwise, right, [s.group for s in rows])
-    state = "helps" if gain.above else "harms" if gain.below else "unclear"
-    return {
-        "rule": rule,
-        "cited": len(rows),
-        "fixes": int(np.sum(right & ~otherwise)),
-        "breaks": int(np.sum(otherwise & ~right)),
-        "gain": gain.model_dump(),
-        "state": state,
-    }

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from piar.evolve.revision import first_json
 from piar.instructions.prompts import render
 from piar.instructions.revision_schema import RevisionRequest
 from piar.llm.base import Client, Message, Request
 from piar.llm.settings import ModelSettings
-from piar.revision import first_json
 from store.ids import content_id
 from store.task import Task
 from store.types import Completion

@@ -11,17 +11,20 @@ from typing import Any
 
 from pydantic import Field
 
-from piar.ending import BUDGET_SPENT, ended
-from piar.finale import attribute, compare, on_test, promote, promotion_json
-from piar.history import OnEvent, begin
+from piar.evolve.attribution import attribute
+from piar.evolve.ending import BUDGET_SPENT, ended
+from piar.evolve.finish import compare, on_test, promote, promotion_json
+from piar.evolve.promotion import power
+from piar.evolve.redraft import redrafted
+from piar.evolve.resume import OnEvent, begin
+from piar.evolve.round import raced, revised
+from piar.evolve.scoreboard import BudgetSpent
+from piar.evolve.selection import draw_parent
+from piar.evolve.setup import identity, open_run, prepare
+from piar.evolve.state import EvolveSettings, Loop, Models
+from piar.evolve.truth import ceiling, people_heard
 from piar.judging.labeller import LabelSettings, OnProgress
 from piar.llm.cost import Budget
-from piar.loop import EvolveSettings, Loop, Models
-from piar.opening import identity, open_run, prepare
-from piar.promotion import power
-from piar.rounds import raced, redrafted, revised
-from piar.search import BudgetSpent, draw_parent
-from piar.truth import ceiling, people_heard
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
@@ -42,11 +45,11 @@ class EvolveReport(Result):
         test: seed against champion on the untouched split, against `gold` and `majority`.
         detectable: what the holdout can show, in words.
         ceiling: how often one person agrees with the truth, None without raters.
-        people: how much of what people said was used; see `piar.truth.people_heard`.
-        attribution: what each rule of the champion fixes and breaks; see `piar.finale.attribute`.
+        people: how much of what people said was used; see `piar.evolve.truth.people_heard`.
+        attribution: what each rule of the champion fixes and breaks; see `piar.evolve.finish.attribute`.
         stopped: why the search ended.
         errors: fewest errors of an instruction on the train rows of a round; None where no round was made.
-        ending: how it ended, one of `piar.ending.Ending`.
+        ending: how it ended, one of `piar.evolve.ending.Ending`.
         headline: what was decided, in one sentence.
         detail: the figures behind the decision.
         advice: what to do next.

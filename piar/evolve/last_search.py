@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from piar.ending import Ended, ended
+from piar.evolve.ending import Ended, ended
 from store.db import Store
 from store.types import Instruction
 

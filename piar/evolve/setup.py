@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from piar.audit import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
-from piar.history import Begun, OnEvent, RunLog, data_fingerprint
+from piar.evolve.ledger import ledger
+from piar.evolve.promotion import check_uses, power
+from piar.evolve.redraft import redraft_calls
+from piar.evolve.resume import Begun, OnEvent, RunLog, data_fingerprint
+from piar.evolve.scoreboard import BudgetSpent, Scoreboard
+from piar.evolve.slices import automatic, by_grade, members, owners
+from piar.evolve.state import EvolveSettings, Loop, Models
+from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
+from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller, LabelSettings, OnProgress
 from piar.llm.cost import Budget
 from piar.llm.settings import require_price
-from piar.loop import EvolveSettings, Loop, Models
-from piar.promotion import check_uses, ledger, power
-from piar.rounds import redraft_calls
-from piar.search import BudgetSpent, Scoreboard
-from piar.slices import automatic, by_grade, members, owners
-from piar.truth import load_truth, review_comments
 from store.db import Store
 from store.errors import PiarError
 from store.ids import seed_of, short_hash

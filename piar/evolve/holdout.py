@@ -10,7 +10,8 @@ from collections import Counter
 
 import polars as pl
 
-from piar.promotion import PromotionSettings, fingerprints
+from piar.evolve.ledger import fingerprints
+from piar.evolve.promotion import PromotionSettings
 from store.db import Store
 from store.splits import with_forms
 

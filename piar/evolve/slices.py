@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from piar.truth import Truth
+from piar.evolve.truth import Truth
 from store.db import Store, quote
 from store.stats import group_codes, group_sums
 from store.types import Sample

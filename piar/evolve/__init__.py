@@ -1,0 +1,1 @@
+"""The loop: search loosely, test once, promote strictly."""
