@@ -50,7 +50,7 @@ def report(
         current: the instruction in force; what the store holds for it when None.
         teacher: the configured teacher's name; the offline one is called simulated on the page.
         notes: more to show under the headline.
-        moved: `piar.traffic.drift` of the latest logs, None where it is not known.
+        moved: `piar.measure.live_logs.drift` of the latest logs, None where it is not known.
 
     Raises:
         PiarError: the store cannot be read, or the folder of `out` cannot be written.

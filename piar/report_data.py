@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from piar.baselines import fit
+from piar.measure.baselines import fit
+from piar.measure.word_support import support
 from piar.report_pair import Pair, paired
-from piar.support import support
 from store.db import Store, quote
 from store.metrics import evaluate
 from store.stats import Gain, paired_gain

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from piar.score import Judge, measure, student_folder
+from piar.judging.students import student_folder
+from piar.measure.score import measure
 from store.agreement import krippendorff_alpha, level_of, vote_counts
 from store.db import Store
 from store.errors import PiarError
+from store.judges import Judge
 from store.manifest import MANIFEST, Manifest, read_manifest
 from store.types import BUCKETS
 
@@ -150,7 +152,7 @@ def logs(store: Store, moved: Any) -> dict[str, Any] | None:
     """The newest estimate of each judge's quality on each part of the logs, and how far the grades' shares have moved.
 
     Args:
-        moved: a `piar.traffic.Drift`, or None.
+        moved: a `piar.measure.live_logs.Drift`, or None.
     """
     newest = {}
     for config, detail, at in store.frame(LIVE).rows():

@@ -11,9 +11,10 @@ from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
-    from piar.score import Gained, Judge, Measured
-    from piar.support import Support
+    from piar.measure.score import Gained, Measured
+    from piar.measure.word_support import Support
     from store.db import Store
+    from store.judges import Judge
     from store.types import Instruction, Split
 
 SHOWN_FLIPS = 8
@@ -79,8 +80,9 @@ def versions(store: "Store") -> list[Version]:
 
 def difference(store: "Store", before: "Instruction", after: "Instruction") -> Difference:
     """Rules changed, samples that changed grade, and what was gained, as far as a judge has read both."""
-    from piar.score import Judge, compare, measure
-    from piar.support import support
+    from piar.measure.score import compare, measure
+    from piar.measure.word_support import support
+    from store.judges import Judge
 
     changes = rule_changes(before, after)
     edited = {change.id for change in changes if change.kind in ("added", "changed")}

@@ -8,8 +8,8 @@ from store.figures import bracketed, span
 
 if TYPE_CHECKING:
     from piar.llm.settings import ModelSettings
+    from piar.measure.live_logs import Drift
     from piar.stale import StaleLabels
-    from piar.traffic import Drift
     from store.db import Store
     from store.types import Instruction
 
@@ -97,9 +97,9 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
 
 
 def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
-    from piar.score import Judge
+    from piar.measure.live_logs import drift
     from piar.stale import stale_labels
-    from piar.traffic import drift
+    from store.judges import Judge
 
     judge = f"teacher:{teacher.model}"
     row = store.frame(

@@ -1,5 +1,11 @@
 """Which judge's verdicts to read, and samples in ranges small enough for memory."""
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 import uuid
 from itertools import pairwise
 
@@ -51,3 +57,11 @@ def id_ranges(con: duckdb.DuckDBPyConnection, rows: int) -> list[Range]:
     n = max(1, -(-(row[0] if row else 0) // rows))
     edges = [str(uuid.UUID(int=(i << 128) // n)) for i in range(n)] + [_LAST]
     return list(pairwise(edges))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Whose verdicts: a judge's name, and the instruction it read ("" for one that reads none)."""
+
+    name: str
+    instruction: str = ""

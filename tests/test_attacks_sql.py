@@ -3,10 +3,11 @@
 import pytest
 
 from piar.cli import main
+from piar.measure.live_logs import judged
+from piar.measure.score import rows
 from piar.project.facade import Project
-from piar.score import Judge, rows
-from piar.traffic import judged
 from store.errors import UsageError
+from store.judges import Judge
 from store.types import Verdict
 from store.user_sql import expression, subquery
 from tests.small_project import small_project

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from piar import baselines
+from piar.measure import baselines
 from store.errors import UsageError
 from store.task import Grade, Task
 

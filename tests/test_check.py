@@ -5,10 +5,10 @@ import json
 import pytest
 from small_project import small_project
 
-from piar.check import check, reference_id
 from piar.cli import main
+from piar.measure.regression_gate import check, reference_id
 from piar.project.facade import Project
-from piar.score import Judge
+from store.judges import Judge
 from store.types import Verdict
 
 GOOD = "Judge.\n\n## Rules\n- **R01** → 3: Every word of the query appears in the title.\n- **R02** → 0: No word of the query appears in the title.\n"  # noqa: E501

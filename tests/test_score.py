@@ -1,9 +1,10 @@
 import pytest
 
 from piar.llm.cost import Budget
+from piar.measure.score import compare, measure
 from piar.project.facade import Project
-from piar.score import Judge, compare, measure
 from store.errors import PiarError, UsageError
+from store.judges import Judge
 from store.types import Verdict
 from tests.small_project import small_project
 

@@ -5,12 +5,12 @@ import random
 import polars as pl
 import pytest
 
+from piar.measure.live_logs import drift, live
 from piar.project.facade import Project
-from piar.score import Judge
 from piar.shop.world import make_shop
-from piar.traffic import drift, live
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
+from store.judges import Judge
 
 
 def imported(project, name, pairs) -> None:

@@ -26,7 +26,7 @@ import polars as pl
 
 from benchmarks.trainers.measure import by_field, milliseconds, teacher_grades, trace_hits
 from benchmarks.trainers.shop import Rows, write_shop
-from piar import baselines
+from piar.measure import baselines
 from piar.shop.policies import seed_instruction
 from store.manifest import MANIFEST, Manifest, read_manifest
 from store.task import Task
@@ -71,7 +71,7 @@ class World:
         return self.folder / "sft" / "final"
 
     def frame(self, rows: Rows) -> pl.DataFrame:
-        """Fields and gold as the baselines of `piar.baselines` read them."""
+        """Fields and gold as the baselines of `piar.measure.baselines` read them."""
         fields = {name: [row["fields"][i] for row in rows] for i, name in enumerate(self.task.fields)}
         return pl.DataFrame({**fields, "gold": [row["grade"] for row in rows]})
 

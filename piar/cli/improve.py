@@ -210,7 +210,7 @@ def check(
 
     Example: `piar check --summary "$GITHUB_STEP_SUMMARY"`
     """
-    from piar.check import REGRESSED
+    from piar.measure.regression_gate import REGRESSED
 
     with meter("judging") as show:
         checked, receipt = open_project().check(

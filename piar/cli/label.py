@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from piar.judging.trust import Trust
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RequestManifest
+    from piar.measure.live_logs import Live
     from piar.project.facade import Project
-    from piar.traffic import Live
 
 Instruction = Annotated[
     str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")

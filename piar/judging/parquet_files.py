@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from piar.judging.labeller import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
 from piar.judging.requests import Questions
+from piar.judging.students import student_verdicts
 from piar.judging.votes import count, rounds
 from piar.llm.base import Client, Request
 from piar.llm.cost import Budget
@@ -25,7 +26,7 @@ from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
-from store.ids import content_id, sample_id
+from store.ids import sample_id
 from store.journal import Journal
 from store.task import Task
 from store.turns import alone
@@ -212,16 +213,6 @@ def score_files(
     for source in ordered[part::parts]:
         judge_file(source, out / source.name, student.task, judge, report, slice_rows)
     return report
-
-
-def student_verdicts(student: "Student", name: str, samples: Sequence[Sample], *, trace: bool = False) -> list[Verdict]:
-    """What a student says of samples."""
-    found = student.score([sample.fields for sample in samples], trace=trace)
-    return [
-        Verdict(content_id(name, sample.id), sample.id, name, "", 0, said.grade, tuple(said.probs),
-                said.trace.trace if said.trace else None)
-        for sample, said in zip(samples, found, strict=True)
-    ]  # fmt: skip
 
 
 def judge_file(source: Path, target: Path, task: Task, judge: JudgeSlice, report: PoolReport, slice_rows: int) -> None:

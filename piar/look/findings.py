@@ -8,7 +8,6 @@ from itertools import combinations, pairwise
 import numpy as np
 import polars as pl
 
-from piar import baselines
 from piar.look.columns import Material, codes_of
 from piar.look.report import (
     Agreement,
@@ -22,6 +21,7 @@ from piar.look.report import (
     Shift,
     Suspects,
 )
+from piar.measure import baselines
 from store.agreement import krippendorff_alpha, level_of, share_all_agree
 from store.stats import (
     Floats,

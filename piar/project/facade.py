@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from curriculum import Plan
     from mining import Explanation, MineReport
-    from piar.check import Checked
     from piar.evolve.last_search import Tried
     from piar.evolve.resume import OnEvent
     from piar.evolve.run import EvolveReport
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
     from piar.judging.labeller import OnProgress
     from piar.llm.cost import Budget
+    from piar.measure.live_logs import Drift, Live
+    from piar.measure.regression_gate import Checked
+    from piar.measure.score import Scored
     from piar.project.endpoints import Check
     from piar.project.proposal import Decision
     from piar.report import ReportFile
-    from piar.score import Scored
     from piar.show import Difference
     from piar.status import Status
-    from piar.traffic import Drift, Live
     from store.manifest import Manifest
     from store.types import Instruction, Split
     from synth import SynthReport
@@ -65,7 +65,8 @@ class Project(Judging):
             PiarError: nothing is labelled there.
         """
         from piar.judging.forecast import receipt
-        from piar.score import Judge, score
+        from piar.measure.score import score
+        from store.judges import Judge
 
         config = {"judge": judge, "split": split, "against": against, "teacher": self.config.teacher.model}
         cached = 0
@@ -94,8 +95,9 @@ class Project(Judging):
             where: SQL condition over the columns of `samples` that says which rows are the logs.
             instruction: under which the teacher judged; `instruction.md` when None.
         """
-        from piar.score import Judge, let_student_judge
-        from piar.traffic import judged, live
+        from piar.judging.students import let_student_judge
+        from piar.measure.live_logs import judged, live
+        from store.judges import Judge
 
         read = self.store.instruction(instruction) if instruction else self.instruction()
         teacher = Judge(f"teacher:{self.config.teacher.model}", read.id)
@@ -120,16 +122,17 @@ class Project(Judging):
         budget: "Budget | None" = None,
         on_progress: "OnProgress | None" = None,
     ) -> "tuple[Checked, Receipt]":
-        """Compare the committed `instruction.md` with the one a person last accepted; see `piar.check`.
+        """Compare the committed `instruction.md` with the one a person last accepted; see
+        `piar.measure.regression_gate`.
 
         Args:
             split: which gold rows.
             max_drop: points that may be lost.
             against: the id of another instruction to compare with.
         """
-        from piar.check import check, reference_id
         from piar.judging.forecast import receipt
-        from piar.score import Judge
+        from piar.measure.regression_gate import check, reference_id
+        from store.judges import Judge
 
         cached, where = 0, f"split = '{split}' and sample_id in (select sample_id from truth)"
         with self.run("check", {"split": split, "max_drop": max_drop}) as run_id:
@@ -261,8 +264,8 @@ class Project(Judging):
 
     def _drift(self) -> "Drift | None":
         """Whether the teacher's grades of the latest logs have moved; None where `instruction.md` cannot be read."""
-        from piar.score import Judge
-        from piar.traffic import drift
+        from piar.measure.live_logs import drift
+        from store.judges import Judge
 
         try:
             instruction = self.instruction().id

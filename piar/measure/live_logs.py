@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from piar.score import Judge
     from store.db import Store
+    from store.judges import Judge
     from store.powered import Powered
 
 LOGS = "split = 'pool' and origin <> 'synthetic'"

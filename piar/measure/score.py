@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.judging.students import let_student_judge, student_folder
 from store.errors import PiarError, UsageError
+from store.judges import Judge
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 TIMED = 50  # rows on which latency is measured
 JUDGES = ("teacher", "baseline", "student")
 OFFLINE = "teacher:rulebook"  # a rule learner, so always shown beside other simple learners
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """Whose verdicts: a judge's name, and the instruction it read ("" for one that reads none)."""
-
-    name: str
-    instruction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,7 @@ def score(
         gained = compare(store, measured.judge, other, split, seed=seed)
     simple: tuple[Measured, ...] = ()
     if measured.judge.name == OFFLINE and learnable(store):
-        from piar.baselines import NAMES
+        from piar.measure.baselines import NAMES
 
         simple = tuple(measure(store, ready(f"baseline:{name}"), split, seed=seed) for name in NAMES)
     return Scored(measured, gained, simple, _latencies(store, judge, split))
@@ -126,27 +119,6 @@ def _ready(store: "Store", judge: str, split: "Split", run_id: str, teach: Calla
     raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
 
 
-def let_student_judge(store: "Store", path: str, asked: "pl.DataFrame", run_id: str) -> Judge:
-    """Let a student judge samples (sample_id and the task's fields) by its first token; its verdicts are recorded."""
-    from store.ids import content_id
-    from store.types import Verdict
-    from trainers.scoring import Student
-
-    judge = Judge(f"student:{path}")
-    found = Student.load(student_folder(store, path)).score(asked.select(store.task.fields).to_dicts())
-    verdicts = [
-        Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))
-        for sample_id, said in zip(asked["sample_id"], found, strict=True)
-    ]
-    store.record_verdicts(verdicts, run_id)
-    return judge
-
-
-def student_folder(store: "Store", path: str) -> Path:
-    """Where the student of a judge's name lies: as named from here, else as named from the project's folder."""
-    return Path(path) if Path(path).exists() else store.path.parent / path
-
-
 def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Latency]":
     """How long a student takes over one sample, on a few rows of the split."""
     kind, _, path = judge.partition(":")
@@ -165,7 +137,7 @@ def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:
     """Fit a baseline on train and let it judge the labelled rows of a split."""
     import numpy as np
 
-    from piar.baselines import fit
+    from piar.measure.baselines import fit
     from store.ids import content_id
     from store.types import Verdict
 

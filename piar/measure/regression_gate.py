@@ -8,8 +8,9 @@ than the margin; for a grade's recall or a slice, which are small, the fall must
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from piar.score import Judge, rows
+from piar.measure.score import rows
 from store.figures import span
+from store.judges import Judge
 from store.stats import paired_gain
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Judges measured: against truth, baselines, each other, and on live logs."""
