@@ -1,12 +1,17 @@
 """Files that are either whole or not there, and texts from other hands, read with care."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-from store.errors import UsageError
 
 MOST_BYTES = 16 * 2**20  # of a file that people write; more is data that took the wrong name
 
@@ -62,3 +67,11 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
             f"{path} is not UTF-8: byte 0x{data[error.start]:02x} on line {line}.",
             "Save it as UTF-8 in your editor, or put a copy back in its place.",
         ) from None
+
+
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+
+
+def cell(text: str) -> str:
+    """A text that no spreadsheet runs."""
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -8,14 +8,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from piar.export import cell, export
+from piar.query.export import export
+from piar.query.sql import as_csv
 from piar.review import server as module
 from piar.review.files import export_batch, import_batch
 from piar.review.server import Server
 from piar.review.settings import ReviewSettings
 from piar.review.status import hours
-from piar.sql import as_csv
 from store.errors import PiarError
+from store.files import cell
 from store.types import Label
 from tests.review_world import review_store
 from tests.test_review import INSTRUCTION, batch_of

@@ -131,14 +131,14 @@ def test_queries_that_are_no_plain_select_are_answered(shared):
 
 
 def test_a_query_that_takes_too_long_or_too_much_is_stopped(shared, monkeypatch):
-    monkeypatch.setattr("piar.sql.SECONDS", 0.05)
+    monkeypatch.setattr("piar.query.sql.SECONDS", 0.05)
     with pytest.raises(UsageError, match=r"more than 0\.05 s"):
         shared.sql("select count(*) from range(1000000000) a, range(1000) b where a.range % 7 = b.range")
     monkeypatch.undo()
-    monkeypatch.setattr("piar.sql.MOST_BYTES", 10**6)
+    monkeypatch.setattr("piar.query.sql.MOST_BYTES", 10**6)
     with pytest.raises(UsageError, match="larger than"):
         shared.sql("select * from range(1000000000)")
-    monkeypatch.setattr("piar.sql.MEMORY", "20MB")
+    monkeypatch.setattr("piar.query.sql.MEMORY", "20MB")
     with pytest.raises(UsageError, match="failed: Out of Memory"):
         shared.sql("select list(range) from range(100000000)")
 

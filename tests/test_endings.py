@@ -16,8 +16,8 @@ from piar.evolve.last_search import tried
 from piar.evolve.ledger import record
 from piar.evolve.promotion import PromotionSettings
 from piar.evolve.run import EvolveReport, EvolveSettings, Models, evolve
+from piar.query.show import candidate, difference
 from piar.report import report
-from piar.show import candidate, difference
 from store.errors import UsageError
 from store.types import Instruction, Rule
 

@@ -4,7 +4,7 @@ import pytest
 
 from piar.instructions.diff import rule_changes
 from piar.project.facade import Project
-from piar.show import difference, pair_of, show_run, show_sample, versions
+from piar.query.show import difference, pair_of, show_run, show_sample, versions
 from store.errors import PiarError, UsageError
 from store.types import Instruction, Rule
 from tests.small_project import small_project

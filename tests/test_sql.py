@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from piar.sql import as_csv
+from piar.query.sql import as_csv
 from store.errors import UsageError
 from tests.small_project import small_project
 

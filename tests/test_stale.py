@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from piar.stale import stale_labels
+from piar.query.stale_labels import stale_labels
 from store.types import Label
 from tests.small_project import small_project
 

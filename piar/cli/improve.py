@@ -85,7 +85,7 @@ def show_instruction(
     """
     from piar.cli.showing import instruction_view
     from piar.evolve.resume import lineage_json
-    from piar.show import versions
+    from piar.query.show import versions
 
     project = open_project()
     current = project.instruction()
@@ -101,7 +101,7 @@ def show_proposal() -> Answer:
     Example: `piar show proposal`
     """
     from piar.cli.showing import difference_document, difference_view
-    from piar.show import difference
+    from piar.query.show import difference
 
     project = open_project()
     found = difference(project.store, project.instruction(), project.proposal())
@@ -149,7 +149,7 @@ def show_run(
     Example: `piar show run evolve`
     """
     from piar.cli.showing import run_view
-    from piar.show import show_run as look
+    from piar.query.show import show_run as look
 
     found = look(open_project().store, id)
     return Answer(found, run_view(found))
@@ -163,7 +163,7 @@ def show_sample(
     Example: `piar show sample shop-0-000017`
     """
     from piar.cli.showing import sample_view
-    from piar.show import show_sample as look
+    from piar.query.show import show_sample as look
 
     project = open_project()
     found = look(project.store, id)

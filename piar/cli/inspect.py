@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, here, open_project, verb, with_commands
-from piar.export import What
+from piar.query.export import What
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +80,7 @@ def sql(
     Example: `piar sql "select judge, instruction, n, accuracy from leaderboard where split = 'test'"`
     """
     from piar.cli.views import table
-    from piar.sql import as_csv
+    from piar.query.sql import as_csv
 
     frame = open_project().sql(statement)
     document: dict[str, Any] = {"columns": frame.columns, "rows": frame.rows()}

@@ -211,9 +211,9 @@ def _server(project: "Project") -> "Server":
 def _compose(
     project: "Project", name: str, changes: dict[str, Any], relabel: str | None = None, adjudicate: str | None = None
 ) -> "Batch":
+    from piar.query.stale_labels import stale_labels
     from piar.review.batch import compose
     from piar.review.settings import ReviewSettings
-    from piar.stale import stale_labels
     from store.types import SPLITS
 
     if relabel is not None and relabel not in (*SPLITS, "stale"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
     from piar.instructions.diff import RuleChange
     from piar.measure.word_support import Support
-    from piar.show import Difference, Flip, Version
+    from piar.query.show import Difference, Flip, Version
     from store.task import Task
     from store.types import Instruction
 

@@ -15,7 +15,7 @@ from store.figures import NO_INTERVAL, bracketed, span
 if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
     from piar.measure.score import Measured, Scored
-    from piar.status import Status, Step
+    from piar.query.status import Status, Step
     from store.metrics import Scores
     from store.stats import Gain, Interval
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
     from piar.evolve.resume import OnEvent
     from piar.evolve.run import EvolveReport
-    from piar.export import What
     from piar.judging.forecast import Forecast, Receipt
     from piar.judging.labeller import OnProgress
     from piar.llm.cost import Budget
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from piar.measure.score import Scored
     from piar.project.endpoints import Check
     from piar.project.proposal import Decision
+    from piar.query.export import What
+    from piar.query.show import Difference
+    from piar.query.status import Status
     from piar.report import ReportFile
-    from piar.show import Difference
-    from piar.status import Status
     from store.manifest import Manifest
     from store.types import Instruction, Split
     from synth import SynthReport
@@ -232,13 +232,13 @@ class Project(Judging):
 
     def difference(self, *ids: str) -> "Difference":
         """Two instructions side by side: `(A, B)`, `(A,)` against the one in force, or its last change."""
-        from piar.show import difference, pair_of
+        from piar.query.show import difference, pair_of
 
         return difference(self.store, *pair_of(self.store, self.instruction(), ids))
 
     def candidate(self, prefix: str = "") -> "tuple[Tried, Difference]":
         """The candidate that was tested last, or that of an id, and how it differs from what it was tested against."""
-        from piar.show import candidate, difference
+        from piar.query.show import candidate, difference
 
         found = candidate(self.store, prefix)
         return found, difference(
@@ -274,8 +274,8 @@ class Project(Judging):
         return drift(self.store, Judge(f"teacher:{self.config.teacher.model}", instruction))
 
     def export(self, what: "What", path: str | Path, *, force: bool = False) -> int:
-        """Write labels, verdicts, samples or instructions to a file; see `piar.export.export`."""
-        from piar.export import export
+        """Write labels, verdicts, samples or instructions to a file; see `piar.query.export.export`."""
+        from piar.query.export import export
 
         return export(self.store, what, Path(path), force=force)
 
@@ -308,14 +308,14 @@ class Project(Judging):
         return data.export_shards(self, Path(folder), formats)
 
     def sql(self, statement: str) -> "pl.DataFrame":
-        """The result of a read-only SQL statement; see `piar.sql.query`."""
-        from piar.sql import query
+        """The result of a read-only SQL statement; see `piar.query.sql.query`."""
+        from piar.query.sql import query
 
         return query(self.store, statement)
 
     def status(self) -> "Status":
-        """What is stale, what comes next and what that would cost; see `piar.status.status`."""
-        from piar.status import status
+        """What is stale, what comes next and what that would cost; see `piar.query.status.status`."""
+        from piar.query.status import status
 
         waits = (self.folder / PROPOSAL).exists()
         return status(self.store, self.config.teacher, self.instruction(), proposal=waits)

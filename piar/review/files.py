@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from piar.export import cell
 from piar.review.batch import Batch
 from piar.review.page import DOUBTS, INFORMED, caption, field_key, page
 from piar.review.push_pull import Pulled, PullReport, Reader, keep, listed, to_tasks
 from store.cells import grade_symbol
 from store.db import Store, now
 from store.errors import PiarError, UsageError
-from store.files import read_text
+from store.files import cell, read_text
 from store.task import Task
 from store.types import Instruction, Label
 

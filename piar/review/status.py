@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from piar.export import cell
 from piar.review.batch import Batch, seconds_per_row
 from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, level_of, vote_counts
 from store.db import Store
+from store.files import cell
 from store.stats import Interval
 
 

@@ -6,8 +6,8 @@ import json
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from piar.export import cell
 from store.errors import UsageError
+from store.files import cell
 
 if TYPE_CHECKING:
     import duckdb
@@ -79,7 +79,9 @@ def _answer(con: "duckdb.DuckDBPyConnection", statement: str) -> "pa.Table":
 
 
 def as_csv(frame: "pl.DataFrame") -> str:
-    """A frame as CSV without the last line's end: lists as JSON, cells safe for spreadsheets (see `piar.export`)."""
+    """A frame as CSV without the last line's end: lists as JSON, cells safe for spreadsheets (see
+    `piar.query.export`).
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(cell, frame.columns))

@@ -9,7 +9,7 @@ from store.figures import bracketed, span
 if TYPE_CHECKING:
     from piar.llm.settings import ModelSettings
     from piar.measure.live_logs import Drift
-    from piar.stale import StaleLabels
+    from piar.query.stale_labels import StaleLabels
     from store.db import Store
     from store.types import Instruction
 
@@ -98,7 +98,7 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
 
 def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
     from piar.measure.live_logs import drift
-    from piar.stale import stale_labels
+    from piar.query.stale_labels import stale_labels
     from store.judges import Judge
 
     judge = f"teacher:{teacher.model}"

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 What = Literal["labels", "verdicts", "samples", "instructions"]
 FORMATS = {".csv": "format csv, header", ".jsonl": "format json", ".parquet": "format parquet, compression zstd"}
-FORMULA = tuple("=+-@＝＋－＠\t\r\n")
-
-
-def cell(text: str) -> str:
-    """A text that no spreadsheet runs."""
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def export(store: "Store", what: What, path: Path, *, force: bool = False) -> int:

@@ -1,0 +1,1 @@
+"""What the store holds, for people and scripts: status, show, SQL, export. Readers only."""
