@@ -7,7 +7,7 @@ import pytest
 from piar.cli import main
 from piar.instructions.markdown import write
 from piar.project.facade import Project
-from piar.report import report
+from piar.report.page import report
 from store.db import Store, now
 from store.ids import content_id, sample_id
 from store.task import Grade, Step, Task, dump_task

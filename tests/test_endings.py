@@ -17,7 +17,7 @@ from piar.evolve.ledger import record
 from piar.evolve.promotion import PromotionSettings
 from piar.evolve.run import EvolveReport, EvolveSettings, Models, evolve
 from piar.query.show import candidate, difference
-from piar.report import report
+from piar.report.page import report
 from store.errors import UsageError
 from store.types import Instruction, Rule
 

@@ -11,10 +11,10 @@ from worlds import fill
 
 from piar.evolve.run import EvolveSettings, Models, evolve
 from piar.offline.teacher import RulebookClient
-from piar.report import report
-from piar.report_headline import claim
-from piar.report_pair import Pair
-from piar.report_policy import contradictions
+from piar.report.headline import claim
+from piar.report.page import report
+from piar.report.pair import Pair
+from piar.report.unwritten_policy import contradictions
 from store.db import Store, now
 from store.ids import sample_id
 from store.importers import ImportMapping, import_files

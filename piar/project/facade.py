@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from piar.query.export import What
     from piar.query.show import Difference
     from piar.query.status import Status
-    from piar.report import ReportFile
+    from piar.report.page import ReportFile
     from store.manifest import Manifest
     from store.types import Instruction, Split
     from synth import SynthReport
@@ -248,12 +248,12 @@ class Project(Judging):
     # -- looking ----------------------------------------------------------------------------
 
     def report(self, out: str | Path | None = None) -> "ReportFile":
-        """Write one self-contained HTML page; see `piar.report.report`.
+        """Write one self-contained HTML page; see `piar.report.page.report`.
 
         Args:
             out: the file; `report.html` in the project when None.
         """
-        from piar.report import report
+        from piar.report.page import report
 
         path, teacher = Path(out) if out else self.folder / "report.html", self.config.teacher.model
         try:

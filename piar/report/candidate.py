@@ -4,8 +4,8 @@ from typing import Any
 
 from piar.evolve.guards import STATES
 from piar.evolve.last_search import Tried
-from piar.report_data import gains, rules
-from piar.report_pair import Pair
+from piar.report.figures import gains, rules
+from piar.report.pair import Pair
 from store.db import Store
 
 _TITLES = {

@@ -13,13 +13,13 @@ from typing import Any
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from piar import report_data as data
-from piar import report_walk as walk
 from piar.evolve.last_search import in_force, last_search, tried
-from piar.report_candidate import candidate
-from piar.report_headline import headline
-from piar.report_pair import Pair, pair
-from piar.report_policy import contradictions
+from piar.report import after_the_instruction as walk
+from piar.report import figures as data
+from piar.report.candidate import candidate
+from piar.report.headline import headline
+from piar.report.pair import Pair, pair
+from piar.report.unwritten_policy import contradictions
 from store.db import Store, now
 from store.types import Instruction
 

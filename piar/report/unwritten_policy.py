@@ -5,7 +5,7 @@ A policy that an instruction has learned shows on groups that the reviser never 
 
 from typing import Any
 
-from piar.report_pair import Pair
+from piar.report.pair import Pair
 from store.db import Store
 
 SHOWN_GROUPS = 10

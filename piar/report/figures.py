@@ -8,7 +8,7 @@ import polars as pl
 
 from piar.measure.baselines import fit
 from piar.measure.word_support import support
-from piar.report_pair import Pair, paired
+from piar.report.pair import Pair, paired
 from store.db import Store, quote
 from store.metrics import evaluate
 from store.stats import Gain, paired_gain

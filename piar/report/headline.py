@@ -9,7 +9,7 @@ from typing import Any
 
 from piar.evolve.ending import HEADLINES, Ended
 from piar.evolve.last_search import Tried
-from piar.report_pair import Pair
+from piar.report.pair import Pair
 from store.figures import NO_INTERVAL, span
 from store.types import Instruction
 
@@ -37,7 +37,7 @@ def headline(
     """The decision, and what is behind it.
 
     Args:
-        gains: `piar.report_data.gains` of the pair.
+        gains: `piar.report.figures.gains` of the pair.
         pair: the two instructions that the page compares.
         current: the instruction in force, None where that is not known.
         tried: the candidate that was tested last.
