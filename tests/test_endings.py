@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from worlds import SEED, WordReviser, WordTeacher, world
 
-from piar.cli.evolving import evolve_view
-from piar.cli.showing import candidate_view
+from piar.cli.render.evolve import evolve_view
+from piar.cli.render.show import candidate_view
 from piar.evolve.ending import HEADLINES
 from piar.evolve.ending import ended as ended_as
 from piar.evolve.last_search import tried

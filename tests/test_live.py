@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from piar.cli.evolving import evolve_view
-from piar.cli.live import SearchView
+from piar.cli.render.evolve import evolve_view
+from piar.cli.render.live import SearchView
 from piar.evolve.resume import Event
 from piar.evolve.run import EvolveReport
 from piar.judging.labeller import Progress

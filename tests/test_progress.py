@@ -1,6 +1,6 @@
 import re
 
-from piar.cli import progress
+from piar.cli.render import progress
 from piar.judging.labeller import Progress
 from store.types import Usage
 

@@ -44,7 +44,7 @@ def mine(
 
     Example: `piar mine --top 200`
     """
-    from piar.cli.views import facts
+    from piar.cli.render.common import facts
 
     project = open_project()
     if explain:
@@ -86,7 +86,7 @@ def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
 
 
 def _explained(told: "Explanation") -> "RenderableType":
-    from piar.cli.views import facts
+    from piar.cli.render.common import facts
 
     p = "unknown" if told.difficulty is None else f"{told.difficulty:.3f} by {told.judge}"
     return facts([
@@ -116,7 +116,7 @@ def synth(
 
     Example: `piar synth --n 50`
     """
-    from piar.cli.views import facts, receipt_lines
+    from piar.cli.render.common import facts, receipt_lines
 
     project = open_project()
     if dry_run:
@@ -136,7 +136,7 @@ def synth(
 
 
 def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> Answer:
-    from piar.cli.views import facts
+    from piar.cli.render.common import facts
 
     cells = project.thin_cells(n, targets)
     settings, teacher = project.config.synth, project.config.teacher.model
@@ -167,7 +167,7 @@ def _plan_view(plan: "Plan") -> "RenderableType":
     from rich.console import Group
 
     from curriculum import picture
-    from piar.cli.views import facts, table
+    from piar.cli.render.common import facts, table
     from store.types import BUCKETS
 
     stages = [
@@ -218,7 +218,7 @@ def curriculum_export(
 
     Example: `piar curriculum export`
     """
-    from piar.cli.views import facts
+    from piar.cli.render.common import facts
 
     wanted = tuple(name.strip() for name in (formats or "").split(",") if name.strip())
     unknown = next((name for name in wanted if name not in ("parquet", "jsonl")), None)

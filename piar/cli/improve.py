@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
-from piar.cli.progress import meter
+from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, group, open_project, plain, verb
 from store.types import Split
 
@@ -60,9 +60,9 @@ def evolve(
 
     Example: `piar evolve --rounds 4 --max-usd 10`
     """
-    from piar.cli.evolving import evolve_view
-    from piar.cli.live import search_view
-    from piar.cli.views import forecast_view
+    from piar.cli.render.common import forecast_view
+    from piar.cli.render.evolve import evolve_view
+    from piar.cli.render.live import search_view
 
     project = open_project()
     if dry_run:
@@ -83,7 +83,7 @@ def show_instruction(
 
     Example: `piar show instruction`
     """
-    from piar.cli.showing import instruction_view
+    from piar.cli.render.show import instruction_view
     from piar.evolve.resume import lineage_json
     from piar.query.show import versions
 
@@ -100,7 +100,7 @@ def show_proposal() -> Answer:
 
     Example: `piar show proposal`
     """
-    from piar.cli.showing import difference_document, difference_view
+    from piar.cli.render.show import difference_document, difference_view
     from piar.query.show import difference
 
     project = open_project()
@@ -117,7 +117,7 @@ def show_candidate(
 
     Example: `piar show candidate`
     """
-    from piar.cli.showing import candidate_document, candidate_view
+    from piar.cli.render.show import candidate_document, candidate_view
 
     project = open_project()
     tried, found = project.candidate(id)
@@ -134,7 +134,7 @@ def show_diff(
 
     Example: `piar show diff 55732387b917 2ef03a0e1c5b`
     """
-    from piar.cli.showing import difference_document, difference_view
+    from piar.cli.render.show import difference_document, difference_view
 
     project = open_project()
     found = project.difference(*(ids or ()))
@@ -148,7 +148,7 @@ def show_run(
 
     Example: `piar show run evolve`
     """
-    from piar.cli.showing import run_view
+    from piar.cli.render.show import run_view
     from piar.query.show import show_run as look
 
     found = look(open_project().store, id)
@@ -162,7 +162,7 @@ def show_sample(
 
     Example: `piar show sample shop-0-000017`
     """
-    from piar.cli.showing import sample_view
+    from piar.cli.render.show import sample_view
     from piar.query.show import show_sample as look
 
     project = open_project()

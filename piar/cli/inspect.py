@@ -24,7 +24,7 @@ def status() -> Answer:
 
     Example: `piar status`
     """
-    from piar.cli.views import status_view
+    from piar.cli.render.common import status_view
 
     found = open_project().status()
     found = replace(
@@ -79,7 +79,7 @@ def sql(
 
     Example: `piar sql "select judge, instruction, n, accuracy from leaderboard where split = 'test'"`
     """
-    from piar.cli.views import table
+    from piar.cli.render.common import table
     from piar.query.sql import as_csv
 
     frame = open_project().sql(statement)
@@ -98,7 +98,7 @@ def doctor(
 
     Example: `piar doctor -C demo`
     """
-    from piar.cli.views import checks
+    from piar.cli.render.common import checks
     from piar.project.doctor import diagnose
 
     found = diagnose(asked().folder, asked().overrides, ask=ask)

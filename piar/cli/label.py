@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
-from piar.cli.progress import meter
+from piar.cli.render.common import facts, forecast_view, receipt_lines, score_view
+from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, asked, open_project, plain, verb
-from piar.cli.views import facts, forecast_view, receipt_lines, score_view
 from store.errors import UsageError
 from store.figures import bracketed, span
 from store.types import Split
@@ -310,7 +310,7 @@ def score(
 
 
 def _live(found: "Live") -> Answer:
-    from piar.cli.views import percent
+    from piar.cli.render.common import percent
 
     powered = found.found
     document = {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from piar.cli.people_views import composed_view, pulled_view, status_view
+from piar.cli.render.people import composed_view, pulled_view, status_view
 from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
 
@@ -271,7 +271,7 @@ def _progress(what: str) -> Any:
 
 def _answered(project: "Project", report: "PullReport") -> Answer:
     """What came back, and where the rows that waited in the pool have gone."""
-    from piar.cli.import_view import retired_words
+    from piar.cli.render.imported import retired_words
     from piar.evolve.holdout import retire
     from piar.review.first import settle_in
 

@@ -28,7 +28,7 @@ from piar.cli.options import (
     mapping,
     reading,
 )
-from piar.cli.progress import steps
+from piar.cli.render.progress import steps
 from piar.cli.verb import Answer, Panel, asked, open_project, verb
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def init(
     Example: `piar init shoes --from ratings.csv --gold grade --group query`
     """
     from piar.cli.asking import terminal
-    from piar.cli.import_view import imported
+    from piar.cli.render.imported import imported
     from piar.project.facade import Project
 
     said = mapping(
@@ -204,7 +204,7 @@ def import_(
     Example: `piar import week2.parquet --gold grade --map title=product_name`
     """
     from piar.cli.asking import terminal
-    from piar.cli.import_view import imported
+    from piar.cli.render.imported import imported
 
     project = open_project()
     said = mapping(

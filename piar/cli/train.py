@@ -140,7 +140,7 @@ def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path,
 
 
 def _answer(done: "Trained", *, serves: bool = True) -> Answer:
-    from piar.cli.views import facts
+    from piar.cli.render.common import facts
 
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         raise typer.Exit(130 if done.stopped else 0)

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from piar.cli.evolving import event_line
-from piar.cli.progress import plain_lines
+from piar.cli.render.evolve import event_line
+from piar.cli.render.progress import plain_lines
 from piar.cli.verb import messages
 
 if TYPE_CHECKING:

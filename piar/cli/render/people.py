@@ -48,7 +48,7 @@ def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType
     """Progress of each person, agreement, who is mistaken for whom, and what became of gold."""
     from rich.console import Group
 
-    from piar.cli.views import facts, table
+    from piar.cli.render.common import facts, table
 
     head = ["annotator", "done", "skipped", "s/row", "hours left", "checks", "reliability"]
     agreement = found.agreement

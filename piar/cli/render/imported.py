@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
-from piar.cli.views import facts
+from piar.cli.render.common import facts
 
 if TYPE_CHECKING:
     from piar.offline.guideline_import import GuidelineImport

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from piar.cli.views import facts, gain_short, table
+from piar.cli.render.common import facts, gain_short, table
 from store.stats import Gain
 
 if TYPE_CHECKING:

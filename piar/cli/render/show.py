@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from piar.cli.evolving import event_line
+from piar.cli.render.common import facts, gain_short, percent, receipt_lines, table
+from piar.cli.render.evolve import event_line
 from piar.cli.verb import clean
-from piar.cli.views import facts, gain_short, percent, receipt_lines, table
 from piar.evolve.guards import STATES as GUARD_STATES
 from piar.evolve.resume import Event
 from store.types import SPLITS

@@ -1,0 +1,1 @@
+"""How answers of verbs are shown on a terminal."""
