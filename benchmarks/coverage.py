@@ -1,7 +1,8 @@
 """How often intervals by group hold the truth, and tests by group and by row promote nothing: simulated.
 
 Groups are of several shapes (Chorus-like, all alike, a few very large) and share a rate; gains are nothing, ten points,
-near the ceiling (hardly anything broken), and rare (nine rows in ten untouched in most groups). Figures are in LOG.md.
+near the ceiling (hardly anything broken), and rare (nine rows in ten untouched in most groups).
+Figures: docs/experiments/intervals.md.
 
 Run: python -m benchmarks.coverage [WORLDS]
 """

@@ -7,7 +7,7 @@ a bootstrap's level for few units (Hesterberg, "What Teachers Should Know About 
 2015); sign-flip permutation tests; the effective number of unequal weights and the design effect
 1 + (m - 1)·icc (Kish 1965); Holm (1979). Chosen by us: groups as the unit everywhere, the wider
 end of BCa and jackknife t, both with t for the *effective* number of groups (coverage by
-simulation: `benchmarks/coverage.py`, figures in LOG.md), and the geometric spending of alpha.
+simulation: `benchmarks/coverage.py`, figures in docs/experiments/intervals.md), and the geometric spending of alpha.
 """
 
 import math

@@ -1,25 +1,19 @@
-"""How intervals are written."""
+"""Figures stand once, in docs/figures/results.toml: the pages that show them are as their script writes them."""
 
-import pytest
+import tomllib
 
-from store.figures import bracketed, span
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "form", "scale", "words"),
-    [
-        (0.4, 0.614, "{:.2f}", 1, "0.40 to 0.61"),
-        (-0.021, 0.05, "{:+.1f}", 100, "-2.1 to +5.0"),
-        (0.1, 0.2, "{:.0%}", 1, "10% to 20%"),
-        (1.0, 1.0, "{:+.1f}", 100, ""),
-        (0.99999, 1.0, "{:.1f}", 100, ""),
-        (None, None, "{:.2f}", 1, ""),
-    ],
-)
-def test_an_interval_is_written_only_where_its_ends_differ(low, high, form, scale, words):
-    assert span(low, high, form, scale) == words
-    assert bracketed(span(low, high, form, scale)) == (f" ({words})" if words else "")
+from benchmarks.figures import RESULTS, ROOT, page, readme, results
 
 
-def test_what_an_interval_is_by_is_said():
-    assert bracketed("0.4 to 0.6", by="query") == " (0.4 to 0.6 by query)"
+def test_the_pages_show_what_the_result_file_holds():
+    topics = results()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "docs" / "figures.md").read_text(encoding="utf-8") == page(topics)
+    assert readme(text, topics) == text
+
+
+def test_a_changed_figure_changes_both_pages():
+    changed = RESULTS.read_text(encoding="utf-8").replace("56.6 % (41.8–70.5)", "12.3 %")
+    topics = tomllib.loads(changed)["topic"]
+    assert "12.3 %" in page(topics)
+    assert "12.3 %" in readme((ROOT / "README.md").read_text(encoding="utf-8"), topics)

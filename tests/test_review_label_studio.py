@@ -265,7 +265,7 @@ class Answered(Server):
 
 
 def test_ten_thousand_tasks_with_predictions_go_and_come(running, tmp_path):
-    """The figures are printed for LOG.md, never asserted."""
+    """The figures are printed for docs/experiments, never asserted."""
     store, _ = review_store(tmp_path, rows=10_000, queued=0)
     taught(store)
     ids = store.frame("select sample_id from samples order by sample_id")["sample_id"]

@@ -1,7 +1,7 @@
 """A student from nothing: a tokenizer trained on the shards' texts, and a small Qwen3 that starts out matching words.
 
 Judging relevance is first of all seeing which words of one text occur in another. Random weights take most
-of their training to find that out; these choices of ours shorten it (figures in LOG.md):
+of their training to find that out; these choices of ours shorten it (figures in docs/experiments/trainers.md):
 
 - What all prompts and answers repeat (JSON keys, line names, rule ids) is one token each, which halves a row.
 - Half of the heads start with queries equal to keys, so that a token looks for its like (after mimetic initialisation,

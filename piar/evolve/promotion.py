@@ -87,7 +87,8 @@ def confirm(
     """Sign-flip permutation test over groups, confirmed by the interval by group, then the guards.
 
     The test takes groups for exchangeable. Where a few very large groups go the other way it finds a gain too often;
-    the interval, which weighs groups by their rows, finds it less often (LOG.md). So both must agree.
+    the interval, which weighs groups by their rows, finds it less often
+    (docs/experiments/intervals.md). So both must agree.
 
     Args:
         candidate: id of the instruction that wants to be promoted.

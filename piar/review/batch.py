@@ -2,7 +2,8 @@
 
 Chosen by us: a batch is sized in hours; its random rows alone enter agreement figures; rows seen by
 two people are taken from the random rows first; gold checks are rows whose label nobody doubts. Why
-blind, and why queue rows may not enter closed splits: arXiv 2507.15821 and the measurements in LOG.md.
+blind, and why queue rows may not enter closed splits: arXiv 2507.15821 and the measurements in
+docs/experiments/review.md.
 """
 
 import json
