@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 
 import grimp
 
@@ -21,12 +22,12 @@ WALK = (
     ("a file of rows", "look · init · import", "store"),
     ("a guideline as rules", "init · accept", "piar.instructions"),
     ("a teacher asked", "label", "piar.judging"),
-    ("errors, revisions, a test", "evolve", "piar.evolve"),
-    ("hard and doubtful rows", "mine · synth", "mining"),
+    ("errors, edits, a test", "evolve", "piar.evolve"),
+    ("hard, doubtful rows", "mine · synth", "mining"),
     ("people's answers", "review", "piar.review"),
     ("shards by difficulty", "curriculum", "curriculum"),
     ("a student", "train", "trainers"),
-    ("grade first, reason after", "score · serve", "piar.serve"),
+    ("grade, then reason", "score · serve", "piar.serve"),
 )
 
 
@@ -95,7 +96,7 @@ def _climb(
 def drawn_floors(house: House) -> str:
     """The rooms as boxes, floor above floor, as SVG."""
     rows = [sorted(r for r in house.floors if house.floors[r] == f) for f in range(max(house.floors.values()), 0, -1)]
-    width, high, parts = 1000, 58, list[str]()
+    width, high, parts = 1000, 84, list[str]()
     for y, rooms in enumerate(rows):
         step = (width - 20) / len(rooms)
         for x, room in enumerate(rooms):
@@ -129,12 +130,11 @@ def _says(room: str) -> str:
 
 
 def _box(x: float, y: float, wide: float, high: float, title: str, *lines: str) -> str:
-    most = int(wide / 5.6)
+    shown = [part for line in lines for part in wrap(line, int(wide / 6.2))][:3]
     texts = [f'<text x="{x + 8:.0f}" y="{y + 18:.0f}" font-weight="bold">{escape(title)}</text>']
-    for i, line in enumerate(lines):
-        shown = line if len(line) <= most else line[: most - 1] + "…"
+    for i, line in enumerate(shown):
         texts.append(
-            f'<text x="{x + 8:.0f}" y="{y + 36 + 18 * i:.0f}" font-size="10.5" fill="#445">{escape(shown)}</text>'
+            f'<text x="{x + 8:.0f}" y="{y + 34 + 14 * i:.0f}" font-size="10.5" fill="#445">{escape(line)}</text>'
         )
     box = f'<rect x="{x:.0f}" y="{y:.0f}" width="{wide:.0f}" height="{high:.0f}" rx="5" fill="#eef2f7" stroke="#99a"/>'
     return box + "".join(texts)
