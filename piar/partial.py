@@ -14,7 +14,8 @@ import numpy as np
 
 from piar.instructions.diff import rule_changes
 from piar.judging.earlier_verdicts import stored_verdicts
-from piar.judging.labeller import Batch, Labeller, LabelReport
+from piar.judging.labeller import Batch, Labeller
+from piar.judging.outcome import LabelReport
 from piar.offline.predicates import Predicate
 from piar.offline.rulebook_reader import Policy, defined_kinds, follow
 from piar.offline.words import read_text

@@ -9,7 +9,7 @@ from piar.cli.render.evolve import evolve_view
 from piar.cli.render.live import SearchView
 from piar.evolve.resume import Event
 from piar.evolve.run import EvolveReport
-from piar.judging.labeller import Progress
+from piar.judging.outcome import Progress
 
 
 def drawn(view):

@@ -1,7 +1,7 @@
 import re
 
 from piar.cli.render import progress
-from piar.judging.labeller import Progress
+from piar.judging.outcome import Progress
 from store.types import Usage
 
 

@@ -6,7 +6,7 @@ import pytest
 from piar.evolve.scoreboard import BudgetSpent, Scoreboard
 from piar.evolve.selection import blocks, complementary, draw_parent, race
 from piar.evolve.truth import Truth
-from piar.judging.labeller import LabelReport
+from piar.judging.outcome import LabelReport
 from piar.llm.cost import Budget
 from store.types import Instruction, Sample, Verdict
 

@@ -17,7 +17,7 @@ from store.types import Split
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Forecast
-    from piar.judging.labeller import LabelReport
+    from piar.judging.outcome import LabelReport
     from piar.judging.trust import Trust
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RequestManifest

@@ -23,7 +23,8 @@ from piar.evolve.selection import draw_parent
 from piar.evolve.setup import identity, open_run, prepare
 from piar.evolve.state import EvolveSettings, Loop, Models
 from piar.evolve.truth import ceiling, people_heard
-from piar.judging.labeller import LabelSettings, OnProgress
+from piar.judging.labeller import LabelSettings
+from piar.judging.outcome import OnProgress
 from piar.llm.cost import Budget
 from store.db import Store
 from store.errors import PiarError

@@ -16,7 +16,8 @@ from piar.evolve.state import EvolveSettings, Loop, Models
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
-from piar.judging.labeller import Labeller, LabelSettings, OnProgress
+from piar.judging.labeller import Labeller, LabelSettings
+from piar.judging.outcome import OnProgress
 from piar.llm.cost import Budget
 from piar.llm.settings import require_price
 from store.db import Store

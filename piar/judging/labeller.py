@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count, islice, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from piar.judging.earlier_verdicts import ANSWERED, Known
 from piar.judging.origin import Origin
+from piar.judging.outcome import LabelReport, OnProgress, Progress, stop_if_hopeless
 from piar.judging.requests import Ask, Batch, Questions
 from piar.judging.votes import rounds, settled
 from piar.llm.base import Client, Request
@@ -26,32 +27,13 @@ from piar.llm.cost import Budget, Charge, Hold, ceiling
 from piar.llm.interrupts import patient
 from piar.llm.settings import ModelSettings, require_price
 from store.db import Store
-from store.errors import PiarError
 from store.ids import short_hash
 from store.journal import Journal
 from store.settings import Settings
 from store.turns import Turn
 from store.types import Completion, Instruction, Sample, Usage, Verdict
 
-__all__ = ["Batch", "LabelReport", "LabelSettings", "Labeller", "OnProgress", "OnVerdict", "Progress", "judge"]
-
-SHOWN = 200  # characters of an answer that could not be read
-# When a whole chunk fails like this, the rest would too.
-_HOPELESS = frozenset({"auth", "billing", "connection", "request", "server"})
-_UNREADABLE = (
-    'Read some with `piar sql "select text, error from completions where failure is not null limit 5"`, then change '
-    "[teacher]: another model, more max_tokens, or structured = false."
-)
-_MENDS = {
-    "malformed": _UNREADABLE,
-    "truncated": _UNREADABLE,
-    "refused": _UNREADABLE,
-    "billing": "Top up the account, or name another endpoint under [teacher]; nothing that arrived is lost.",
-    "auth": "Check the key: the environment variable named by `api_key_env` under [teacher].",
-    "connection": "Check `base_url` under [teacher] and the network; `piar doctor` tests the endpoint.",
-    "request": "Check the model's name and its limits under [teacher]; `piar doctor` tests the endpoint.",
-    "server": "The endpoint is failing; run the same command again later, nothing that arrived is lost.",
-}
+__all__ = ["Batch", "LabelSettings", "Labeller", "OnVerdict", "judge"]
 
 
 class LabelSettings(Settings):
@@ -73,77 +55,7 @@ class LabelSettings(Settings):
     chunk: int = Field(default=2000, ge=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a judging call has come.
-
-    Attributes:
-        done: verdicts that are known.
-        total: verdicts expected; None when the samples are a stream. It grows while unsure samples need more votes.
-        asked: how many of them had to be asked.
-        usage: tokens of what was asked.
-        failed: class of failure -> count, of what was asked.
-    """
-
-    done: int
-    total: int | None
-    cost_usd: float = 0.0
-    failed: Mapping[str, int] = field(default_factory=dict)
-    asked: int = 0
-    usage: Usage = field(default_factory=Usage)
-
-
-OnProgress = Callable[[Progress], None]
 OnVerdict = Callable[[Verdict], None]
-
-
-@dataclass(slots=True)
-class LabelReport:
-    """What a judging call did; `labelled` + all of `failed` = `asked` + `cached` + those out of budget.
-
-    Attributes:
-        asked: requests sent to the model.
-        cached: verdicts that were known already.
-        labelled: requests that have a grade now.
-        failed: class of failure -> count; `budget` counts requests that were not sent.
-        unsure: samples that had all their votes and are still less sure than was asked for.
-        reason: why the last request that failed did, and how its answer began; empty when none failed.
-    """
-
-    asked: int = 0
-    cached: int = 0
-    labelled: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    unsure: int = 0
-    cost_usd: float = 0.0
-    seconds: float = 0.0
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    tokens_out: int = 0
-    reason: str = ""
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether something was asked and nothing of it, nor of what was known, has a grade."""
-        return self.asked > 0 and not self.labelled
-
-    def add(self, completion: Completion) -> None:
-        """Count an answer that was asked for."""
-        self.asked += 1
-        self.cost_usd += completion.cost_usd
-        self.tokens_in += completion.usage.prompt
-        self.tokens_cached += completion.usage.cached
-        self.tokens_out += completion.usage.completion
-        if completion.failure is not None:
-            said = f"; it said {completion.text[:SHOWN]!r}" if completion.text else ""
-            self.reason = f"{completion.failure.message}{said}"
-
-    def count(self, verdict: Verdict) -> None:
-        """Count a verdict, known or new."""
-        if verdict.grade is None:
-            self.failed[verdict.failure or "malformed"] += 1
-        else:
-            self.labelled += 1
 
 
 class _Ballot:
@@ -368,7 +280,7 @@ class Labeller:
             completions = self.client.generate(requests, keep)
         for hold, completion in zip(holds, completions, strict=True):
             hold.settle(completion)
-        _stop_if_hopeless(completions)
+        stop_if_hopeless(completions)
         return verdicts | {c.key: self._unasked(by_key[c.key]) for c in completions if c.key not in verdicts}
 
     # -- budget -----------------------------------------------------------------------------
@@ -436,18 +348,3 @@ def _total(batches: Sequence[Batch]) -> int | None:
 def _chunks(ballots: Iterator[_Ballot], size: int) -> Iterator[list[_Ballot]]:
     while chunk := list(islice(ballots, size)):
         yield chunk
-
-
-def _stop_if_hopeless(completions: Sequence[Completion]) -> None:
-    """Raise when the client gave up before it had sent everything, or when all failed in a way that the rest would."""
-    failures = [c.failure for c in completions if c.failure]
-    unsent = [c.failure for c in completions if c.failure and not c.attempts and c.failure.kind != "budget"]
-    kinds = {failure.kind for failure in failures}
-    if unsent:
-        raise PiarError(f"{unsent[0].message[:1].upper()}{unsent[0].message[1:]}", _mend(unsent[0].kind))
-    if len(failures) == len(completions) and len(kinds) == 1 and (kind := kinds.pop()) in _HOPELESS:
-        raise PiarError(f"All {len(completions)} requests failed ({kind}): {failures[0].message}", _mend(kind))
-
-
-def _mend(kind: str) -> str:
-    return _MENDS.get(kind, "Run the same command again later; nothing that arrived is lost.")

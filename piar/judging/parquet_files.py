@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piar.judging.labeller import Batch, Labeller, LabelReport, LabelSettings, OnProgress, Progress
+from piar.judging.labeller import Batch, Labeller, LabelSettings
+from piar.judging.outcome import LabelReport, OnProgress, Progress
 from piar.judging.requests import Questions
 from piar.judging.students import student_verdicts
 from piar.judging.votes import count, rounds

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from piar.evolve.resume import OnEvent
     from piar.evolve.run import EvolveReport
     from piar.judging.forecast import Forecast, Receipt
-    from piar.judging.labeller import OnProgress
+    from piar.judging.outcome import OnProgress
     from piar.llm.cost import Budget
     from piar.measure.live_logs import Drift, Live
     from piar.measure.regression_gate import Checked

@@ -12,7 +12,8 @@ from store.errors import UsageError
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
-    from piar.judging.labeller import Labeller, LabelReport, OnProgress
+    from piar.judging.labeller import Labeller
+    from piar.judging.outcome import LabelReport, OnProgress
     from piar.judging.parquet_files import Pool, PoolReport
     from piar.judging.requests import Batch
     from piar.judging.trust import Trust

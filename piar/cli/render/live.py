@@ -15,7 +15,7 @@ from piar.cli.verb import messages
 
 if TYPE_CHECKING:
     from piar.evolve.resume import Event
-    from piar.judging.labeller import Progress
+    from piar.judging.outcome import Progress
 
 OnEvent = Callable[["Event"], None]
 OnProgress = Callable[["Progress"], None]

@@ -11,7 +11,7 @@ from store.clock import duration, pause
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from piar.judging.labeller import Progress
+    from piar.judging.outcome import Progress
 
 Show = Callable[["Progress"], None]
 
