@@ -1,6 +1,7 @@
 """mine, synth and curriculum from the command line, on the simulated shop."""
 
 import json
+import shlex
 
 import pytest
 
@@ -92,3 +93,11 @@ def test_people_see_a_table_and_a_picture(shop, capsys):
 def test_what_is_wrong_is_said_with_exit_code_two(shop, capsys, arguments, says):
     assert main([*arguments, "-C", str(shop)]) == 2
     assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_removed_option_prints_the_line_that_replaces_it(shop, capsys):
+    known = run(capsys, "sql", "select instruction from verdicts limit 1", "-C", str(shop))["rows"][0][0]
+    assert main(["label", "--since", known, "-C", str(shop)]) == 2
+    out = " ".join(capsys.readouterr().err.split())
+    line = out[out.index("`piar label --where") :].strip("`. ").split("`")[0]
+    assert run(capsys, *shlex.split(line)[1:], "--dry-run")["asked"] == 0  # every row that cited it was asked

@@ -42,8 +42,8 @@ def verbs(command: Any = None, path: tuple[str, ...] = ("piar",)) -> Iterator[tu
 
 
 def options(command: Any) -> list[Any]:
-    """Arguments and options of a verb, without those that every verb takes."""
-    return [p for p in command.params if not EVERYWHERE & set(p.opts)]
+    """Arguments and options of a verb, without those that every verb takes and those that are no more."""
+    return [p for p in command.params if not EVERYWHERE & set(p.opts) and not p.hidden]
 
 
 def _section(path: str, command: Any) -> str:

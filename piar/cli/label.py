@@ -28,6 +28,12 @@ Instruction = Annotated[
     str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
 ]
 
+_CITED = (
+    "Ask every row again, or those that cited a rule: "
+    '`piar label --where "sample_id in (select sample_id from verdicts '
+    "where instruction = '{}' and list_contains(rules, 'R01'))\"`."
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
@@ -61,13 +67,7 @@ def label(
         float | None,
         typer.Option("--target-precision", min=0.5, max=1, help="Say which labels to trust; queue the rest."),
     ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="ID", help="Keep grades of this older instruction where no change applies."),
-    ] = None,
-    recheck: Annotated[
-        int, typer.Option("--recheck", min=1, help="With --since: ask so many of the kept rows, and say how many flip.")
-    ] = 200,
+    since: Annotated[str | None, typer.Option("--since", hidden=True)] = None,
     reuse_verdicts: Annotated[
         bool, typer.Option("--reuse-verdicts", help="Let verdicts of the model at another endpoint stand, from now on.")
     ] = False,
@@ -94,18 +94,14 @@ def label(
     api_key_env, the name of the variable that holds the key), look at `piar doctor --ask`, and take a pilot:
     `piar label --max-calls 50`, then `piar label --dry-run`. docs/teachers.md walks through it.
 
-    After an edit, `--since ID` asks only rows to which a changed rule may apply, and `--recheck` rows at random among
-    the others: a language model can change its mind anywhere, and the share that flipped says how often it did.
-    It is for train and pool; figures and promotion tests never rest on kept grades.
-
     Example: `piar label --where "split = 'pool'" --max-usd 5`
     """
+    if since is not None:
+        raise UsageError("label has no --since any more: a model may change its mind on any row.", _CITED.format(since))
     project, caps = open_project(), budget(max_usd, max_calls)
     asked: dict[str, Any] = {"instruction": instruction, "votes": votes, "sure": sure}
     if pool is not None:
         return _label_pool(project, pool, out, asked, None if dry_run else caps)
-    if since is not None:
-        return _label_since(project, since, where, recheck, None if dry_run else caps)
     if dry_run:
         return _forecast(project, where, **asked)
     if export_requests is not None:
@@ -124,31 +120,6 @@ def label(
         document["trust"] = found
         lines += _trusted(found)
     return Answer(document, facts([*lines, *receipt_lines(receipt)]), exit_code=int(report.hopeless))
-
-
-def _label_since(project: "Project", since: str, where: str, recheck: int, caps: "Budget | None") -> Answer:
-    """What an edit can touch; without caps, what that would ask."""
-    if caps is None:
-        return _would_ask(project.forecast_since(since, where, recheck=recheck))
-    with meter("judging") as show:
-        kept, receipt = project.label_since(since, where, recheck=recheck, budget=caps, on_progress=show)
-    rate = kept.flip_rate
-    words = "none was left to ask again"
-    if rate.value is not None:
-        ends = bracketed(span(rate.low, rate.high, "{:.1%}"), by="group")
-        words = f"{kept.flipped:,} of {kept.again:,} changed: {rate.value:.1%}{ends}; kept ones are off as often"
-    lines = [
-        ("asked", f"{kept.asked:,} rows that a changed rule may touch"),
-        ("asked again", words),
-        ("kept", f"{kept.kept:,} rows keep the grade given under {since}"),
-    ]
-    if kept.unread:
-        lines.append(("note", f"{', '.join(kept.unread)} cannot be followed word by word, so every row was asked"))
-    document = {
-        "asked": kept.asked, "again": kept.again, "flipped": kept.flipped, "flip_rate": rate, "kept": kept.kept,
-        "unread": kept.unread, "receipt": receipt,
-    }  # fmt: skip
-    return Answer(document, facts([*lines, *receipt_lines(receipt)]))
 
 
 def _label_pool(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from piar.llm.base import Client
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RejectedLine, RequestManifest
-    from piar.partial import Kept
 
 EVERYTHING_OPEN = "split in ('train', 'pool')"
 
@@ -58,44 +57,6 @@ class Judging(Workspace):
         with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress, reuse=reuse) as labeller:
             report = labeller.judge([self._batch(where, instruction, votes, sure)])
         return report, receipt(self.store, run_id, report.cached, report.seconds, priced=self.config.teacher.priced)
-
-    def label_since(
-        self,
-        since: str,
-        where: str = EVERYTHING_OPEN,
-        *,
-        recheck: int = 200,
-        budget: "Budget | None" = None,
-        on_progress: "OnProgress | None" = None,
-    ) -> "tuple[Kept, Receipt]":
-        """Label under `instruction.md` what its changes since an older instruction can touch; see `piar.partial`.
-
-        Args:
-            since: id of the instruction under which the samples have been judged.
-            where: SQL condition over the columns of `samples`; rows of train and pool only.
-            recheck: rows asked of those that should not change.
-        """
-        from piar.judging.forecast import receipt
-        from piar.partial import label_since
-
-        before, batch = self.store.instruction(since), self._batch(where, None)
-        config, found = {"where": where, "since": since, "recheck": recheck}, dict[str, Any]()
-        with self.run("label", config, detail=found) as run_id, self._labeller(run_id, budget, on_progress) as labeller:
-            kept = label_since(labeller, before, batch.instruction, list(batch.samples), again=recheck)
-            found |= {"kept": kept.kept, "again": kept.again, "flipped": kept.flipped}
-        return kept, receipt(self.store, run_id, kept.report.cached, kept.report.seconds)
-
-    def forecast_since(self, since: str, where: str = EVERYTHING_OPEN, *, recheck: int = 200) -> "Forecast":
-        """What `label_since` with the same arguments would ask; nothing is asked."""
-        from piar.judging.forecast import forecast
-        from piar.judging.requests import Batch
-        from piar.partial import parted
-
-        before, batch = self.store.instruction(since), self._batch(where, None)
-        with self._labeller("") as labeller:
-            parts = parted(labeller, before, batch.instruction, list(batch.samples), again=recheck)[1]
-            asked = labeller.pending([Batch(batch.instruction, [*parts.asked, *parts.again])])
-            return forecast(self.store, self.config.teacher, asked, batch.instruction.id)
 
     def forecast_label(
         self,
