@@ -103,6 +103,18 @@ def test_precedence_is_defaults_then_file_then_overrides(tmp_path) -> None:
     assert config.teacher.model == "openai:some-model"
 
 
+def test_a_setting_that_is_no_more_is_told_and_left_out(tmp_path) -> None:
+    from piar.project.config import REMOVED
+
+    piar.Project.init(tmp_path / "p")
+    (tmp_path / "p" / "piar.toml").write_text("[label]\npermute = true\nvotes = 3\n")
+    with pytest.warns(UserWarning, match=r"`label\.permute` in piar\.toml does nothing any more: .*order"):
+        assert piar.Project.open(tmp_path / "p").config.label.votes == 3
+    for path in REMOVED:
+        with pytest.warns(UserWarning, match=path):
+            assert piar.Project.open(tmp_path / "p", ["label.permute=false", f"{path}=1"]).config.label.votes == 3
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

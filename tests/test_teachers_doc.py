@@ -55,12 +55,10 @@ def run(block: str, folder: Path, environment: dict[str, str]) -> str:
 
 def test_what_it_names_exists() -> None:
     from piar.cli.docs import options, verbs
-    from piar.judging.labeller import LabelSettings
     from piar.llm.settings import ModelSettings
 
     known = {path.split()[1]: {flag for p in options(command) for flag in p.opts} for path, command in verbs()}
     shared = {"-C", "--set", "--json"}
     for verb, rest in re.findall(r"^piar (\w+)([^#\n]*)", TEXT, re.M):
         assert set(re.findall(r"(?<!\S)--?[a-zA-Z][a-z-]*", rest)) <= known[verb] | shared, rest
-    assert {"permute"} <= set(LabelSettings.model_fields)
     assert {"concurrency", "timeout", "attempts", "patience", "extra", "price"} <= set(ModelSettings.model_fields)

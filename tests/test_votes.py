@@ -1,20 +1,12 @@
-import json
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piar.judging.labeller import Batch, Labeller, LabelSettings, judge
-from piar.judging.requests import permuted
 from piar.judging.votes import count, rounds, settled
 from piar.llm.cost import Budget
-from piar.offline.teacher import RulebookClient
-from piar.shop.world import make_shop
-from store.db import Store
-from store.ids import sample_id
-from store.journal import Journal
-from store.types import Failure, Sample, Verdict
+from store.types import Failure, Verdict
 from tests.test_label import INSTRUCTION, Scripted, place, samples  # noqa: F401
 
 
@@ -97,41 +89,6 @@ def test_counting():
     assert not settled([verdict("1")], symbols, 0.9)
     assert settled([verdict("1"), verdict("1")], symbols, 0.9)
     assert settled([verdict("1", (0.1, 0.9))], symbols, 0.9)
-
-
-@pytest.fixture
-def shop(tmp_path):
-    world = make_shop(300, 0)
-    rows = world.pairs.select("query", "title").rows()
-    texts = [Sample(sample_id(q, (q, t)), q, {"query": q, "title": t}) for q, t in rows]
-    return world, texts, Store.create(tmp_path / "piar.duckdb", world.task), Journal(tmp_path / "journal")
-
-
-def test_permuted_votes_show_other_orders_and_keep_the_policy(shop):
-    world, texts, store, journal = shop
-
-    systems = {}
-
-    class Recording(RulebookClient):
-        def generate(self, requests, on_completion=None):
-            for request in requests:
-                systems.setdefault(request.seed, set()).add(request.messages[0].content)
-            return super().generate(requests, on_completion)
-
-    seen = []
-    judge(
-        store, Recording(), world.oracle, texts, journal=journal, votes=3, settings=LabelSettings(permute=True),
-        on_verdict=seen.append,
-    )  # fmt: skip
-    journal.close()
-    assert {vote: len(shown) for vote, shown in systems.items()} == {0: 1, 1: 1, 2: 1}
-    assert len(set.union(*systems.values())) == 3
-    grades = {}
-    for v in seen:
-        grades.setdefault(v.sample_id, set()).add(v.grade)
-    assert all(len(said) == 1 for said in grades.values())
-    assert len({json.dumps([r.id for r in permuted(world.oracle, n)]) for n in range(1, 4)}) == 3
-    assert {v.instruction for v in seen} == {world.oracle.id}
 
 
 def test_the_store_counts_as_the_labeller_does(place):  # noqa: F811

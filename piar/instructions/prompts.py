@@ -4,7 +4,7 @@ The shared part (the instruction) comes first and the sample last, so that prefi
 sample is written as one JSON object: text from data can neither open a new field nor end the prompt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,16 +52,11 @@ def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, 
         ) from None
 
 
-def judge_prefix(
-    task: Task, instruction: Instruction, overrides: Path | None = None, precedence: Sequence[str] = ()
-) -> str:
-    """The part of the judging prompt that all samples share: task, grades, rulebook, answer format.
-
-    Args:
-        precedence: ids of the rules, the one that decides first, where that is not the order they are listed in.
-    """
+def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = None) -> str:
+    """The part of the judging prompt that all samples share: task, grades, rulebook, answer format."""
     meanings = {g.symbol: instruction.meanings.get(g.symbol, g.meaning) for g in task.grades}
-    values = {"task": task, "instruction": instruction, "meanings": meanings, "precedence": precedence}
+    # `precedence` stands in templates that projects copied from an earlier version.
+    values = {"task": task, "instruction": instruction, "meanings": meanings, "precedence": ()}
     return render("judge", values, overrides)
 
 

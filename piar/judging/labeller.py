@@ -43,14 +43,12 @@ class LabelSettings(Settings):
         votes: opinions asked of each sample; with `sure`, at most so many.
         sure: stop asking a sample once its confidence has reached this: one vote, then three, then five, up to
             `votes`. Without it every sample is asked all votes.
-        permute: show the rules in another order to each vote after the first; the prompt says which decides.
         vote_temperature: of the second vote on, which need some spread; the first has the model's own.
         chunk: samples handed to the client at a time.
     """
 
     votes: int = Field(default=1, ge=1)
     sure: float | None = Field(default=None, gt=0, le=1)
-    permute: bool = False
     vote_temperature: float = Field(default=0.7, ge=0, le=2)
     chunk: int = Field(default=2000, ge=1)
 
@@ -130,7 +128,7 @@ class Labeller:
             warnings.warn(news, stacklevel=2)
         self._questions = Questions(
             store.task, client.model, self.model, vote_temperature=self.settings.vote_temperature,
-            permute=self.settings.permute, overrides=prompts, origin=self._origin.mark,
+            overrides=prompts, origin=self._origin.mark,
         )  # fmt: skip
         self._total: int | None = None
         self._failed: Counter[str] = Counter()

@@ -158,7 +158,7 @@ class Pool:
         settings = self.settings
         questions = Questions(
             self.task, self.client.model, self.model, vote_temperature=settings.vote_temperature,
-            permute=settings.permute, overrides=self.prompts,
+            overrides=self.prompts,
         )  # fmt: skip
         for rows in _slices(_open(source, self.task), self.slice_rows):
             for sample in _samples(rows, self.task):

@@ -1,19 +1,18 @@
 """What a judge is asked of a sample, and how its answer is read: rendered requests, their keys, and verdicts."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from piar.instructions.prompts import judge_prefix
 from piar.llm.base import Message, Request
 from piar.llm.settings import ModelSettings
-from store.ids import content_id, seed_of, short_hash
+from store.ids import content_id, short_hash
 from store.task import Task, sample_text
 from store.trace import parse_trace, trace_schema
-from store.types import Completion, Instruction, Rule, Sample, Verdict
+from store.types import Completion, Instruction, Sample, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,6 @@ class Questions:
         model: the model's name as it enters request keys.
         settings: temperature and token limit of the model.
         vote_temperature: of the second vote on.
-        permute: show the rules in another order to each vote after the first; which decides stays the same.
         overrides: the project's folder of template overrides.
         origin: who answers, where that is not who answered for the same name before.
     """
@@ -79,22 +77,21 @@ class Questions:
         settings: ModelSettings,
         *,
         vote_temperature: float,
-        permute: bool,
         overrides: Path | None,
         origin: str = "",
     ) -> None:
         self._task, self._model, self._settings = task, model, settings
-        self._vote_temperature, self._permute, self._overrides = vote_temperature, permute, overrides
+        self._vote_temperature, self._overrides = vote_temperature, overrides
         self._grades, self._origin = task.symbols, origin
-        self._prompts: dict[tuple[int, int], tuple[Instruction, str, _Prompt]] = {}
+        self._prompts: dict[int, tuple[Instruction, str, _Prompt]] = {}
         # A client may read an answer to decide about a repair; the verdict then reads the same text.
         self._parse = lru_cache(maxsize=1024)(partial(parse_trace, task=task))
 
     def asks(self, instruction: Instruction, sample: Sample, votes: range) -> Iterator[Ask]:
         """The requests for these votes on a sample."""
         text = sample_text(sample.fields)
+        name, prompt = self._prompt(instruction)
         for vote in votes:
-            name, prompt = self._prompt(instruction, vote if self._permute else 0)
             request = Request(
                 request_key(prompt.digest, sample, text, vote),
                 (prompt.system, Message("user", text)),
@@ -130,24 +127,16 @@ class Questions:
     def _unreadable(self, text: str) -> str | None:
         return self._parse(text).reason
 
-    def _prompt(self, instruction: Instruction, order: int) -> tuple[str, _Prompt]:
-        """The id of an instruction, and its prompt with the rules in the given order, 0 being their own."""
-        if found := self._prompts.get((id(instruction), order)):
+    def _prompt(self, instruction: Instruction) -> tuple[str, _Prompt]:
+        """The id of an instruction, and its prompt."""
+        if found := self._prompts.get(id(instruction)):
             return found[1], found[2]
         name = instruction.id
-        shown = replace(instruction, rules=permuted(instruction, order)) if order else instruction
-        prefix = judge_prefix(self._task, shown, self._overrides, [r.id for r in instruction.rules] if order else ())
+        prefix = judge_prefix(self._task, instruction, self._overrides)
         schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
         asked = [self._settings.temperature, self._vote_temperature, self._settings.max_tokens]
         digest = short_hash([name, prefix, self._model, *asked, schema, *([self._origin] if self._origin else [])], 32)
         prompt = _Prompt(Message("system", prefix), schema, digest)
         # The reference to the instruction keeps its address from being used again.
-        self._prompts[id(instruction), order] = (instruction, name, prompt)
+        self._prompts[id(instruction)] = (instruction, name, prompt)
         return name, prompt
-
-
-def permuted(instruction: Instruction, order: int) -> tuple[Rule, ...]:
-    """The rules shuffled; the same instruction and order always give the same."""
-    rules = list(instruction.rules)
-    Random(seed_of("order of rules", instruction.id, order)).shuffle(rules)
-    return tuple(rules)

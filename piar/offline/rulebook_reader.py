@@ -73,7 +73,7 @@ def read_rulebook(prompt: str, symbols: Sequence[str], fields: tuple[str, ...]) 
     listed = re.findall(r"^\s*[-*]\s*`?(\S{1,12}?)`?(?: \(([^)]*)\))?(?::|$)", found.grades, re.M)
     grades = tuple(symbols) or tuple(reversed([symbol for symbol, _ in listed]))
     found.names = {name.lower(): symbol for symbol, name in listed if name and symbol in grades}
-    policies = _in_precedence(list(_policies(found.body, grades)), found.body)
+    policies = list(_policies(found.body, grades))
     kinds = defined_kinds(policy.text for policy in policies)
     clauses: list[Clause] = []
     unfollowed: list[Policy] = []
@@ -150,7 +150,6 @@ def _steps(answer: str) -> tuple[Step, ...]:
 _ID = re.compile(r"^[\s*`\[(]*([A-Za-z]{1,8}[-_]?\d{1,4}[a-z]?)[*`\])]*(?:\s*[.:)–—-](?!>)\s*|\s+(?=->|→|=>)|\s*$)")
 _ITEM = re.compile(r"^\s*(?:[-*•+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _SENTENCE = re.compile(r'(?<=[.;!?])["”)]?\s+(?=[A-Z"“(0-9])')
-_PRECEDENCE = re.compile(r"\bthe first in this order decides: (.+)")
 _KEYS = {"id": ("id", "rule_id", "name"), "grade": ("grade", "label", "verdict", "score", "then"),
          "text": ("text", "rule", "if", "when", "condition", "policy")}  # fmt: skip
 
@@ -225,13 +224,6 @@ def _parts(policy: Policy) -> Iterator[Policy]:
         label = re.match(r"^[^:\"§]{2,60}:\s+", text)
         if label:
             yield Policy(policy.id, policy.grade, text[label.end() :])
-
-
-def _in_precedence(policies: list[Policy], body: str) -> list[Policy]:
-    """The rules in the order that the prompt says decides, where that is not the order they are listed in."""
-    said = _PRECEDENCE.search(body)
-    places = {rule_id.strip(): place for place, rule_id in enumerate(said[1].split(","))} if said else {}
-    return sorted(policies, key=lambda policy: places.get(policy.id, -1)) if places else policies
 
 
 # -- one rule -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`piar.toml`: every package's settings, composed."""
 
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ from store.splits import SplitSettings
 from store.task import explain
 from synth.settings import SynthSettings
 from trainers.config import AllTrainSettings, StudentSettings
+
+# Settings that are no more -> what stands in their place. A `piar.toml` that has one opens, with a line that says so.
+REMOVED = {
+    "label.permute": "every vote is shown the rules in their order; that other orders help was never measured",
+}
 
 
 class Config(Settings):
@@ -80,8 +86,21 @@ def _beside(folder: Path) -> str:
     return f" Here lie {', '.join(found[:5])}." if found else ""
 
 
+def _without_removed(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that are no more; each is told once."""
+    for path, instead in REMOVED.items():
+        *sections, key = path.split(".")
+        table: Any = values
+        for section in sections:
+            table = table.get(section) if isinstance(table, dict) else None
+        if isinstance(table, dict) and key in table:
+            del table[key]
+            warnings.warn(f"`{path}` in {CONFIG} does nothing any more: {instead}. Delete the line.", stacklevel=4)
+    return values
+
+
 def _config(data: Mapping[str, Any], overrides: Sequence[str]) -> Config:
-    values = with_overrides(data, overrides)
+    values = _without_removed(with_overrides(data, overrides))
     if (place := next(secret_places(values), None)) is not None:
         raise UsageError(
             f"{CONFIG}: {place[:80]} looks like a key, and settings are kept with every run.",
