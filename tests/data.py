@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
+from tests import ROOT
+
+FOLDER = ROOT.parent / "shared" / "data"
 
 
 def shared(path: str) -> Path:

