@@ -12,8 +12,8 @@ from store.settings import Settings
 Prompt = Literal["short", "rulebook"]
 Completion = Literal["trace", "grade"]
 Order = Literal["curriculum", "shuffled"]
-Credit = Literal["local", "outcome", "to_go", "masked"]
-Balance = Literal["constant", "cosine", "chord", "chord_phi", "hpt", "srft", "none"]
+Credit = Literal["local", "outcome"]
+Balance = Literal["constant", "none"]
 
 
 class StudentSettings(Settings):
@@ -86,11 +86,9 @@ class GrpoSettings(TrainSettings):
     """`[train.grpo]`: Stepwise-GRPO with mode balance.
 
     Attributes:
-        grade_gradient: `exact` sums over the grades; `sampled` draws them, and skips prompts whose rollouts would agree
-            with a probability above `skip_above` before decoding.
         trace_weight: weight of all segments after the grade together; the grade has 1.
         kl: weight of KL(policy ‖ where training started); 0 needs no second model.
-        mu: the anchor's weight where `balance` holds it constant, or where it starts.
+        balance: the anchor's loss counts `mu` beside the rewards', or with `none` not at all.
     """
 
     batch_size: int = Field(default=8, ge=1)  # prompts per update, each with `rollouts` completions
@@ -98,20 +96,15 @@ class GrpoSettings(TrainSettings):
     max_tokens: int = Field(default=160, ge=2)  # of a completion
     temperature: float = Field(default=1.0, gt=0)
     credit: Credit = "local"  # how rewards reach segments, see `trainers.losses.advantages`
-    grade_gradient: Literal["exact", "sampled"] = "exact"
     grade_reward: Literal["exact", "ordinal"] = "exact"  # 1 if right and -1 if not, or falling with the distance
-    grade_scale: Literal["none", "std"] = "none"  # advantages divided by the deviation, or not (Dr.GRPO)
-    trace_scale: Literal["std", "none", "batch"] = "std"
     trace_weight: float = Field(default=0.5, ge=0)
     clip_low: float = Field(default=0.2, gt=0)  # PPO's clip; used from the second pass over the rollouts on
     clip_high: float = Field(default=0.28, gt=0)
     passes: int = Field(default=1, ge=1)  # updates per batch of rollouts
     kl: float = Field(default=0.0, ge=0)
-    balance: Balance = "constant"  # the anchor's loss against the rewards', see `trainers.losses.balance`
+    balance: Balance = "constant"
     mu: float = Field(default=0.1, ge=0, le=1)
-    pass_rate: float = Field(default=0.5, ge=0, le=1)  # HPT's threshold
     anchor_size: int = Field(default=8, ge=0)  # anchor rows beside each batch
-    skip_above: float = Field(default=0.9, gt=0, le=1)
     watch_every: int = Field(default=20, ge=1)  # steps between measurements of collapse on the long tail
 
 

@@ -2,8 +2,8 @@
 
 The loop is `train`. A step: draw prompts, write traces (after the gold grade, since the grade's
 gradient needs no samples), reward each segment strictly, compare within the group, and add the loss on
-rule-stratified anchor rows. Old log-probabilities are the detached ones: rollouts come from the policy
-that learns. What the source of the method states and what we chose: `design` notes in the README.
+rule-stratified anchor rows, which is `[train.sft]`'s. Old log-probabilities are the detached ones: rollouts come
+from the policy that learns. What was measured of it: docs/experiments/claims.md.
 Left out: a value network, asynchronous rollouts, sharded weights (a small student fits on every device).
 """
 
@@ -11,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,22 +45,24 @@ class Group:
     example: Example
     completions: list[list[int]]
     cases: list[Case]  # what was written
-    grades: list[int]  # that the rollouts start with
     rewards: Tensor  # [R, S], NaN where masked
-    imitate: bool = False  # learned from its gold completion instead of by reward (HPT)
 
 
 def train(
     shards: Path, out: Path, *, student: StudentSettings | None = None, settings: GrpoSettings | None = None,
-    resume: bool = False,
+    anchor: SftSettings | None = None, resume: bool = False,
 ) -> Trained:  # fmt: skip
     """Improve a student that SFT has taught, by strict rewards.
+
+    Args:
+        anchor: of the loss on anchor rows, its `grade_weight` and `soft_grades` count.
 
     Raises:
         PiarError: see `trainers.loop.Run`.
         UsageError: a student from nothing, or sharded weights.
     """
     student, settings = student or StudentSettings(), settings or GrpoSettings()
+    anchor, mu = anchor or SftSettings(), settings.mu if settings.balance == "constant" else 0.0
     if student.model == "tiny":
         raise UsageError("GRPO improves a student that SFT has taught; one from nothing earns no reward.",
                          "Pass --model with its checkpoint, e.g. students/sft/final.")  # fmt: skip
@@ -71,14 +73,12 @@ def train(
     watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
     vars(watch).update(run.extra)
     for step in run.steps():
-        batch, skipped = choose(run, run.draw(), settings)
-        groups = roll(run, batch, settings)
-        rl, sft = losses.balance(settings.balance, settings.mu, step, run.total)
-        metrics = group_metrics(groups, run) | {"mu": sft, "frac_skipped": skipped}
+        groups = roll(run, run.draw()[run.rank :: run.world], settings)
+        metrics = group_metrics(groups, run) | {"mu": mu}
         old: dict[int, Tensor] = {}
         for turn in range(settings.passes):
-            metrics |= reward_step(run, groups, settings, rl, old, reference)
-            metrics["loss_anchor"], more = anchor_step(run, groups, settings, step, sft)
+            metrics |= reward_step(run, groups, settings, old, reference)
+            metrics["loss_anchor"], more = anchor_step(run, anchors(run, settings, step) if mu else [], anchor, mu)
             if turn + 1 < settings.passes:
                 run.apply()
         if run.shows and run.writes:
@@ -88,16 +88,6 @@ def train(
             run.extra = watch.state_dict()
         run.update(int(metrics.pop("tokens")) + more, **metrics)
     return run.finish()
-
-
-def choose(run: Run, batch: list[Example], settings: GrpoSettings) -> tuple[list[Example], float]:
-    """This process's prompts; with sampled grades, without those whose rollouts would most likely agree."""
-    mine = batch[run.rank :: run.world]
-    if settings.grade_gradient == "exact" or not mine:
-        return mine, 0.0
-    agree = grade_probs(run, mine).pow(settings.rollouts).sum(1)
-    kept = [e for e, p in zip(mine, agree.tolist(), strict=True) if p <= settings.skip_above]
-    return kept, 1 - len(kept) / len(mine)
 
 
 def grade_probs(run: Run, examples: Sequence[Example]) -> Tensor:
@@ -110,38 +100,29 @@ def roll(run: Run, batch: Sequence[Example], settings: GrpoSettings) -> list[Gro
     if not batch:
         return []
     end, ids, rules = end_id(run.tokenizer), run.grade_ids.tolist(), rulebook(run.corpus.manifest)
-    exact = settings.grade_gradient == "exact"
     with run.policy.judging(), run.autocast():
         found = generate(
             run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens, copies=settings.rollouts,
-            starts=[ids[e.grade] for e in batch] if exact else None, choices=ids,
-            temperature=settings.temperature, generator=run.generator,
+            starts=[ids[e.grade] for e in batch], temperature=settings.temperature, generator=run.generator,
         )  # fmt: skip
-    imitate = [False] * len(batch)
-    if settings.balance == "hpt":
-        p = grade_probs(run, batch)[range(len(batch)), [e.grade for e in batch]]
-        imitate = [bool(gate) for gate in losses.hpt_gate(p, settings.pass_rate)]
     groups = []
-    for example, completions, copied in zip(batch, found, imitate, strict=True):
+    for example, completions in zip(batch, found, strict=True):
         texts = run.tokenizer.batch_decode([[t for t in c if t != end] for c in completions])
         cases = [case(t, c[-1] == end, example.row, run.task, rules) for t, c in zip(texts, completions, strict=True)]
-        grades = [ids.index(c[0]) for c in completions]
-        earned = [judge(one, run.task, right=g == example.grade) for one, g in zip(cases, grades, strict=True)]
-        rewards = torch.tensor([[math.nan if r is None else r for r in row.values()] for row in earned])
-        groups.append(Group(example, completions, cases, grades, rewards, copied))
+        earned = [judge(one, run.task).values() for one in cases]
+        rewards = torch.tensor([[math.nan if r is None else r for r in row] for row in earned])
+        groups.append(Group(example, completions, cases, rewards))
     return groups
 
 
 def reward_step(
-    run: Run, groups: Sequence[Group], settings: GrpoSettings, scale: float, old: dict[int, Tensor],
-    reference: Policy | None,
-) -> dict[str, float]:  # fmt: skip
+    run: Run, groups: Sequence[Group], settings: GrpoSettings, old: dict[int, Tensor], reference: Policy | None
+) -> dict[str, float]:
     """Gradients of the rewards' loss: the grade's, the segments', and KL, each over its own count."""
-    live = [g for g in groups if not g.imitate]
-    items = [Item(g.example.prompt, g.completions) for g in live]
+    items = [Item(g.example.prompt, g.completions) for g in groups]
     sums, tokens = Counter[str](), 0
     for number, part in enumerate(micro_batches(items, settings.pack_tokens, run.policy.shares)):
-        chosen = [live[i] for i in part]
+        chosen = [groups[i] for i in part]
         packs = run.policy.pack([items[i] for i in part])
         rows = labels(packs, run.device)
         before = None
@@ -154,11 +135,11 @@ def reward_step(
         with run.autocast():
             terms = run.policy(packs, terms_of)
         old.setdefault(number, terms.pop("logp").detach())
-        weight = scale * len(chosen) / settings.batch_size
+        weight = len(chosen) / settings.batch_size
         run.backward(weight * (terms["loss_grade"] + terms["loss_trace"] + settings.kl * terms["kl"]))
         sums.update({name: float(value.detach()) * len(chosen) for name, value in terms.items()})
         tokens += sum(len(one.tokens) for one in packs)
-    means = {name: value / max(1, len(live)) for name, value in sums.items()}
+    means = {name: value / max(1, len(groups)) for name, value in sums.items()}
     return means | {"loss": means.get("loss_grade", 0.0) + means.get("loss_trace", 0.0), "tokens": float(tokens)}
 
 
@@ -171,26 +152,18 @@ def _terms(
     earned = torch.cat([g.rewards for g in groups]).to(device)
     gold = [grade_rewards(g.example.grade, len(run.grade_ids), settings.grade_reward) for g in groups]
     by_grade = torch.tensor(gold, device=device)  # [prompts, K]
-    grade = torch.tensor([x for g in groups for x in g.grades], device=device)
     prompt = torch.arange(len(groups), device=device).repeat_interleave(r)
     old = out.logp.detach() if old is None else old
-    clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
     first = rows.place == 0
-    if settings.grade_gradient == "exact":
-        loss_grade = losses.exact_grade_loss(out.grades[first][::r], by_grade, settings.grade_scale).mean()
-    else:
-        better = losses.advantages(by_grade[prompt, grade][:, None], prompt, credit="local", scale="std")
-        only = torch.zeros_like(rows.owner[first])
-        per_rollout, _ = losses.segment_loss(out.logp[first], old[first], better, torch.ones_like(better),
-                                             rows.owner[first], only, **clip)  # fmt: skip
-        loss_grade = per_rollout.mean()
-    better = losses.advantages(earned, prompt * len(run.grade_ids) + grade, credit=settings.credit,
-                               scale=settings.trace_scale)  # fmt: skip
+    loss_grade = losses.exact_grade_loss(out.grades[first][::r], by_grade).mean()
+    better = losses.advantages(earned, prompt, credit=settings.credit)
     known = earned.isfinite().float()
     weight = settings.trace_weight * known / known.sum(1, keepdim=True).clamp(min=1)
     segment = segments(rows, run.tokenizer, earned.shape[1])
-    per_rollout, clipped = losses.segment_loss(out.logp[~first], old[~first], better, weight, rows.owner[~first],
-                                               segment[~first], **clip)  # fmt: skip
+    per_rollout, clipped = losses.segment_loss(
+        out.logp[~first], old[~first], better, weight, rows.owner[~first], segment[~first],
+        clip_low=settings.clip_low, clip_high=settings.clip_high,
+    )  # fmt: skip
     kl = losses.kl_estimate(out.logp, reference).mean() if reference is not None else out.logp.new_zeros(())
     return {"loss_grade": loss_grade, "loss_trace": per_rollout.mean(), "kl": kl, "clip_ratio": clipped,
             "entropy": out.entropy[~first].mean() if (~first).any() else out.entropy.mean(),
@@ -216,20 +189,11 @@ def _line_breaks(tokenizer: Any) -> Tensor:
     return found
 
 
-def anchor_step(run: Run, groups: Sequence[Group], settings: GrpoSettings, step: int, mu: float) -> tuple[float, int]:
-    """Gradients of the loss on rows to imitate: the rule-stratified anchor, or what HPT and SRFT choose."""
-    rows = [g.example for g in groups if g.imitate] if settings.balance == "hpt" else anchors(run, settings, step)
-    if not rows or mu == 0:
+def anchor_step(run: Run, rows: Sequence[Example], settings: SftSettings, mu: float) -> tuple[float, int]:
+    """Gradients of the SFT loss on anchor rows, times `mu`; the loss and the tokens computed."""
+    if not rows:
         return 0.0, 0
-    if settings.balance == "srft":
-        p = grade_probs(run, rows)
-        weights = losses.srft_weight(-(p * p.clamp(min=1e-9).log()).sum(1))
-        rows = [replace(e, weight=float(w)) for e, w in zip(rows, weights, strict=True)]
-        mu = float(weights.mean())
-    own = settings.balance == "hpt"  # prompts of this process, the others have theirs
-    share = len(rows) / settings.batch_size if own else 1.0
-    grade, trace, tokens = sft_step(run, rows, SftSettings(), scale=mu * share, phi=settings.balance == "chord_phi",
-                                    own=own)  # fmt: skip
+    grade, trace, tokens = sft_step(run, rows, settings, scale=mu)
     return grade + trace, tokens
 
 

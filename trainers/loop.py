@@ -145,7 +145,7 @@ class Run:
 
     def learn(
         self, batch: Sequence[Example], terms_of: Callable[..., tuple[Tensor, ...]], count: int,
-        *, scale: float = 1.0, own: bool = False,
+        *, scale: float = 1.0,
     ) -> tuple[list[float], int]:  # fmt: skip
         """Add the gradients of a loss that is a sum of terms, in parts that fit `pack_tokens`.
 
@@ -153,21 +153,19 @@ class Run:
             terms_of: the `count` terms of a part from `(hidden [n, h], head [V, h], part=, rows=)`, each divided by
                 a count over the whole batch.
             scale: multiplies the gradients, not what is returned.
-            own: the batch is this process's share already, instead of the same in every process.
 
         Returns:
             The terms, their mean over processes being the batch's, and the tokens computed in this process.
         """
         sums, tokens = torch.zeros(count), 0
-        parts = self.cut(batch) if own else self.parts(batch)
-        for part in parts:
+        for part in self.parts(batch):
             packs = self.policy.pack([e.item for e in part])
             with self.autocast():
                 terms = torch.stack(self.policy(packs, partial(terms_of, part=part, rows=labels(packs, self.device))))
             self.backward(scale * terms.sum())
             sums += terms.detach().cpu()
             tokens += sum(len(one.tokens) for one in packs)
-        return (sums if own else sums * self.world).tolist(), tokens
+        return (sums * self.world).tolist(), tokens
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of one part of the batch; FSDP averages over processes, we sum."""

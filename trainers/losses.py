@@ -21,7 +21,7 @@ class Totals(NamedTuple):
 
 def sft_loss(
     out: Readout, rows: Labels, gold: Tensor, soft: Tensor, weight: Tensor, totals: Totals,
-    *, grade_weight: float, soft_share: float = 0.0, phi: bool = False,
+    *, grade_weight: float, soft_share: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Cross-entropy on the grade and on the rest, each its own mean, mixed by `grade_weight`; the sum is the loss.
 
@@ -31,7 +31,6 @@ def sft_loss(
         soft: [m, K] teacher distributions, rows of NaN where there is none.
         weight: [m] of each completion.
         soft_share: share of the grade's target that the teacher's distribution makes up.
-        phi: weigh each token after the grade by p(1 - p) (CHORD-φ). It silences rare tokens; never the grade's.
     """
     first = rows.place == 0
     who, per_grade = rows.owner[first], out.grades[first]
@@ -41,55 +40,37 @@ def sft_loss(
         softened = -(soft[who].nan_to_num() * per_grade).sum(1)
         grade = torch.where(known, (1 - soft_share) * grade + soft_share * softened, grade)
     grade_term = (grade * weight[who]).sum() / totals.grades
-    sure = out.logp.detach().exp()
-    rest = -out.logp * weight[rows.owner] * (sure * (1 - sure) if phi else 1.0)
+    rest = -out.logp * weight[rows.owner]
     rest_term = rest[~first].sum() / totals.tokens
     return grade_weight * grade_term, (1 - grade_weight) * rest_term
 
 
-def exact_grade_loss(grades: Tensor, rewards: Tensor, scale: str = "none") -> Tensor:
+def exact_grade_loss(grades: Tensor, rewards: Tensor) -> Tensor:
     """[m] minus the expected reward of the grade, summed over all grades: its gradient has no sampling variance.
 
     The gradient is -Σ_k p_k (R_k - Σ_j p_j R_j) ∇log p_k, p renormalised over the grades.
 
     Args:
         grades: [m, K] log-probabilities; rewards: [m, K].
-        scale: `std` divides by the reward's deviation under p (then hard items are not silent).
     """
-    p = grades.softmax(-1)
-    mean = (p * rewards).sum(-1)
-    if scale == "none":
-        return -mean
-    with torch.no_grad():
-        deviation = (p * (rewards - mean[:, None]).square()).sum(-1).sqrt()
-    return -mean / (deviation + EPSILON)
+    return -(grades.softmax(-1) * rewards).sum(-1)
 
 
-def advantages(rewards: Tensor, group: Tensor, *, credit: str, scale: str) -> Tensor:
-    """[m, S] how much better each segment did than its group: finite, clamped to ±2, 0 where masked.
+def advantages(rewards: Tensor, group: Tensor, *, credit: str) -> Tensor:
+    """[m, S] how much better each segment did than its group, in its deviations: clamped to ±2, 0 where masked.
 
-    `local` looks at the segment's own reward; `outcome` at the mean over all; `to_go` at the sum of
-    its own and later ones; `masked` at the outcome, but only in segments whose own rewards differ in the group.
-    A group whose rewards are equal, or that has one member, has no advantage.
+    `local` looks at the segment's own reward; `outcome` at the mean over all. A group whose rewards are equal, or that
+    has one member, has no advantage.
 
     Args:
         rewards: [m, S], NaN where masked; group: [m], equal for rollouts that are compared.
-        scale: `std` divides by the group's deviation, `batch` by that of all rollouts, `none` not.
     """
     known = rewards.isfinite()
     filled = rewards.nan_to_num()
     outcome = (filled.sum(1) / known.sum(1).clamp(min=1))[:, None].expand_as(rewards)
-    to_go = filled.flip(1).cumsum(1).flip(1)
-    value = {"local": rewards, "outcome": outcome, "masked": outcome, "to_go": to_go}[credit]
-    centred, spread = _centre(value, group)
-    if scale == "std":
-        centred = centred / (spread + EPSILON)
-    elif scale == "batch":
-        centred = centred / (centred[known].std(correction=0) + EPSILON if known.any() else 1.0)
-    live = known & (spread > 0)
-    if credit == "masked":
-        live &= _centre(rewards, group)[1] > 0
-    return torch.where(live, centred.clamp(-2, 2), torch.zeros_like(filled))
+    centred, spread = _centre({"local": rewards, "outcome": outcome}[credit], group)
+    scaled = (centred / (spread + EPSILON)).clamp(-2, 2)
+    return torch.where(known & (spread > 0), scaled, torch.zeros_like(filled))
 
 
 def _centre(value: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,33 +113,6 @@ def kl_estimate(logp: Tensor, reference: Tensor) -> Tensor:
     """[n] unbiased, never negative estimate of KL(policy ‖ reference) at sampled tokens (Schulman's k3)."""
     gap = reference - logp
     return gap.exp() - gap - 1
-
-
-def balance(name: str, mu: float, step: int, total: int) -> tuple[float, float]:
-    """Weights of the reward's loss and of the anchor's at a step.
-
-    `constant`: (1, mu). `cosine`: (1, from mu down to a twenty-fifth of it). `chord` (arXiv 2508.11408):
-    (1 - μ, μ), μ from 0.9 to 0.05 over 200 steps. `chord_phi`: (1, mu), see `phi` of `sft_loss`.
-    `hpt`, `srft`: (1, 1); they weigh prompt by prompt, see `hpt_gate` and `srft_weight`.
-    """
-    if name == "cosine":
-        low = mu / 25
-        return 1.0, low + (mu - low) * 0.5 * (1 + math.cos(math.pi * step / max(1, total)))
-    if name == "chord":
-        share = 0.9 + (0.05 - 0.9) * min(1.0, step / 200)
-        return 1 - share, share
-    fixed = {"constant": mu, "chord_phi": mu, "hpt": 1.0, "srft": 1.0, "none": 0.0}
-    return 1.0, fixed[name]
-
-
-def hpt_gate(p: Tensor, threshold: float) -> Tensor:
-    """[m] 1 where a prompt is imitated (its pass rate p is at most the threshold), else 0 (HPT, arXiv 2509.04419)."""
-    return (p <= threshold).float()
-
-
-def srft_weight(entropy: Tensor) -> Tensor:
-    """[m] weight of imitation, 0.5·exp(-H): little where the policy is unsure (arXiv 2506.19767)."""
-    return 0.5 * (-entropy).exp()
 
 
 def generalised_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:

@@ -108,10 +108,9 @@ def trace_rewards(task: Task) -> dict[str, Reward]:
     return {"evidence": evidence_reward, **steps, **last}
 
 
-def judge(case: Case, task: Task, *, right: bool) -> dict[str, float | None]:
-    """All rewards of a trace. They count only when the grade is right, except `format`, which counts always."""
-    found = {name: reward(case) for name, reward in trace_rewards(task).items()}
-    return {name: value if right or name == "format" or value is None else 0.0 for name, value in found.items()}
+def judge(case: Case, task: Task) -> dict[str, float | None]:
+    """All rewards of a trace."""
+    return {name: reward(case) for name, reward in trace_rewards(task).items()}
 
 
 def _normal(text: str) -> str:

@@ -121,8 +121,7 @@ class Stock:
 @torch.no_grad()
 def generate(
     policy: Policy, prompts: Sequence[Tokens], *, end: int, limit: int, copies: int = 1,
-    starts: Sequence[int] | None = None, choices: Sequence[int] | None = None, temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    starts: Sequence[int] | None = None, temperature: float = 1.0, generator: torch.Generator | None = None,
 ) -> list[list[list[int]]]:  # fmt: skip
     """Token ids that complete each prompt, `copies` times: `completions[prompt][copy]`.
 
@@ -130,19 +129,17 @@ def generate(
         end: token that ends a completion (and is part of it).
         limit: most tokens of a completion; one that reaches it has no `end`.
         starts: a first token for each prompt, given instead of drawn.
-        choices: tokens that the first may be drawn from (the grades); all when None.
         temperature: 0 for the most likely token.
     """
     draw = partial(_draw, temperature=temperature, generator=generator)
-    first = partial(draw, choices=None if choices is None else torch.tensor(choices, device=policy.device))
     if not policy.shares:
         given = [None] * len(prompts) if starts is None else starts
-        alone = partial(_alone, policy, end=end, limit=limit, first=first, draw=draw)
+        alone = partial(_alone, policy, end=end, limit=limit, draw=draw)
         return [[alone(p, start) for _ in range(copies)] for p, start in zip(prompts, given, strict=True)]
     prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
     logits = run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
     if starts is None:
-        token = first(logits.repeat_interleave(copies, 0))
+        token = draw(logits.repeat_interleave(copies, 0))
     else:
         token = torch.tensor(starts, device=policy.device).repeat_interleave(copies)
     memory = Memory(prefill, copies, limit)
@@ -169,26 +166,20 @@ def run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any)
     return linear(out.last_hidden_state[0, rows], policy.lm.get_output_embeddings().weight).float()
 
 
-def _draw(
-    logits: Tensor, choices: Tensor | None = None, *, temperature: float, generator: torch.Generator | None
-) -> Tensor:
-    """[n] tokens from [n, V] logits, among `choices` alone where they are given."""
-    wanted = logits if choices is None else logits[:, choices]
+def _draw(logits: Tensor, *, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """[n] tokens from [n, V] logits."""
     if temperature == 0:
-        drawn = wanted.argmax(-1)
-    else:
-        drawn = torch.multinomial((wanted / temperature).softmax(-1), 1, generator=generator)[:, 0]
-    return drawn if choices is None else choices[drawn]
+        return logits.argmax(-1)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
 
 
 def _alone(
-    policy: Policy, prompt: Tokens, start: int | None, *, end: int, limit: int,
-    first: Callable[[Tensor], Tensor], draw: Callable[[Tensor], Tensor],
-) -> list[int]:  # fmt: skip
+    policy: Policy, prompt: Tokens, start: int | None, *, end: int, limit: int, draw: Callable[[Tensor], Tensor]
+) -> list[int]:
     """One completion, for models that cannot share."""
     stock = Stock(policy)
     logits = stock.read(prompt)
-    found = [int(first(logits)) if start is None else start]
+    found = [int(draw(logits)) if start is None else start]
     while len(found) < limit and found[-1] != end:
         found.append(int(draw(stock.read(found[-1:]))))
     return found

@@ -69,9 +69,8 @@ def text_step(run: Run, batch: Sequence[Example], *, scale: float = 1.0) -> tupl
 
 
 def sft_step(
-    run: Run, batch: Sequence[Example], settings: SftSettings, *, scale: float = 1.0, phi: bool = False,
-    own: bool = False,
-) -> tuple[float, float, int]:  # fmt: skip
+    run: Run, batch: Sequence[Example], settings: SftSettings, *, scale: float = 1.0
+) -> tuple[float, float, int]:
     """Gradients of `losses.sft_loss` on a batch; its two terms and the tokens computed, see `Run.learn`.
 
     Args:
@@ -81,10 +80,10 @@ def sft_step(
 
     def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor, Tensor]:
         out = read_labels(hidden, head, rows.targets, run.grade_ids)
-        return sft_loss(out, rows, *columns(part, len(run.grade_ids), run.device), totals, phi=phi,
+        return sft_loss(out, rows, *columns(part, len(run.grade_ids), run.device), totals,
                         grade_weight=settings.grade_weight, soft_share=settings.soft_grades)  # fmt: skip
 
-    [grade, trace], tokens = run.learn(batch, terms_of, 2, scale=scale, own=own)
+    [grade, trace], tokens = run.learn(batch, terms_of, 2, scale=scale)
     return grade, trace, tokens
 
 

@@ -64,7 +64,7 @@ def grpo(work: Work, case: str) -> Step:
         texts = vocabulary.batch_decode([c for group in found for c in group])
         rewards = torch.tensor([float(len(text) % 7) for text in texts], device=work.device)[:, None]
         group = torch.arange(work.prompts, device=work.device).repeat_interleave(work.group)
-        better = losses.advantages(rewards, group, credit="local", scale="std")
+        better = losses.advantages(rewards, group, credit="local")
         items = [Item(p, c) for p, c in zip(asked, found, strict=True)]
 
         def loss_of(some: slice) -> Tensor:

@@ -61,7 +61,7 @@ def grpo(shards: Shards = None, out: Out = None, model: Model = None, resume: Re
     from trainers.grpo import train
 
     return _answer(train(*_folders(shards, out, "grpo"), student=config.student, settings=config.train.grpo,
-                         resume=resume))  # fmt: skip
+                         anchor=config.train.sft, resume=resume))  # fmt: skip
 
 
 def distill(shards: Shards = None, out: Out = None, model: Model = None, resume: Resume = False) -> Answer:

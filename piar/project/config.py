@@ -27,9 +27,21 @@ from store.task import explain
 from synth.settings import SynthSettings
 from trainers.config import AllTrainSettings, StudentSettings
 
-# Settings that are no more -> what stands in their place. A `piar.toml` that has one opens, with a line that says so.
+# Settings, or one value of a setting, that are no more -> what stands in their place. A `piar.toml` that has one opens,
+# with a line that says so.
 REMOVED = {
     "label.permute": "every vote is shown the rules in their order; that other orders help was never measured",
+    **{
+        f"train.grpo.balance={name}": "the anchor counts `mu` throughout"
+        for name in ("cosine", "chord", "chord_phi", "hpt", "srft")
+    },
+    "train.grpo.pass_rate": "it belonged to `balance = hpt`, which went too",
+    "train.grpo.credit=to_go": "`local` stands in its place",
+    "train.grpo.credit=masked": "`local` stands in its place",
+    "train.grpo.grade_gradient": "the grade's gradient is always summed over the grades",
+    "train.grpo.skip_above": "it belonged to `grade_gradient = sampled`, which went too",
+    "train.grpo.grade_scale": "the grade's advantages are as they are, as `none` had it",
+    "train.grpo.trace_scale": "a trace's advantages are divided by its group's deviation, as `std` had it",
 }
 
 
@@ -88,14 +100,15 @@ def _beside(folder: Path) -> str:
 
 def _without_removed(values: dict[str, Any]) -> dict[str, Any]:
     """The settings without those that are no more; each is told once."""
-    for path, instead in REMOVED.items():
+    for setting, instead in REMOVED.items():
+        path, _, value = setting.partition("=")
         *sections, key = path.split(".")
         table: Any = values
         for section in sections:
             table = table.get(section) if isinstance(table, dict) else None
-        if isinstance(table, dict) and key in table:
+        if isinstance(table, dict) and key in table and value in ("", table[key]):
             del table[key]
-            warnings.warn(f"`{path}` in {CONFIG} does nothing any more: {instead}. Delete the line.", stacklevel=4)
+            warnings.warn(f"`{setting}` in {CONFIG} does nothing any more: {instead}. Delete the line.", stacklevel=4)
     return values
 
 

@@ -37,42 +37,31 @@ def test_the_exact_grade_gradient_is_what_a_million_samples_estimate():
 
 
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.99])
-def test_the_exact_gradient_is_two_p_one_minus_p_and_std_scaling_lifts_the_hard_ones(p):
-    def gradient(scale):
-        logit = torch.tensor([[math.log(p / (1 - p)), 0.0]], requires_grad=True)
-        losses.exact_grade_loss(logit.log_softmax(-1), torch.tensor([[1.0, -1.0]]), scale).sum().backward()
-        return -logit.grad[0, 0].item()
-
-    assert gradient("none") == pytest.approx(2 * p * (1 - p), rel=1e-4)
-    assert gradient("std") == pytest.approx(math.sqrt(p * (1 - p)), rel=0.01)
+def test_the_exact_gradient_is_two_p_one_minus_p(p):
+    logit = torch.tensor([[math.log(p / (1 - p)), 0.0]], requires_grad=True)
+    losses.exact_grade_loss(logit.log_softmax(-1), torch.tensor([[1.0, -1.0]])).sum().backward()
+    assert -logit.grad[0, 0].item() == pytest.approx(2 * p * (1 - p), rel=1e-4)
 
 
 # --- credit --------------------------------------------------------------------------------------
 
 
-def naive_advantages(rewards, group, credit, scale):
+def naive_advantages(rewards, group, credit):
     m, s = rewards.shape
     out = torch.zeros(m, s)
     value = rewards.clone()
-    for i in range(m):
-        for j in range(s):
-            row = rewards[i]
-            if credit in ("outcome", "masked"):
-                value[i, j] = row[~row.isnan()].mean() if (~row.isnan()).any() else 0.0
-            elif credit == "to_go":
-                value[i, j] = row[j:].nan_to_num().sum()
+    if credit == "outcome":
+        for i, row in enumerate(rewards):
+            value[i] = row[~row.isnan()].mean() if (~row.isnan()).any() else 0.0
     for i in range(m):
         for j in range(s):
             peers = [value[k, j] for k in range(m) if group[k] == group[i] and not value[k, j].isnan()]
-            own = [rewards[k, j] for k in range(m) if group[k] == group[i] and not rewards[k, j].isnan()]
             if rewards[i, j].isnan() or not peers:
                 continue
             peers = torch.stack(peers)
             spread = peers.std(correction=0)
-            if spread < 1e-6 or (credit == "masked" and torch.stack(own).std(correction=0) < 1e-6):
-                continue
-            a = value[i, j] - peers.mean()
-            out[i, j] = (a / (spread + 1e-4) if scale == "std" else a).clamp(-2, 2)
+            if spread >= 1e-6:
+                out[i, j] = ((value[i, j] - peers.mean()) / (spread + 1e-4)).clamp(-2, 2)
     return out
 
 
@@ -80,31 +69,21 @@ values = st.sampled_from([0.0, 1.0, math.nan])
 
 
 @given(st.lists(st.tuples(values, values, values), min_size=1, max_size=10), st.data(),
-       st.sampled_from(["local", "outcome", "to_go", "masked"]), st.sampled_from(["std", "none"]))  # fmt: skip
+       st.sampled_from(["local", "outcome"]))  # fmt: skip
 @settings(max_examples=150, deadline=None)
-def test_advantages_are_what_the_naive_version_says(rows, data, credit, scale):
+def test_advantages_are_what_the_naive_version_says(rows, data, credit):
     rewards = torch.tensor(rows)
     group = torch.tensor([data.draw(st.integers(0, 2)) for _ in rows])
-    found = losses.advantages(rewards, group, credit=credit, scale=scale)
-    assert torch.allclose(found, naive_advantages(rewards, group, credit, scale), atol=1e-4)
+    found = losses.advantages(rewards, group, credit=credit)
+    assert torch.allclose(found, naive_advantages(rewards, group, credit), atol=1e-4)
     assert found.isfinite().all()
 
 
-@pytest.mark.parametrize("credit", ["local", "outcome", "to_go", "masked"])
-@pytest.mark.parametrize("scale", ["std", "none", "batch"])
-def test_equal_groups_nan_rewards_and_lone_rollouts_have_no_advantage(credit, scale):
+@pytest.mark.parametrize("credit", ["local", "outcome"])
+def test_equal_groups_nan_rewards_and_lone_rollouts_have_no_advantage(credit):
     equal = torch.tensor([[1.0, math.nan], [1.0, math.nan], [0.0, math.nan]])
-    found = losses.advantages(equal, torch.tensor([0, 0, 1]), credit=credit, scale=scale)
+    found = losses.advantages(equal, torch.tensor([0, 0, 1]), credit=credit)
     assert torch.equal(found, torch.zeros(3, 2))
-
-
-def test_return_to_go_loads_the_trace_on_the_first_segment_and_local_does_not():
-    """All first segments equal: their advantage should be nothing (method, point 3)."""
-    torch.manual_seed(0)
-    rewards = torch.cat([torch.ones(16, 1), torch.randint(2, (16, 5)).float()], 1)
-    group = torch.zeros(16, dtype=torch.long)
-    assert losses.advantages(rewards, group, credit="local", scale="none")[:, 0].std() == 0
-    assert losses.advantages(rewards, group, credit="to_go", scale="none")[:, 0].std() > 0.8
 
 
 # --- the policy loss -----------------------------------------------------------------------------
@@ -152,18 +131,7 @@ def test_the_kl_estimate_is_unbiased_and_never_negative():
     assert found.mean().item() == pytest.approx((p.exp() * (p - q)).sum().item(), rel=0.02)
 
 
-# --- balance and distillation --------------------------------------------------------------------
-
-
-def test_schedules_of_balance():
-    assert losses.balance("constant", 0.1, 50, 100) == (1.0, 0.1)
-    assert losses.balance("cosine", 0.5, 0, 100) == (1.0, pytest.approx(0.5))
-    assert losses.balance("cosine", 0.5, 100, 100) == (1.0, pytest.approx(0.02))
-    assert losses.balance("chord", 0.1, 0, 900) == (pytest.approx(0.1), pytest.approx(0.9))
-    assert losses.balance("chord", 0.1, 500, 900) == (pytest.approx(0.95), pytest.approx(0.05))
-    assert losses.balance("none", 0.1, 5, 9) == (1.0, 0.0)
-    assert losses.hpt_gate(torch.tensor([0.2, 0.5, 0.7]), 0.5).tolist() == [1, 1, 0]
-    assert losses.srft_weight(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([0.5, 0.5 / math.e])
+# --- distillation --------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -198,9 +166,9 @@ def test_top_k_and_tail_sum_to_one_and_all_tokens_give_the_full_divergence():
 # --- rewards -------------------------------------------------------------------------------------
 
 
-def judged(trace=GOOD, row=ROW, *, text=None, ended=True, right=True):
+def judged(trace=GOOD, row=ROW, *, text=None, ended=True):
     written = text if text is not None else write_trace(trace, TASK)
-    return judge(case(written, ended, row, TASK, RULEBOOK), TASK, right=right)
+    return judge(case(written, ended, row, TASK, RULEBOOK), TASK)
 
 
 def changed(**values):
@@ -241,17 +209,13 @@ def test_without_reference_one_existing_rule_that_admits_the_grade_is_due():
     assert judged(changed(rules=("R01",)), free)["rules"] == 0  # admits another grade
     assert judged(changed(rules=("R99",)), free)["rules"] == 0
     assert judged(changed(rules=()), free)["rules"] == 0
-    none = judge(case(write_trace(GOOD, TASK), True, free, TASK, {}), TASK, right=True)
+    none = judge(case(write_trace(GOOD, TASK), True, free, TASK, {}), TASK)
     assert none["rules"] is None  # no rulebook, nothing to check
 
 
 def test_an_unknown_step_is_masked():
     assert judged(row={**ROW, "steps": [None]})["kind"] is None
     assert judged(row={**ROW, "steps": None})["kind"] is None
-
-
-def test_rewards_count_only_when_the_grade_is_right_except_format():
-    assert judged(right=False) == {"evidence": 0, "kind": 0, "rules": 0, "verdict": 0, "format": 1}
 
 
 @pytest.mark.parametrize("text", ["", "2", "2\nevidence:", write_trace(GOOD, TASK) + "\nmore", "Sure!\n2", "\x00" * 50])

@@ -60,9 +60,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"grade_gradient": "sampled", "balance": "hpt", "skip_above": 1.0, "pass_rate": 0.0},
-     {"balance": "srft", "credit": "to_go", "kl": 0.1, "passes": 2},
-     {"balance": "chord_phi", "credit": "masked", "trace_scale": "batch", "grade_scale": "std"},
+    [{}, {"credit": "outcome", "grade_reward": "ordinal", "kl": 0.1, "passes": 2},
      {"balance": "none", "pack_tokens": 200}],
 )  # fmt: skip
 def test_every_option_runs_logs_and_changes_the_student(shards, student, taught, tmp_path, options):
@@ -123,14 +121,14 @@ def test_the_reward_gradient_is_the_naive_one(shards, student, tmp_path):
     run = Run("grpo", shards, tmp_path, student, settings)
     generator = torch.Generator().manual_seed(1)
     groups = [replace(g, rewards=torch.rand(4, 5, generator=generator)) for g in grpo.roll(run, run.draw(), settings)]
-    grpo.reward_step(run, groups, settings, 1.0, {}, None)
+    grpo.reward_step(run, groups, settings, {}, None)
     found = torch.cat([p.grad.flatten() for p in run.policy.parameters()])
     run.policy.zero_grad()
     run.policy.lm.set_attn_implementation("sdpa")
     total = 0.0
     for group in groups:
         prompt, gold = group.example.prompt, group.example.grade
-        better = losses.advantages(group.rewards, torch.zeros(4, dtype=torch.long), credit="local", scale="std")
+        better = losses.advantages(group.rewards, torch.zeros(4, dtype=torch.long), credit="local")
         for r, completion in enumerate(group.completions):
             logp = run.policy.lm(input_ids=torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
             logp = logp[len(prompt) - 1 : -1]
@@ -156,7 +154,7 @@ def test_the_update_does_not_depend_on_how_a_batch_is_cut(shards, student, tmp_p
     if trainer == "grpo":
         run = Run("grpo", shards, tmp_path, student, FEW)
         groups = grpo.roll(run, run.draw(), FEW)
-        taken = lambda settings: grpo.reward_step(run, groups, settings, 1.0, {}, None)["loss"]  # noqa: E731
+        taken = lambda settings: grpo.reward_step(run, groups, settings, {}, None)["loss"]  # noqa: E731
     else:
         run = Run("distill", shards, tmp_path, student, DistillSettings(batch_size=3))
         batch = run.draw()
@@ -185,27 +183,13 @@ def test_tokens_belong_to_the_segment_of_their_line():
     assert said == {0: 'evidence: "a b"', 1: "kind: yes", 2: "rules: R1", 3: "verdict: 2", 4: "\n\n\n\n<|im_end|>"}
 
 
-def test_prompts_whose_rollouts_would_agree_are_skipped_before_decoding(shards, student, tmp_path, monkeypatch):
-    settings = FEW.model_copy(update={"grade_gradient": "sampled"})
-    run = Run("grpo", shards, tmp_path, student, settings)
-    sure = torch.tensor([[0.999, 0.0005, 0.0005], [0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
-    monkeypatch.setattr(grpo, "grade_probs", lambda run, examples: sure)
-    batch = run.draw()
-    kept, skipped = grpo.choose(run, batch, settings)
-    assert (kept, skipped) == ([batch[1]], pytest.approx(2 / 3))
-
-
-def test_what_a_process_imitates_is_all_its_own(shards, student, tmp_path):
-    """HPT chooses among this process's prompts: no share of them is left to the others."""
-    settings = FEW.model_copy(update={"balance": "hpt"})
-    run, found = Run("grpo", shards, tmp_path, student, settings), []
-    groups = [replace(g, imitate=True) for g in grpo.roll(run, run.draw(), settings)]
-    for run.rank, run.world in ((0, 1), (1, 2)):
-        loss, _ = grpo.anchor_step(run, groups, settings, 0, 1.0)
-        found.append((loss, torch.cat([p.grad.flatten() for p in run.policy.parameters()])))
-        run.policy.zero_grad()
-    assert found[0][0] == pytest.approx(found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
+def test_the_anchor_loss_is_the_one_that_sft_is_told(shards, student, tmp_path):
+    run = Run("grpo", shards, tmp_path, student, FEW)
+    rows, found = grpo.anchors(run, FEW, 0), []
+    for weight in (0.0, 1.0, 0.4):
+        found.append(grpo.anchor_step(run, rows, SftSettings(grade_weight=weight), 0.1)[0])
+    assert found[2] == pytest.approx(0.6 * found[0] + 0.4 * found[1], rel=1e-4)
+    assert found[0] != pytest.approx(found[1], rel=0.01)
 
 
 def test_the_anchor_draws_rare_rules_as_often_as_common_ones(shards, student, tmp_path):

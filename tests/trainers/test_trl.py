@@ -86,7 +86,7 @@ def test_grpo_loss_and_gradient_are_trls_with_the_same_advantages(tmp_path):
     groups = [[[draw.randrange(60) for _ in range(draw.randrange(1, 9))] for _ in range(4)] for _ in prompts]
     completions = [c for group in groups for c in group]
     rewards = torch.tensor([draw.choice([0.0, 1.0, 3.0]) for _ in completions])[:, None]
-    better = losses.advantages(rewards, torch.tensor([0, 1]).repeat_interleave(4), credit="local", scale="std")
+    better = losses.advantages(rewards, torch.tensor([0, 1]).repeat_interleave(4), credit="local")
     policy = wrap(lm)
     [one] = policy.pack([Item(p, group) for p, group in zip(prompts, groups, strict=True)])
     out = policy([one], lambda h, w: read_labels(h, w, one.targets, torch.tensor([1])))
