@@ -151,7 +151,8 @@ def show_run(
     from piar.cli.render.show import run_view
     from piar.query.show import show_run as look
 
-    found = look(open_project().store, id)
+    project = open_project()
+    found = look(project.store, id, (project.config.teacher, project.config.reviser))
     return Answer(found, run_view(found))
 
 

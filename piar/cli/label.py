@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
-from piar.cli.render.common import facts, forecast_view, receipt_lines, score_view
+from piar.cli.render.common import dollars, facts, forecast_view, receipt_lines, score_view
 from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, asked, open_project, plain, verb
 from store.errors import UsageError
@@ -135,10 +135,11 @@ def _label_pool(
     if report.skipped:
         return Answer(plain(report), facts([("labelled", f"{out} is there already; nothing was asked")]))
     failed = ", ".join(f"{n:,} {kind}" for kind, n in report.failed.items()) or "0"
-    return Answer(plain(report), facts([
-        ("labelled", f"{report.labelled:,} of {report.rows:,} rows, in {out}"),
-        ("receipt", f"{report.asked:,} calls · {failed} failed · ${report.cost_usd:,.4f}"),
-    ]))  # fmt: skip
+    lines = [("labelled", f"{report.labelled:,} of {report.rows:,} rows, in {out}")]
+    if report.reason:
+        lines.append(("the last failure", report.reason))
+    lines.append(("receipt", f"{report.asked:,} calls · {failed} failed · {dollars(report.cost_usd, report.priced)}"))
+    return Answer(plain(report), facts(lines), exit_code=int(report.hopeless))
 
 
 def _forecast(project: "Project", where: str, **asked: Any) -> Answer:
@@ -166,7 +167,8 @@ def _under_way(states: dict[str, str]) -> Answer:
 
 def _imported(project: "Project", folder: Path, where: str, asked: dict[str, Any]) -> Answer:
     report, rejected = project.import_responses(folder, where, **asked)
-    return Answer({**_counts(report), "rejected": rejected}, _report_view(report, len(rejected)))
+    document = {**_counts(report), "rejected": rejected}
+    return Answer(document, _report_view(report, len(rejected)), exit_code=int(report.hopeless))
 
 
 def _exported(manifest: "RequestManifest") -> Answer:

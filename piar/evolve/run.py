@@ -54,6 +54,7 @@ class EvolveReport(Result):
         headline: what was decided, in one sentence.
         detail: the figures behind the decision.
         advice: what to do next.
+        priced: whether teacher and reviser have a price; without one, `cost_usd` means nothing.
     """
 
     run: str
@@ -77,6 +78,7 @@ class EvolveReport(Result):
     advice: str = ""
     people: dict[str, int] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    priced: bool = True
 
 
 def evolve(
@@ -218,6 +220,7 @@ def _close(
         errors=loop.errors,
         people=people_heard(loop.store, [s.id for samples in loop.splits.values() for s in samples]),
         warnings=(*warnings, *_unheard(loop)),
+        priced=loop.models.teacher_settings.priced and loop.models.reviser_settings.priced,
     )
     paid = {"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}
     return _with_ending(report.model_copy(update=paid)), standing

@@ -145,3 +145,18 @@ def receipt(store: "Store", run_id: str, cached: int = 0, seconds: float = 0.0, 
         ).fetchall()
     calls, tokens_in, tokens_cached, tokens_out, cost = row
     return Receipt(int(calls), cached, dict(failed), tokens_in, tokens_cached, tokens_out, cost, seconds, priced)
+
+
+def cost_is_known(store: "Store", run_id: str, models: "Iterable[ModelSettings]" = ()) -> bool:
+    """Whether what a run's answers cost can be told: an endpoint's that took tokens and no dollars had no price.
+
+    Args:
+        models: as they are set now; an endpoint that has a price now, be it 0, had it then.
+    """
+    with store.read() as con:
+        rows = con.execute(
+            "select distinct split_part(model, '#', 1) from completions "
+            "where run_id = ? and starts_with(model, 'openai:') and cost_usd = 0 and tokens_in + tokens_out > 0",
+            [run_id],
+        ).fetchall()
+    return {name for (name,) in rows} <= {model.model for model in models if model.priced}

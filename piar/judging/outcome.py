@@ -81,6 +81,25 @@ class LabelReport:
         """Whether something was asked and nothing of it, nor of what was known, has a grade."""
         return self.asked > 0 and not self.labelled
 
+    def require(self, judge: str) -> None:
+        """End a command that needs grades and got none.
+
+        Args:
+            judge: who was asked, for people.
+
+        Raises:
+            PiarError: it is `hopeless`; says what came back.
+        """
+        if self.hopeless:
+            kinds = self.failed.copy()
+            kinds.pop("budget", None)
+            kind = kinds.most_common(1)[0][0] if kinds else ""
+            told = ", ".join(f"{n:,} {name}" for name, n in kinds.most_common())
+            raise PiarError(
+                f"{judge} was asked {self.asked:,} times and gave no grade ({told}); the last failure: {self.reason}",
+                _mend(kind),
+            )
+
     def add(self, completion: Completion) -> None:
         """Count an answer that was asked for."""
         self.asked += 1

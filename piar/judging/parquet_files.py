@@ -71,6 +71,8 @@ class PoolReport:
         cached: verdicts that an earlier run of the same command had paid for.
         labelled: rows that have a grade.
         failed: class of failure -> requests.
+        reason: why the last request that failed did.
+        priced: whether a price is set; without one, `cost_usd` is 0 and means nothing.
     """
 
     files: int = 0
@@ -84,9 +86,17 @@ class PoolReport:
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
+    reason: str = ""
+    priced: bool = True
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether something was asked and no row has a grade."""
+        return self.asked > 0 and not self.labelled
 
     def add(self, done: LabelReport) -> None:
         """Count what a slice was asked."""
+        self.reason = done.reason or self.reason
         self.failed.update(done.failed)
         for name in ("asked", "cached", "cost_usd", "tokens_in", "tokens_cached", "tokens_out"):
             setattr(self, name, getattr(self, name) + getattr(done, name))
@@ -129,7 +139,7 @@ class Pool:
             UsageError: no Parquet file, or one that lacks a field of the task.
             PiarError: the judge cannot be asked at all, or the budget is spent; what is paid for is kept.
         """
-        report, work = PoolReport(), target.with_name(f"{target.name}.work")
+        report, work = PoolReport(priced=self.model.priced), target.with_name(f"{target.name}.work")
         first_votes = len(rounds(self.settings.votes, self.settings.sure)[0])
 
         def judge(now: Slice) -> list[list[Verdict]]:

@@ -76,7 +76,9 @@ class Project(Judging):
             nonlocal cached
             with self._labeller(run_id, budget, on_progress) as labeller:
                 batch = self._batch(f"split = '{split}'", instruction_id, votes=1)
-                cached += labeller.judge([batch]).cached
+                report = labeller.judge([batch])
+            report.require(labeller.judge_name)
+            cached += report.cached
             return Judge(labeller.judge_name, batch.instruction.id)
 
         with self.run("score", config, detail=detail) as run_id:
@@ -134,17 +136,19 @@ class Project(Judging):
         from piar.measure.regression_gate import check, reference_id
         from store.judges import Judge
 
-        cached, where = 0, f"split = '{split}' and sample_id in (select sample_id from truth)"
+        where = f"split = '{split}' and sample_id in (select sample_id from truth)"
         with self.run("check", {"split": split, "max_drop": max_drop}) as run_id:
             began = time.monotonic()
             earlier = against or reference_id(self.store)
             with self._labeller(run_id, budget, on_progress) as labeller:
                 batches = [self._batch(where, None, votes=1), self._batch(where, earlier, votes=1)]
-                for batch in batches:
-                    cached += labeller.judge([batch]).cached
+                reports = [labeller.judge([batch]) for batch in batches]
+            for report in reports:
+                report.require(labeller.judge_name)
             current, reference = (Judge(labeller.judge_name, b.instruction.id) for b in batches)
             checked = check(self.store, current, reference, split, max_drop)
-        return checked, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
+        cached, seconds = sum(report.cached for report in reports), time.monotonic() - began
+        return checked, receipt(self.store, run_id, cached, seconds, priced=self.config.teacher.priced)
 
     # -- improving --------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def synthesize(
             project.store, client, project.instruction(), settings, journal=journal, run_id=run_id, writer=writer,
             labeller=labeller, budget=budget, targets=targets, prompts=project.folder / PROMPTS,
         )  # fmt: skip
-    return report, receipt(project.store, run_id)
+    return report, receipt(project.store, run_id, priced=project.config.teacher.priced)
 
 
 def plan(project: "Workspace") -> "Plan":

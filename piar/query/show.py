@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
+    from piar.llm.settings import ModelSettings
     from piar.measure.score import Gained, Measured
     from piar.measure.word_support import Support
     from store.db import Store
@@ -173,16 +174,17 @@ def _flipped(store: "Store", old: "Judge", new: "Judge") -> tuple[dict[str, Any]
     return tuple(dict(zip(names, row, strict=True)) for row in rows)
 
 
-def show_run(store: "Store", prefix: str = "") -> dict[str, Any]:
+def show_run(store: "Store", prefix: str = "", models: "Sequence[ModelSettings]" = ()) -> dict[str, Any]:
     """One command's life: how it was run, its steps, what it asked and what that cost.
 
     Args:
         prefix: beginning of the run's id; the latest run when empty.
+        models: of the project, as they are set now; a price among them tells that an answer for $0 was free.
 
     Raises:
         PiarError: none matches, or several.
     """
-    from piar.judging.forecast import receipt
+    from piar.judging.forecast import cost_is_known, receipt
 
     order = "order by started desc limit 1" if not prefix else "order by started"
     rows = store.frame(f"select * from runs where starts_with(run_id, ?) {order}", [prefix]).rows(named=True)
@@ -196,7 +198,7 @@ def show_run(store: "Store", prefix: str = "") -> dict[str, Any]:
         **run,
         "config": json.loads(run["config"]),
         "steps": [{**step, "detail": json.loads(step["detail"])} for step in steps],
-        "receipt": receipt(store, run["run_id"]),
+        "receipt": receipt(store, run["run_id"], priced=cost_is_known(store, run["run_id"], models)),
     }
 
 

@@ -228,6 +228,34 @@ def test_a_cap_in_dollars_without_a_price_asks_nothing(tmp_path, capsys):
         assert server.bodies
 
 
+@pytest.mark.parametrize(
+    "verb", ["score --split test", "check --split test --against {id}", "label p.parquet -o o.parquet"]
+)
+def test_every_verb_that_asks_fails_when_nothing_can_be_read_and_says_what_came(tmp_path, capsys, monkeypatch, verb):
+    project = small_project(tmp_path / "p")
+    project.sql("select query, title from samples").write_parquet(tmp_path / "p.parquet")
+    monkeypatch.chdir(tmp_path)
+    words = verb.format(id=project.instruction().id).split()
+    with FaultyServer(malformed=9).running() as server:
+        asked = ["-C", "p", "--set", "teacher.model=openai:m", "--set", f"teacher.base_url={server.url}"]
+        assert main([*words, *asked]) == 1
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "I would say it is rather relevant." in said
+    assert "$0.0000" not in said
+
+
+def test_a_run_is_free_only_where_a_price_says_so(tmp_path, capsys):
+    small_project(tmp_path / "p")
+    with FaultyServer().running() as server:
+        asked = ["-C", str(tmp_path / "p"), "--set", "teacher.model=openai:m"]
+        assert main(["label", "--where", "true", *asked, "--set", f"teacher.base_url={server.url}"]) == 0
+    capsys.readouterr()
+    assert main(["show", "run", "label", *asked]) == 0
+    assert "cost unknown, no price is set" in capsys.readouterr().out
+    assert main(["show", "run", "label", *asked, "--set", "teacher.price={input=0,output=0}"]) == 0
+    assert "$0.0000" in capsys.readouterr().out
+
+
 def test_a_run_in_which_nothing_can_be_read_fails_and_shows_what_came(tmp_path, capsys):
     small_project(tmp_path / "p")
     with FaultyServer(malformed=9).running() as server:

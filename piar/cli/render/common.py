@@ -93,8 +93,13 @@ def receipt_lines(found: "Receipt") -> list[tuple[str, RenderableType]]:
     failed = ", ".join(f"{n:,} {kind}" for kind, n in found.failed.items())
     calls = f"{found.calls:,} calls · {found.cached:,} cached · {failed or '0'} failed"
     tokens = f"{found.tokens_in:,} tokens in ({found.tokens_cached:,} cached), {found.tokens_out:,} out"
-    cost = f"${found.cost_usd:,.4f}" if found.priced else "cost unknown, no price is set"
+    cost = dollars(found.cost_usd, found.priced)
     return [("receipt", f"{calls} · {tokens} · {cost} · {found.seconds:,.1f} s")]
+
+
+def dollars(cost_usd: float, priced: bool) -> str:
+    """What was spent; nothing is known of it without a price."""
+    return f"${cost_usd:,.4f}" if priced else "cost unknown, no price is set"
 
 
 def percent(interval: "Interval") -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from piar.cli.render.common import facts, gain_short, table
+from piar.cli.render.common import dollars, facts, gain_short, table
 from store.stats import Gain
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
         lines.append(("ceiling", f"one person agrees with the truth on {100 * report.ceiling:.0f} %"))
     lines += [("people", _people(report.people))] if report.people.get("labels") else []
     lines += [("note", warning) for warning in report.warnings]
-    lines.append(("spent", f"{report.calls:,} calls · ${report.cost_usd:,.4f}"))
+    lines.append(("spent", f"{report.calls:,} calls · {dollars(report.cost_usd, report.priced)}"))
     lines.append(("next", "accepted" if accepted and report.proposal else report.advice))
     decided = "A better instruction was proposed and accepted" if accepted and report.proposal else report.headline
     return Group(Text(decided, style=style), *_figures(report), facts(lines))
