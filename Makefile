@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+WORKERS ?= 2  # processes of the fast tests
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo walk test integration check fix bench clean
+.PHONY: demo walk test integration peers check fix bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) torch
 	$(PIP) -e '.[teacher,review,train,serve,excel,dev]'
 	@touch $@ $(VENV)/.core
+
+$(VENV)/.peers: $(VENV)/.dev
+	$(PIP) -e '.[peers]'
+	@touch $@
 
 demo: $(VENV)/.core  ## the main job on a simulated shop, to a report; no network model, no key
 	$(BIN)/piar init demo --example shop --pairs 2000 --force
@@ -40,13 +45,16 @@ fix: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 test: check  ## checks and the fast tests, those of models in fp32 and in bf16
-	$(BIN)/pytest -q
-	PIAR_PRECISION=bf16 $(BIN)/pytest -q -m 'precision and not integration'
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
+	PIAR_PRECISION=bf16 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m 'precision and not integration'
 
 integration: $(VENV)/.dev  ## real servers, real browser, long walks
 	$(BIN)/pytest -q -m integration --timeout 1800 --durations 15
 
-bench: $(VENV)/.dev  ## figures of the README, as ratios in one run
+peers: $(VENV)/.peers  ## our figures against those of other libraries: TRL, cleanlab, datasets
+	$(BIN)/pytest -q -m peers --timeout 1800
+
+bench: $(VENV)/.peers  ## figures of the README, as ratios in one run
 	$(BIN)/python -m benchmarks
 
 clean:

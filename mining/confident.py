@@ -1,7 +1,7 @@
 """Confident learning: which labels a model's out-of-sample probabilities contradict.
 
 Source: Northcutt, Jiang and Chuang, Confident Learning, JAIR 2021 (arXiv 1911.00068). Sets and rankings equal
-those of cleanlab 2.9.0's `find_label_issues` (`tests/mining/test_confident.py` compares them; only the order
+those of cleanlab 2.9.0's `find_label_issues` (`make peers` compares them; only the order
 of exactly equal scores is free). Works column by column, which is what makes it fast for few grades.
 """
 

@@ -6,6 +6,8 @@ import os
 import pytest
 
 os.environ.setdefault("PIAR_PRECISION", "fp32")  # the same on every machine; another run of the tests forces bf16
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers do not fight over the same cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -361,8 +361,10 @@ def test_the_picture_shows_a_bar_for_each_bucket_that_has_rows(world):
 # -- other tools ------------------------------------------------------------------------------------
 
 
+@pytest.mark.peers
 def test_datasets_loads_the_folder_as_it_is(world, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="pip install datasets to check that it loads an export")
+    import datasets
+
     manifest = export(world, tmp_path / "out", INSTRUCTION, SETTINGS)
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert loaded["train"].num_rows == sum(manifest.rows.values())
@@ -395,7 +397,7 @@ print("losses", [h["loss"] for h in trainer.state.log_history if "loss" in h])
 """
 
 
-@pytest.mark.integration
+@pytest.mark.peers
 def test_trls_sft_trainer_takes_the_folder_as_it_is(world, tmp_path):
     export(world, tmp_path / "out", INSTRUCTION, SETTINGS)
     command = [sys.executable, "-c", TRAIN_WITH_TRL, str(tmp_path / "out"), str(tmp_path / "run")]

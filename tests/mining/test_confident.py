@@ -23,12 +23,14 @@ def noisy(n: int, k: int, seed: int, *, noise: float = 0.2, sharpness: float = 1
 
 
 def reference(labels, probs, **options):
-    cleanlab_filter = pytest.importorskip("cleanlab.filter", reason="pip install cleanlab==2.9.0 to compare with it")
+    from cleanlab.filter import find_label_issues
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return cleanlab_filter.find_label_issues(labels, probs, n_jobs=1, **options)
+        return find_label_issues(labels, probs, n_jobs=1, **options)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("filter_by", FILTERS)
 @pytest.mark.parametrize(("n", "k"), [(40, 2), (500, 3), (3000, 4), (2000, 9)])
 def test_sets_are_cleanlabs(filter_by, n, k):
@@ -37,6 +39,7 @@ def test_sets_are_cleanlabs(filter_by, n, k):
         assert (find_issues(labels, probs, filter_by) == reference(labels, probs, filter_by=filter_by)).all()
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("rank_by", ["self_confidence", "normalized_margin"])
 @pytest.mark.parametrize("filter_by", FILTERS)
 def test_rankings_are_cleanlabs(filter_by, rank_by):
@@ -46,13 +49,16 @@ def test_rankings_are_cleanlabs(filter_by, rank_by):
     assert rank_issues(labels, probs, find_issues(labels, probs, filter_by), rank_by).tolist() == expected.tolist()
 
 
+@pytest.mark.peers
 def test_the_joint_is_cleanlabs():
-    count = pytest.importorskip("cleanlab.count", reason="pip install cleanlab==2.9.0 to compare with it")
+    from cleanlab import count
+
     for seed in range(10):
         labels, probs = noisy(700, 4, seed)
         assert (confident_joint(labels, probs) == count.compute_confident_joint(labels, probs)).all()
 
 
+@pytest.mark.peers
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(30, 200), st.floats(0, 0.6), st.floats(0, 4))
 @settings(max_examples=40, deadline=None)
 def test_sets_are_cleanlabs_on_any_noise(seed, k, n, noise, sharpness):
@@ -61,6 +67,17 @@ def test_sets_are_cleanlabs_on_any_noise(seed, k, n, noise, sharpness):
         return
     for filter_by in FILTERS:
         assert (find_issues(labels, probs, filter_by) == reference(labels, probs, filter_by=filter_by)).all()
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(10, 60))
+@settings(max_examples=40, deadline=None)
+def test_an_issue_is_a_row_that_is_confidently_of_another_grade(seed, k, n):
+    labels, probs = noisy(n, k, seed)
+    limits = {g: probs[labels == g, g].mean() for g in set(labels.tolist())}  # an absent grade is never confident
+    for label, row, found in zip(labels, probs, find_issues(labels, probs, "confident_learning"), strict=True):
+        sure = [g for g, limit in limits.items() if row[g] >= limit - 1e-6]
+        guess = sure[0] if len(sure) == 1 else row.argmax()
+        assert found == (bool(sure) and guess != label and row.argmax() != label)
 
 
 def test_planted_errors_are_found_and_nothing_without_noise():
@@ -73,6 +90,7 @@ def test_planted_errors_are_found_and_nothing_without_noise():
     assert find_issues(labels, probs).sum() < 0.02 * len(labels)
 
 
+@pytest.mark.peers
 def test_an_absent_grade_is_no_hindrance():
     labels, probs = noisy(600, 4, 5)
     keep = labels != 2

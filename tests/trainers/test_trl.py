@@ -58,7 +58,7 @@ print(json.dumps([loss.item(), trainer.model.model.layers[0].mlp.up_proj.weight.
 """
 
 
-@pytest.mark.integration
+@pytest.mark.peers
 def test_sft_loss_and_divergence_are_trls(tmp_path):
     lm = tiny_model(60, hidden=64, layers=2)
     lm.save_pretrained(tmp_path)
@@ -77,7 +77,7 @@ def test_sft_loss_and_divergence_are_trls(tmp_path):
     assert -out.logp.mean().item() == pytest.approx(peer["sft"], rel=1e-5)
 
 
-@pytest.mark.integration
+@pytest.mark.peers
 def test_grpo_loss_and_gradient_are_trls_with_the_same_advantages(tmp_path):
     lm, draw = tiny_model(60, hidden=64, layers=2), random.Random(0)
     lm.save_pretrained(tmp_path)
