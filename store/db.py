@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -381,13 +381,22 @@ class Store:
             ).fetchall()
         return frozenset(name for (name,) in rows)
 
-    def samples(self, split: Split | None = None, where: str = "true") -> list[Sample]:
-        """Samples in a stable order (by id); `where` is trusted SQL over the columns of `samples`."""
-        return list(self.sample_table(f"({where}) and split = '{split}'" if split else where))
+    def samples(
+        self, split: Split | None = None, where: str = "true", *, ids: Collection[str] | None = None
+    ) -> list[Sample]:
+        """Samples in a stable order (by id).
 
-    def sample_table(self, where: str = "true") -> Samples:
+        Args:
+            where: trusted SQL over the columns of `samples`.
+            ids: only these samples.
+        """
+        return list(self.sample_table(f"({where}) and split = '{split}'" if split else where, ids=ids))
+
+    def sample_table(self, where: str = "true", *, ids: Collection[str] | None = None) -> Samples:
         """The same, made one by one as they are used: for millions."""
-        return Samples(self.frame(f"select * from samples where ({where}) order by sample_id"), self.task.fields)
+        among = "" if ids is None else "and sample_id in (select unnest(?::uuid[]))"
+        query = f"select * from samples where ({where}) {among} order by sample_id"
+        return Samples(self.frame(query, [] if ids is None else [list(ids)]), self.task.fields)
 
 
 def instruction_to_json(instruction: Instruction) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from piar.evolve.scoreboard import BudgetSpent
+from piar.evolve.purse import BudgetSpent
 from piar.evolve.state import Loop
 from store.stats import paired_gain
 from store.types import Instruction, Sample
@@ -24,6 +24,7 @@ def attribute(loop: Loop, instruction: Instruction) -> list[dict[str, Any]]:
     """
     samples = [*loop.splits["dev"], *loop.splits["holdout"]]
     found: list[dict[str, Any]] = []
+    loop.purse.open_attribution()
     try:
         verdicts = loop.board.verdicts(instruction, samples)
         cited = {r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]

@@ -9,7 +9,7 @@ import numpy as np
 from piar.evolve.guards import Paired
 from piar.evolve.ledger import fingerprints, ledger, record
 from piar.evolve.promotion import Outcome, confirm
-from piar.evolve.scoreboard import BudgetSpent
+from piar.evolve.purse import BudgetSpent
 from piar.evolve.state import Loop
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, load_truth

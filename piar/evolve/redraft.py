@@ -6,25 +6,12 @@ from math import ceil
 import numpy as np
 
 from piar.evolve.inspection import whole_evidence
+from piar.evolve.purse import FOLDS, BudgetSpent
 from piar.evolve.revision import evidence_limit, request, revise
-from piar.evolve.round import _afford, _ask_reviser, _author, _ids_in_use, _judged
-from piar.evolve.scoreboard import BudgetSpent
+from piar.evolve.round import _ask_reviser, _author, _ids_in_use, _judged
 from piar.evolve.selection import beaten_by
 from piar.evolve.state import Loop
 from store.types import Instruction, Sample
-
-FOLDS = 3  # of dev's groups, when asked whether a draft from more rows does better
-
-
-def redraft_calls(loop: Loop) -> int:
-    """Calls that drafting the winner anew takes; 0 where it is not done.
-
-    It is for revisers that have been shown all of train and could be shown more: one that reads forty samples has seen
-    what it can see.
-    """
-    limit = evidence_limit(loop.models.reviser, loop.settings.revision)
-    wanted = loop.settings.redraft and limit > len(loop.splits["train"])
-    return 2 * len(loop.dev) + FOLDS + 1 if wanted else 0
 
 
 def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruction:
@@ -38,13 +25,12 @@ def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruc
     Returns:
         the new draft, or the winner.
     """
-    if winner.id == champion.id or not redraft_calls(loop):
+    if winner.id == champion.id or not loop.purse.needs.redraft:
         return winner
-    if loop.budget.max_calls is not None:
-        loop.budget.max_calls += loop.reserved
+    loop.purse.open_redraft()
     rows = sorted([*loop.splits["train"], *loop.dev], key=lambda s: s.id)
     try:
-        _afford(loop, len(loop.board.missing(champion, rows)) + redraft_calls(loop))
+        loop.purse.afford(len(loop.board.missing(champion, rows)) + loop.purse.needs.redraft)
         expected = _cross_validated(loop, champion, winner, rows)
         stands = expected is not None and expected >= float(loop.board.scores(winner, loop.dev).mean())
         draft = _draft(loop, champion, winner, rows, loop.seen) if stands else None

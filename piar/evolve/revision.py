@@ -166,6 +166,11 @@ def counts_evidence(client: Client) -> bool:
     return client.model.rpartition(":")[2].startswith("rulebook") or client.model.startswith("rulebook")
 
 
+def shares(candidates: int, requests: int) -> list[int]:
+    """Candidates that each request asks for, together as many as a round has; at least one each."""
+    return [max(1, len(range(i, candidates, requests))) for i in range(requests)]
+
+
 def request(
     client: Client,
     parent: Instruction,
@@ -238,7 +243,7 @@ def revise(
     seen: Iterable[str],
     taken: Iterable[str] = (),
 ) -> Revision:
-    """Proposals from the reviser's answers, each through the gates.
+    """Proposals from the reviser's answers, each through the gates; no more than were asked for.
 
     Args:
         completions: answers, one for each request.
@@ -248,16 +253,19 @@ def revise(
         taken: rule ids that are not given again.
     """
     revision, tried, given = Revision(), set(seen), list(taken)
-    for completion, shown in zip(completions, evidence, strict=True):
+    wanted = shares(settings.candidates, len(completions))
+    for completion, shown, most in zip(completions, evidence, wanted, strict=True):
         candidates, refused = read_answer(completion)
         revision.refused += refused
-        copied = runs_of(shown)
+        copied, most = runs_of(shown), most + len(revision.proposals)
         for candidate in candidates:
             try:
                 proposed = propose(parent, candidate, task, settings, author=author, taken=given)
                 reason = gate(proposed.instruction, parent, copied, tried, settings)
             except Refused as refusal:
                 reason = str(refusal)
+            if reason is None and len(revision.proposals) == most:
+                reason = "more candidates than asked for"
             if reason is None:
                 tried.add(proposed.instruction.id)
                 revision.proposals.append(proposed)

@@ -10,8 +10,8 @@ import numpy as np
 
 from piar.evolve.diagnosis import diagnosing, informed, read_diagnoses
 from piar.evolve.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
-from piar.evolve.revision import contradiction, counts_evidence, evidence_limit, request, revise
-from piar.evolve.scoreboard import BudgetSpent
+from piar.evolve.purse import BudgetSpent
+from piar.evolve.revision import contradiction, counts_evidence, evidence_limit, request, revise, shares
 from piar.evolve.selection import blocks, complementary, race
 from piar.evolve.state import Loop
 from piar.instructions.operations import merge
@@ -30,7 +30,7 @@ def revised(loop: Loop, parent: Instruction, number: int) -> list[Instruction]:
         BudgetSpent: what is left would not bring one candidate to the end of its race.
     """
     batch = _train_batch(loop, number)
-    _afford(loop, len(loop.board.missing(parent, batch)) + 1 + len(loop.dev))
+    loop.purse.afford(len(loop.board.missing(parent, batch)) + 1 + len(loop.dev))
     judged = _judged(loop, parent, batch)
     found = inspect(judged, parent, {**loop.found, **loop.slices})
     loop.errors = len(found.errors) if loop.errors is None else min(loop.errors, len(found.errors))
@@ -66,10 +66,10 @@ def _requests(
     return [
         request(
             loop.models.reviser, parent, pack, told, loop.store.task, settings,
-            loop.models.reviser_settings, candidates=-(-settings.candidates // len(packs)),
+            loop.models.reviser_settings, candidates=wanted,
             seed=loop.seed(number, "reviser", i) % 2**31, prompts=loop.prompts,
         )
-        for i, pack in enumerate(packs)
+        for i, (pack, wanted) in enumerate(zip(packs, shares(settings.candidates, len(packs)), strict=True))
     ]  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def _ask_reviser(loop: Loop, requests: Sequence[Request]) -> list[Completion]:
     """
     answers = ask_once(
         loop.store, loop.models.reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id,
-        budget=loop.budget, model=loop.models.reviser_settings,
+        budget=loop.purse.budget, model=loop.models.reviser_settings,
     )  # fmt: skip
     if any(a.failure and a.failure.kind == "budget" for a in answers):
         raise BudgetSpent
@@ -147,12 +147,6 @@ def _judged(loop: Loop, instruction: Instruction, samples: Sequence[Sample]) -> 
     ]
 
 
-def _afford(loop: Loop, answers: int) -> None:
-    left = loop.budget.answers_left
-    if left is not None and left < answers:
-        raise BudgetSpent
-
-
 def raced(loop: Loop, candidates: Sequence[Instruction], number: int) -> list[Instruction]:
     """The candidates that are not beaten on dev.
 
@@ -169,6 +163,3 @@ def raced(loop: Loop, candidates: Sequence[Instruction], number: int) -> list[In
         score = float(loop.board.scores(candidate, loop.dev).mean())
         loop.log.step("survived", round=number, candidate=candidate.id, dev=score)
     return survivors
-
-
-# -- the winner once more -------------------------------------------------------------------------

@@ -15,17 +15,17 @@ from piar.evolve.attribution import attribute
 from piar.evolve.ending import BUDGET_SPENT, ended
 from piar.evolve.finish import compare, on_test, promote, promotion_json
 from piar.evolve.promotion import power
+from piar.evolve.purse import BudgetSpent
 from piar.evolve.redraft import redrafted
 from piar.evolve.resume import OnEvent, begin
 from piar.evolve.round import raced, revised
-from piar.evolve.scoreboard import BudgetSpent
 from piar.evolve.selection import draw_parent
+from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity, open_run, prepare
-from piar.evolve.state import EvolveSettings, Loop, Models
+from piar.evolve.state import Loop, Models
 from piar.evolve.truth import ceiling, people_heard
 from piar.judging.labeller import LabelSettings
 from piar.judging.outcome import OnProgress
-from piar.llm.cost import Budget
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
@@ -195,25 +195,24 @@ def _close(
     loop: Loop, champion: Instruction, best: Instruction, rounds: int, stopped: str, warnings: list[str]
 ) -> tuple[EvolveReport, Instruction]:
     """Promotion on the holdout, then the untouched test split."""
-    spent = loop.budget
-    left_calls = None if loop.settings.max_calls is None else loop.settings.max_calls - spent.calls
-    left_usd = None if loop.settings.max_usd is None else max(0.0, loop.settings.max_usd - spent.usd)
-    left_tokens = None if loop.settings.max_tokens is None else max(0, loop.settings.max_tokens - spent.tokens)
-    final = loop.board.labeller.budget = Budget(left_calls, left_usd, left_tokens)
+    loop.purse.open_end()
     outcome = promote(loop, champion, best) if best.id != champion.id else None
     standing = best if outcome and outcome.passed else champion
+    holdout = compare(loop, champion, standing, loop.splits["holdout"], loop.truths) if outcome else {}
+    tested = on_test(loop, champion, standing)
+    worth = attribute(loop, standing)
     report = EvolveReport(
         run=loop.log.run_id,
         champion=standing.id,
         seed_instruction=champion.id,
         proposal=standing.id if standing is not champion else None,
-        calls=spent.calls + final.calls,
-        cost_usd=spent.usd + final.usd,
+        calls=loop.purse.budget.calls,
+        cost_usd=loop.purse.budget.usd,
         rounds=rounds,
         promotions=[promotion_json(outcome)] if outcome else [],
-        holdout=compare(loop, champion, standing, loop.splits["holdout"], loop.truths) if outcome else {},
-        test=on_test(loop, champion, standing),
-        attribution=attribute(loop, standing),
+        holdout=holdout,
+        test=tested,
+        attribution=worth,
         detectable=power([s.group for s in loop.splits["holdout"]], loop.settings.promotion.alpha).sentence(),
         ceiling=ceiling(loop.truths.values()),
         stopped=stopped,
@@ -222,8 +221,7 @@ def _close(
         warnings=(*warnings, *_unheard(loop)),
         priced=loop.models.teacher_settings.priced and loop.models.reviser_settings.priced,
     )
-    paid = {"calls": spent.calls + final.calls, "cost_usd": spent.usd + final.usd}
-    return _with_ending(report.model_copy(update=paid)), standing
+    return _with_ending(report), standing
 
 
 def _with_ending(report: EvolveReport) -> EvolveReport:

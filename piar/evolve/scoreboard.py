@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from piar.evolve.purse import BudgetSpent
 from piar.evolve.truth import Truth
 from piar.judging.labeller import Batch, Labeller
 from store.stats import Floats
 from store.types import Instruction, Sample, Verdict
 
 _UNKNOWN, _FAILED = -2, -1
-
-
-class BudgetSpent(Exception):
-    """The search's share of the budget is used up."""
 
 
 class Scoreboard:

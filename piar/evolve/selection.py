@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from piar.evolve.scoreboard import BudgetSpent, Scoreboard
+from piar.evolve.purse import BudgetSpent
+from piar.evolve.scoreboard import Scoreboard
 from store.stats import Floats, group_codes, group_sums
 from store.types import Instruction, Sample
 

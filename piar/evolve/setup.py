@@ -1,33 +1,30 @@
 """The beginning of a run: what must not change, who is in which split, what may be spent, and the champion on dev."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from piar.evolve.deal import Rows, deal
 from piar.evolve.ledger import ledger
 from piar.evolve.promotion import check_uses, power
-from piar.evolve.redraft import redraft_calls
+from piar.evolve.purse import BudgetSpent, Needs, Purse
 from piar.evolve.resume import Begun, OnEvent, RunLog, data_fingerprint
-from piar.evolve.scoreboard import BudgetSpent, Scoreboard
+from piar.evolve.revision import evidence_limit
+from piar.evolve.scoreboard import Scoreboard
+from piar.evolve.settings import EvolveSettings
 from piar.evolve.slices import automatic, by_grade, members, owners
-from piar.evolve.state import EvolveSettings, Loop, Models
+from piar.evolve.state import Loop, Models
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller, LabelSettings
 from piar.judging.outcome import OnProgress
-from piar.llm.cost import Budget
 from piar.llm.settings import require_price
 from store.db import Store
 from store.errors import PiarError
-from store.ids import seed_of, short_hash
+from store.ids import short_hash
 from store.journal import Journal
 from store.stats import spend
-from store.types import Instruction, Sample, Split
-
-DEALT = 20  # so many groups put two or more into each split, when we deal them
+from store.types import Instruction
 
 
 def identity(
@@ -65,79 +62,20 @@ def prepare(
         UsageError: a cap in dollars, and a model without a price.
     """
     truths = load_truth(store, settings.truth)
-    samples = [s for s in store.samples(where="split in ('train', 'dev', 'holdout', 'test')") if s.id in truths]
-    splits: dict[Split, list[Sample]] = {"train": [], "dev": [], "holdout": [], "test": []}
-    for sample in samples:
-        splits[sample.split].append(sample)
-    _require_groups(splits)
-    _keep_back(splits, settings)
-    budget = _search_budget(settings, splits)
-    require_price(models.reviser_settings, budget)
+    splits = deal(store, truths, settings)
+    purse = Purse(settings, Needs(settings, Rows.of(splits), evidence_limit(models.reviser, settings.revision)))
+    require_price(models.reviser_settings, purse.budget)
     labeller = Labeller(
-        store, models.teacher, journal, run_id=begun.run_id, budget=budget, model=models.teacher_settings,
+        store, models.teacher, journal, run_id=begun.run_id, budget=purse.budget, model=models.teacher_settings,
         prompts=prompts, settings=label, on_progress=on_progress,
     )  # fmt: skip
-    board = Scoreboard(labeller, samples, truths)
+    board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths)
     log = RunLog(store, begun.run_id, on_event)
-    loop = Loop(
-        store, journal, models, settings, board, truths, splits, members(store, owners(store)), log, budget, prompts,
+    return Loop(
+        store, journal, models, settings, board, truths, splits, members(store, owners(store)), log, purse, prompts,
         [instruction], seen={instruction.id}, comments=review_comments(store),
         found={**members(store, automatic(store)), **by_grade(truths)},
     )  # fmt: skip
-    if budget.max_calls is not None:
-        loop.reserved = min(redraft_calls(loop), budget.max_calls - len(splits["dev"]))
-        budget.max_calls -= loop.reserved
-    return loop
-
-
-def _require_groups(splits: Mapping[Split, list[Sample]]) -> None:
-    """Refuse a project in which nothing could be learned or shown, and say whether it lacks labels or a split."""
-    groups = {name: len({s.group for s in found}) for name, found in splits.items()}
-    thin = [name for name, n in groups.items() if name != "test" and n < 2]
-    if not thin:
-        return
-    counts = ", ".join(f"{name} {n:,}" for name, n in groups.items())
-    if sum(groups.values()) < DEALT:
-        raise PiarError(
-            f"The {thin[0]} split has fewer than two labelled groups ({counts}): nothing can be learned or shown.",
-            "Label more groups (`piar review push`, or import a file with more), then evolve.",
-        )
-    raise PiarError(
-        f"There are labelled groups enough, but the splits that the imported file names leave too few of them in "
-        f"{' and '.join(thin)} ({counts}): nothing can be learned or shown.",
-        "Import the file without its split column into a new project (`piar init DIR --from FILE`), which deals the "
-        "groups; or name some of its train groups dev and holdout there.",
-    )
-
-
-def _keep_back(splits: dict[Split, list[Sample]], settings: EvolveSettings) -> None:
-    """Move some of train's groups to dev, the same ones for the same seed."""
-    groups = sorted({s.group for s in splits["train"]})
-    order = np.random.default_rng(seed_of(settings.seed, "kept back")).permutation(len(groups))
-    moved = {groups[i] for i in order[: int(settings.kept_back * len(groups))]}
-    splits["dev"] += [s for s in splits["train"] if s.group in moved]
-    splits["train"] = [s for s in splits["train"] if s.group not in moved]
-
-
-def final_calls(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> int:
-    """Calls set aside for the end: two instructions on holdout and test, and the flip audit."""
-    holdout = len(splits["holdout"])
-    return 2 * (holdout + len(splits["test"])) + min(settings.audit.items, holdout)
-
-
-def _search_budget(settings: EvolveSettings, splits: Mapping[Split, list[Sample]]) -> Budget:
-    """The search's share: what is left when the final measurements are set aside."""
-    final = final_calls(settings, splits)
-    if settings.max_calls is None:
-        return Budget(None, settings.max_usd, settings.max_tokens)
-    least = final + len(splits["dev"])
-    if settings.max_calls < least:
-        raise PiarError(
-            f"{settings.max_calls} calls are too few: judging dev once, two instructions on holdout and test, and the "
-            f"flip audit take {least}.",
-            "Raise --max-calls.",
-        )
-    return Budget(settings.max_calls - final, settings.max_usd, settings.max_tokens)
 
 
 def open_run(loop: Loop, champion: Instruction) -> list[str]:
@@ -157,7 +95,7 @@ def open_run(loop: Loop, champion: Instruction) -> list[str]:
     except BudgetSpent:
         fix = "Raise --max-usd, --max-calls or --max-tokens."
         raise PiarError("The budget does not cover judging dev once.", fix) from None
-    _keep_for_the_end(loop, champion)
+    loop.purse.keep_for_the_end(*_mean_cost(loop, champion))
     score = float(loop.board.scores(champion, loop.dev).mean())
     loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
     dull = _one_grade(loop, champion)
@@ -166,20 +104,9 @@ def open_run(loop: Loop, champion: Instruction) -> list[str]:
     return [said for said in (warning, dull, alarm) if said]
 
 
-def _keep_for_the_end(loop: Loop, champion: Instruction) -> None:
-    """Take from the search the dollars and tokens that the end will cost, as judging dev has shown."""
-    budget, settings = loop.budget, loop.settings
-    usd, tokens = _mean_cost(loop, champion)
-    answers = 1.2 * final_calls(settings, loop.splits)
-    if settings.max_usd is not None:
-        budget.max_usd = max(0.0, settings.max_usd - answers * usd)
-    if settings.max_tokens is not None:
-        budget.max_tokens = max(0, settings.max_tokens - round(answers * tokens))
-
-
 def _mean_cost(loop: Loop, champion: Instruction) -> tuple[float, float]:
     """Dollars and tokens of one answer: of this run's, else of those that earlier runs have paid for."""
-    budget = loop.budget
+    budget = loop.purse.budget
     if budget.calls:
         return budget.usd / budget.calls, budget.tokens / budget.calls
     sql = """select coalesce(avg(cost_usd), 0), coalesce(avg(tokens_in + tokens_out), 0) from completions
@@ -227,10 +154,10 @@ def _watch(loop: Loop, champion: Instruction) -> str | None:
         first = {s.id: loop.board.symbols[g] for s, g in zip(rows, grades, strict=True) if g >= 0}
         loop.log.step("canary", **Canary(champion.id, first).to_json(model), asked=0, flipped=0)
         return None
-    samples = [s for s in loop.store.samples() if s.id in canary.grades]
+    samples = loop.store.samples(ids=list(canary.grades)[: min(size, len(loop.dev))])
     found = ask_again(
         loop.board.labeller, loop.store.instruction(canary.instruction), samples,
-        [canary.grades[s.id] for s in samples], "canary", loop.budget,
+        [canary.grades[s.id] for s in samples], "canary", loop.purse.budget,
     )  # fmt: skip
     usual = last_flip_rate(loop.store, model, loop.log.run_id)
     alarm = changed_endpoint(found, canary, usual)

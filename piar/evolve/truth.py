@@ -12,7 +12,7 @@ from store.errors import PiarError
 
 TruthMode = Literal["gold", "majority", "votes", "dawid_skene"]
 # `votes` scores by the share of people who agree, `dawid_skene` weighs them; where that says nothing, the majority's.
-_VIEW: dict[TruthMode, str] = {"gold": "truth", "majority": "majority", "votes": "majority", "dawid_skene": "majority"}
+VIEWS: dict[TruthMode, str] = {"gold": "truth", "majority": "majority", "votes": "majority", "dawid_skene": "majority"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
         PiarError: nothing is labelled that way.
     """
     with store.read() as con:
-        grades = con.execute(f"select sample_id::varchar, grade from {_VIEW[mode]}").fetchall()
+        grades = con.execute(f"select sample_id::varchar, grade from {VIEWS[mode]}").fetchall()
         settled = {
             row[0] for row in con.execute("select sample_id::varchar from truth where basis = 'settled'").fetchall()
         }

@@ -192,25 +192,23 @@ class Project(Judging):
     def forecast_evolve(self, **settings: Any) -> "Forecast":
         """What `evolve` with the same settings would ask of the teacher at most; nothing is asked.
 
-        Each round judges the train batch once and every candidate on dev; the winner's new draft meets dev once more;
-        the end judges two instructions on holdout and test. Races drop candidates early, so that a search usually takes
-        far less. The flip audit and the canary (`[evolve.audit]`) are in it.
+        See `piar.evolve.purse.Needs`. Races drop candidates early, so that a search usually takes far less. The flip
+        audit and the canary (`[evolve.audit]`) are in it.
         """
-        from piar.evolve.run import EvolveSettings
+        from piar.evolve.deal import Rows
+        from piar.evolve.purse import Needs
+        from piar.evolve.revision import evidence_limit
+        from piar.evolve.settings import EvolveSettings
         from piar.judging.forecast import forecast, scaled
 
         asked = {key: value for key, value in settings.items() if value is not None}
         chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})
-        sizes = dict(self.sql("select split, count(*) from samples join truth using (sample_id) group by split").rows())
-        back = round(chosen.kept_back * sizes.get("train", 0))
-        train, dev = min(chosen.train_rows, sizes.get("train", 0) - back), sizes.get("dev", 0) + back
-        again = min(chosen.audit.items, sizes.get("holdout", 0)) + min(chosen.audit.canary, dev)
-        final = 2 * (sizes.get("holdout", 0) + sizes.get("test", 0)) + again
-        most = 2 * dev + chosen.rounds * (train + (chosen.revision.candidates + 1) * dev) + final
+        rows = Rows.forecast(self.store, chosen)
+        needs = Needs(chosen, rows, evidence_limit(self.client("reviser"), chosen.revision))
         with self._labeller("") as labeller:
             one = forecast(self.store, self.config.teacher, labeller.requests([self._batch("split = 'dev'", None, 1)]))
-        found = scaled(one, min(most, chosen.max_calls or most))
-        return replace(found, basis=f"{found.basis}; {again} asked again to audit the teacher")
+        found = scaled(one, needs.capped)
+        return replace(found, basis=f"{found.basis}; {needs.repeated} asked again to audit the teacher")
 
     def proposal(self) -> "Instruction":
         """What waits in `instruction.proposed.md`."""

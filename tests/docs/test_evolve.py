@@ -6,7 +6,7 @@ import pytest
 
 from piar.evolve.promotion import PromotionSettings
 from piar.evolve.revision import RevisionSettings
-from piar.evolve.state import EvolveSettings
+from piar.evolve.settings import EvolveSettings
 from piar.evolve.steadiness import AuditSettings
 from tests import ROOT
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from piar.evolve.scoreboard import BudgetSpent, Scoreboard
+from piar.evolve.purse import BudgetSpent
+from piar.evolve.scoreboard import Scoreboard
 from piar.evolve.selection import blocks, complementary, draw_parent, race
 from piar.evolve.truth import Truth
 from piar.judging.outcome import LabelReport

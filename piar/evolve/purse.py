@@ -1,0 +1,157 @@
+"""What a run takes and what it may spend: one place divides the budget, and the forecast asks it too.
+
+A run has one budget. Its caps stand at the search's share first and rise from part to part: the winner's new draft,
+then the end. So nothing that the end needs is spent on the search, and what the search leaves goes to the end.
+"""
+
+from dataclasses import dataclass
+
+from piar.evolve.deal import Rows
+from piar.evolve.settings import EvolveSettings
+from piar.llm.cost import Budget
+from store.errors import PiarError
+
+FOLDS = 3  # of dev's groups, when asked whether a draft from more rows does better
+_CITED = 3  # rules that one row cites, on average, before rules are left out no further
+_MARGIN = 1.2  # of what the end is taken to cost, as judging dev has shown it
+
+
+class BudgetSpent(Exception):
+    """The search's share of the budget is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Requests that each part of a run sends at most; to the teacher, where nothing else is said.
+
+    Args:
+        rows: of each split, as they are dealt.
+        evidence: most samples that the reviser is shown at once.
+    """
+
+    settings: EvolveSettings
+    rows: Rows
+    evidence: int
+
+    @property
+    def opening(self) -> int:
+        """The incumbent on dev, and the canary."""
+        return self.rows.dev + min(self.settings.audit.canary, self.rows.dev)
+
+    @property
+    def round(self) -> int:
+        """The parent on a batch of whole groups, and every candidate, a merged one too, on dev."""
+        batch = min(self.rows.train, max(self.settings.train_rows, self.rows.largest))
+        return batch + (self.settings.revision.candidates + 1) * self.rows.dev
+
+    @property
+    def redraft(self) -> int:
+        """To teacher and reviser: drafts, each on a fold of dev, and the last one on all of it; 0: not done.
+
+        It is for revisers that have been shown all of train and could be shown more: one that reads forty samples has
+        seen what it can see.
+        """
+        wanted = self.settings.redraft and self.evidence > self.rows.train
+        return 2 * self.rows.dev + FOLDS + 1 if wanted else 0
+
+    @property
+    def audit(self) -> int:
+        """Holdout rows asked a second time."""
+        return min(self.settings.audit.items, self.rows.holdout)
+
+    @property
+    def end(self) -> int:
+        """Two instructions on holdout and test, and the flip audit."""
+        return 2 * (self.rows.holdout + self.rows.test) + self.audit
+
+    @property
+    def attribution(self) -> int:
+        """The standing instruction without each of its rules, on the rows that cite it."""
+        return _CITED * (self.rows.dev + self.rows.holdout)
+
+    @property
+    def repeated(self) -> int:
+        """Rows of audit and canary."""
+        return self.audit + min(self.settings.audit.canary, self.rows.dev)
+
+    @property
+    def total(self) -> int:
+        """All that a run without caps would ask of the teacher at most."""
+        redraft = self.rows.train + 2 * self.rows.dev if self.redraft else 0
+        return self.opening + self.settings.rounds * self.round + redraft + self.end + self.attribution
+
+    @property
+    def capped(self) -> int:
+        """The same within the cap on calls."""
+        return self.total if self.settings.max_calls is None else min(self.total, self.settings.max_calls)
+
+
+class Purse:
+    """The budget of one run, opened part by part; at first for the search.
+
+    Args:
+        settings: the caps.
+        needs: what the parts take.
+
+    Attributes:
+        budget: of teacher and reviser together. Only this class moves its caps.
+
+    Raises:
+        PiarError: the cap on calls is too small for a search and its end.
+    """
+
+    def __init__(self, settings: EvolveSettings, needs: Needs) -> None:
+        self.needs = needs
+        self._settings = settings
+        self._for_redraft = 0
+        self.budget = Budget(None, settings.max_usd, settings.max_tokens)
+        if settings.max_calls is not None:
+            search = settings.max_calls - needs.end
+            if search < needs.rows.dev:
+                raise PiarError(
+                    f"{settings.max_calls} calls are too few: judging dev once, two instructions on holdout and test, "
+                    f"and the flip audit take {needs.end + needs.rows.dev}.",
+                    "Raise --max-calls.",
+                )
+            self._for_redraft = min(needs.redraft, search - needs.rows.dev)
+            self.budget.max_calls = search - self._for_redraft
+
+    def keep_for_the_end(self, usd: float, tokens: float) -> None:
+        """Take from the search what the end will cost.
+
+        Args:
+            usd: dollars of one answer.
+            tokens: tokens of one answer.
+        """
+        answers = _MARGIN * self.needs.end
+        if self._settings.max_usd is not None:
+            self.budget.max_usd = max(0.0, self._settings.max_usd - answers * usd)
+        if self._settings.max_tokens is not None:
+            self.budget.max_tokens = max(0, self._settings.max_tokens - round(answers * tokens))
+
+    def afford(self, answers: int) -> None:
+        """Do nothing where what is open pays for so many answers.
+
+        Raises:
+            BudgetSpent: it does not.
+        """
+        left = self.budget.answers_left
+        if left is not None and left < answers:
+            raise BudgetSpent
+
+    def open_redraft(self) -> None:
+        """Let the winner's new draft be paid."""
+        if self.budget.max_calls is not None:
+            self.budget.max_calls += self._for_redraft
+            self._for_redraft = 0
+
+    def open_end(self) -> None:
+        """Let everything be paid that is left."""
+        settings = self._settings
+        self.budget.max_calls, self.budget.max_usd = settings.max_calls, settings.max_usd
+        self.budget.max_tokens = settings.max_tokens
+
+    def open_attribution(self) -> None:
+        """Let what rules are worth be paid, within its own limit too."""
+        most = self.budget.calls + self.needs.attribution
+        self.budget.max_calls = most if self._settings.max_calls is None else min(most, self._settings.max_calls)
