@@ -1,9 +1,13 @@
-"""What all tests share: the numbers that models compute in, and an interpreter left as it was found."""
+"""What all tests share: the numbers that models compute in, two projects, and an interpreter left as it was found."""
 
 import gc
 import os
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from piar import Project
 
 os.environ.setdefault("PIAR_PRECISION", "fp32")  # the same on every machine; another run of the tests forces bf16
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -17,6 +21,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("exact"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def one_toys(tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """`small_project`, made once and never changed."""
+    from tests.small_project import small_project
+
+    return small_project(tmp_path_factory.mktemp("one") / "toys")
+
+
+@pytest.fixture(scope="session")
+def one_shop(tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """A simulated shop of 300 pairs that no judge has seen, made once and never changed."""
+    from piar import Project
+
+    return Project.init(tmp_path_factory.mktemp("one") / "shop", example="shop", pairs=300)
+
+
+@pytest.fixture
+def toys(one_toys: "Project", tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """The test's own copy of `small_project`."""
+    from tests.small_project import copy_of
+
+    return copy_of(one_toys, tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture
+def shop(one_shop: "Project", tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """The test's own copy of the simulated shop."""
+    from tests.small_project import copy_of
+
+    return copy_of(one_shop, tmp_path_factory.mktemp("own"))
 
 
 def pytest_unconfigure() -> None:

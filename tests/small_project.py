@@ -1,5 +1,6 @@
 """A small project made by hand, for tests that need a store with something in it."""
 
+import shutil
 from pathlib import Path
 
 from piar.project.facade import Project
@@ -21,6 +22,11 @@ ROWS = [
     ("doll", "-5 degrees", "test", "0", ("0", "1", "1")),
     ("kite", "unseen kite", "pool", None, ()),
 ]
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    """The same project in a folder inside this one, free to be changed."""
+    return Project.open(shutil.copytree(project.folder, folder / project.folder.name))
 
 
 def small_project(folder: Path) -> Project:

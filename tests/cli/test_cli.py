@@ -11,13 +11,11 @@ import pytest
 from piar.cli import main
 from piar.cli.verb import Answer, Asked, perform, plain
 from store.errors import PiarError
-from tests.small_project import small_project
 
 
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory):
-    small_project(tmp_path_factory.mktemp("cli") / "toys")
-    return tmp_path_factory.getbasetemp().joinpath("cli0", "toys")
+@pytest.fixture
+def toys(toys) -> Path:
+    return toys.folder
 
 
 def piar(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,11 +9,6 @@ from store.types import Verdict
 from tests.small_project import small_project
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Project:
-    return Project.init(tmp_path_factory.mktemp("score") / "shop", example="shop", pairs=300)
-
-
 def say(project: Project, judge: str, grades: dict[str, str | None]) -> None:
     """Verdicts of a judge by title."""
     ids = dict(project.sql("select title, sample_id from samples").rows())

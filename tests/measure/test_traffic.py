@@ -11,6 +11,7 @@ from piar.shop.world import make_shop
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.judges import Judge
+from tests.small_project import copy_of
 
 
 def imported(project, name, pairs) -> None:
@@ -20,9 +21,9 @@ def imported(project, name, pairs) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Project:
+def graded(one_shop, tmp_path_factory) -> Project:
     """A project with a month of logs that the teacher has judged, and 120 random rows that people graded rightly."""
-    project = Project.init(tmp_path_factory.mktemp("traffic") / "shop", example="shop", pairs=300)
+    project = copy_of(one_shop, tmp_path_factory.mktemp("traffic"))
     world = make_shop(600, 7)
     imported(project, "logs", world.pairs)
     project.label()
@@ -39,6 +40,11 @@ def shop(tmp_path_factory) -> Project:
                 "values (uuid(), ?, 'human', 'ann', ?, 'w1', 'r', now()::timestamp)", [sample, truth[sample]],
             )  # fmt: skip
     return project
+
+
+@pytest.fixture
+def shop(graded, tmp_path) -> Project:
+    return copy_of(graded, tmp_path)
 
 
 def test_the_estimate_is_near_the_truth_that_only_the_simulation_knows(shop) -> None:
@@ -76,8 +82,8 @@ def test_it_says_what_is_missing(shop) -> None:
         shop.live("baseline:majority", "true")
 
 
-def test_logs_of_the_same_kind_do_not_drift_and_others_do(tmp_path) -> None:
-    project = Project.init(tmp_path / "shop", example="shop", pairs=300)
+def test_logs_of_the_same_kind_do_not_drift_and_others_do(one_shop, tmp_path) -> None:
+    project = copy_of(one_shop, tmp_path)
     teacher = Judge("teacher:rulebook", project.instruction().id)
     imported(project, "january", make_shop(400, 1).pairs)
     project.label()

@@ -6,19 +6,14 @@ import polars as pl
 import pytest
 
 from store.errors import UsageError
-from tests.small_project import ROWS, small_project
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return small_project(tmp_path_factory.mktemp("export") / "toys")
+from tests.small_project import ROWS
 
 
 @pytest.mark.parametrize(("what", "rows"), [("samples", 5), ("labels", 16), ("verdicts", 0), ("instructions", 0)])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_every_kind_leaves_in_every_format(project, tmp_path, what, rows, suffix) -> None:
+def test_every_kind_leaves_in_every_format(toys, tmp_path, what, rows, suffix) -> None:
     file = tmp_path / f"out{suffix}"
-    assert project.export(what, file) == rows
+    assert toys.export(what, file) == rows
     read = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}[suffix]
     if rows:
         frame = read(file)
@@ -26,10 +21,10 @@ def test_every_kind_leaves_in_every_format(project, tmp_path, what, rows, suffix
         assert {"sample_id", "query", "title", "split"} <= set(frame.columns)
 
 
-def test_parquet_and_jsonl_hold_text_exactly_and_csv_holds_no_formula(project, tmp_path) -> None:
+def test_parquet_and_jsonl_hold_text_exactly_and_csv_holds_no_formula(toys, tmp_path) -> None:
     titles = {row[1] for row in ROWS}
     for suffix in (".parquet", ".jsonl", ".csv"):
-        project.export("samples", tmp_path / f"s{suffix}")
+        toys.export("samples", tmp_path / f"s{suffix}")
     assert set(pl.read_parquet(tmp_path / "s.parquet")["title"]) == titles
     lines = (tmp_path / "s.jsonl").read_text().splitlines()
     assert {json.loads(line)["title"] for line in lines} == titles
@@ -39,30 +34,30 @@ def test_parquet_and_jsonl_hold_text_exactly_and_csv_holds_no_formula(project, t
     assert {"'-5 degrees", '\'=HYPERLINK("http://x","y")'} <= set(cells)
 
 
-def test_an_existing_file_is_kept_unless_forced(project, tmp_path) -> None:
+def test_an_existing_file_is_kept_unless_forced(toys, tmp_path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("mine")
     with pytest.raises(UsageError, match="exists"):
-        project.export("labels", file)
+        toys.export("labels", file)
     assert file.read_text() == "mine"
-    project.export("labels", file, force=True)
+    toys.export("labels", file, force=True)
     assert file.read_text().startswith("sample_id,")
 
 
-def test_a_failed_export_leaves_nothing(project, tmp_path, monkeypatch) -> None:
+def test_a_failed_export_leaves_nothing(toys, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        project.export("samples", tmp_path / "s.csv")
+        toys.export("samples", tmp_path / "s.csv")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("what", "name"), [("labels", "out.xlsx"), ("labels", "out"), ("rules", "out.csv")])
-def test_unknown_kinds_and_formats_are_refused(project, tmp_path, what, name) -> None:
+def test_unknown_kinds_and_formats_are_refused(toys, tmp_path, what, name) -> None:
     with pytest.raises(UsageError):
-        project.export(what, tmp_path / name)
+        toys.export(what, tmp_path / name)
 
 
-def test_a_quote_in_the_path_is_only_a_quote(project, tmp_path) -> None:
+def test_a_quote_in_the_path_is_only_a_quote(toys, tmp_path) -> None:
     file = tmp_path / "it's; drop table samples; --.csv"
-    assert project.export("samples", file) == 5
+    assert toys.export("samples", file) == 5
     assert file.exists()

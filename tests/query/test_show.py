@@ -7,7 +7,7 @@ from piar.project.facade import Project
 from piar.query.show import difference, pair_of, show_run, show_sample, versions
 from store.errors import PiarError, UsageError
 from store.types import Instruction, Rule
-from tests.small_project import small_project
+from tests.small_project import copy_of, small_project
 
 OLD = Instruction("p", (Rule("R01", "a", "1"), Rule("R02", "b", "0"), Rule("R03", "c"), Rule("R04", "d")))
 
@@ -26,14 +26,19 @@ def test_rules_added_dropped_changed_and_moved() -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Project:
+def judged(one_shop, tmp_path_factory) -> Project:
     """Two versions, both judged on train and dev."""
-    project = Project.init(tmp_path_factory.mktemp("show") / "shop", example="shop", pairs=300)
+    project = copy_of(one_shop, tmp_path_factory.mktemp("show"))
     project.label("split in ('train', 'dev')")
     path = project.folder / "instruction.md"
     path.write_text(path.read_text().replace("- **R02** → 3", "- **R02** → 2"))
     project.label("split in ('train', 'dev')")
     return project
+
+
+@pytest.fixture
+def shop(judged, tmp_path) -> Project:
+    return copy_of(judged, tmp_path)
 
 
 def test_what_an_edit_changed_in_the_grades(shop) -> None:
@@ -82,7 +87,8 @@ def test_a_run_shows_its_configuration_its_steps_and_its_cost(shop) -> None:
     assert run["config"]["teacher"] == "rulebook"
     assert [step["status"] for step in run["steps"]] == ["done"]
     assert run["receipt"].calls == shop.sql("select count(*) as n from samples where split in ('train','dev')").item()
-    assert show_run(shop.store)["run_id"] >= first
+    newest = shop.sql("select run_id from runs order by started desc limit 1").item()
+    assert show_run(shop.store)["run_id"] == newest
     with pytest.raises(PiarError, match="No runs"):
         show_run(shop.store, "nope")
 

@@ -5,22 +5,16 @@ import pytest
 
 from piar.query.sql import as_csv
 from store.errors import UsageError
-from tests.small_project import small_project
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return small_project(tmp_path_factory.mktemp("sql") / "toys")
-
-
-def test_a_query_answers_with_text_for_uuids(project) -> None:
-    frame = project.sql("select sample_id, count(*) as n from labels group by all order by n, sample_id")
+def test_a_query_answers_with_text_for_uuids(toys) -> None:
+    frame = toys.sql("select sample_id, count(*) as n from labels group by all order by n, sample_id")
     assert frame["n"].to_list() == [4, 4, 4, 4]
     assert len(frame["sample_id"][0]) == 36
 
 
-def test_repeated_column_names_are_numbered(project) -> None:
-    assert project.sql("select 1 as a, 2 as a, 3 as b").columns == ["a", "a_2", "b"]
+def test_repeated_column_names_are_numbered(toys) -> None:
+    assert toys.sql("select 1 as a, 2 as a, 3 as b").columns == ["a", "a_2", "b"]
 
 
 @pytest.mark.parametrize(
@@ -39,14 +33,14 @@ def test_repeated_column_names_are_numbered(project) -> None:
         "  ",
     ],
 )
-def test_nothing_is_written_and_no_file_is_read(project, statement) -> None:
+def test_nothing_is_written_and_no_file_is_read(toys, statement) -> None:
     with pytest.raises(UsageError):
-        project.sql(statement)
-    assert project.sql("select count(*) as n from labels")["n"].to_list() == [16]
+        toys.sql(statement)
+    assert toys.sql("select count(*) as n from labels")["n"].to_list() == [16]
 
 
-def test_csv_is_safe_for_spreadsheets_and_keeps_numbers(project) -> None:
-    text = as_csv(project.sql("select title, -1 as n, [1, 2] as l from samples where title < '[' order by title"))
+def test_csv_is_safe_for_spreadsheets_and_keeps_numbers(toys) -> None:
+    text = as_csv(toys.sql("select title, -1 as n, [1, 2] as l from samples where title < '[' order by title"))
     rows = list(csv.reader(io.StringIO(text)))
     assert rows[0] == ["title", "n", "l"]
     assert rows[1:] == [["'-5 degrees", "-1", "[1, 2]"], ['\'=HYPERLINK("http://x","y")', "-1", "[1, 2]"]]

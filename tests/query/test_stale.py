@@ -6,17 +6,15 @@ import pytest
 
 from piar.query.stale_labels import stale_labels
 from store.types import Label
-from tests.small_project import small_project
 
 OLD, NEW = datetime(2020, 1, 1), datetime(2999, 1, 1)
 
 
 @pytest.fixture
-def toys(tmp_path):
+def toys(toys):
     """A project whose seed instruction is known; its labels carry no seconds."""
-    project = small_project(tmp_path / "toys")
-    project.instruction()
-    return project
+    toys.instruction()
+    return toys
 
 
 def edit(project, text):

@@ -1,12 +1,5 @@
-import pytest
-
 from piar.project.facade import Project
 from tests.small_project import small_project
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Project:
-    return Project.init(tmp_path_factory.mktemp("status") / "shop", example="shop", pairs=300)
 
 
 def commands(project: Project) -> list[str]:
