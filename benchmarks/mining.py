@@ -16,7 +16,7 @@ import polars as pl
 
 from benchmarks.timing import compare
 from mining import MiningSettings, mine
-from mining.confident import Filter, find_issues, rank_issues
+from mining.confident import find_issues
 from store.db import Store
 from store.importers import ImportMapping, import_files
 from tests import random_store
@@ -52,7 +52,7 @@ def chorus(folder: Path) -> None:
 
 
 def confident(rows: int = 1_000_000, rounds: int = 3) -> None:
-    """Sets and rankings must equal cleanlab's on the same labels and probabilities; then their times, in turn."""
+    """Sets must equal cleanlab's on the same labels and probabilities; then their times, in turn."""
     from cleanlab.filter import find_label_issues
 
     rng = np.random.default_rng(0)
@@ -61,22 +61,15 @@ def confident(rows: int = 1_000_000, rounds: int = 3) -> None:
     logits[np.arange(rows), truth] += 1.5
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = np.where(rng.random(rows) < 0.2, rng.integers(4, size=rows), truth)
-    methods: tuple[tuple[str, Filter], ...] = (("plain", "confident_learning"), ("default", "prune_by_noise_rate"))
-    for name, method in methods:
-        ours, theirs = find_issues(labels, probs, method), find_label_issues(labels, probs, filter_by=method, n_jobs=1)
-        ranked = find_label_issues(
-            labels, probs, filter_by=method, return_indices_ranked_by="self_confidence", n_jobs=1
-        )
-        same = bool((rank_issues(labels, probs, ours) == ranked).all()) if len(ranked) == ours.sum() else False
-        ways: dict[str, Callable[[], Any]] = {
-            "mining.confident": lambda m=method: find_issues(labels, probs, m),
-            "cleanlab 2.9.0, n_jobs=1": lambda m=method: find_label_issues(labels, probs, filter_by=m, n_jobs=1),
-            "cleanlab 2.9.0, n_jobs left alone": lambda m=method: find_label_issues(labels, probs, filter_by=m),
-        }
-        print(f"{name} ({method}), {rows:,} × 4: {ours.sum():,} issues, symmetric difference {(ours != theirs).sum()}, "
-              f"ranking {'equal' if same else 'different'}", flush=True)  # fmt: skip
-        for ratio in compare(ways, rounds):
-            print(f"  {ratio}", flush=True)
+    ours, theirs = find_issues(labels, probs), find_label_issues(labels, probs, n_jobs=1)
+    ways: dict[str, Callable[[], Any]] = {
+        "mining.confident": lambda: find_issues(labels, probs),
+        "cleanlab 2.9.0, n_jobs=1": lambda: find_label_issues(labels, probs, n_jobs=1),
+        "cleanlab 2.9.0, n_jobs left alone": lambda: find_label_issues(labels, probs),
+    }
+    print(f"{rows:,} × 4: {ours.sum():,} issues, symmetric difference {(ours != theirs).sum()}", flush=True)
+    for ratio in compare(ways, rounds):
+        print(f"  {ratio}", flush=True)
 
 
 def main() -> None:

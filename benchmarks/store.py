@@ -5,13 +5,14 @@ from itertools import count
 from pathlib import Path
 
 import duckdb
-import polars as pl
+import pyarrow as pa
 
 from benchmarks.timing import compare
 from store.db import Store
 from store.ids import content_id
 from store.importers import ImportMapping, import_files
 from store.task import Task
+from store.types import Verdict
 
 ROWS = 1_000_000
 TASK = Task.model_validate(
@@ -68,15 +69,17 @@ def _write_csv(path: Path, rows: int) -> None:
 
 
 def _verdicts(folder: Path, rows: int, rounds: int) -> None:
-    frame = pl.DataFrame(
+    verdicts = [
+        Verdict("", content_id(str(i)), "baseline:tfidf", "", 0, str(i % 4), (0.1, 0.2, 0.3, 0.4)) for i in range(rows)
+    ]
+    arrow = pa.table(
         {
-            "sample_id": [content_id(str(i)) for i in range(rows)],
-            "judge": pl.repeat("baseline:tfidf", rows, eager=True),
-            "grade": pl.Series([str(i % 4) for i in range(rows)]),
-            "probs": pl.Series([[0.1, 0.2, 0.3, 0.4]], dtype=pl.List(pl.Float32)).new_from_index(0, rows),
+            "sample_id": [v.sample_id for v in verdicts],
+            "judge": [v.judge for v in verdicts],
+            "grade": [v.grade for v in verdicts],
+            "probs": [v.probs for v in verdicts],
         }
     )
-    arrow = frame.to_arrow()
     store = Store.create(folder / "verdicts.duckdb", TASK)
     number = count()
 
@@ -87,7 +90,7 @@ def _verdicts(folder: Path, rows: int, rounds: int) -> None:
             con.execute("insert into t select * from incoming")
 
     print(f"recording {rows:,} verdicts, median of {rounds} interleaved rounds")
-    ways = {"insert of an Arrow table": bare, "record_verdict_table": lambda: store.record_verdict_table(frame, "run")}
+    ways = {"insert of an Arrow table": bare, "record_verdicts": lambda: store.record_verdicts(verdicts, "run")}
     for ratio in compare(ways, rounds):
         print(ratio)
 

@@ -1,11 +1,11 @@
 """Confident learning: which labels a model's out-of-sample probabilities contradict.
 
-Source: Northcutt, Jiang and Chuang, Confident Learning, JAIR 2021 (arXiv 1911.00068). Sets and rankings equal
-those of cleanlab 2.9.0's `find_label_issues` (`make peers` compares them; only the order
-of exactly equal scores is free). Works column by column, which is what makes it fast for few grades.
+Source: Northcutt, Jiang and Chuang, Confident Learning, JAIR 2021 (arXiv 1911.00068), "prune by noise rate". The set is
+that of cleanlab 2.9.0's `find_label_issues` (`make peers` compares them). Works column by column,
+which is what makes it fast for few grades.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,54 +14,24 @@ Labels = npt.NDArray[Any]
 Probs = npt.NDArray[Any]
 Mask = npt.NDArray[Any]
 Array = npt.NDArray[Any]
-Filter = Literal["confident_learning", "prune_by_noise_rate", "prune_by_class", "both", "predicted_neq_given"]
-Rank = Literal["self_confidence", "normalized_margin"]
 
 _CLOSE = 1e-6  # probabilities closer than this count as equal
 
 
-def find_issues(labels: Labels, probs: Probs, filter_by: Filter = "prune_by_noise_rate") -> Mask:
-    """(N,) true where the label is likely wrong.
+def find_issues(labels: Labels, probs: Probs) -> Mask:
+    """(N,) true where the label is likely wrong: the largest margins of each (given, guessed) pair.
 
     Args:
         labels: (N,) positions of the given grades.
         probs: (N, K) out-of-sample probabilities, rows summing to 1.
-        filter_by: `confident_learning` takes the off-diagonal of the confident joint; `prune_by_noise_rate` the
-            largest margins of each (given, guessed) pair; `prune_by_class` the least self-confident of each grade;
-            `both` what both prune; `predicted_neq_given` whatever the model would label otherwise.
 
     Raises:
         ValueError: shapes that do not fit, a label out of range, or probabilities that are none.
     """
     _check(labels, probs)
     columns = np.ascontiguousarray(probs.T)
-    if filter_by == "predicted_neq_given":
-        issues = _argmax(columns) != labels
-    elif filter_by == "confident_learning":
-        issues = _off_diagonal(labels, columns, thresholds(labels, columns))
-    else:
-        counts = _prune_counts(labels, columns)
-        issues = np.ones(len(labels), dtype=bool)
-        if filter_by in ("prune_by_noise_rate", "both"):
-            issues &= _prune_by_noise_rate(labels, columns, counts)
-        if filter_by in ("prune_by_class", "both"):
-            issues &= _prune_by_class(labels, columns, counts)
+    issues = _prune_by_noise_rate(labels, columns, _prune_counts(labels, columns))
     return np.asarray(issues & (_argmax(columns, favour=labels) != labels))
-
-
-def rank_issues(labels: Labels, probs: Probs, issues: Mask, rank_by: Rank = "self_confidence") -> Array:
-    """Positions of the issues, the most likely wrong label first."""
-    rows = np.flatnonzero(issues)
-    return rows[np.argsort(quality(labels[rows], probs[rows], rank_by))]
-
-
-def quality(labels: Labels, probs: Probs, rank_by: Rank = "self_confidence") -> Array:
-    """(N,) label quality: p of the given grade, or its margin over the best other grade scaled to [0, 1]."""
-    own = probs[np.arange(len(labels)), labels]
-    if rank_by == "self_confidence":
-        return np.asarray(own)
-    others = np.where(np.arange(probs.shape[1]) == labels[:, None], -np.inf, probs).max(axis=1)
-    return np.asarray((own - others + 1) / 2)
 
 
 def thresholds(labels: Labels, columns: Probs) -> Array:
@@ -70,13 +40,8 @@ def thresholds(labels: Labels, columns: Probs) -> Array:
     return np.maximum(means, 2 * _CLOSE)
 
 
-def confident_joint(labels: Labels, probs: Probs) -> Array:
-    """(K, K) estimated counts of (given grade, true grade), calibrated to the counts of the given grades."""
-    columns = np.ascontiguousarray(probs.T)
-    return _joint(labels, columns)
-
-
 def _joint(labels: Labels, columns: Probs) -> Array:
+    """(K, K) estimated counts of (given grade, true grade), calibrated to the counts of the given grades."""
     k = len(columns)
     guess = _guess(columns, thresholds(labels, columns))
     sure = guess >= 0
@@ -85,11 +50,6 @@ def _joint(labels: Labels, columns: Probs) -> Array:
     given = np.bincount(labels, minlength=k)
     rows = joint / joint.sum(axis=1, keepdims=True) * given[:, None]
     return _round_rows(rows / rows.sum() * given.sum())
-
-
-def _off_diagonal(labels: Labels, columns: Probs, limits: Array) -> Mask:
-    guess = _guess(columns, limits)
-    return np.asarray((guess >= 0) & (guess != labels))
 
 
 def _guess(columns: Probs, limits: Array) -> Array:
@@ -142,16 +102,6 @@ def _prune_by_noise_rate(labels: Labels, columns: Probs, counts: Array) -> Mask:
             if true != given and counts[true, given] > 0:
                 margin = columns[true][rows] - own
                 issues[rows[_smallest(-margin, int(counts[true, given]))]] = True
-    return issues
-
-
-def _prune_by_class(labels: Labels, columns: Probs, counts: Array) -> Mask:
-    issues = np.zeros(len(labels), dtype=bool)
-    for given in range(len(columns)):
-        rows = np.flatnonzero(labels == given)
-        n = len(rows) - int(counts[given, given])
-        if len(rows) > 1 and n >= 1:
-            issues[rows[_smallest(columns[given][rows], n)]] = True
     return issues
 
 

@@ -22,7 +22,7 @@ class Setting:
     Attributes:
         columns: column names by grade.
         rater_accuracy: share of people's votes that agree with gold.
-        judged: samples whose teacher cited a rule, and `rule_count` (a column) how many cite the same.
+        cited: samples whose teacher cited a rule, and `rule_count` (a column) how many cite the same.
     """
 
     columns: Columns

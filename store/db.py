@@ -324,17 +324,6 @@ class Store:
         self.insert("verdicts", rows)
         return int(rows.num_rows)
 
-    def record_verdict_table(self, verdicts: pa.Table | pl.DataFrame, run_id: str) -> int:
-        """Keep verdicts that come as a frame: columns of `verdicts` by name, of which `sample_id`, `judge` and
-        `grade` must be there; `key`, `instruction`, `vote` default to "", "" and 0. Returns how many."""
-        rows = verdicts.to_arrow() if isinstance(verdicts, pl.DataFrame) else verdicts
-        defaults = {"key": "", "instruction": "", "vote": 0}
-        missing = {name: value for name, value in defaults.items() if name not in rows.column_names}
-        for name, value in {**missing, "run_id": run_id, "created_at": now()}.items():
-            rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
-        self.insert("verdicts", rows)
-        return int(rows.num_rows)
-
     # -- labels -----------------------------------------------------------------------------
 
     def moment(self) -> datetime:

@@ -280,17 +280,6 @@ def _flip_by_counting(sizes: Ints, observed: int) -> float:
     return float(min(1.0, chance[(reach + observed + 1) // 2 :].sum()))
 
 
-def mcnemar(before: ArrayLike, after: ArrayLike) -> float:
-    """One-sided exact McNemar test over rows.
-
-    Only to compare with: on rows that share a group it promotes falsely in a quarter of cases.
-    """
-    b, a = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
-    fixed, broke = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    n = fixed + broke
-    return float(sum(math.comb(n, k) for k in range(fixed, n + 1)) / 2**n)
-
-
 def paired_gain(
     before: ArrayLike,
     after: ArrayLike,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from store.ids import short_hash
@@ -50,7 +51,7 @@ class Example:
     rule: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instruction:
     """An ordered rulebook with a preamble, identified by its content.
 
@@ -75,7 +76,7 @@ class Instruction:
     author: str = "seed"
     note: str = ""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hex digits over what a judge would read."""
         return short_hash(

@@ -94,11 +94,9 @@ def promotion_json(outcome: Outcome) -> dict[str, Any]:
         "gain": outcome.gain.model_dump(),
         "p_value": outcome.gain.p_value,
         "level": outcome.level,
-        "mcnemar_p": outcome.mcnemar_p,
         "guards": [asdict(g) for g in outcome.guards],
         "passed": outcome.passed,
         "refused_by": outcome.refused_by,
-        "accepted": False,
         "reason": outcome.reason,
         "audit": asdict(outcome.audit) if outcome.audit else None,
     }

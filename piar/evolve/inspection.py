@@ -134,12 +134,6 @@ def suspects(judged: Iterable[Judged]) -> list[Judged]:
     return [j for j in judged if j.truth.votes and not j.truth.settled and j.truth.grade not in j.truth.votes]
 
 
-def untouched_rules(instruction: Instruction, verdicts: Iterable[Verdict]) -> list[str]:
-    """Rules that no verdict cites."""
-    cited = {r for v in verdicts if v.trace for r in v.trace.rules}
-    return [rule.id for rule in instruction.rules if rule.id not in cited]
-
-
 # -- evidence -----------------------------------------------------------------------------------
 
 

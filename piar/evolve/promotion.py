@@ -23,7 +23,6 @@ from store.stats import (
     group_codes,
     group_sums,
     groups_for,
-    mcnemar,
     paired_gain,
     paired_variance,
     spend,
@@ -53,7 +52,6 @@ class Outcome:
     Attributes:
         before: share of rows on which the champion is right.
         after: the same of the candidate.
-        mcnemar_p: the row-wise test, for comparison only.
         level: what `gain.p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
         audit: rows asked twice before the gain is claimed, None when there was nothing to claim.
@@ -69,7 +67,6 @@ class Outcome:
     after: float
     gain: Gain
     level: float
-    mcnemar_p: float
     guards: tuple[Guard, ...]
     refused_by: Literal["", "test", "guard", "audit"]
     reason: str
@@ -114,7 +111,6 @@ def confirm(
         after=float(np.mean(right_after)),
         gain=gain,
         level=level,
-        mcnemar_p=mcnemar(right_before, right_after),
         guards=guarded,
         refused_by="guard" if harmed else "" if better else "test",
         reason=_reason(paired, gain, level, guarded, settings),

@@ -21,7 +21,7 @@ Lineage (parent, author, note) lives in the store, not in the file.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from store.errors import UsageError
@@ -195,8 +195,3 @@ def _block(text: str) -> str:
     lines = text.split("\n")
     odd = any(_SECTION.fullmatch(line) or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line) for line in lines)
     return json.dumps(text) if odd or text != text.strip() or text.startswith(('"', "\ufeff")) else text
-
-
-def lines_of(instruction: Instruction) -> Mapping[str, str]:
-    """Rule id -> the rule as one line of text, for diffs and reports."""
-    return {r.id: f"{r.id} → {r.grade}: {r.text}" if r.grade else f"{r.id}: {r.text}" for r in instruction.rules}

@@ -1,9 +1,8 @@
 """The one way to judge samples: render, ask what is not known yet, parse, record.
 
-Evaluating a candidate instruction, labelling the pool and scoring a student all pass through here and
-write one table of verdicts. A request's key is a hash of everything that shapes the answer, so nothing
-is paid for twice: adding a sample asks one request, changing the instruction asks that version only.
-Each answer is in the journal before it counts; folding into the store can wait.
+Evaluating a candidate instruction and labelling the store or a pool all pass through here. A request's key is a hash
+of everything that shapes the answer, so nothing is paid for twice: adding a sample asks one request, changing the
+instruction asks that version only. Each answer is in the journal before it counts; folding into the store can wait.
 """
 
 import time

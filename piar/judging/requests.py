@@ -83,14 +83,14 @@ class Questions:
         self._task, self._model, self._settings = task, model, settings
         self._vote_temperature, self._overrides = vote_temperature, overrides
         self._grades, self._origin = task.symbols, origin
-        self._prompts: dict[int, tuple[Instruction, str, _Prompt]] = {}
+        self._prompts: dict[str, _Prompt] = {}
         # A client may read an answer to decide about a repair; the verdict then reads the same text.
         self._parse = lru_cache(maxsize=1024)(partial(parse_trace, task=task))
 
     def asks(self, instruction: Instruction, sample: Sample, votes: range) -> Iterator[Ask]:
         """The requests for these votes on a sample."""
         text = sample_text(sample.fields)
-        name, prompt = self._prompt(instruction)
+        prompt = self._prompt(instruction)
         for vote in votes:
             request = Request(
                 request_key(prompt.digest, sample, text, vote),
@@ -102,7 +102,7 @@ class Questions:
                 seed=vote,
                 check=self._unreadable,
             )
-            yield Ask(request, sample.id, name, vote)
+            yield Ask(request, sample.id, instruction.id, vote)
 
     def verdict(self, completion: Completion, ask: Ask, judge: str) -> Verdict:
         """Read one answer; an answer without a grade is a verdict too, with the reason."""
@@ -127,16 +127,12 @@ class Questions:
     def _unreadable(self, text: str) -> str | None:
         return self._parse(text).reason
 
-    def _prompt(self, instruction: Instruction) -> tuple[str, _Prompt]:
-        """The id of an instruction, and its prompt."""
-        if found := self._prompts.get(id(instruction)):
-            return found[1], found[2]
+    def _prompt(self, instruction: Instruction) -> _Prompt:
         name = instruction.id
-        prefix = judge_prefix(self._task, instruction, self._overrides)
-        schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
-        asked = [self._settings.temperature, self._vote_temperature, self._settings.max_tokens]
-        digest = short_hash([name, prefix, self._model, *asked, schema, *([self._origin] if self._origin else [])], 32)
-        prompt = _Prompt(Message("system", prefix), schema, digest)
-        # The reference to the instruction keeps its address from being used again.
-        self._prompts[id(instruction)] = (instruction, name, prompt)
-        return name, prompt
+        if name not in self._prompts:
+            prefix = judge_prefix(self._task, instruction, self._overrides)
+            schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
+            shared: list[object] = [name, prefix, self._model, self._settings.temperature, self._vote_temperature]
+            shared += [self._settings.max_tokens, schema, *([self._origin] if self._origin else [])]
+            self._prompts[name] = _Prompt(Message("system", prefix), schema, short_hash(shared, 32))
+        return self._prompts[name]

@@ -31,9 +31,6 @@ class Price(Settings):
         ) / 1e6
 
 
-Prices = Mapping[str, Price]
-
-
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What requests cost, or may cost at most."""

@@ -36,7 +36,7 @@ class PushReport:
     projects: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pulled:
     """Labels read from tasks, and what was odd about the rest."""
 

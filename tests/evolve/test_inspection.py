@@ -1,6 +1,6 @@
 """Errors are sorted by cause, clustered by what they share, and shown beside their nearest correct neighbour."""
 
-from piar.evolve.inspection import Judged, contrast_evidence, hints, inspect, suspects, untouched_rules, whole_evidence
+from piar.evolve.inspection import Judged, contrast_evidence, hints, inspect, suspects, whole_evidence
 from piar.evolve.truth import Truth
 from store.types import Instruction, Rule, Sample, Trace, Verdict
 
@@ -74,7 +74,3 @@ def test_whole_evidence_keeps_groups_whole_and_proportions_natural():
     assert len({e.group for e in shown}) == 10
     assert sum(e.kind == "error" for e in shown) in range(14, 21)
     assert whole_evidence(batch, 50, seed=1) == shown
-
-
-def test_rules_that_nobody_cites_are_found():
-    assert untouched_rules(INSTRUCTION, [j.verdict for j in BATCH]) == ["R03"]

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 
 import duckdb
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,13 +103,11 @@ def test_a_label_is_added_once_and_a_change_is_a_new_row(store):
     assert store.frame("select count(*) from labels").item() == 3
 
 
-def test_verdicts_in_bulk_and_as_a_frame(store):
+def test_verdicts_in_bulk(store):
     verdict = Verdict("", SAMPLE, "baseline:majority", "", 0, "best", (0.0, 0.0, 0.0, 1.0))
     assert store.record_verdicts([verdict], "run") == 1
-    frame = pl.DataFrame({"sample_id": [SAMPLE], "judge": ["student:x"], "grade": ["bad"], "probs": [[1.0, 0, 0, 0]]})
-    assert store.record_verdict_table(frame, "run") == 1
-    rows = store.frame("select judge, grade, probs, vote, instruction from verdict order by judge").rows()
-    assert rows == [("baseline:majority", "best", [0, 0, 0, 1], 0, ""), ("student:x", "bad", [1, 0, 0, 0], 0, "")]
+    rows = store.frame("select judge, grade, probs, vote, instruction from verdict").rows()
+    assert rows == [("baseline:majority", "best", [0, 0, 0, 1], 0, "")]
 
 
 def test_views_measure_judges_against_truth(store):
