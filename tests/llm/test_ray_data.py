@@ -24,7 +24,7 @@ SCRIPT = """
 import sys
 import ray
 from ray.data.llm import HttpRequestProcessorConfig
-from piar.llm.ray_data import answer
+from piar.llm.openai.ray_data import answer
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 print(answer(sys.argv[1], HttpRequestProcessorConfig(url=sys.argv[2], batch_size=4, concurrency=1, max_retries=2)))
 """

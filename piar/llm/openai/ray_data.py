@@ -4,7 +4,7 @@ Thin on purpose: placing engines, batching and retrying are Ray's. Run it where 
 `piar label --export-requests DIR` is mounted, in an environment with the extra `ray`:
 
     from ray.data.llm import vLLMEngineProcessorConfig
-    from piar.llm.ray_data import answer
+    from piar.llm.openai.ray_data import answer
     answer("DIR", vLLMEngineProcessorConfig(model_source="NAME", concurrency=8, should_continue_on_error=True))
 
 or with `HttpRequestProcessorConfig(url="http://…/v1/chat/completions")` for servers that are there already. Then
