@@ -7,7 +7,8 @@ from pathlib import Path
 from random import Random
 
 from piar.instructions.prompts import render
-from piar.llm.base import Client, Completion, Message, Request
+from piar.judging.outcome import SHOWN
+from piar.llm.base import Completion, Message, Request
 from store.ids import content_id, seed_of
 from store.task import Task
 from store.types import Instruction
@@ -20,39 +21,47 @@ class ByModel:
     """Drafts written by a model, one request for each method and cell; answers that are no JSON give no drafts.
 
     Args:
-        on_completion: keeps each answer (and its cost) the moment it is here.
-        ask: says whether a request may still be made.
+        model: the name of who writes, part of each request's identity.
+        ask: answers a request; keeps the answer, and asks nobody twice.
+
+    Attributes:
+        unread: answers from which no draft could be read.
+        reason: why the last of them could not.
     """
 
     def __init__(
         self,
-        client: Client,
+        model: str,
         task: Task,
         instruction: Instruction,
         parents: Sequence[Parent],
         *,
-        on_completion: Callable[[Completion], None],
-        ask: Callable[[], bool] = lambda: True,
+        ask: Callable[[Request], Completion],
         prompts: Path | None = None,
         seed: int = 0,
         max_tokens: int = 2000,
     ) -> None:
-        self.client, self.task, self.instruction, self.parents = client, task, instruction, parents
-        self.on_completion, self.ask, self.prompts, self.seed = on_completion, ask, prompts, seed
-        self.max_tokens = max_tokens
+        self.model, self.task, self.instruction, self.parents = model, task, instruction, parents
+        self.ask, self.prompts, self.seed, self.max_tokens = ask, prompts, seed, max_tokens
+        self.unread, self.reason = 0, ""
 
     def propose(self, target: Target, method: Method, n: int) -> list[Draft]:
         """Ask for n drafts; none when the budget is spent or the answer cannot be read."""
         shown = self._shown(target, method)
-        if not self.ask() or (method in ("contrast", "paraphrase") and not shown):
+        if method in ("contrast", "paraphrase") and not shown:
             return []
         text = self._prompt(target, method, n, shown)
-        key = content_id("synth", self.client.model, text, str(self.seed))
+        key = content_id("synth", self.model, text, str(self.seed))
         request = Request(key, (Message("user", text),), schema=self._schema(), max_tokens=self.max_tokens,
                           temperature=0.9, seed=self.seed)  # fmt: skip
-        answer = self.client.generate([request], self.on_completion)[0]
+        answer = self.ask(request)
+        found = read_samples(answer.text or "")
+        if not found and not (answer.failure and answer.failure.kind == "budget"):
+            self.unread += 1
+            why = answer.failure.message if answer.failure else "no JSON with samples"
+            self.reason = f"{why}; it said {(answer.text or '')[:SHOWN]!r}"
         parent = shown[0] if shown else None
-        return [Draft(fields, target, method, parent) for fields in read_samples(answer.text or "")][:n]
+        return [Draft(fields, target, method, parent) for fields in found][:n]
 
     def _shown(self, target: Target, method: Method) -> list[Parent]:
         rng = Random(seed_of(self.seed, target.rule, method))

@@ -1,15 +1,22 @@
 """`synthesize`: thin cells → drafts → screens → samples of the training split, each step counted."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Batch, Labeller
-from piar.llm.base import Client, Completion
+from piar.judging.origin import Origin
+from piar.judging.outcome import LabelReport, stop_if_hopeless
+from piar.llm.base import Client, Completion, Request
 from piar.llm.cost import Budget
+from piar.llm.settings import ModelSettings
 from store.db import Store, now, quote
+from store.errors import PiarError
 from store.journal import Journal
+from store.turns import alone
 from store.types import Instruction, Sample, Verdict
 from synth.drafts import Draft, Proposer, Status, Target
 from synth.generate import ByModel
@@ -31,6 +38,7 @@ class SynthReport:
         dropped: reason -> drafts.
         borderline: drafts on which the teacher was split, stored for people.
         cells: (target, samples kept for it).
+        judged: what the teacher was asked about the drafts.
     """
 
     asked: int = 0
@@ -38,6 +46,7 @@ class SynthReport:
     dropped: Counter[str] = field(default_factory=Counter)
     borderline: int = 0
     cells: list[tuple[Target, int]] = field(default_factory=list)
+    judged: LabelReport = field(default_factory=LabelReport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,30 +81,55 @@ def synthesize(
 
     Raises:
         UsageError: a wrong query for targets.
-        PiarError: the teacher cannot be asked at all.
+        PiarError: the teacher cannot be asked at all, or nothing that came back could be read.
     """
-    judge = labeller or Labeller(store, teacher, journal, run_id=run_id, budget=budget, prompts=prompts)
-    with store.read() as con:
-        make_cited(con, judge.judge_name, instruction.id)
-        cells = find_targets(con, instruction, settings, targets)
-        parents = find_parents(con, store)
-    proposer: Proposer = Offline(store.task, instruction, parents, settings.seed)
-    if writer is not None:
-        keep: Callable[[Completion], None] = lambda c: journal.append("synth", run_id, c, None)  # noqa: E731
-        ask = (lambda: budget.reserve()) if budget else (lambda: True)
-        proposer = ByModel(writer, store.task, instruction, parents, on_completion=keep, ask=ask, prompts=prompts,
-                           seed=settings.seed)  # fmt: skip
-    report = SynthReport()
-    with judge:
-        for cell in cells:
-            target = replace(cell, wanted=min(cell.wanted, settings.n - report.kept))
-            if target.wanted <= 0:
-                break
-            drafts = _drafts(proposer, target, settings)
-            outcomes = _screen(store, judge, instruction, drafts, settings)
-            _record(store, outcomes, run_id)
-            _count(report, target, outcomes)
+    with alone(journal.folder / "synth.lock", "piar synth"):
+        journal.fold(store)
+        judge = labeller or Labeller(store, teacher, journal, run_id=run_id, budget=budget, prompts=prompts)
+        with store.read() as con:
+            make_cited(con, judge.judge_name, instruction.id)
+            cells = find_targets(con, instruction, settings, targets)
+            parents = find_parents(con, store)
+        report, writes = SynthReport(), None
+        proposer: Proposer = Offline(store.task, instruction, parents, settings.seed)
+        if writer is not None:
+            ask = partial(_written, store, writer, journal, run_id, judge.budget, judge.model)
+            proposer = writes = ByModel(
+                writer.model, store.task, instruction, parents, ask=ask, prompts=prompts, seed=settings.seed
+            )
+        with judge:
+            for cell in cells:
+                target = replace(cell, wanted=min(cell.wanted, settings.n - report.kept))
+                if target.wanted <= 0:
+                    break
+                drafts = _drafts(proposer, target, settings)
+                outcomes = _screen(store, judge, instruction, drafts, settings, report.judged)
+                _record(store, outcomes, run_id)
+                _count(report, target, outcomes)
+    report.judged.require(judge.judge_name)
+    if writes and writes.unread and not report.asked:
+        raise PiarError(
+            f"{writes.model} was asked for drafts, and none of {writes.unread} answers could be read; "
+            f"the last one: {writes.reason}",
+            "Take another model under [teacher], or change the templates `synth/*.j2` in prompts/.",
+        )
     return report
+
+
+def _written(
+    store: Store, writer: Client, journal: Journal, run_id: str, budget: Budget, model: ModelSettings, request: Request
+) -> Completion:
+    """The writer's answer to one request; what it was asked before is not asked again.
+
+    Raises:
+        PiarError: it cannot be asked at all.
+    """
+    origin = Origin(store, f"synth:{writer.model}", model, "answers")
+    answers = ask_once(
+        store, writer, journal, [request], role="synth", run_id=run_id, budget=budget, model=model, origin=origin
+    )
+    stop_if_hopeless(answers)
+    return answers[0]
 
 
 def _drafts(proposer: Proposer, target: Target, settings: SynthSettings) -> list[Draft]:
@@ -107,7 +141,12 @@ def _drafts(proposer: Proposer, target: Target, settings: SynthSettings) -> list
 
 
 def _screen(
-    store: Store, judge: Labeller, instruction: Instruction, drafts: Sequence[Draft], settings: SynthSettings
+    store: Store,
+    judge: Labeller,
+    instruction: Instruction,
+    drafts: Sequence[Draft],
+    settings: SynthSettings,
+    judged: LabelReport,
 ) -> list[_Outcome]:
     """Screen one cell's drafts; the teacher is asked only about those that pass what costs nothing."""
     task = store.task
@@ -127,7 +166,7 @@ def _screen(
             outcomes.append(_Outcome(draft, "dropped", reason))
         else:
             waiting.append((draft, evidence))
-    return outcomes + _ask(judge, instruction, waiting, samples, settings)
+    return outcomes + _ask(judge, instruction, waiting, samples, settings, judged)
 
 
 def _ask(
@@ -136,6 +175,7 @@ def _ask(
     waiting: Sequence[tuple[Draft, Evidence]],
     samples: dict[int, Sample],
     settings: SynthSettings,
+    judged: LabelReport,
 ) -> list[_Outcome]:
     """Let the teacher judge drafts until the cell has what it wants."""
     outcomes: list[_Outcome] = []
@@ -145,7 +185,7 @@ def _ask(
         part = waiting[start : start + _AT_ONCE]
         if kept >= part[0][0].target.wanted:
             break
-        votes = _votes(judge, instruction, [samples[id(draft)] for draft, _ in part], settings.votes)
+        votes = _votes(judge, instruction, [samples[id(draft)] for draft, _ in part], settings.votes, judged)
         for draft, before in part:
             parent = draft.parent.id if draft.parent else ""
             verdicts = tuple(votes.get(samples[id(draft)].id, ()))
@@ -161,11 +201,11 @@ def _ask(
 
 
 def _votes(
-    judge: Labeller, instruction: Instruction, samples: Sequence[Sample], votes: int
+    judge: Labeller, instruction: Instruction, samples: Sequence[Sample], votes: int, judged: LabelReport
 ) -> dict[str, list[Verdict]]:
     """Sample id -> the teacher's verdicts."""
     found: dict[str, list[Verdict]] = {}
-    judge.judge([Batch(instruction, samples, votes)], lambda v: found.setdefault(v.sample_id, []).append(v))
+    judged += judge.judge([Batch(instruction, samples, votes)], lambda v: found.setdefault(v.sample_id, []).append(v))
     return found
 
 

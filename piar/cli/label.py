@@ -103,7 +103,7 @@ def label(
     if pool is not None:
         return _label_pool(project, pool, out, asked, None if dry_run else caps)
     if dry_run:
-        return _forecast(project, where, **asked)
+        return _forecast(project, where, **asked, reuse=reuse_verdicts)
     if export_requests is not None:
         return _exported(project.export_requests(export_requests, where, **asked, budget=caps))
     if batch is not None:

@@ -13,7 +13,7 @@ from piar.evolve.inspection import Cluster, Inspection, Judged, contrast_evidenc
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.revision import contradiction, counts_evidence, evidence_limit, request, revise, shares
 from piar.evolve.selection import blocks, complementary, race
-from piar.evolve.state import Loop
+from piar.evolve.state import Loop, reviser_origin
 from piar.instructions.operations import merge
 from piar.instructions.revision_schema import EvidenceItem
 from piar.judging.ask_once import ask_once
@@ -93,6 +93,7 @@ def _ask_reviser(loop: Loop, requests: Sequence[Request]) -> list[Completion]:
     answers = ask_once(
         loop.store, loop.models.reviser, loop.journal, requests, role="reviser", run_id=loop.log.run_id,
         budget=loop.purse.budget, model=loop.models.reviser_settings,
+        origin=reviser_origin(loop.store, loop.models),
     )  # fmt: skip
     if any(a.failure and a.failure.kind == "budget" for a in answers):
         raise BudgetSpent

@@ -12,11 +12,12 @@ from piar.evolve.revision import evidence_limit
 from piar.evolve.scoreboard import Scoreboard
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.slices import automatic, by_grade, members, owners
-from piar.evolve.state import Loop, Models
+from piar.evolve.state import Loop, Models, reviser_origin
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller, LabelSettings
+from piar.judging.origin import Origin
 from piar.judging.outcome import OnProgress
 from piar.llm.settings import require_price
 from store.db import Store
@@ -36,8 +37,8 @@ def identity(
         "task": store.task.hash,
         "data": data_fingerprint(store),
         "instruction": instruction.id,
-        "teacher": models.teacher.model,
-        "reviser": models.reviser.model,
+        "teacher": Origin(store, f"teacher:{models.teacher.model}", models.teacher_settings).name,
+        "reviser": reviser_origin(store, models).name,
         "prompts": short_hash([template_source(name, prompts) for name in ("judge", "diagnose", "revise")]),
         "settings": settings.model_dump(mode="json", exclude={"seed"}),
     }

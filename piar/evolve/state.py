@@ -11,6 +11,7 @@ from piar.evolve.revision import ReviserSettings
 from piar.evolve.scoreboard import Scoreboard
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.truth import Truth
+from piar.judging.origin import Origin
 from piar.llm.base import Client
 from piar.llm.settings import ModelSettings
 from store.db import Store
@@ -27,6 +28,11 @@ class Models:
     reviser: Client
     teacher_settings: ModelSettings = field(default_factory=ModelSettings)
     reviser_settings: ModelSettings = field(default_factory=ReviserSettings)
+
+
+def reviser_origin(store: Store, models: Models) -> Origin:
+    """Where the reviser is asked, beside where it was asked before."""
+    return Origin(store, f"reviser:{models.reviser.model}", models.reviser_settings, "answers")
 
 
 @dataclass(slots=True)

@@ -1,12 +1,15 @@
 """Asking a model something that is not a verdict: revisions, diagnoses, syntheses. Nothing is asked twice."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
+from piar.judging.origin import Origin
 from piar.llm.base import Client, Request
 from piar.llm.cost import Budget, ceiling, charged
 from piar.llm.settings import ModelSettings, require_price
 from store.db import Store
+from store.ids import content_id
 from store.journal import Journal
 from store.types import Completion, Failure, Usage
 
@@ -21,6 +24,7 @@ def ask_once(
     run_id: str,
     budget: Budget,
     model: ModelSettings,
+    origin: Origin | None = None,
 ) -> list[Completion]:
     """Answers in the order asked; those that the store holds are taken from there.
 
@@ -28,10 +32,15 @@ def ask_once(
     charged to its budget again, so that a resumed run has the budget of an uninterrupted one. Requests
     beyond the budget, taken at their highest cost, fail with class `budget`.
 
+    Args:
+        origin: where the model is asked; what it was answered elsewhere then is no answer here, and that is said.
+
     Raises:
         UsageError: a cap in dollars, and a model without a price.
     """
     require_price(model, budget)
+    if origin is not None:
+        requests = _of_origin(requests, origin)
     known = _stored(store, [r.key for r in requests])
     for completion, paid_by in known.values():
         if paid_by == run_id:
@@ -48,6 +57,15 @@ def ask_once(
     answers = {c.key: c for c, _ in known.values()} | {c.key: c for c in fresh}
     spent = Failure("budget", "The budget is spent.")
     return [answers.get(r.key) or Completion(r.key, client.model, failure=spent) for r in requests]
+
+
+def _of_origin(requests: Sequence[Request], origin: Origin) -> list[Request]:
+    """The requests with keys of their own where the model is asked elsewhere than at first."""
+    if news := origin.news():
+        warnings.warn(news, stacklevel=3)
+    origin.note()
+    mark = origin.mark
+    return [replace(r, key=content_id(r.key, mark)) if mark else r for r in requests]
 
 
 def _stored(store: Store, keys: Sequence[str]) -> dict[str, tuple[Completion, str]]:

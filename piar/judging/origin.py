@@ -7,9 +7,18 @@ somebody says that both are the same.
 
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from piar.llm.settings import ModelSettings
 from store.db import Store
+
+# What a judge has said that counts, and what each cost: of a teacher its verdicts, of who writes its answers.
+_SAID = {
+    "verdicts": "select (select count(*) from verdicts where judge = $1 and grade is not null), "
+    "(select avg(cost_usd) from completions where model = $2 and failure is null)",
+    "answers": "select count(*), avg(cost_usd) from completions where role || ':' || model = $1 and model = $2 "
+    "and failure is null",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +40,25 @@ class Origin:
     Args:
         judge: as verdicts name it.
         model: names the endpoint; a model of this process has no origin.
+        said: `verdicts`, or `answers` of a model that writes: reviser and synthesis.
 
     Attributes:
         mark: enters the keys of requests; empty where earlier verdicts are answers to them.
     """
 
-    def __init__(self, store: Store, judge: str, model: ModelSettings) -> None:
-        self._store, self._judge, self._model = store, judge, model
-        self._noted = _read(store, judge)
+    def __init__(
+        self, store: Store, judge: str, model: ModelSettings, said: Literal["verdicts", "answers"] = "verdicts"
+    ) -> None:
+        self._store, self._judge, self._model, self._said = store, judge, model, said
+        self._noted = self._stored = _read(store, judge)
         self._now = model.origin
         self.mark = self._now if self._noted.same and self._now not in self._noted.same else ""
+
+    @property
+    def name(self) -> str:
+        """The model's name, and where it is asked if earlier verdicts are no answers to what is asked there."""
+        model = self._judge.partition(":")[2]
+        return f"{model} at {self.mark}" if self.mark else model
 
     def news(self) -> str | None:
         """What changed since the judge was asked last, in words; None when nothing did that has verdicts."""
@@ -49,7 +67,7 @@ class Origin:
         count, usd = self._earlier()
         if not count:
             return None
-        kept = f"{count:,} verdicts of {self._judge}"
+        kept = f"{count:,} {self._said} of {self._judge}"
         if not self._noted.same:
             return f"{kept} were made before the store noted endpoints: they are taken to be from {self._now}."
         here, there = (_place(*last) for last in ((self._now, self._model.address), self._noted.last))
@@ -62,30 +80,31 @@ class Origin:
         cost = f", for about ${usd:,.2f}" if usd else ""
         return (
             f"{moved}: {kept} are not taken for its answers, and what is wanted is asked anew{cost}. "
-            "If the model is the same, `piar label --reuse-verdicts` keeps them."
+            f"If the model is the same, {self._keep} keeps them."
         )
 
     def note(self) -> None:
         """Remember where the judge is asked."""
         now = replace(self._noted, same=self._noted.same or (self._now,), last=(self._now, self._model.address))
-        if self._now and now != self._noted:
-            self._noted = now
+        if self._now and now != self._stored:
+            self._noted = self._stored = now
             _write(self._store, self._judge, now)
 
     def adopt(self) -> None:
-        """Let the verdicts of the earlier origins count here too, from now on."""
+        """Let the verdicts of the earlier origins count here too; from now on, once `note` is called."""
         if self.mark:
             self._noted, self.mark = replace(self._noted, same=(*self._noted.same, self.mark)), ""
-            _write(self._store, self._judge, self._noted)
+
+    @property
+    def _keep(self) -> str:
+        if self._said == "verdicts":
+            return "`piar label --reuse-verdicts`"
+        return f"`served_by = {json.dumps(self._noted.same[0])}` under its section of piar.toml"
 
     def _earlier(self) -> tuple[int, float]:
-        """Verdicts of this judge that have a grade, and what asking as many would cost."""
+        """How much this judge has said that counts, and what asking as much would cost."""
         with self._store.read() as con:
-            count, usd = con.execute(
-                "select (select count(*) from verdicts where judge = $1 and grade is not null), "
-                "(select avg(cost_usd) from completions where model = $2 and failure is null)",
-                [self._judge, self._judge.partition(":")[2]],
-            ).fetchall()[0]
+            count, usd = con.execute(_SAID[self._said], [self._judge, self._judge.partition(":")[2]]).fetchall()[0]
         return int(count), int(count) * float(usd or 0.0)
 
 

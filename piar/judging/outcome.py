@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from store.errors import PiarError
 from store.types import Completion, Usage, Verdict
@@ -80,6 +80,13 @@ class LabelReport:
     def hopeless(self) -> bool:
         """Whether something was asked and nothing of it, nor of what was known, has a grade."""
         return self.asked > 0 and not self.labelled
+
+    def __iadd__(self, other: "LabelReport") -> "LabelReport":
+        """Count what another call did, too."""
+        for name in (f.name for f in fields(self) if f.name != "reason"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.reason = other.reason or self.reason
+        return self
 
     def require(self, judge: str) -> None:
         """End a command that needs grades and got none.

@@ -65,14 +65,15 @@ class Judging(Workspace):
         instruction: str | None = None,
         votes: int | None = None,
         sure: float | None = None,
+        reuse: bool = False,
     ) -> "Forecast":
-        """What `label` with the same arguments would ask, and what that would cost; nothing is asked.
+        """What `label` with the same arguments would ask, and what that would cost; nothing is asked or noted.
 
         With adaptive votes: what it would ask next, and at most.
         """
         from piar.judging.forecast import forecast
 
-        with self._labeller("") as labeller:
+        with self._labeller("", reuse=reuse) as labeller:
             batch = self._batch(where, instruction, votes, sure)
 
             def found(asked: "Batch") -> "Forecast":

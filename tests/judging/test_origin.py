@@ -5,7 +5,13 @@ import warnings
 
 import pytest
 
+from piar.evolve.setup import identity
+from piar.evolve.state import EvolveSettings, Models
+from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Batch, Labeller
+from piar.judging.origin import Origin
+from piar.llm.base import Message, Request
+from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.journal import Journal
@@ -60,6 +66,46 @@ def test_a_person_may_say_that_both_are_the_same(world):
     assert world.asked(B, reuse=True) == 0
     assert "still hold" in world.news[0]
     assert world.asked(B) == 0  # from then on
+
+
+def test_a_dry_run_may_take_both_for_the_same_and_notes_nothing(world):
+    assert world.asked(A) == 3
+    assert world.asked(B, reuse=True, dry=True) == 0
+    assert world.asked(B) == 3
+
+
+@pytest.mark.parametrize("served_by", ["", "https://a.example"])
+def test_what_a_reviser_wrote_elsewhere_is_no_answer_here(world, served_by):
+    def written(url, served_by=""):
+        model = ModelSettings(model="openai:scripted", base_url=url, served_by=served_by)
+        origin, before = Origin(world.store, "reviser:scripted", model, "answers"), len(world.client.asked)
+        request = Request("k", (Message("user", "{}"),))
+        ask_once(world.store, world.client, world.journal, [request], role="reviser", run_id="r", budget=Budget(),
+                 model=model, origin=origin)  # fmt: skip
+        world.journal.fold(world.store)
+        return len(world.client.asked) - before
+
+    assert (written(A), written(A)) == (1, 0)
+    with pytest.warns(UserWarning, match="1 answers of reviser:scripted") as told:
+        assert written(B, served_by) == (0 if served_by else 1)
+    assert served_by or 'for about $0.50. If the model is the same, `served_by = "https://a.example"`' in str(told[0])
+    assert written(B, served_by) == 0
+
+
+def test_a_search_that_was_cut_off_does_not_go_on_at_another_endpoint(world):
+    def identified(url, **kinds):
+        settings = {
+            role: ModelSettings(model="openai:scripted", base_url=kinds.get(role, url))
+            for role in ("teacher", "reviser")
+        }
+        models = Models(world.client, world.client, settings["teacher"], settings["reviser"])
+        return identity(world.store, models, INSTRUCTION, EvolveSettings(), None)
+
+    before = identified(A)
+    assert world.asked(A) == 3
+    assert identified(A) == before
+    assert identified(B)["teacher"] == "scripted at https://b.example"
+    assert identified(B, teacher=A) == before  # the reviser was not asked yet
 
 
 def test_another_port_of_this_machine_is_the_same_aloud(world):

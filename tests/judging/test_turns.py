@@ -1,19 +1,29 @@
 """Two commands at once: one asks, the other waits its turn and pays for nothing that the first was answered."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
+from piar.connect import connect
+from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.steadiness import AuditSettings
 from piar.judging.labeller import Batch, Labeller, LabelSettings
+from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError
 from store.journal import Journal
 from store.turns import Turn, alone
+from store.types import Rule
+from synth import SynthSettings, synthesize
+from tests.faulty_server import FaultyServer
 from tests.judging.test_label import INSTRUCTION, TASK, Scripted, samples
+from tests.worlds import SEED, WordReviser, world
 
 HOLD = """
 import sys, time
@@ -119,11 +129,8 @@ def test_two_at_once_pay_once(tmp_path, monkeypatch):
             reports.append(labeller.judge([Batch(INSTRUCTION, rows)]))
         journal.close()
 
-    reports, threads = [], [threading.Thread(target=label) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    reports = []
+    together(label)
     assert len(client.asked) == len(set(client.asked)) == len(rows)
     assert sorted(report.asked + report.cached for report in reports) == [len(rows)] * 2
     assert sum(report.asked for report in reports) == len(rows)
@@ -138,3 +145,61 @@ def test_what_is_known_needs_no_turn(tmp_path):
         [lock] = journal.folder.glob("asking-*.lock")
     with alone(lock, "piar label"), Labeller(store, client, journal) as labeller:
         assert labeller.judge([Batch(INSTRUCTION, rows)]).cached == len(rows)
+
+
+def test_two_searches_at_once_pay_an_endpoint_once(tmp_path, monkeypatch):
+    waits(monkeypatch, 60)
+    store, _ = world(tmp_path, groups=20, per_group=3)
+    settings = EvolveSettings(rounds=1, audit=AuditSettings(items=0, canary=0))
+
+    def search(url):
+        teacher = ModelSettings(model="openai:m", base_url=url)
+        journal, models = Journal(tmp_path / "journal"), Models(connect(teacher), WordReviser(), teacher)
+        reports.append(evolve(store, models, SEED, settings, journal=journal)[0])
+        journal.close()
+
+    reports = []
+    with FaultyServer(latency=0.0005).running() as server:
+        together(search, server.url)
+        asked = [json.dumps(body["messages"]) for body in server.bodies]
+    assert len(asked) == len(set(asked)) > 0
+    assert reports[0] == reports[1]
+
+
+class Drafts(WordReviser):
+    """Writes the same few drafts whenever it is asked."""
+
+    def say(self, request):
+        return json.dumps({"samples": [{"query": "q0", "title": f"fresh {n} w{n}"} for n in range(3)]})
+
+
+def test_two_syntheses_at_once_pay_for_drafts_and_verdicts_once(tmp_path, monkeypatch):
+    waits(monkeypatch, 60)
+    store, _ = world(tmp_path, groups=20, per_group=3)
+    instruction = replace(SEED, rules=(Rule("R01", "the title has w0", "0"),))
+    cell, writer = "select 'R01' as rule, '0' as grade, 3 as wanted", Drafts()
+
+    def write(url):
+        teacher = ModelSettings(model="openai:m", base_url=url)
+        journal = Journal(tmp_path / "journal")
+        with Labeller(store, connect(teacher), journal, model=teacher) as labeller:
+            synthesize(
+                store, labeller.client, instruction, SynthSettings(votes=1, methods=("structured",)), journal=journal,
+                run_id=threading.current_thread().name, writer=writer, labeller=labeller, targets=cell,
+            )  # fmt: skip
+        journal.close()
+
+    with FaultyServer(latency=0.0005).running() as server:
+        together(write, server.url)
+        asked = [json.dumps(body["messages"]) for body in server.bodies]
+    assert len(asked) == len(set(asked)) == 3
+    assert writer.calls == 1
+
+
+def together(work, *arguments):
+    """Two who do the same at the same time."""
+    threads = [threading.Thread(target=work, args=arguments) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -11,7 +11,7 @@ from piar.llm.cost import Budget
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop
 from store.db import Store
-from store.errors import UsageError
+from store.errors import PiarError, UsageError
 from store.importers import ImportMapping, import_files
 from store.journal import Journal
 from store.types import Trace, Verdict
@@ -201,29 +201,18 @@ class Writer:
 def test_a_model_is_shown_rule_grade_and_samples_and_its_json_is_read(method):
     writer = Writer(json.dumps({"samples": [{"query": "q", "title": "t"}, {"query": 3}]}))
     other = Parent("o", "g", {"query": "{{ 7 * 7 }}", "title": "x"}, "0", "R02", ())
-    kept = []
-    proposer = ByModel(writer, TASK, ORACLE, [PARENT, other], on_completion=kept.append)
+    proposer = ByModel(writer.model, TASK, ORACLE, [PARENT, other], ask=lambda r: writer.generate([r])[0])
     drafts = proposer.propose(TARGET, method, 5)
     prompt = writer.asked[0].messages[0].content
     assert ORACLE.rule("R02").text in prompt
     assert ("{{ 7 * 7 }}" if method != "contrast" else "Rasko Red Mouse") in prompt
     assert [dict(d.fields) for d in drafts] == [{"query": "q", "title": "t"}, {"query": 3}]
     assert writer.asked[0].schema["properties"]["samples"]["items"]["required"] == ["query", "title"]
-    assert len(kept) == 1
 
 
 @pytest.mark.parametrize("text", ["", "no json", "[1, 2]", '{"samples": 3}', '{"samples": ["a"]}', "[" * 5000])
 def test_answers_that_are_no_samples_give_none(text):
     assert read_samples(text) == []
-
-
-def test_a_spent_budget_asks_nothing():
-    writer = Writer("{}")
-    budget = Budget(max_calls=1)
-    proposer = ByModel(writer, TASK, ORACLE, [PARENT], on_completion=lambda c: None, ask=budget.reserve)
-    for _ in range(3):
-        proposer.propose(TARGET, "structured", 2)
-    assert len(writer.asked) == 1
 
 
 # -- the whole walk -------------------------------------------------------------------------------
@@ -286,3 +275,36 @@ def test_a_models_rubbish_is_dropped_with_reasons_and_kept_for_reading(shop):
     }
     assert store.frame("select count(*) from synthesis").item() == 4
     assert store.frame("select count(*), sum(cost_usd) from completions where role = 'synth'").row(0) == (1, 0.01)
+
+
+CELL = "select 'R02' as rule, '0' as grade, 1 as wanted"
+
+
+def written(shop, writer, run_id="s", budget=None):
+    """Synthesis of one cell by a model that writes."""
+    settings = SynthSettings(n=1, thin=4, methods=("structured", "paraphrase"), votes=1)
+    return synthesize(
+        shop[0], RulebookClient(), ORACLE, settings, journal=shop[1], run_id=run_id, writer=writer, targets=CELL,
+        budget=budget,
+    )  # fmt: skip
+
+
+def test_drafts_are_not_paid_for_twice(shop):
+    writer = Writer('{"samples": [{"query": "x"}]}')
+    assert written(shop, writer).kept == 0
+    asked = len(writer.asked)
+    assert written(shop, writer, "s2").kept == 0
+    assert len(writer.asked) == asked > 0
+
+
+def test_a_spent_budget_asks_for_no_drafts(shop):
+    writer = Writer('{"samples": []}')
+    assert written(shop, writer, budget=Budget(max_calls=0)).asked == 0
+    assert not writer.asked
+
+
+@pytest.mark.parametrize("text", ["I would rather not.", '{"samples": []}'])
+def test_drafts_that_cannot_be_read_are_an_error_that_shows_them(shop, text):
+    with pytest.raises(PiarError, match=r"none of . answers could be read") as caught:
+        written(shop, Writer(text))
+    assert text in caught.value.message
