@@ -22,6 +22,9 @@ def simulate(
         float, typer.Option("--rate-limited", min=0, max=1, help="Share answered with status 429.")
     ] = 0.0,
     malformed: Annotated[float, typer.Option("--malformed", min=0, max=1, help="Share that follows no format.")] = 0.0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Also answer to this host name.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which calls meet which fault.")] = 0,
 ) -> Answer:
     """Serve the offline teacher as an OpenAI-compatible endpoint, with faults if you like, until Ctrl-C.
@@ -32,5 +35,5 @@ def simulate(
     from piar.offline.teacher import RulebookClient
 
     faults = Faults(latency=latency, errors=errors, rate_limited=rate_limited, malformed=malformed, seed=seed)
-    serve(RulebookClient(noise=noise, seed=seed), host, port, faults=faults)
+    serve(RulebookClient(noise=noise, seed=seed), host, port, faults=faults, allow_hosts=allow_host or ())
     return Answer({}, "")

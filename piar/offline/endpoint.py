@@ -12,13 +12,15 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 from piar.llm.base import Client, Completion, Message, Request
+from piar.llm.settings import is_local
 from piar.offline.endpoint_batches import Batches
 from store.ids import short_hash
 
@@ -78,10 +80,13 @@ class Simulator:
     Args:
         client: who answers.
         faults: what goes wrong.
+        hosts: names that requests may be addressed to beside this machine's own; `*` for any. A page of another name
+            reaches this server by a DNS trick.
     """
 
     client: Client
     faults: Faults = field(default_factory=Faults)
+    hosts: frozenset[str] = frozenset()
     accounts: dict[str, Account] = field(default_factory=dict)
     calls: int = 0
     url: str = ""
@@ -105,7 +110,8 @@ class Simulator:
                 length = int(headers.get("content-length", 0))
                 if length > MAX_BODY:
                     break
-                answer = await self._route(method, path.partition("?")[0], await reader.readexactly(length))
+                sent = await reader.readexactly(length)
+                answer = await self._route(method, path.partition("?")[0], sent, headers.get("host", ""))
                 if answer is None:
                     break
                 status, body = answer
@@ -120,8 +126,18 @@ class Simulator:
         finally:
             writer.close()
 
-    async def _route(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any] | bytes] | None:
+    def _is_me(self, header: str) -> bool:
+        """Whether a request is addressed to this server, as its Host header says."""
+        try:
+            name = urlsplit(f"//{header}").hostname or ""
+        except ValueError:
+            return False
+        return "*" in self.hosts or (name != "" and (is_local(name) or name in self.hosts))
+
+    async def _route(self, method: str, path: str, body: bytes, host: str) -> tuple[int, dict[str, Any] | bytes] | None:
         """Status and body, or None to hang up."""
+        if not self._is_me(host):
+            return 421, _error("This server does not answer to that host; start it with --allow-host NAME.")
         match method, path.rstrip("/"):
             case "POST", "/v1/chat/completions":
                 return await self._chat(body)
@@ -164,7 +180,14 @@ class Simulator:
         return 200, reply
 
 
-def serve(client: Client, host: str = "127.0.0.1", port: int = 8080, *, faults: Faults | None = None) -> None:
+def serve(
+    client: Client,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    faults: Faults | None = None,
+    allow_hosts: Collection[str] = (),
+) -> None:
     """Serve until interrupted.
 
     Args:
@@ -172,21 +195,28 @@ def serve(client: Client, host: str = "127.0.0.1", port: int = 8080, *, faults: 
         host: address to listen on.
         port: port to listen on, 0 for a free one; the address is printed.
         faults: latency and failures to simulate.
+        allow_hosts: names that it answers to, beside this machine's own and `host`; `*` for any.
 
     Raises:
         OSError: the port is taken.
     """
-    with running(client, host, port, faults=faults) as simulator:
+    with running(client, host, port, faults=faults, allow_hosts=allow_hosts) as simulator:
         print(f"{client.model} (simulated) at {simulator.url}/v1 · ledger at {simulator.url}/ledger", flush=True)
         threading.Event().wait()
 
 
 @contextmanager
 def running(
-    client: Client, host: str = "127.0.0.1", port: int = 0, *, faults: Faults | None = None
+    client: Client,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    faults: Faults | None = None,
+    allow_hosts: Collection[str] = (),
 ) -> Iterator[Simulator]:
     """The endpoint in a thread of its own, for as long as the block lasts; its address is `simulator.url`."""
-    simulator = Simulator(client, faults or Faults())
+    names = frozenset(name.lower().strip("[]") for name in (host, *allow_hosts))
+    simulator = Simulator(client, faults or Faults(), names)
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(simulator.handle, host, port, limit=2**20, backlog=1024))
     simulator.url = "http://{}:{}".format(*server.sockets[0].getsockname()[:2])
@@ -269,7 +299,10 @@ def _error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "simulated", "code": None, "param": None}}
 
 
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+_REASONS = {
+    200: "OK", 400: "Bad Request", 404: "Not Found", 421: "Misdirected Request", 429: "Too Many Requests",
+    500: "Internal Server Error",
+}  # fmt: skip
 
 
 def _response(status: int, body: Mapping[str, Any] | bytes) -> bytes:

@@ -15,6 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from piar.serve.api_page import POLICY, api_page
 from piar.serve.door import Doorman, answers_to, token_of
 from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
 from piar.serve.guard import BodyGuard, Counted
@@ -84,7 +85,8 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
         yield
         app.state.engine.close()
 
-    app = FastAPI(title=f"{task.name}: piar student", description=ABOUT, version=version(), lifespan=lifespan)
+    app = FastAPI(title=f"{task.name}: piar student", description=ABOUT, version=version(), lifespan=lifespan,
+                  docs_url=None, redoc_url=None)  # fmt: skip
     app.state.meters = meters
     app.add_middleware(BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds,
                        keys=("samples", *task.fields))  # fmt: skip
@@ -134,6 +136,10 @@ def _around(app: FastAPI, task: Task, name: str, meters: Meters) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def try_it() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()), headers={"Content-Security-Policy": POLICY})
 
     @app.get("/task", summary="What is judged: fields and grades")
     async def about() -> dict[str, Any]:

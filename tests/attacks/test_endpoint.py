@@ -204,3 +204,21 @@ def test_what_is_in_flight_when_the_disk_fills_is_kept(tmp_path, monkeypatch):
     with project.journal() as journal:
         journal.fold(project.store)
     assert 3 <= project.store.frame("select sum(attempts) from completions").item() == paid
+
+
+@pytest.mark.parametrize("before", [5, 30, 190, 480, 1990])
+@pytest.mark.parametrize("where", ["refusal", "content", "error"])
+def test_a_key_at_the_place_where_words_are_cut_leaves_no_half(before, where, monkeypatch):
+    key = "planted7f3a91c05e"  # of no shape that is known
+    monkeypatch.setenv("TEST_KEY", key)
+    words = "x" * before + key + " and on"
+    message = {"role": "assistant", "content": words if where == "content" else "", "refusal": None}
+    if where == "refusal":
+        message["refusal"] = words
+    reply = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "model": "m"}
+    if where == "error":
+        reply = {"error": {"message": words, "code": 400}}
+    with Raw(encode(200, reply)).running() as server:
+        [done] = client_for(server, "lean").generate(requests(1))
+    assert done.failure
+    assert key[:7] not in f"{done.failure.message} {done.text}"

@@ -108,6 +108,21 @@ def test_unknown_paths_are_not_found(server):
     assert post(server, {}, "/v1/embeddings")[0] == 404
 
 
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "[", "127.0.0.1.evil.example"])
+def test_a_page_of_another_name_is_not_answered(server, host):
+    request = urllib.request.Request(server.url + "/ledger", headers={"Host": host})
+    with pytest.raises(urllib.error.HTTPError, match="421") as refused:
+        urllib.request.urlopen(request, timeout=30)
+    refused.value.close()
+
+
+def test_it_answers_to_a_name_that_it_was_given():
+    with running(CLIENT, allow_hosts=["Teacher.lan"]) as server:
+        request = urllib.request.Request(server.url + "/ledger", headers={"Host": "teacher.lan:8080"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            assert json.load(reply)["calls"] == 0
+
+
 def test_faults_come_by_seed_and_number():
     def codes(seed):
         faults = Faults(errors=0.3, rate_limited=0.3, malformed=0.2, seed=seed)

@@ -161,6 +161,17 @@ def test_a_wrong_body_is_refused_with_its_place(client, body, status, words):
     assert words in refused.text
 
 
+def test_the_pages_of_the_server_take_nothing_from_elsewhere(client):
+    for path in ("/", "/docs"):
+        page = client.get(path)
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "http" not in page.text.replace("application/json", "").replace("HTTP", "")
+    assert "POST /score" in page.text
+    assert "samples" in page.text
+    assert "<script" not in page.text
+    assert client.get("/redoc").status_code == 404
+
+
 def test_a_body_of_another_type_is_told_so(client):
     refused = client.post("/score", content=b'{"samples": []}', headers={"content-type": "text/plain"})
     assert refused.status_code == 422

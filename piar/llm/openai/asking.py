@@ -151,7 +151,7 @@ class Asker:
         case = Case(request)
         try:
             answer = await self._ask(case)
-            failure = examine(request, answer)
+            failure = examine(request, answer, [self.endpoint.key])
             if failure is not None and failure.kind == "malformed" and not case.second:
                 answer, failure = await self._repair(case, answer, failure)
         except Failed as failed:
@@ -180,7 +180,7 @@ class Asker:
             again = await self._ask(case)
         except Failed as failed:
             return answer, Failure("malformed", f"{failure.message}; asked again: {failed.message}")
-        return again, examine(first, again)
+        return again, examine(first, again, [self.endpoint.key])
 
     async def _ask(self, case: Case) -> Answer:
         """Send until an answer comes. Raises `Failed` when trying again is no use, and `Halted`."""
@@ -360,10 +360,14 @@ class Asker:
         )
 
 
-def examine(request: Request, answer: Answer) -> Failure | None:
-    """What is wrong with an answer's text: `malformed`, or `truncated` when it was cut off, or nothing."""
+def examine(request: Request, answer: Answer, secrets: Sequence[str] = ()) -> Failure | None:
+    """What is wrong with an answer's text: `malformed`, or `truncated` when it was cut off, or nothing.
+
+    Args:
+        secrets: taken out before the answer is quoted in part.
+    """
     if request.check is not None:
-        reason = request.check(answer.text)
+        reason = request.check(without(answer.text, secrets))
     elif request.schema is not None:
         reason = None if isinstance(decoded(answer.text.encode(errors="replace")), dict) else "not a JSON object"
     else:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from piar.llm.base import FailureClass, Request, Usage
 from piar.llm.cost import read_usage
 from piar.llm.grade_probs import GradeProbs, Token, grade_probs
-from piar.llm.openai.refusals import MOST_ALTERNATIVES, error_message
+from piar.llm.openai.refusals import MESSAGE_LENGTH, MOST_ALTERNATIVES, error_message
 
 # Names that servers and providers use.
 REASONING = ("reasoning_content", "reasoning")
@@ -108,7 +108,7 @@ def answer_from(data: object) -> Answer:
     if finish in FILTERED:
         raise BadReply("refused", f"the provider's content filter withheld the answer ({finish})", usage)
     if refusal:
-        raise BadReply("refused", f"the model refused: {str(refusal)[:200]}", usage)
+        raise BadReply("refused", f"the model refused: {str(refusal)[:MESSAGE_LENGTH]}", usage)
     text = _said(message.get("content"))
     if not text.strip():
         text = _elsewhere(message)

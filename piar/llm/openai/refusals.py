@@ -16,7 +16,7 @@ from piar.llm.base import FailureClass
 from piar.llm.openai.pacing import duration, retry_after
 
 MOST_ALTERNATIVES = 20  # log-probabilities of so many tokens are asked for at most: what the OpenAI API and vLLM allow
-MESSAGE_LENGTH = 2000
+MESSAGE_LENGTH = 20_000  # far more than is kept: keys are taken out before the words are cut to what is
 
 # Parameters that some endpoints refuse, under every name that they give them. Any other key of a body is
 # looked for as it is.
