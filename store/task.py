@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -208,6 +207,8 @@ def check_slices(task: Task) -> None:
 
 def dump_task(task: Task) -> str:
     """The task as TOML; `load_task` reads it back equal."""
+    import tomli_w  # only who writes a task needs it: engines elsewhere read one
+
     data = _without_empty(task.model_dump(mode="json"))
     escaped = tomli_w.dumps(data)
     # Lines of a text are easier to read one below the other, but TOML would lose a carriage return there.
