@@ -257,13 +257,21 @@ def test_an_interrupt_lets_what_is_in_flight_arrive(transport):
 
 
 def test_a_second_interrupt_stops_at_once(transport):
+    notices = []
+
+    def press_twice():
+        for seen in (lambda: server.open, lambda: notices):
+            while not seen():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
     with FaultyServer(faults=1.0, kinds=("stall",)).running() as server:
-        for delay in (0.4, 0.8):
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
-        started = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            client_for(server, transport, timeout=30).generate(requests(50))
-        assert time.monotonic() - started < 10
+        presses = threading.Thread(target=press_twice)
+        presses.start()
+        with pytest.raises(KeyboardInterrupt):  # no attempt ends by itself before the test is given up
+            client_for(server, transport, notices, timeout=3600).generate(requests(50))
+        presses.join()
+    assert ["Ctrl-C again" in notice for notice in notices] == [True]
 
 
 def test_an_error_of_the_caller_comes_through_and_the_client_lives_on(transport):
