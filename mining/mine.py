@@ -19,6 +19,7 @@ from store.judges import id_ranges, main_student, main_teacher
 from store.types import BUCKETS
 from store.user_sql import expression
 
+ROWS_PER_RANGE = 1_000_000  # samples judged at a time, which bounds memory
 _FIX = "Use the columns of `samples` and of mining's judged row."
 
 
@@ -76,7 +77,7 @@ def mine(
             main_teacher(con, instruction, settings.teacher), main_student(con, settings.student), instruction
         )
         columns = Columns(len(store.task.symbols))
-        make_judged(con, store, judges, id_ranges(con, settings.rows_per_range))
+        make_judged(con, store, judges, id_ranges(con, ROWS_PER_RANGE))
         unjudged = _refuse_empty(con)
         clock.lap("judged")
         work = Work(con, store, settings, columns, embed)

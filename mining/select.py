@@ -19,6 +19,7 @@ from store.fragments import sample_words
 from store.ids import content_id
 
 RANDOM = "random"
+RANDOM_SHARE = 0.07  # of the queue, the only rows that measure anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _column(reason: str) -> str:
 
 def _draw_random(con: duckdb.DuckDBPyConnection, settings: MiningSettings) -> None:
     total = int(con.execute("select count(*) from eligible").fetchall()[0][0])
-    n = min(total, max(1, round(settings.random_share * settings.top)))
+    n = min(total, max(1, round(RANDOM_SHARE * settings.top)))
     con.execute(
         # Ids are content hashes: the n that follow any point of their circle are a random sample, and a cheap one.
         "insert into chosen select sample_id, ?, 0, ?, row_number() over (order by past, sample_id) - 1 from "

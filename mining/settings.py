@@ -36,8 +36,6 @@ class MiningSettings(Settings):
         neighbours: how many neighbours are asked.
         top: length of the queue.
         quotas: reason -> share of the queue; what a reason cannot fill goes to the others.
-        random_share: share of the queue drawn at random, the only rows that measure anything.
-        rows_per_range: samples judged at a time; bounds memory.
         memory: DuckDB's memory limit.
     """
 
@@ -51,8 +49,6 @@ class MiningSettings(Settings):
     neighbours: int = Field(default=10, ge=1)
     top: int = Field(default=500, ge=1)
     quotas: dict[str, float] = Field(default_factory=dict)
-    random_share: float = Field(default=0.07, ge=0.05, le=0.5)
-    rows_per_range: int = Field(default=1_000_000, ge=1)
     memory: str = "3GB"
     seed: int = 0
 

@@ -17,6 +17,8 @@ from synth.settings import SynthSettings
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _LONGEST = 20_000
+SIMILAR = 0.8  # share of common words from which texts one word apart count as near
+PER_PARENT = 3  # kept drafts of one cell that may share a parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def rule_fires(draft: Draft, evidence: Evidence, task: Task, settings: SynthSett
 
 def diversity(draft: Draft, evidence: Evidence, task: Task, settings: SynthSettings) -> Screened:
     """Not too many of a cell from one parent."""
-    many = evidence.siblings >= settings.per_parent
+    many = evidence.siblings >= PER_PARENT
     return not many, "too many of one parent" if many else ""
 
 
@@ -131,7 +133,7 @@ def status(draft: Draft, evidence: Evidence, reason: str, settings: SynthSetting
 
 
 def find_matches(
-    con: duckdb.DuckDBPyConnection, store: Store, drafts: Sequence[Sample], settings: SynthSettings
+    con: duckdb.DuckDBPyConnection, store: Store, drafts: Sequence[Sample]
 ) -> tuple[dict[str, list[Match]], dict[str, str]]:
     """Stored samples close to each draft, and the splits of known groups: (draft id -> matches, group -> split)."""
     task = store.task
@@ -141,7 +143,7 @@ def find_matches(
     named = ", ".join(f"{quote('field ' + name)} as {quote(name)}" for name in task.fields)
     words = sample_words(task)
     one_word_apart(con, f"select id, {words} as words from (select id, {named} from drafts)",
-                   f"select sample_id as id, {words} as words from samples", settings.similar)  # fmt: skip
+                   f"select sample_id as id, {words} as words from samples", SIMILAR)  # fmt: skip
     matches: dict[str, list[Match]] = {}
     rows = con.execute(
         "select a.id, s.sample_id::varchar, s.split, t.grade, a.similarity from apart a "

@@ -17,8 +17,6 @@ class SynthSettings(Settings):
         tries: drafts made for each sample that is wanted.
         votes: the teacher's opinions of each draft.
         agree: share of votes for the target from which a draft is kept; from half of it on it is borderline.
-        similar: share of common words from which texts one word apart count as near.
-        per_parent: kept drafts of one cell that may share a parent.
     """
 
     n: int = Field(default=200, ge=1)
@@ -28,6 +26,4 @@ class SynthSettings(Settings):
     tries: int = Field(default=12, ge=1)
     votes: int = Field(default=3, ge=1)
     agree: float = Field(default=0.99, gt=0.5, le=1)
-    similar: float = Field(default=0.8, gt=0, le=1)
-    per_parent: int = Field(default=3, ge=1)
     seed: int = 0

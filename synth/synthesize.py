@@ -153,7 +153,7 @@ def _screen(
     whole = [d for d in drafts if not first_failure(BEFORE_ASKING[:1], d, Evidence(), task, settings)]
     samples = {id(d): d.sample(task) for d in whole}
     with store.read() as con:
-        matches, groups = find_matches(con, store, list(samples.values()), settings)
+        matches, groups = find_matches(con, store, list(samples.values()))
     outcomes: list[_Outcome] = []
     waiting: list[tuple[Draft, Evidence]] = []
     seen: set[str] = set()

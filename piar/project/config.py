@@ -41,6 +41,10 @@ REMOVED = {
     "train.grpo.grade_gradient": "the grade's gradient is always summed over the grades",
     "train.grpo.skip_above": "it belonged to `grade_gradient = sampled`, which went too",
     "train.grpo.grade_scale": "the grade's advantages are as they are, as `none` had it",
+    "mining.random_share": "7 % of the queue are drawn at random",
+    "mining.rows_per_range": "a million samples are judged at a time",
+    "synth.similar": "texts one word apart are near from 80 % of common words on",
+    "synth.per_parent": "three kept drafts of a cell may share a parent",
     "train.grpo.trace_scale": "a trace's advantages are divided by its group's deviation, as `std` had it",
 }
 
