@@ -53,7 +53,7 @@ class ByModel:
         text = self._prompt(target, method, n, shown)
         key = content_id("synth", self.model, text, str(self.seed))
         request = Request(key, (Message("user", text),), schema=self._schema(), max_tokens=self.max_tokens,
-                          temperature=0.9, seed=self.seed)  # fmt: skip
+                          temperature=0.9, seed=self.seed, purpose="write")  # fmt: skip
         answer = self.ask(request)
         found = read_samples(answer.text or "")
         if not found and not (answer.failure and answer.failure.kind == "budget"):

@@ -54,7 +54,8 @@ class WordTeacher:
 class WordReviser(WordTeacher):
     """Proposes the words that are most telling among the errors shown."""
 
-    model = "rulebook-words"
+    model = "counting-words"
+    simulated = True
 
     def say(self, request):
         shown = json.loads(request.messages[-1].content)

@@ -31,7 +31,7 @@ from store.ids import content_id, sample_id, short_hash
 from store.journal import Journal
 from store.types import Instruction
 
-REVISER = "rulebook-reviser"  # the name tells our loop that its reviser counts evidence instead of reading some
+REVISER = "rulebook-reviser"
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,16 @@ def _clients(endpoint: Simulator) -> tuple[Client, Client]:
         connect(ModelSettings(model=f"openai:{name}", base_url=f"{endpoint.url}/v1", structured=False))
         for name in ("teacher", REVISER)
     ]
-    return made[0], made[1]
+    return made[0], _Counting(made[1])
+
+
+class _Counting:
+    """The served inducer: our loop shows it all evidence, since it weighs instead of reading."""
+
+    simulated = True
+
+    def __init__(self, served: Client) -> None:
+        self.model, self.generate = served.model, served.generate
 
 
 def fill_store(store: Store, rows: Sequence[Row]) -> None:

@@ -5,6 +5,7 @@ people to look at.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ def diagnosing(client: Client, revising: Request, task: Task, model: ModelSettin
         max_tokens=model.max_tokens,
         temperature=model.temperature,
         seed=revising.seed,
+        purpose="diagnose",
     )
 
 
@@ -84,7 +86,4 @@ def informed(client: Client, revising: Request, diagnoses: Sequence[Diagnosis]) 
     user = shown.model_dump_json()
     asked = (str(revising.max_tokens), str(revising.temperature))
     key = content_id("revise", client.model, *(m.content for m in shared), user, *asked)
-    return Request(
-        key, (*shared, Message("user", user)), schema=revising.schema, max_tokens=revising.max_tokens,
-        temperature=revising.temperature, seed=revising.seed,
-    )  # fmt: skip
+    return replace(revising, key=key, messages=(*shared, Message("user", user)))

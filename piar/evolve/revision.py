@@ -27,7 +27,7 @@ from piar.instructions.revision_schema import (
     RuleShown,
     answer_schema,
 )
-from piar.llm.base import Client, Message, Request
+from piar.llm.base import Client, Message, Request, is_simulated
 from piar.llm.settings import ModelSettings
 from store.ids import content_id
 from store.settings import Settings
@@ -161,9 +161,8 @@ def evidence_limit(client: Client, settings: RevisionSettings) -> int:
 
 
 def counts_evidence(client: Client) -> bool:
-    """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some; it may be served
-    (`piar simulate`)."""
-    return client.model.rpartition(":")[2].startswith("rulebook") or client.model.startswith("rulebook")
+    """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some."""
+    return is_simulated(client)
 
 
 def shares(candidates: int, requests: int) -> list[int]:
@@ -209,6 +208,7 @@ def request(
         max_tokens=model.max_tokens,
         temperature=model.temperature,
         seed=seed,
+        purpose="revise",
     )
 
 

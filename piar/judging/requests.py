@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from piar.instructions.prompts import judge_prefix
-from piar.llm.base import Message, Request
+from piar.llm.base import Brief, Message, Request
 from piar.llm.settings import ModelSettings
 from store.ids import content_id, short_hash
 from store.task import Task, sample_text
@@ -47,6 +47,7 @@ class _Prompt:
     system: Message
     schema: Mapping[str, Any]
     digest: str
+    brief: Brief
 
 
 def request_key(digest: str, sample: Sample, text: str, vote: int) -> str:
@@ -101,6 +102,7 @@ class Questions:
                 temperature=self._vote_temperature if vote else self._settings.temperature,
                 seed=vote,
                 check=self._unreadable,
+                brief=prompt.brief,
             )
             yield Ask(request, sample.id, instruction.id, vote)
 
@@ -134,5 +136,6 @@ class Questions:
             schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
             shared: list[object] = [name, prefix, self._model, self._settings.temperature, self._vote_temperature]
             shared += [self._settings.max_tokens, schema, *([self._origin] if self._origin else [])]
-            self._prompts[name] = _Prompt(Message("system", prefix), schema, short_hash(shared, 32))
+            brief = Brief(self._task, instruction)
+            self._prompts[name] = _Prompt(Message("system", prefix), schema, short_hash(shared, 32), brief)
         return self._prompts[name]

@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from store.types import Completion, Failure, FailureClass, Usage
 
-__all__ = ["Client", "Completion", "Failure", "FailureClass", "Message", "OnCompletion", "Request", "Role", "Usage"]
+__all__ = [
+    "Brief", "Client", "Completion", "Failure", "FailureClass", "Message", "OnCompletion", "Purpose", "Request", "Role",
+    "Usage", "is_simulated",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from piar.llm.cost import Hold
+    from store.task import Task
+    from store.types import Instruction
 
 Role = Literal["system", "user", "assistant"]
+Purpose = Literal["judge", "revise", "diagnose", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,17 @@ class Message:
 
     role: Role
     content: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Brief:
+    """What the messages of judging requests spell out, for a client that reads no language.
+
+    One object for all requests of an instruction; it is equal to itself only, so that it can name what was made of it.
+    """
+
+    task: "Task"
+    instruction: "Instruction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,9 @@ class Request:
             ask again does so once, with these words. Not part of the request's identity.
         hold: what the budget has set aside for it; a client that sends it more than once asks there before each
             attempt. Not part of the request's identity.
+        purpose: what the answer is for. Not part of the request's identity.
+        brief: of a judging request. The offline teacher goes by it, in whatever words the messages are; others ignore
+            it. Not part of the request's identity.
     """
 
     key: str
@@ -49,6 +69,8 @@ class Request:
     seed: int = 0
     check: Callable[[str], str | None] | None = field(default=None, compare=False, repr=False)
     hold: "Hold | None" = field(default=None, compare=False, repr=False)
+    purpose: Purpose = field(default="judge", compare=False)
+    brief: Brief | None = field(default=None, compare=False, repr=False)
 
 
 OnCompletion = Callable[[Completion], None]
@@ -76,3 +98,8 @@ class Client(Protocol):
                 is in flight arrive and passes it to `on_completion`; the rest is not asked.
         """
         ...
+
+
+def is_simulated(client: Client) -> bool:
+    """Whether a client says of itself that no model stands behind it: it follows rules and weighs evidence."""
+    return bool(getattr(client, "simulated", False))

@@ -147,7 +147,7 @@ class VllmClient:
     def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[range, list[Completion]]]:
         chunks = [range(i, min(i + CHUNK, len(requests))) for i in range(0, len(requests), CHUNK)]
         # A check is a function of the caller's; it stays here.
-        bare = [replace(request, check=None) for request in requests]
+        bare = [replace(request, check=None, brief=None) for request in requests]
         if self._engine is not None:
             for chunk in chunks:
                 yield chunk, self._engine.answer([bare[i] for i in chunk])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from piar.offline.predicates import All, AnyOf, Contains, Not, Part, Predicate
-from piar.offline.rulebook_reader import Policy, defined_kinds, follow
+from piar.offline.rule_reader import defined_kinds, follow, grade_names
 from piar.offline.words import Text, read_text
 from store.db import Store, quote
 from store.types import Rule
@@ -64,9 +64,9 @@ def support(store: Store, rules: Sequence[Rule]) -> dict[str, tuple[Support, ...
 
 def _terms(store: Store, rule: Rule, rules: Sequence[Rule]) -> Iterator[_Term]:
     fields, task = store.task.fields, store.task
-    names = {grade.name.lower(): grade.symbol for grade in task.grades if grade.name}
+    names = grade_names(task.grades)
     kinds = defined_kinds(r.text for r in rules)
-    clauses = follow(Policy(rule.id, rule.grade, rule.text), task.symbols, names, fields, kinds)
+    clauses = follow(rule, task.symbols, names, fields, kinds)
     if clauses:
         found = [term for clause in clauses for term in _named(clause.condition, asked=True)]
         asked = {term.word for term in found if term.asked}

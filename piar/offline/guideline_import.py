@@ -3,10 +3,11 @@ heading for each grade are recognised; what is recognised, contradicted or left 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from piar.instructions.markdown import fresh_ids, parse
-from piar.offline.rulebook_reader import Policy, read_rulebook
+from piar.offline.layouts import read_layout
+from piar.offline.rule_reader import grade_names, read_rules
 from store.errors import UsageError
 from store.task import Task
 from store.types import Instruction, Rule
@@ -55,13 +56,15 @@ def import_guideline(text: str, task: Task) -> GuidelineImport:
         instruction = parse(plain, task, "guideline")
         return _report(instruction, plain, task, [r.text for r in instruction.rules])
     marked = "\n".join(_mark_grades(plain, task))
-    book = read_rulebook(marked, task.symbols, task.fields)
-    policies = {id(p): p for p in [*(c.policy for c in book.clauses), *book.unfollowed]}
-    grades = {id(c.policy): c.grade for c in book.clauses}
-    ordered = sorted(policies.values(), key=lambda p: _position(marked, p.text))
-    rules = _rules([(p, grades.get(id(p)) or p.grade) for p in ordered], task)
+    layout = read_layout(marked, task.symbols)
+    names = {name.lower(): symbol for symbol, name in layout.grades if name and symbol in task.symbols}
+    reading = read_rules(layout.rules, task.symbols, names, task.fields)
+    found = {id(r): r for r in [*(c.rule for c in reading.clauses), *reading.unfollowed]}
+    grades = {id(c.rule): c.grade for c in reading.clauses}
+    ordered = sorted(found.values(), key=lambda r: _position(marked, r.text))
+    rules = _named([replace(r, grade=grades.get(id(r)) or r.grade) for r in ordered], task)
     instruction = Instruction(_preamble(plain, ordered, task), rules, author="guideline")
-    return _report(instruction, marked, task, [p.text for p in ordered])
+    return _report(instruction, marked, task, [r.text for r in ordered])
 
 
 def _mark_grades(text: str, task: Task) -> Iterator[str]:
@@ -81,20 +84,21 @@ def _grade_named(heading: str, task: Task) -> str | None:
     return named[0] if len(named) == 1 and len(words) <= 5 else None
 
 
-def _rules(found: list[tuple[Policy, str | None]], task: Task) -> tuple[Rule, ...]:
-    usable = {p.id for p, _ in found if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", p.id)}
+def _named(found: list[Rule], task: Task) -> tuple[Rule, ...]:
+    """The rules with an id each, in one line."""
+    usable = {r.id for r in found if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", r.id)}
     fresh, taken = fresh_ids(usable), set[str]()
     rules = []
-    for policy, grade in found:
-        name = policy.id if policy.id in usable and policy.id not in taken else next(fresh)
+    for rule in found:
+        name = rule.id if rule.id in usable and rule.id not in taken else next(fresh)
         taken.add(name)
-        rules.append(Rule(name, " ".join(policy.text.split()), grade if grade in task.symbols else None))
+        rules.append(Rule(name, " ".join(rule.text.split()), rule.grade if rule.grade in task.symbols else None))
     return tuple(rules)
 
 
-def _preamble(text: str, policies: list[Policy], task: Task) -> str:
+def _preamble(text: str, rules: list[Rule], task: Task) -> str:
     """What is neither a rule nor a heading, as paragraphs."""
-    starts = {p.text.strip()[:_LEAD] for p in policies if p.text.strip()}
+    starts = {r.text.strip()[:_LEAD] for r in rules if r.text.strip()}
     kept: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         lines = [ln for ln in block.split("\n") if not _HEADING.fullmatch(ln) and not ln.lstrip().startswith("|")]
@@ -114,18 +118,17 @@ def _position(text: str, rule: str) -> int:
 
 def _report(instruction: Instruction, text: str, task: Task, texts: list[str]) -> GuidelineImport:
     lines = [Recognised(_line_of(text, words), r.id) for words, r in zip(texts, instruction.rules, strict=True)]
-    listed = "\n".join(f"- {r.id} -> {r.grade}: {r.text}" for r in instruction.rules if r.grade is not None)
-    book = read_rulebook(listed, task.symbols, task.fields)
-    followed = {c.policy.id for c in book.clauses}
+    graded = [rule for rule in instruction.rules if rule.grade is not None]
+    reading = read_rules(graded, task.symbols, grade_names(task.grades), task.fields)
+    by_id = {clause.rule.id: clause.condition for clause in reading.clauses}
     conditions: dict[object, Rule] = {}
     contradictions = []
-    by_id = {c.policy.id: c.condition for c in book.clauses}
     for rule in instruction.rules:
         condition = by_id.get(rule.id, " ".join(re.findall(r"\w+", rule.text.lower())))
         first = conditions.setdefault(condition, rule)
         if first.grade != rule.grade:
             contradictions.append((first.id, rule.id))
-    unfollowed = tuple(r.id for r in instruction.rules if r.id not in followed)
+    unfollowed = tuple(r.id for r in instruction.rules if r.id not in by_id)
     return GuidelineImport(instruction, tuple(lines), unfollowed, tuple(contradictions))
 
 

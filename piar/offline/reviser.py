@@ -23,8 +23,9 @@ from piar.instructions.revision_schema import (
 from piar.offline.evidence import COST, TERM_COST, Bools, Evidence, Floats, Ints, price, words_of
 from piar.offline.grammar import sentence
 from piar.offline.predicates import All, Contains, Names, Not, Predicate
-from piar.offline.rulebook_reader import Policy, defined_kinds, follow
+from piar.offline.rule_reader import defined_kinds, follow, grade_names
 from store.ids import seed_of
+from store.types import Rule
 
 BEAM = 24
 DEPTH = 3  # conditions in one rule
@@ -328,9 +329,9 @@ def _read_rules(evidence: Evidence) -> Iterator[_Entry]:
     """The current rules as they are judged by; one that cannot be followed holds nowhere and is left alone."""
     rules = evidence.request.rules
     kinds = defined_kinds(rule.text for rule in rules)
-    names = {grade.name.lower(): grade.symbol for grade in evidence.request.grades if grade.name}
+    names = grade_names(evidence.request.grades)
     for rule in rules:
-        clauses = follow(Policy(rule.id, rule.grade, rule.text), evidence.grades, names, evidence.fields, kinds)
+        clauses = follow(Rule(rule.id, rule.text, rule.grade), evidence.grades, names, evidence.fields, kinds)
         predicate = clauses[0].condition if clauses else None
         grade = evidence.grades.index(clauses[0].grade) if clauses else 0
         yield _Entry(grade, predicate, evidence.holds(predicate), rule)

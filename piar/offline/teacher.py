@@ -1,10 +1,9 @@
 """The offline teacher: a literal-minded rule follower that needs no network and no model.
 
-It reads a request's messages like any other client and has access to nothing else. In a judging prompt
-it finds the rules it can follow (`piar.offline.rulebook_reader`), applies them in order to the sample, and answers in
-the format asked for; where no rule fits it falls back to the overlap of words. In a reviser prompt it
-induces rules from the evidence shown (`piar.offline.reviser`). It knows no language: it is the floor that a
-language model has to beat.
+It has access to nothing but the request. To judge, it takes the rules of the request's brief that it can follow
+(`piar.offline.rule_reader`), applies them in order to the sample, and answers in the format asked for; where no rule
+fits it falls back to the overlap of words. To revise, it induces rules from the evidence shown
+(`piar.offline.reviser`). It knows no language: it is the floor that a language model has to beat.
 """
 
 import hashlib
@@ -14,13 +13,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
+from piar.llm.base import Brief, Completion, Failure, OnCompletion, Request, Usage
 from piar.offline.grammar import sentence
+from piar.offline.layouts import find_rules
 from piar.offline.predicates import ALWAYS, All, Predicate, quotes
-from piar.offline.rulebook_reader import Clause, Rulebook, read_rulebook
+from piar.offline.prompt_reader import read_messages, understood
+from piar.offline.reviser import answer_revision
+from piar.offline.rule_reader import Clause, grade_names, read_rules
 from piar.offline.words import overlap_grade, read_text, stems
 from store.ids import SEPARATOR
-from store.task import Grade, Step, Task
+from store.task import Step, Task
 from store.trace import write_trace
 from store.types import Trace
 
@@ -41,31 +43,31 @@ class _Rule:
 
 
 class _Judge:
-    """A rulebook, compiled."""
+    """A brief, compiled for samples with these fields."""
 
-    def __init__(self, rulebook: Rulebook) -> None:
-        self.rulebook = rulebook
-        self.grades = rulebook.grades
-        grades = tuple(Grade(symbol=symbol, value=float(i)) for i, symbol in enumerate(self.grades))
-        # Only the answer's format is asked of this task: its grades and steps.
-        self.task = Task(name="asked", group_by="sample", fields=("sample",), grades=grades, steps=rulebook.steps)
-        self._rules = [_compiled(clause, rulebook) for clause in rulebook.clauses]
-        self._guesses = {symbol: self._guess(symbol) for symbol in self.grades}
+    def __init__(self, brief: Brief, fields: tuple[str, ...]) -> None:
+        self.task, grades = brief.task, brief.task.symbols
+        # A sentence of the preamble may define words, or decide.
+        rules = (*find_rules(brief.instruction.preamble, grades), *brief.instruction.rules)
+        reading = read_rules(rules, grades, grade_names(self.task.grades), fields)
+        self._rules = [_compiled(clause, self.task) for clause in reading.clauses]
+        self._guesses = {symbol: self._guess(symbol) for symbol in grades}
 
     def judge(self, fields: Mapping[str, str]) -> tuple[Trace, Mapping[str, float]]:
         """The answer for one sample, and its probabilities."""
         view = {name: read_text(value) for name, value in fields.items()}
         rule = next((rule for rule in self._rules if rule.condition.holds(view)), None)
         if rule is None:
-            rule = self._guesses[self.grades[overlap_grade(list(view.values()), len(self.grades))]]
+            grades = self.task.symbols
+            rule = self._guesses[grades[overlap_grade(list(view.values()), len(grades))]]
         return Trace(rule.grade, quotes(rule.condition, view), rule.steps, rule.cites, rule.grade), rule.probs
 
     def _guess(self, symbol: str) -> _Rule:
-        steps = {step.name: _step(step, "", "No rule fits; judged by shared words.") for step in self.rulebook.steps}
-        return _Rule(ALWAYS, symbol, (), _spread(self.grades, symbol, _GUESS), steps)
+        steps = {step.name: _step(step, "", "No rule fits; judged by shared words.") for step in self.task.steps}
+        return _Rule(ALWAYS, symbol, (), _spread(self.task.symbols, symbol, _GUESS), steps)
 
 
-def _compiled(clause: Clause, rulebook: Rulebook) -> _Rule:
+def _compiled(clause: Clause, task: Task) -> _Rule:
     condition = clause.condition
     conditions = len(condition.parts) if isinstance(condition, All) else 1
     sure = _SURE[min(conditions, len(_SURE)) - 1] if conditions else _DEFAULT
@@ -73,9 +75,9 @@ def _compiled(clause: Clause, rulebook: Rulebook) -> _Rule:
     return _Rule(
         condition,
         clause.grade,
-        (clause.policy.id,) if clause.policy.id else (),
-        _spread(rulebook.grades, clause.grade, sure),
-        {step.name: _step(step, clause.policy.text, said) for step in rulebook.steps},
+        (clause.rule.id,) if clause.rule.id else (),
+        _spread(task.symbols, clause.grade, sure),
+        {step.name: _step(step, clause.rule.text, said) for step in task.steps},
     )
 
 
@@ -89,23 +91,22 @@ def _spread(grades: Sequence[str], chosen: str, sure: float) -> dict[str, float]
     }
 
 
-def _step(step: Step, policy: str, said: str) -> str:
+def _step(step: Step, rule: str, said: str) -> str:
     """A sub-judgement: the choice that the rule's own words name, else the last; or the rule in a plain sentence."""
     if not step.choices:
         return said
-    words = set(stems(policy))
+    words = set(stems(rule))
     named = [choice for choice in step.choices if set(stems(choice)) <= words]
     return max(named, key=len) if named else step.choices[-1]
 
 
 @lru_cache(maxsize=512)
-def _judge_for(prompt: str, grades: tuple[str, ...], fields: tuple[str, ...]) -> _Judge | None:
-    rulebook = read_rulebook(prompt, grades, fields)
-    return _Judge(rulebook) if len(rulebook.grades) > 1 else None
+def _judge_for(brief: Brief, fields: tuple[str, ...]) -> _Judge:
+    return _Judge(brief, fields)
 
 
 class RulebookClient:
-    """The offline teacher as a `Client`.
+    """The offline teacher and reviser as a `Client`.
 
     Args:
         noise: share of judgements that are flipped to a neighbouring grade, in [0, 1).
@@ -115,6 +116,7 @@ class RulebookClient:
     def __init__(self, noise: float = 0.0, seed: int = 0) -> None:
         if not 0.0 <= noise < 1.0:
             raise ValueError(f"noise must lie in [0, 1), not {noise}")
+        self.simulated = True
         self.noise = noise
         self.seed = seed
 
@@ -134,21 +136,24 @@ class RulebookClient:
         return completions
 
     def _answer(self, request: Request) -> Completion:
-        prompt, data = _read_messages(request)
+        prompt, data = read_messages(request)
         if data is None:
             return self._failed(request, "The last message holds no JSON object to judge.")
-        if data.get("task") == "revise" and isinstance(data.get("evidence"), list):
-            from piar.offline.reviser import answer_revision
-
+        asked = understood(request, prompt, data)
+        if asked.purpose == "revise":
             return self._done(request, answer_revision(data))
-        fields = {str(name): value if isinstance(value, str) else _plain(value) for name, value in data.items()}
-        judge = _judge_for(prompt, request.grades, tuple(fields))
-        if judge is None:
+        if asked.purpose != "judge":
+            return self._failed(request, f"The offline teacher judges and revises; it does not {asked.purpose}.")
+        if asked.brief is None:
             return self._failed(request, "The request names no grades, and none can be read from the prompt.")
-        trace, probs = judge.judge(fields)
+        return self._judged(asked, asked.brief, data)
+
+    def _judged(self, request: Request, brief: Brief, data: Mapping[str, Any]) -> Completion:
+        fields = {str(name): value if isinstance(value, str) else _plain(value) for name, value in data.items()}
+        trace, probs = _judge_for(brief, tuple(fields)).judge(fields)
         if self.noise:
-            trace, probs = self._disturbed(request, judge.grades, trace, probs)
-        text = write_trace(trace, judge.task) if request.schema is None else _as_json(trace)
+            trace, probs = self._disturbed(request, brief.task.symbols, trace, probs)
+        text = write_trace(trace, brief.task) if request.schema is None else _as_json(trace)
         return self._done(request, text, probs)
 
     def _done(self, request: Request, text: str, probs: Mapping[str, float] | None = None) -> Completion:
@@ -171,36 +176,6 @@ class RulebookClient:
         wrong = grades[near[digest[8] % len(near)]]
         swapped = {**probs, wrong: probs[trace.grade], trace.grade: probs[wrong]}
         return replace(trace, grade=wrong, verdict=wrong, rules=()), swapped
-
-
-def unfollowed(prompt: str, grades: Sequence[str], fields: Sequence[str]) -> list[str]:
-    """The rules of a prompt that the offline teacher cannot follow, in their own words."""
-    return [policy.text for policy in read_rulebook(prompt, tuple(grades), tuple(fields)).unfollowed]
-
-
-def _read_messages(request: Request) -> tuple[str, dict[str, Any] | None]:
-    """The text that samples share, and the JSON object to judge: the last message of the user's that holds one.
-
-    After it there may be an answer that could not be read, and the words that ask for another.
-    """
-    for place, message in reversed(list(enumerate(request.messages))):
-        if message.role != "user":
-            continue
-        shared = [earlier.content for earlier in request.messages[:place]]
-        if (data := _json_object(message.content)) is not None:
-            return "\n\n".join(shared), data
-        at = message.content.rfind("\n{")
-        if at >= 0 and (data := _json_object(message.content[at:])) is not None:
-            return "\n\n".join([*shared, message.content[:at]]), data
-    return "", None
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _plain(value: object) -> str:

@@ -17,6 +17,7 @@ class Reader(WordReviser):
     """Answers like a language model that was asked for causes, then for edits."""
 
     model = "reader"
+    simulated = False
 
     def __init__(self):
         super().__init__()

@@ -10,13 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piar.instructions.prompts import judge_messages, judge_prefix
-from piar.llm.base import Client, Message, Request
-from piar.offline.teacher import RulebookClient, unfollowed
+from piar.judging.labeller import judge
+from piar.llm.base import Brief, Client, Message, Request, is_simulated
+from piar.offline.rule_reader import grade_names, read_rules
+from piar.offline.teacher import RulebookClient
 from piar.shop.policies import oracle_instruction, shop_task
 from piar.shop.world import make_shop
+from store.db import Store
+from store.ids import sample_id
+from store.journal import Journal
 from store.task import Grade, Step, Task
 from store.trace import parse_trace
-from store.types import Instruction, Rule
+from store.types import Instruction, Rule, Sample
 from tests.data import shared
 
 WORLD = make_shop(800, seed=3)
@@ -65,6 +70,83 @@ def test_evidence_is_verbatim_and_probabilities_are_a_distribution():
         assert all(span in pair["query"] or span in pair["title"] for span in trace.evidence)
         assert sum(answer.probs.values()) == pytest.approx(1.0)
         assert max(answer.probs, key=answer.probs.get) == trace.grade
+
+
+# -- what a request carries beside its words --------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["seed", "oracle"])
+def test_it_goes_by_the_brief_and_our_own_wording_says_the_same(which):
+    instruction = getattr(WORLD, which)
+    brief = Brief(WORLD.task, instruction)
+    asked = [
+        Request(f"{i}", judge_messages("Other words.", p), WORLD.task.symbols, brief=brief) for i, p in enumerate(PAIRS)
+    ]
+    told = [(a.text, a.probs) for a in CLIENT.generate(asked)]
+    assert told == [(a.text, a.probs) for a in ask(prompt_of(instruction), PAIRS)]
+
+
+def test_a_projects_own_prompt_in_other_words_gets_the_same_grades(tmp_path):
+    samples = [Sample(sample_id(p["query"], tuple(p.values())), p["query"], p) for p in PAIRS[:200]]
+    own = "You grade. {% for rule in instruction.rules|reverse %}[{{ rule.text }} = {{ rule.grade }}] {% endfor %}"
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "judge.j2").write_text(own)
+
+    def verdicts(name, prompts):
+        seen, sent = [], set()
+
+        class Recording(RulebookClient):
+            def generate(self, requests, on_completion=None):
+                sent.update(r.messages[0].content[:10] for r in requests)
+                return super().generate(requests, on_completion)
+
+        store, journal = Store.create(tmp_path / f"{name}.duckdb", WORLD.task), Journal(tmp_path / name)
+        judge(store, Recording(), WORLD.oracle, samples, journal=journal, prompts=prompts, on_verdict=seen.append)
+        journal.close()
+        return sent, {v.sample_id: (v.grade, v.trace) for v in seen}
+
+    plain, own_words = verdicts("plain", None), verdicts("own", tmp_path / "prompts")
+    assert own_words[0] == {"You grade."} != plain[0]
+    assert own_words[1] == plain[1]
+
+
+def test_a_preamble_may_define_words_and_rules_may_have_any_id():
+    rules = (
+        Rule("brand-differs", "The title contains a maker and the query does not.", "0"),
+        Rule("else", "Otherwise.", "3"),
+    )
+    brief = Brief(WORLD.task, Instruction('Judge. Makers are "Arvo", "Belling" and "Cando".', rules))
+    pairs = [{"query": "lamp", "title": "Arvo lamp"}, {"query": "lamp", "title": "lamp"}]
+    asked = [Request(f"{i}", judge_messages("", p), WORLD.task.symbols, brief=brief) for i, p in enumerate(pairs)]
+    traces = [parse_trace(a.text, WORLD.task, strict=True).trace for a in CLIENT.generate(asked)]
+    assert [(t.grade, t.rules) for t in traces] == [("0", ("brand-differs",)), ("3", ("else",))]
+
+
+def test_what_it_cannot_do_is_said():
+    request = Request("k", judge_messages(ORACLE, PAIRS[0]), purpose="write")
+    failure = CLIENT.generate([request])[0].failure
+    assert failure is not None
+    assert "does not write" in failure.message
+
+
+def test_a_sample_that_looks_like_a_revision_is_judged():
+    task = Task(name="t", group_by="task", fields=("task", "evidence"), grades=WORLD.task.grades)
+    brief = Brief(task, Instruction("Judge.", (Rule("R01", "Otherwise.", "2"),)))
+    odd = {"task": "revise", "evidence": ["a"]}
+    request = Request("k", (Message("user", json.dumps(odd)),), task.symbols, brief=brief)
+    assert CLIENT.generate([request])[0].text.startswith("2\n")
+
+
+def test_it_is_known_by_what_it_says_of_itself_and_by_no_name():
+    class Named:
+        model = "rulebook"
+
+        def generate(self, requests, on_completion=None):
+            return []
+
+    assert is_simulated(CLIENT)
+    assert is_simulated(RulebookClient(noise=0.1))
+    assert not is_simulated(Named())
 
 
 # -- conformance: one rulebook in many layouts ------------------------------------------------------
@@ -323,8 +405,9 @@ def test_fields_may_have_any_name():
 
 def test_rules_that_cannot_be_followed_are_named():
     rules = (Rule("R01", "The product is tasteful.", "3"), Rule("R02", "Every word of the query is in the title.", "3"))
-    prompt = prompt_of(Instruction("Judge.", rules))
-    assert unfollowed(prompt, shop_task().symbols, ("query", "title")) == ["The product is tasteful."]
+    task = shop_task()
+    reading = read_rules(rules, task.symbols, grade_names(task.grades), ("query", "title"))
+    assert [rule.text for rule in reading.unfollowed] == ["The product is tasteful."]
 
 
 def test_order_is_kept_and_every_answer_is_announced():
