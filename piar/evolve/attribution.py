@@ -7,26 +7,27 @@ from typing import Any
 import numpy as np
 
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.state import Loop
+from piar.evolve.scoreboard import Scoreboard
 from store.stats import paired_gain
 from store.types import Instruction, Sample
 
 
-def attribute(loop: Loop, instruction: Instruction) -> list[dict[str, Any]]:
+def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """What each rule is worth: the instruction with and without it, on the rows that cite it.
 
     Rows that do not cite a rule are taken to be untouched by it. That is exact for the offline teacher and saves
     most calls for a language model, where any edit can flip any row: there it is an estimate.
 
+    Args:
+        samples: of dev and holdout.
+
     Returns:
         for each rule `rule, cited, fixes, breaks, gain {mean, low, high, p_value}, state`, where `state` is
         `helps`, `harms` (interval by group), `dead` (never cited) or `unclear`; shorter when the budget ends.
     """
-    samples = [*loop.splits["dev"], *loop.splits["holdout"]]
     found: list[dict[str, Any]] = []
-    loop.purse.open_attribution()
     try:
-        verdicts = loop.board.verdicts(instruction, samples)
+        verdicts = board.verdicts(instruction, samples)
         cited = {r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
                  for r in instruction.rules}  # fmt: skip
         without = {
@@ -34,18 +35,20 @@ def attribute(loop: Loop, instruction: Instruction) -> list[dict[str, Any]]:
             for r in instruction.rules
         }
         for rule in instruction.rules:
-            loop.board.judge([without[rule.id]], cited[rule.id])
-            found.append(_worth(loop, rule.id, instruction, without[rule.id], cited[rule.id]))
+            board.judge([without[rule.id]], cited[rule.id])
+            found.append(_worth(board, rule.id, instruction, without[rule.id], cited[rule.id]))
     except BudgetSpent:
         pass
     return found
 
 
-def _worth(loop: Loop, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]) -> dict[str, Any]:
+def _worth(
+    board: Scoreboard, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]
+) -> dict[str, Any]:
     if not rows:
         return {"rule": rule, "cited": 0, "fixes": 0, "breaks": 0, "gain": None, "state": "dead"}
-    truth = loop.board.truth(rows)
-    right, otherwise = (loop.board.grades(i, rows) == truth for i in (whole, without))
+    truth = board.truth(rows)
+    right, otherwise = (board.grades(i, rows) == truth for i in (whole, without))
     gain = paired_gain(otherwise, right, [s.group for s in rows])
     state = "helps" if gain.above else "harms" if gain.below else "unclear"
     return {

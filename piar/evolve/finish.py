@@ -10,7 +10,9 @@ from piar.evolve.guards import Paired
 from piar.evolve.ledger import fingerprints, ledger, record
 from piar.evolve.promotion import Outcome, confirm
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.state import Loop
+from piar.evolve.resume import RunLog
+from piar.evolve.scoreboard import Scoreboard
+from piar.evolve.state import Inputs
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, load_truth
 from store.db import Store
@@ -20,24 +22,24 @@ from store.stats import group_codes, paired_gain
 from store.types import Instruction, Sample
 
 
-def promote(loop: Loop, champion: Instruction, best: Instruction) -> Outcome:
-    """Test the best of the pool against the champion on the holdout, audit the teacher, and record the outcome.
+def promote(inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction) -> Outcome:
+    """Test the winner of the search against the incumbent on the holdout, audit the teacher, and record the outcome.
 
     Raises:
         PiarError: the budget ended first.
     """
-    holdout = loop.splits["holdout"]
+    incumbent, holdout = inputs.incumbent, inputs.splits["holdout"]
     groups = [s.group for s in holdout]
     try:
-        loop.board.judge([champion, best], holdout)
+        board.judge([incumbent, winner], holdout)
     except BudgetSpent:
         raise PiarError("The budget ended before the final test.", "Raise --max-usd, then run it again.") from None
-    used = ledger(loop.store, groups, loop.log.run_id)
+    used = ledger(inputs.store, groups, log.run_id)
     outcome = confirm(
-        best.id, champion.id, _paired(loop, champion, best, holdout), loop.store.task, used,
-        loop.settings.promotion, loop.seed("promotion"),
+        winner.id, incumbent.id, _paired(inputs, board, winner, holdout), inputs.store.task, used,
+        inputs.settings.promotion, inputs.seed("promotion"),
     )  # fmt: skip
-    audited = _audit(loop, best, holdout) if outcome.passed else None
+    audited = _audit(inputs, board, log, winner, holdout) if outcome.passed else None
     if audited and outcome.gain.mean <= audited.rate:
         reason = (
             f"{outcome.reason}, but the teacher changes its own answer on {100 * audited.rate:.0f} % of "
@@ -47,37 +49,38 @@ def promote(loop: Loop, champion: Instruction, best: Instruction) -> Outcome:
     outcome = replace(outcome, audit=audited)
     detail = {**promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
     verdict = "proposed" if outcome.passed else "refused"
-    record(loop.store, "promotion", best.id, champion.id, verdict, outcome.reason, detail, "piar", loop.log.run_id)
-    loop.log.step("promotion", candidate=best.id, passed=outcome.passed, reason=outcome.reason)
-    loop.log.flush()
+    record(inputs.store, "promotion", winner.id, incumbent.id, verdict, outcome.reason, detail, "piar", log.run_id)
+    log.step("promotion", candidate=winner.id, passed=outcome.passed, reason=outcome.reason)
+    log.flush()
     return outcome
 
 
-def _audit(loop: Loop, best: Instruction, holdout: Sequence[Sample]) -> Repeated | None:
+def _audit(
+    inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction, holdout: Sequence[Sample]
+) -> Repeated | None:
     """Ask some holdout rows a second time; the same ones for the same seed."""
-    size = min(loop.settings.audit.items, len(holdout))
+    size = min(inputs.settings.audit.items, len(holdout))
     if not size:
         return None
-    chosen = np.random.default_rng(loop.seed("audit")).choice(len(holdout), size, replace=False)
+    chosen = np.random.default_rng(inputs.seed("audit")).choice(len(holdout), size, replace=False)
     samples = [holdout[i] for i in sorted(chosen)]
-    symbols, grades = loop.board.symbols, loop.board.grades(best, samples)
+    symbols, grades = board.symbols, board.grades(winner, samples)
     before = [symbols[g] if g >= 0 else None for g in grades]
-    labeller = loop.board.labeller
-    found = ask_again(labeller, best, samples, before, "audit", labeller.budget)
-    loop.log.step("audit", model=loop.models.teacher.model, asked=found.asked, flipped=found.flipped)
+    labeller = board.labeller
+    found = ask_again(labeller, winner, samples, before, "audit", labeller.budget)
+    log.step("audit", model=labeller.client.model, asked=found.asked, flipped=found.flipped)
     return found
 
 
-def _paired(loop: Loop, champion: Instruction, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
-    board = loop.board
+def _paired(inputs: Inputs, board: Scoreboard, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
     return Paired(
         groups=np.array([s.group for s in samples]),
         truth=board.truth(samples),
-        before=board.grades(champion, samples),
+        before=board.grades(inputs.incumbent, samples),
         after=board.grades(candidate, samples),
-        score_before=board.scores(champion, samples),
+        score_before=board.scores(inputs.incumbent, samples),
         score_after=board.scores(candidate, samples),
-        slices={name: np.array([s.id in ids for s in samples]) for name, ids in loop.slices.items()},
+        slices={name: np.array([s.id in ids for s in samples]) for name, ids in inputs.slices.items()},
     )
 
 
@@ -102,20 +105,20 @@ def promotion_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def on_test(loop: Loop, champion: Instruction, standing: Instruction) -> dict[str, Any]:
-    """Seed and champion on the untouched split, against gold and against the raters' majority where there is one."""
-    samples = loop.splits["test"]
+def on_test(inputs: Inputs, board: Scoreboard, standing: Instruction) -> dict[str, Any]:
+    """Incumbent and standing instruction on the untouched split, against gold and against the raters' majority."""
+    samples = inputs.splits["test"]
     if not samples:
         return {}
     try:
-        loop.board.judge([champion, standing], samples)
+        board.judge([inputs.incumbent, standing], samples)
     except BudgetSpent:
         return {"skipped": "the budget is spent"}
-    found: dict[str, Any] = {loop.settings.truth: compare(loop, champion, standing, samples, loop.truths)}
+    found: dict[str, Any] = {inputs.settings.truth: compare(board, inputs.incumbent, standing, samples, inputs.truths)}
     others: tuple[TruthMode, ...] = ("gold", "majority")
     for mode in others:
-        if mode not in found and (truths := _other_truth(loop.store, mode)):
-            found[mode] = compare(loop, champion, standing, [s for s in samples if s.id in truths], truths)
+        if mode not in found and (truths := _other_truth(inputs.store, mode)):
+            found[mode] = compare(board, inputs.incumbent, standing, [s for s in samples if s.id in truths], truths)
     return found
 
 
@@ -127,18 +130,22 @@ def _other_truth(store: Store, mode: TruthMode) -> dict[str, Truth]:
 
 
 def compare(
-    loop: Loop, champion: Instruction, standing: Instruction, samples: Sequence[Sample], truths: Mapping[str, Truth]
+    board: Scoreboard,
+    incumbent: Instruction,
+    standing: Instruction,
+    samples: Sequence[Sample],
+    truths: Mapping[str, Truth],
 ) -> dict[str, Any]:
     """Accuracy and macro F1 of two instructions on the same rows, and the gain with its interval by group."""
     if not samples:
         return {}
     codes, count = group_codes([s.group for s in samples])
-    symbols = loop.store.task.symbols
+    symbols = board.symbols
     truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
     rights = []
     shown: dict[str, Any] = {"n": len(samples), "groups": count}
-    for name, instruction in (("seed", champion), ("champion", standing)):
-        said = loop.board.grades(instruction, samples)
+    for name, instruction in (("seed", incumbent), ("champion", standing)):
+        said = board.grades(instruction, samples)
         table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
         square = table.reshape(len(symbols), len(symbols) + 1)
         shown[name] = {"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))}

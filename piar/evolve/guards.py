@@ -1,4 +1,4 @@
-"""Guards: whether a candidate that gains overall loses what the champion knew of one grade, or a slice.
+"""Guards: whether a candidate that gains overall loses what the incumbent knew of one grade, or a slice.
 
 A grade is guarded by its recall (or F1). A judge that gives one grade to nearly everything has that grade's recall near
 1 and knows nothing of it, so a loss counts only where something was known: agreement with the truth on this grade
@@ -31,7 +31,7 @@ class GuardSettings(Settings):
 
     Attributes:
         alpha: chance of a false promotion over all tests on the same holdout groups.
-        metric: of a grade: `recall`, or `f1`. A loss is no harm where the champion's was not earned: its kappa for the
+        metric: of a grade: `recall`, or `f1`. A loss is no harm where the incumbent's was not earned: its kappa for the
             grade is within the margin of zero (it gives the grade whatever the truth is), or the candidate's is no
             lower, shown not to be by more than the margin (it makes up by precision for what it misses).
         margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
@@ -53,7 +53,7 @@ class Paired:
     Attributes:
         groups: (N,) group of each row.
         truth: (N,) position of the true grade.
-        before: (N,) position of the champion's grade, -1 where it failed.
+        before: (N,) position of the incumbent's grade, -1 where it failed.
         after: (N,) the same for the candidate.
         score_before: (N,) 1 where right (or the share of people who agree).
         score_after: (N,) the same for the candidate.
@@ -78,7 +78,7 @@ class Guard:
         harm_p: chance of such a loss if there were none, adjusted for all guards (Holm).
         holds_p: chance of so little loss if it were as large as the margin, adjusted likewise.
         state: `holds` (shown not to lose more than the margin), `harm`, `unclear`, or `unearned`: as much is lost, but
-            the champion did not know it.
+            the incumbent did not know it.
         note: why a loss was not earned, "" otherwise.
     """
 
@@ -108,7 +108,7 @@ def guards(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> tu
     A ratio such as F1 is no sum over groups, so its test runs on the groups' jackknife pseudo-values.
 
     Args:
-        paired: champion and candidate on the holdout.
+        paired: incumbent and candidate on the holdout.
         seed: of the permutations when they are not exact.
     """
     watched = [*_grades(paired, task, settings, seed), *_slices(paired, settings)]

@@ -1,4 +1,4 @@
-"""Promotion: one confirmatory test of the best candidate against the champion, on groups nobody has looked at.
+"""Promotion: one confirmatory test of the best candidate against the incumbent, on groups nobody has looked at.
 
 Search loosely, promote strictly. Rows of one group rise and fall together, so the test, the guards and the
 power figure work on groups: over rows, McNemar's test promotes useless candidates in a quarter of cases on real
@@ -50,7 +50,7 @@ class Outcome:
     """What the confirmatory test says.
 
     Attributes:
-        before: share of rows on which the champion is right.
+        before: share of rows on which the incumbent is right.
         after: the same of the candidate.
         level: what `gain.p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
@@ -89,7 +89,7 @@ def confirm(
 
     Args:
         candidate: id of the instruction that wants to be promoted.
-        against: id of the champion.
+        against: id of the incumbent.
         paired: both on the holdout.
         ledger: earlier tests on the same groups.
         seed: of the permutations when they are not exact.

@@ -7,14 +7,15 @@ import numpy as np
 
 from piar.evolve.inspection import whole_evidence
 from piar.evolve.purse import FOLDS, BudgetSpent
-from piar.evolve.revision import evidence_limit, request, revise
-from piar.evolve.round import _ask_reviser, _author, _ids_in_use, _judged
+from piar.evolve.resume import RunLog
+from piar.evolve.revision import revise
+from piar.evolve.round import judged
 from piar.evolve.selection import beaten_by
-from piar.evolve.state import Loop
+from piar.evolve.state import Inputs, Search
 from store.types import Instruction, Sample
 
 
-def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruction:
+def redrafted(inputs: Inputs, search: Search, log: RunLog, winner: Instruction) -> Instruction:
     """What the reviser drafts from train and dev together, in proportion to rows with as many edits as did well on dev.
 
     As a model is fitted to all data once validation has said how flexible it may be: with few groups drafts suffer most
@@ -25,67 +26,64 @@ def redrafted(loop: Loop, champion: Instruction, winner: Instruction) -> Instruc
     Returns:
         the new draft, or the winner.
     """
-    if winner.id == champion.id or not loop.purse.needs.redraft:
+    if winner.id == inputs.incumbent.id or not search.purse.needs.redraft:
         return winner
-    loop.purse.open_redraft()
-    rows = sorted([*loop.splits["train"], *loop.dev], key=lambda s: s.id)
+    search.purse.open_redraft()
+    rows = sorted([*inputs.splits["train"], *inputs.dev], key=lambda s: s.id)
     try:
-        loop.purse.afford(len(loop.board.missing(champion, rows)) + loop.purse.needs.redraft)
-        expected = _cross_validated(loop, champion, winner, rows)
-        stands = expected is not None and expected >= float(loop.board.scores(winner, loop.dev).mean())
-        draft = _draft(loop, champion, winner, rows, loop.seen) if stands else None
+        search.purse.afford(len(search.board.missing(inputs.incumbent, rows)) + search.purse.needs.redraft)
+        expected = _cross_validated(inputs, search, winner, rows)
+        stands = expected is not None and expected >= float(search.board.scores(winner, inputs.dev).mean())
+        draft = _draft(inputs, search, winner, rows, search.seen) if stands else None
         if draft is not None:
-            loop.board.judge([draft], loop.dev)
+            search.board.judge([draft], inputs.dev)
     except BudgetSpent:
         return winner
-    loop.log.step("redrafted", candidate=draft and draft.id, winner=winner.id, dev=expected, stands=draft is not None)
+    log.step("redrafted", candidate=draft and draft.id, winner=winner.id, dev=expected, stands=draft is not None)
     if draft is None:
         return winner
-    loop.log.keep(draft)
+    log.keep(draft)
     return draft
 
 
-def _cross_validated(loop: Loop, champion: Instruction, winner: Instruction, rows: Sequence[Sample]) -> float | None:
+def _cross_validated(inputs: Inputs, search: Search, winner: Instruction, rows: Sequence[Sample]) -> float | None:
     """Mean score on dev of drafts that were not shown the group; None where one cannot be drafted."""
-    groups = sorted({s.group for s in loop.dev})
-    order = np.random.default_rng(loop.seed("redraft folds")).permutation(len(groups))
+    groups = sorted({s.group for s in inputs.dev})
+    order = np.random.default_rng(inputs.seed("redraft folds")).permutation(len(groups))
     fold = {groups[at]: i % FOLDS for i, at in enumerate(order)}
     scores = []
     for k in range(FOLDS):
-        held = [s for s in loop.dev if fold[s.group] == k]
+        held = [s for s in inputs.dev if fold[s.group] == k]
         apart = {s.id for s in held}
-        draft = _draft(loop, champion, winner, [s for s in rows if s.id not in apart], {champion.id})
+        draft = _draft(inputs, search, winner, [s for s in rows if s.id not in apart], {inputs.incumbent.id})
         if draft is None:
             return None
-        loop.board.judge([draft], held)
-        scores += list(loop.board.scores(draft, held))
+        search.board.judge([draft], held)
+        scores += list(search.board.scores(draft, held))
     return float(np.mean(scores))
 
 
 def _draft(
-    loop: Loop, champion: Instruction, winner: Instruction, rows: Sequence[Sample], seen: Iterable[str]
+    inputs: Inputs, search: Search, winner: Instruction, rows: Sequence[Sample], seen: Iterable[str]
 ) -> Instruction | None:
     """One candidate from these rows; None where nothing new or allowed is said."""
-    reviser, settings = loop.models.reviser, loop.settings.revision
-    edits = ceil(_flexibility(loop, champion, winner) * len(rows) / len(loop.splits["train"]))
-    settings = settings.model_copy(update={"max_operations": edits})
-    seed = loop.seed("redraft")
-    shown = whole_evidence(_judged(loop, champion, rows), evidence_limit(reviser, settings), seed)
-    asked = request(
-        reviser, champion, shown, (), loop.store.task, settings, loop.models.reviser_settings,
-        candidates=1, seed=seed % 2**31, prompts=loop.prompts,
-    )  # fmt: skip
+    reviser, incumbent, seed = inputs.reviser, inputs.incumbent, inputs.seed("redraft")
+    edits = ceil(_flexibility(inputs, search, winner) * len(rows) / len(inputs.splits["train"]))
+    settings = reviser.settings.model_copy(update={"max_operations": edits})
+    shown = whole_evidence(judged(inputs, search, incumbent, rows), reviser.limit, seed)
+    asked = reviser.question(incumbent, shown, (), candidates=1, seed=seed, settings=settings)
     found = revise(
-        _ask_reviser(loop, [asked]), champion, [shown], loop.store.task, settings,
-        author=_author(loop), seen=seen, taken=_ids_in_use(loop.pool),
+        reviser.ask([asked]), incumbent, [shown], inputs.store.task, settings,
+        author=reviser.author, seen=seen, taken=search.rule_ids,
     )  # fmt: skip
     return found.proposals[0].instruction if found.proposals else None
 
 
-def _flexibility(loop: Loop, champion: Instruction, winner: Instruction) -> float:
+def _flexibility(inputs: Inputs, search: Search, winner: Instruction) -> float:
     """Edits of the winner, or of those that dev cannot tell from it, on average, where that is more."""
-    alike = [i for i in loop.pool if i.id != champion.id and not beaten_by(loop.board, i, [winner], loop.dev)]
-    return max(_edits(champion, winner), sum(_edits(champion, i) for i in alike) / max(1, len(alike)))
+    incumbent, board = inputs.incumbent, search.board
+    alike = [i for i in search.candidates if i.id != incumbent.id and not beaten_by(board, i, [winner], inputs.dev)]
+    return max(_edits(incumbent, winner), sum(_edits(incumbent, i) for i in alike) / max(1, len(alike)))
 
 
 def _edits(before: Instruction, after: Instruction) -> int:

@@ -1,7 +1,7 @@
 """The life of a run that can be resumed: what it must not change, its steps with their reasons, its result.
 
 A killed run is replayed, not restored: every answer it paid for is known, every seed is derived from
-(run seed, round, role, ordinal), so the replay decides the same and ends with the same champion.
+(run seed, round, role, ordinal), so the replay decides the same and ends with the same instruction.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The PIAR loop: prompt the teacher, inspect its errors, auto-revise the instruction; promote what is real.
 
-Search is loose and cheap: candidates race on dev, survivors enter a pool, parents are drawn from it. Promotion is
-strict: the best of the pool meets the champion once, on holdout groups that nobody has looked at. Passing makes it a
-proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else here is ours.
+Search is loose and cheap: candidates race on dev, survivors join the others, of which parents are drawn. Promotion is
+strict: the winner of the search meets the incumbent once, on holdout groups that nobody has looked at. Passing makes
+it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else is ours.
 """
 
 from dataclasses import asdict
@@ -17,12 +17,13 @@ from piar.evolve.finish import compare, on_test, promote, promotion_json
 from piar.evolve.promotion import power
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.redraft import redrafted
-from piar.evolve.resume import OnEvent, begin
+from piar.evolve.resume import OnEvent, RunLog, begin
+from piar.evolve.reviser import Models
 from piar.evolve.round import raced, revised
-from piar.evolve.selection import draw_parent
+from piar.evolve.selection import PARENTS
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity, open_run, prepare
-from piar.evolve.state import Loop, Models
+from piar.evolve.state import Inputs, Search
 from piar.evolve.truth import ceiling, people_heard
 from piar.judging.labeller import LabelSettings
 from piar.judging.outcome import OnProgress
@@ -40,14 +41,16 @@ class EvolveReport(Result):
     """What `piar evolve --json` prints, and what the run keeps.
 
     Attributes:
-        champion: the instruction that stands after the run: the proposal, or the seed.
+        champion: the instruction that stands after the run: the proposal, or the incumbent.
+        seed_instruction: the incumbent, which was to be beaten.
         proposal: the id that waits for `piar accept`, or None.
-        holdout: seed against champion where promotion was decided (optimistic given promotion).
-        test: seed against champion on the untouched split, against `gold` and `majority`.
+        holdout: incumbent against standing instruction (`seed`, `champion`) where promotion was decided (optimistic
+            given promotion).
+        test: the same on the untouched split, against `gold` and `majority`.
         detectable: what the holdout can show, in words.
         ceiling: how often one person agrees with the truth, None without raters.
         people: how much of what people said was used; see `piar.evolve.truth.people_heard`.
-        attribution: what each rule of the champion fixes and breaks; see `piar.evolve.finish.attribute`.
+        attribution: what each of its rules fixes and breaks; see `piar.evolve.attribution.attribute`.
         stopped: why the search ended.
         errors: fewest errors of an instruction on the train rows of a round; None where no round was made.
         ending: how it ended, one of `piar.evolve.ending.Ending`.
@@ -100,7 +103,7 @@ def evolve(
     first and then has its report.
 
     Args:
-        instruction: the champion to beat: the committed `instruction.md`.
+        instruction: the incumbent, to be beaten: the committed `instruction.md`.
         journal: makes answers durable; the caller closes it.
         label: how samples are asked.
         prompts: the project's folder of template overrides.
@@ -140,9 +143,11 @@ def _evolve(
         report = _with_ending(EvolveReport.model_validate(begun.finished))
         return report, instruction if report.proposal is None else store.instruction(report.proposal)
     try:
-        loop = prepare(store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress)
-        with loop.board.labeller:
-            report, standing = _run(loop, instruction)
+        inputs, search, log = prepare(
+            store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress
+        )
+        with search.board.labeller:
+            report, standing = _run(inputs, search, log)
     except KeyboardInterrupt:
         store.finish_run(begun.run_id, "interrupted")
         raise
@@ -153,73 +158,75 @@ def _evolve(
     return report, standing
 
 
-def _run(loop: Loop, champion: Instruction) -> tuple[EvolveReport, Instruction]:
+def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Instruction]:
     """The whole loop on one screen."""
-    warnings = open_run(loop, champion)
+    settings, board = inputs.settings, search.board
+    warnings = open_run(inputs, search, log)
     rounds, stopped, stale = 0, "all rounds made", 0
-    before = loop.best()
-    for rounds in range(1, loop.settings.rounds + 1):
+    best = inputs.incumbent
+    for rounds in range(1, settings.rounds + 1):
         try:
-            parent = draw_parent(loop.board, loop.pool, loop.dev, loop.seed(rounds, "parent"))
-            survivors = raced(loop, revised(loop, parent, rounds), rounds)  # P, I, A, S
+            parent = PARENTS[settings.parents](board, search.candidates, inputs.dev, inputs.seed(rounds, "parent"))
+            candidates = revised(inputs, search, log, parent, rounds)  # P, I, A
+            search.candidates += raced(inputs, search, log, candidates, rounds)  # S
         except BudgetSpent:
             stopped = BUDGET_SPENT
             break
-        loop.pool += survivors
-        stale = 0 if loop.best().id != before.id else stale + 1
-        before = loop.best()
-        loop.log.flush()
-        if stale >= loop.settings.patience:
+        before, best = best, board.best(search.candidates, inputs.dev)
+        stale = 0 if best.id != before.id else stale + 1
+        log.flush()
+        if stale >= settings.patience:
             stopped = f"no better candidate in {stale} rounds"
             break
-    best = redrafted(loop, champion, before)
-    loop.log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in loop.pool], best=best.id)
-    return _close(loop, champion, best, rounds, stopped, warnings)
+    winner = redrafted(inputs, search, log, best)
+    log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in search.candidates], best=winner.id)
+    return _close(inputs, search, log, winner, rounds, stopped, warnings)
 
 
 # -- the end ---------------------------------------------------------------------------------------
 
 
-def _unheard(loop: Loop) -> list[str]:
+def _unheard(inputs: Inputs, search: Search) -> list[str]:
     """A warning when nothing that the reviser said could be tried."""
-    if not loop.refused or len(loop.seen) > 1:
+    if not search.refused or len(search.seen) > 1:
         return []
-    told = ", ".join(f"{reason} ({n})" for reason, n in loop.refused.most_common(3))
+    told = ", ".join(f"{reason} ({n})" for reason, n in search.refused.most_common(3))
     return [
-        f"Nothing that the reviser {loop.models.reviser.model} said could be tried: {told}. `piar show run` keeps the "
-        "steps; ask another model in [reviser], or change prompts/revise.j2."
+        f"Nothing that the reviser {inputs.reviser.client.model} said could be tried: {told}. `piar show run` keeps "
+        "the steps; ask another model in [reviser], or change prompts/revise.j2."
     ]
 
 
 def _close(
-    loop: Loop, champion: Instruction, best: Instruction, rounds: int, stopped: str, warnings: list[str]
+    inputs: Inputs, search: Search, log: RunLog, winner: Instruction, rounds: int, stopped: str, warnings: list[str]
 ) -> tuple[EvolveReport, Instruction]:
-    """Promotion on the holdout, then the untouched test split."""
-    loop.purse.open_end()
-    outcome = promote(loop, champion, best) if best.id != champion.id else None
-    standing = best if outcome and outcome.passed else champion
-    holdout = compare(loop, champion, standing, loop.splits["holdout"], loop.truths) if outcome else {}
-    tested = on_test(loop, champion, standing)
-    worth = attribute(loop, standing)
+    """Promotion on the holdout, the untouched test split, what each rule is worth; then the report."""
+    incumbent, board, purse, splits = inputs.incumbent, search.board, search.purse, inputs.splits
+    purse.open_end()
+    outcome = promote(inputs, board, log, winner) if winner.id != incumbent.id else None
+    standing = winner if outcome and outcome.passed else incumbent
+    holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else {}
+    test = on_test(inputs, board, standing)
+    purse.open_attribution()
+    attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
     report = EvolveReport(
-        run=loop.log.run_id,
+        run=log.run_id,
         champion=standing.id,
-        seed_instruction=champion.id,
-        proposal=standing.id if standing is not champion else None,
-        calls=loop.purse.budget.calls,
-        cost_usd=loop.purse.budget.usd,
+        seed_instruction=incumbent.id,
+        proposal=standing.id if standing is not incumbent else None,
+        calls=purse.budget.calls,
+        cost_usd=purse.budget.usd,
         rounds=rounds,
         promotions=[promotion_json(outcome)] if outcome else [],
         holdout=holdout,
-        test=tested,
-        attribution=worth,
-        detectable=power([s.group for s in loop.splits["holdout"]], loop.settings.promotion.alpha).sentence(),
-        ceiling=ceiling(loop.truths.values()),
+        test=test,
+        attribution=attribution,
+        detectable=power([s.group for s in splits["holdout"]], inputs.settings.promotion.alpha).sentence(),
+        ceiling=ceiling(inputs.truths.values()),
         stopped=stopped,
-        errors=loop.errors,
-        people=people_heard(loop.store, [s.id for samples in loop.splits.values() for s in samples]),
-        warnings=(*warnings, *_unheard(loop)),
-        priced=loop.models.teacher_settings.priced and loop.models.reviser_settings.priced,
+        errors=search.errors,
+        people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),
+        warnings=(*warnings, *_unheard(inputs, search)),
     )
     return _with_ending(report), standing
 

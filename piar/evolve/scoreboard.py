@@ -69,6 +69,10 @@ class Scoreboard:
         found: Floats = self._scores[self.rows(samples), self.grades(instruction, samples)]
         return found
 
+    def best(self, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Instruction:
+        """Best mean score; of equals the one with fewer rules, then the earlier."""
+        return max(candidates, key=lambda i: (float(self.scores(i, samples).mean()), -len(i.rules)))
+
     def truth(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
         """(N,) positions of the true grades."""
         return self._truth[self.rows(samples)]

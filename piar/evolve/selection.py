@@ -1,12 +1,12 @@
-"""Searching among candidates: one table of judgements, racing in blocks, Pareto parents, complementary pairs.
+"""Searching among candidates: how they race, whose child comes next, which two are merged.
 
-Decisions fall at block barriers only, on results in a fixed order, so that the order in which answers arrive
-changes nothing.
+Each is a table of named strategies; `[evolve]` says which. Decisions fall at block barriers only, on results in a fixed
+order, so that the order in which answers arrive changes nothing.
 """
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -18,17 +18,19 @@ from store.types import Instruction, Sample
 _BEATEN_BY = 1.64  # standard errors by group: one-sided 5 %
 _MIN_GROUPS = 5  # fewer say nothing about a standard error
 
+Pair = tuple[Instruction, Instruction]
+
 
 # -- racing ---------------------------------------------------------------------------------------
 
 
 def blocks(
-    board: Scoreboard, champion: Instruction, samples: Sequence[Sample], size: int, seed: int
+    board: Scoreboard, incumbent: Instruction, samples: Sequence[Sample], size: int, seed: int
 ) -> list[list[Sample]]:
-    """Samples in blocks: where the champion is wrong and as many rights first, then the rest."""
+    """Samples in blocks: where the incumbent is wrong and as many rights first, then the rest."""
     order = sorted(samples, key=lambda s: s.id)
     random.Random(seed).shuffle(order)
-    wrong = board.grades(champion, order) != board.truth(order)
+    wrong = board.grades(incumbent, order) != board.truth(order)
     errors = [s for s, w in zip(order, wrong, strict=True) if w]
     rights = [s for s, w in zip(order, wrong, strict=True) if not w]
     pairs = [s for pair in zip(errors, rights, strict=False) for s in pair]
@@ -37,8 +39,18 @@ def blocks(
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
+def whole(
+    board: Scoreboard, incumbent: Instruction, samples: Sequence[Sample], size: int, seed: int
+) -> list[list[Sample]]:
+    """All samples at once: no race."""
+    return [list(samples)]
+
+
+RACES = {"blocks": blocks, "whole": whole}
+
+
 def race(
-    board: Scoreboard, champion: Instruction, candidates: Sequence[Instruction], blocks: Sequence[Sequence[Sample]]
+    board: Scoreboard, incumbent: Instruction, candidates: Sequence[Instruction], blocks: Sequence[Sequence[Sample]]
 ) -> tuple[list[Instruction], dict[str, str]]:
     """Judge the candidates block by block, dropping the beaten at each barrier.
 
@@ -65,7 +77,7 @@ def race(
         seen += block
         best = max(alive, key=lambda c: board.scores(c, seen).mean())
         for candidate in list(alive):
-            rival = beaten_by(board, candidate, (best, champion), seen)
+            rival = beaten_by(board, candidate, (best, incumbent), seen)
             if rival is not None:
                 alive.remove(candidate)
                 dropped[candidate.id] = f"beaten by {rival} after {len(seen)} rows"
@@ -103,32 +115,57 @@ def beaten_by(
 # -- parents --------------------------------------------------------------------------------------
 
 
-def group_means(board: Scoreboard, pool: Sequence[Instruction], samples: Sequence[Sample]) -> Floats:
+def group_means(board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Floats:
     """(P, G) mean score of each instruction on each group."""
     codes, count = group_codes([s.group for s in samples])
     sizes = np.bincount(codes, minlength=count)
-    return np.stack([group_sums(board.scores(i, samples), codes, count)[:, 0] / sizes for i in pool])
+    return np.stack([group_sums(board.scores(i, samples), codes, count)[:, 0] / sizes for i in candidates])
 
 
-def draw_parent(board: Scoreboard, pool: Sequence[Instruction], samples: Sequence[Sample], seed: int) -> Instruction:
+def draw_parent(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], seed: int
+) -> Instruction:
     """A member of the Pareto front over groups, more likely the more groups it leads (as GEPA does over items)."""
-    means = group_means(board, pool, samples)
+    means = group_means(board, candidates, samples)
     leads = Counter(int(i) for group in (means == means.max(axis=0)).T for i in np.flatnonzero(group))
     chosen = sorted(leads)
-    return pool[random.Random(seed).choices(chosen, weights=[leads[i] for i in chosen])[0]]
+    return candidates[random.Random(seed).choices(chosen, weights=[leads[i] for i in chosen])[0]]
+
+
+def best_parent(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], seed: int
+) -> Instruction:
+    """The best so far."""
+    return board.best(candidates, samples)
+
+
+PARENTS = {"pareto": draw_parent, "best": best_parent}
+
+
+# -- pairs ----------------------------------------------------------------------------------------
 
 
 def complementary(
-    board: Scoreboard, pool: Sequence[Instruction], samples: Sequence[Sample], tried: set[tuple[str, str]]
-) -> tuple[Instruction, Instruction] | None:
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], tried: Set[tuple[str, str]]
+) -> Pair | None:
     """The untried pair that would gain most if each group went to the better of the two."""
-    means = group_means(board, pool, samples)
+    means = group_means(board, candidates, samples)
     best: tuple[float, Instruction, Instruction] | None = None
-    for i, first in enumerate(pool):
-        for j, second in enumerate(pool):
+    for i, first in enumerate(candidates):
+        for j, second in enumerate(candidates):
             if i == j or (first.id, second.id) in tried or means[i].mean() < means[j].mean():
                 continue
             promise = float(np.maximum(means[i], means[j]).mean() - means[i].mean())
             if promise > 0 and (best is None or promise > best[0]):
                 best = (promise, first, second)
     return None if best is None else best[1:]
+
+
+def no_pair(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], tried: Set[tuple[str, str]]
+) -> Pair | None:
+    """None: nothing is merged."""
+    return None
+
+
+PAIRS = {"complementary": complementary, "none": no_pair}

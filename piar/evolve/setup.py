@@ -1,4 +1,4 @@
-"""The beginning of a run: what must not change, who is in which split, what may be spent, and the champion on dev."""
+"""The beginning of a run: what must not change, who is in which split, what may be spent, and the incumbent on dev."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from piar.evolve.ledger import ledger
 from piar.evolve.promotion import check_uses, power
 from piar.evolve.purse import BudgetSpent, Needs, Purse
 from piar.evolve.resume import Begun, OnEvent, RunLog, data_fingerprint
+from piar.evolve.reviser import Models, Reviser, reviser_origin
 from piar.evolve.revision import evidence_limit
 from piar.evolve.scoreboard import Scoreboard
-from piar.evolve.settings import EvolveSettings
+from piar.evolve.settings import STRATEGIES, EvolveSettings
 from piar.evolve.slices import automatic, by_grade, members, owners
-from piar.evolve.state import Loop, Models, reviser_origin
+from piar.evolve.state import Inputs, Search
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
@@ -38,10 +39,15 @@ def identity(
         "data": data_fingerprint(store),
         "instruction": instruction.id,
         "teacher": Origin(store, f"teacher:{models.teacher.model}", models.teacher_settings).name,
-        "reviser": reviser_origin(store, models).name,
+        "reviser": reviser_origin(store, models.reviser, models.reviser_settings).name,
         "prompts": short_hash([template_source(name, prompts) for name in ("judge", "diagnose", "revise")]),
-        "settings": settings.model_dump(mode="json", exclude={"seed"}),
+        "settings": settings.model_dump(mode="json", exclude={"seed", *_usual(settings)}),
     }
+
+
+def _usual(settings: EvolveSettings) -> set[str]:
+    """Strategies that are the defaults: runs begun before they had names did the same."""
+    return {n for n in STRATEGIES if getattr(settings, n) == EvolveSettings.model_fields[n].default}
 
 
 def prepare(
@@ -55,7 +61,7 @@ def prepare(
     begun: Begun,
     on_event: OnEvent | None,
     on_progress: OnProgress | None,
-) -> Loop:
+) -> tuple[Inputs, Search, RunLog]:
     """Everything that a run needs, its samples dealt and its budget divided; nothing is asked.
 
     Raises:
@@ -71,65 +77,71 @@ def prepare(
         prompts=prompts, settings=label, on_progress=on_progress,
     )  # fmt: skip
     board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths)
-    log = RunLog(store, begun.run_id, on_event)
-    return Loop(
-        store, journal, models, settings, board, truths, splits, members(store, owners(store)), log, purse, prompts,
-        [instruction], seen={instruction.id}, comments=review_comments(store),
-        found={**members(store, automatic(store)), **by_grade(truths)},
+    reviser = Reviser(
+        models.reviser, models.reviser_settings, settings.revision, store, journal, begun.run_id, purse.budget, prompts
+    )
+    inputs = Inputs(
+        store, settings, reviser, instruction, truths, splits,
+        slices=members(store, owners(store)),
+        noticed={**members(store, automatic(store)), **by_grade(truths)},
+        comments=review_comments(store),
     )  # fmt: skip
+    search = Search(board, purse, candidates=[instruction], seen={instruction.id})
+    return inputs, search, RunLog(store, begun.run_id, on_event)
 
 
-def open_run(loop: Loop, champion: Instruction) -> list[str]:
-    """Judge the champion on dev, set money aside for the end, and say what the holdout can show.
+def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
+    """Judge the incumbent on dev, set money aside for the end, and say what the holdout can show.
 
     Returns:
         warnings: a worn holdout, an endpoint that changed.
     """
-    used = ledger(loop.store, [s.group for s in loop.splits["holdout"]], loop.log.run_id)
-    warning = check_uses(used, loop.settings.promotion)
-    level = spend(used.spent, total=loop.settings.promotion.alpha)
-    told = power([s.group for s in loop.splits["holdout"]], level)
-    loop.log.keep(champion)
-    loop.log.step("opened", champion=champion.id, level=level, detectable=told.sentence(), warning=warning)
+    incumbent, board = inputs.incumbent, search.board
+    used = ledger(inputs.store, [s.group for s in inputs.splits["holdout"]], log.run_id)
+    warning = check_uses(used, inputs.settings.promotion)
+    level = spend(used.spent, total=inputs.settings.promotion.alpha)
+    told = power([s.group for s in inputs.splits["holdout"]], level)
+    log.keep(incumbent)
+    log.step("opened", champion=incumbent.id, level=level, detectable=told.sentence(), warning=warning)
     try:
-        loop.board.judge([champion], loop.dev)
+        board.judge([incumbent], inputs.dev)
     except BudgetSpent:
         fix = "Raise --max-usd, --max-calls or --max-tokens."
         raise PiarError("The budget does not cover judging dev once.", fix) from None
-    loop.purse.keep_for_the_end(*_mean_cost(loop, champion))
-    score = float(loop.board.scores(champion, loop.dev).mean())
-    loop.log.step("champion", instruction=champion.id, dev=score, rows=len(loop.dev))
-    dull = _one_grade(loop, champion)
-    alarm = _watch(loop, champion)
-    loop.log.flush()
+    search.purse.keep_for_the_end(*_mean_cost(inputs, search))
+    score = float(board.scores(incumbent, inputs.dev).mean())
+    log.step("champion", instruction=incumbent.id, dev=score, rows=len(inputs.dev))
+    dull = _one_grade(inputs, board, log)
+    alarm = _watch(inputs, board, log)
+    log.flush()
     return [said for said in (warning, dull, alarm) if said]
 
 
-def _mean_cost(loop: Loop, champion: Instruction) -> tuple[float, float]:
+def _mean_cost(inputs: Inputs, search: Search) -> tuple[float, float]:
     """Dollars and tokens of one answer: of this run's, else of those that earlier runs have paid for."""
-    budget = loop.purse.budget
+    budget = search.purse.budget
     if budget.calls:
         return budget.usd / budget.calls, budget.tokens / budget.calls
     sql = """select coalesce(avg(cost_usd), 0), coalesce(avg(tokens_in + tokens_out), 0) from completions
              where key in (select key from verdicts where judge = ? and instruction = ?)"""
-    with loop.store.read() as con:
-        found = con.execute(sql, [loop.board.labeller.judge_name, champion.id]).fetchone()
+    with inputs.store.read() as con:
+        found = con.execute(sql, [search.board.labeller.judge_name, inputs.incumbent.id]).fetchone()
     return found or (0.0, 0.0)
 
 
-def _one_grade(loop: Loop, champion: Instruction) -> str | None:
+def _one_grade(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
     """A warning when the teacher gives one grade to everything.
 
     Raises:
         PiarError: it gives none to anything.
     """
-    grades = loop.board.grades(champion, loop.dev)
+    grades = board.grades(inputs.incumbent, inputs.dev)
     failed = int((grades < 0).sum())
     if failed == len(grades):
-        loop.log.flush()
+        log.flush()
         raise PiarError(
-            f"The teacher {loop.models.teacher.model} gave no grade on any of {failed} dev rows: it refuses or answers "
-            "otherwise than asked. Its answers are kept.",
+            f"The teacher {board.labeller.client.model} gave no grade on any of {failed} dev rows: it refuses or "
+            "answers otherwise than asked. Its answers are kept.",
             "Read some with `piar sql \"select text from completions where role = 'teacher' limit 5\"`, then change "
             "[teacher] or prompts/judge.j2 and add --restart.",
         )
@@ -139,28 +151,28 @@ def _one_grade(loop: Loop, champion: Instruction) -> str | None:
         return (
             f"The teacher gave no grade on {failed} of {len(grades)} dev rows." if failed > 0.1 * len(grades) else None
         )
-    symbol, heard = loop.board.symbols[said.pop()], len(grades) - failed
+    symbol, heard = board.symbols[said.pop()], len(grades) - failed
     return f"The teacher says {symbol} on all of {heard} dev rows{lost}: the instruction may tell it nothing yet."
 
 
-def _watch(loop: Loop, champion: Instruction) -> str | None:
+def _watch(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
     """Ask the canary rows of this teacher again, or begin a canary; a warning when the endpoint has changed."""
-    model, size = loop.models.teacher.model, loop.settings.audit.canary
+    model, size = board.labeller.client.model, inputs.settings.audit.canary
     if not size:
         return None
-    canary = known_canary(loop.store, model, loop.log.run_id)
+    canary = known_canary(inputs.store, model, log.run_id)
     if canary is None:
-        rows = sorted(loop.dev, key=lambda s: s.id)[:size]
-        grades = loop.board.grades(champion, rows)
-        first = {s.id: loop.board.symbols[g] for s, g in zip(rows, grades, strict=True) if g >= 0}
-        loop.log.step("canary", **Canary(champion.id, first).to_json(model), asked=0, flipped=0)
+        rows = sorted(inputs.dev, key=lambda s: s.id)[:size]
+        grades = board.grades(inputs.incumbent, rows)
+        first = {s.id: board.symbols[g] for s, g in zip(rows, grades, strict=True) if g >= 0}
+        log.step("canary", **Canary(inputs.incumbent.id, first).to_json(model), asked=0, flipped=0)
         return None
-    samples = loop.store.samples(ids=list(canary.grades)[: min(size, len(loop.dev))])
+    samples = inputs.store.samples(ids=list(canary.grades)[: min(size, len(inputs.dev))])
     found = ask_again(
-        loop.board.labeller, loop.store.instruction(canary.instruction), samples,
-        [canary.grades[s.id] for s in samples], "canary", loop.purse.budget,
+        board.labeller, inputs.store.instruction(canary.instruction), samples,
+        [canary.grades[s.id] for s in samples], "canary", board.labeller.budget,
     )  # fmt: skip
-    usual = last_flip_rate(loop.store, model, loop.log.run_id)
+    usual = last_flip_rate(inputs.store, model, log.run_id)
     alarm = changed_endpoint(found, canary, usual)
-    loop.log.step("canary", model=model, asked=found.asked, flipped=found.flipped, warning=alarm)
+    log.step("canary", model=model, asked=found.asked, flipped=found.flipped, warning=alarm)
     return alarm

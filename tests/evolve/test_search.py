@@ -1,20 +1,23 @@
 """Racing drops what is beaten, by group; parents come from the Pareto front; pairs complement each other."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.scoreboard import Scoreboard
-from piar.evolve.selection import blocks, complementary, draw_parent, race
+from piar.evolve.selection import PAIRS, PARENTS, RACES, blocks, complementary, draw_parent, race
+from piar.evolve.settings import STRATEGIES, EvolveSettings
 from piar.evolve.truth import Truth
 from piar.judging.outcome import LabelReport
 from piar.llm.cost import Budget
 from store.types import Instruction, Sample, Verdict
 
 SAMPLES = [Sample(f"s{i:03d}", f"g{i // 5}", {"n": str(i)}) for i in range(200)]
-CHAMPION, GOOD, BAD, ODD = (Instruction(name) for name in ("champion", "good", "bad", "odd"))
+INCUMBENT, GOOD, BAD, ODD = (Instruction(name) for name in ("incumbent", "good", "bad", "odd"))
 RIGHT = {
-    CHAMPION.id: lambda i: i % 2 == 0,
+    INCUMBENT.id: lambda i: i % 2 == 0,
     GOOD.id: lambda i: i % 10 != 0,
     BAD.id: lambda i: i % 10 == 0,
     ODD.id: lambda i: i < 40 or i % 2 == 1,
@@ -41,19 +44,19 @@ class Known:
 
 def board():
     made = Scoreboard(Known(), SAMPLES, {s.id: Truth("1") for s in SAMPLES})
-    made.judge([CHAMPION], SAMPLES)
+    made.judge([INCUMBENT], SAMPLES)
     return made
 
 
 def test_nothing_is_asked_twice_and_scores_are_as_judged():
     made = board()
-    made.judge([CHAMPION, GOOD], SAMPLES)
+    made.judge([INCUMBENT, GOOD], SAMPLES)
     assert len(made.labeller.asked) == len(set(made.labeller.asked)) == 400
     assert made.scores(GOOD, SAMPLES).mean() == 0.9
 
 
 def test_blocks_hold_everything_once_informative_first():
-    plan = blocks(board(), CHAMPION, SAMPLES, 50, seed=3)
+    plan = blocks(board(), INCUMBENT, SAMPLES, 50, seed=3)
     assert sorted(s.id for b in plan for s in b) == [s.id for s in SAMPLES]
     wrong = [int(s.fields["n"]) % 2 for s in plan[0]]
     assert sum(wrong) == 25
@@ -61,8 +64,8 @@ def test_blocks_hold_everything_once_informative_first():
 
 def test_a_race_drops_the_beaten_early_and_keeps_the_good_to_the_end():
     made = board()
-    plan = blocks(made, CHAMPION, SAMPLES, 50, seed=3)
-    alive, dropped = race(made, CHAMPION, [GOOD, BAD, ODD], plan)
+    plan = blocks(made, INCUMBENT, SAMPLES, 50, seed=3)
+    alive, dropped = race(made, INCUMBENT, [GOOD, BAD, ODD], plan)
     assert GOOD in alive
     assert f"beaten by {GOOD.id} after 50 rows" == dropped[BAD.id]
     assert sum(name == BAD.id for name, _ in made.labeller.asked) == 50
@@ -72,22 +75,22 @@ def test_a_race_drops_the_beaten_early_and_keeps_the_good_to_the_end():
 def test_a_race_narrows_to_what_the_budget_can_finish():
     made = board()
     budget = made.labeller.budget
-    plan = blocks(made, CHAMPION, SAMPLES, 50, seed=3)
+    plan = blocks(made, INCUMBENT, SAMPLES, 50, seed=3)
     budget.max_calls = budget.calls + 250  # two candidates on the first block, one on the other three
-    alive, dropped = race(made, CHAMPION, [ODD, GOOD, BAD], plan)
+    alive, dropped = race(made, INCUMBENT, [ODD, GOOD, BAD], plan)
     assert alive == [GOOD]
     assert "the budget is too small" in dropped[BAD.id]
     assert budget.calls <= budget.max_calls
     budget.max_calls = budget.calls + 199
     asked = len(made.labeller.asked)
     with pytest.raises(BudgetSpent):
-        race(made, CHAMPION, [Instruction("odd too")], plan)
+        race(made, INCUMBENT, [Instruction("odd too")], plan)
     assert len(made.labeller.asked) == asked
 
 
 def test_parents_come_from_the_front_and_pairs_complement_each_other():
     made = board()
-    pool = [CHAMPION, GOOD, BAD, ODD]
+    pool = [INCUMBENT, GOOD, BAD, ODD]
     made.judge(pool, SAMPLES)
     drawn = {draw_parent(made, pool, SAMPLES, seed).preamble for seed in range(30)}
     assert "bad" not in drawn
@@ -95,3 +98,21 @@ def test_parents_come_from_the_front_and_pairs_complement_each_other():
     first, second = complementary(made, pool, SAMPLES, set())
     assert made.scores(first, SAMPLES).mean() >= made.scores(second, SAMPLES).mean()
     assert complementary(made, [GOOD], SAMPLES, set()) is None
+
+
+def test_each_strategy_can_be_switched_off():
+    made = board()
+    candidates = [INCUMBENT, GOOD, BAD, ODD]
+    (plan,) = RACES["whole"](made, INCUMBENT, SAMPLES, 50, 3)
+    alive, dropped = race(made, INCUMBENT, [GOOD, BAD], [plan])
+    assert (alive, set(dropped)) == ([GOOD], {BAD.id})
+    assert sum(name == BAD.id for name, _ in made.labeller.asked) == len(SAMPLES)
+    made.judge(candidates, SAMPLES)
+    assert {PARENTS["best"](made, candidates, SAMPLES, seed).preamble for seed in range(9)} == {"good"}
+    assert PAIRS["none"](made, candidates, SAMPLES, set()) is None
+
+
+def test_settings_name_strategies_that_there_are():
+    tables = {"race": RACES, "parents": PARENTS, "merge": PAIRS}
+    for name in STRATEGIES:
+        assert set(get_args(EvolveSettings.model_fields[name].annotation)) == set(tables[name])

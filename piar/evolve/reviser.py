@@ -1,0 +1,113 @@
+"""Asking the reviser of a run: its questions, its diagnoses and its answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from piar.evolve.diagnosis import Diagnosis, diagnosing, informed, read_diagnoses
+from piar.evolve.purse import BudgetSpent
+from piar.evolve.revision import ReviserSettings, RevisionSettings, counts_evidence, evidence_limit, request
+from piar.instructions.revision_schema import EvidenceItem
+from piar.judging.ask_once import ask_once
+from piar.judging.origin import Origin
+from piar.llm.base import Client, Request
+from piar.llm.cost import Budget
+from piar.llm.settings import ModelSettings
+from store.db import Store
+from store.journal import Journal
+from store.types import Completion, Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Who is asked, and how."""
+
+    teacher: Client
+    reviser: Client
+    teacher_settings: ModelSettings = field(default_factory=ModelSettings)
+    reviser_settings: ModelSettings = field(default_factory=ReviserSettings)
+
+
+def reviser_origin(store: Store, client: Client, model: ModelSettings) -> Origin:
+    """Where the reviser is asked, beside where it was asked before."""
+    return Origin(store, f"reviser:{client.model}", model, "answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Reviser:
+    """A model that is asked for revisions.
+
+    Attributes:
+        model: temperature, token limit and price of the client.
+        settings: what revisions may grow to.
+        prompts: the project's folder of template overrides.
+    """
+
+    client: Client
+    model: ModelSettings
+    settings: RevisionSettings
+    store: Store
+    journal: Journal
+    run_id: str
+    budget: Budget
+    prompts: Path | None
+
+    @property
+    def author(self) -> str:
+        """Who is named as the author of its proposals."""
+        return f"reviser:{self.client.model}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it weighs all evidence instead of reading some."""
+        return counts_evidence(self.client)
+
+    @property
+    def limit(self) -> int:
+        """Most samples in one question."""
+        return evidence_limit(self.client, self.settings)
+
+    def question(
+        self,
+        parent: Instruction,
+        shown: Sequence[EvidenceItem],
+        hints: Sequence[str],
+        *,
+        candidates: int,
+        seed: int,
+        settings: RevisionSettings | None = None,
+    ) -> Request:
+        """One question about some evidence.
+
+        Args:
+            settings: other limits than its own.
+        """
+        return request(
+            self.client, parent, shown, hints, self.store.task, settings or self.settings, self.model,
+            candidates=candidates, seed=seed % 2**31, prompts=self.prompts,
+        )  # fmt: skip
+
+    def diagnosed(self, questions: Sequence[Request]) -> tuple[list[Request], list[Diagnosis]]:
+        """The questions with the reviser's own diagnoses in them, and these.
+
+        Raises:
+            BudgetSpent: not all could be asked.
+        """
+        asked = [diagnosing(self.client, q, self.store.task, self.model, self.prompts) for q in questions]
+        found = [read_diagnoses(answer) for answer in self.ask(asked)]
+        told = [informed(self.client, q, diagnoses) for q, diagnoses in zip(questions, found, strict=True)]
+        return told, [d for diagnoses in found for d in diagnoses]
+
+    def ask(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answers in order.
+
+        Raises:
+            BudgetSpent: not all could be asked.
+        """
+        answers = ask_once(
+            self.store, self.client, self.journal, requests, role="reviser", run_id=self.run_id, budget=self.budget,
+            model=self.model, origin=reviser_origin(self.store, self.client, self.model),
+        )  # fmt: skip
+        if any(a.failure and a.failure.kind == "budget" for a in answers):
+            raise BudgetSpent
+        return answers
