@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import polars as pl
 
-from store.cells import MISSING, bare, captioned, missing, number
-from store.scales import known_order, numeric
+from store.cells import MISSING, NO_GRADE, bare, captioned, missing, number
+from store.scales import known_order, numeric, plain
 from store.tables import moment
 
 MAX_GRADES = 12
@@ -30,7 +30,13 @@ _WHO = re.compile(
 )
 _WHEN = re.compile(r"date|when|time|timestamp|(?:annotated|labell?ed|graded|rated|judged|created|updated)_(?:at|on)")
 _TEXT_GROUP = ("query", "search_query", "query_text", "search_term", "search_terms", "keyword", "keywords", "question",
-               "prompt", "topic", "utterance")  # fmt: skip
+               "prompt", "topic", "utterance", "anfrage", "suchanfrage", "suchbegriff", "frage", "requête", "requete",
+               "consulta", "pregunta", "domanda", "pergunta", "vraag", "запрос", "вопрос", "クエリ", "検索語", "質問",
+               "查询", "搜索词", "问题", "검색어", "질문")  # fmt: skip
+_WRAPPERS = ("input", "inputs", "field", "fields", "data", "user", "original", "raw", "source")  # as in `Input.query`
+_MACHINES = frozenset({"model", "llm", "ai", "machine", "auto", "automatic", "predicted", "prediction", "pred", "bot",
+                       "silver", "weak"})  # fmt: skip
+_MODELS = ("gpt", "claude", "gemini", "llama", "mistral", "qwen", "deepseek")
 _ID_GROUP = ("qid", "query_id", "queryid", "question_id", "prompt_id", "topic_id", "conversation", "conversation_id",
              "dialog_id", "dialogue_id", "thread", "thread_id", "session", "session_id", "customer", "customer_id",
              "user", "user_id", "patient_id", "group", "group_id")  # fmt: skip
@@ -57,20 +63,36 @@ def grades_in(column: pl.Series) -> frozenset[str] | None:
     """The distinct values of a column that may hold grades, else None.
 
     Where nine cells of ten are numbers, the grades are numbers, and what else stands there is a slip.
+    Lists and objects are no grades. "none" is one among words; spellings of one word are one grade.
     """
     most = 2 * MAX_GRADES + len(MISSING)
     if column.head(10_000).n_unique() > most or column.n_unique() > most:
         return None
     counts: dict[str, int] = {}
     for value, n in column.alias("value").value_counts().rows():
-        if not missing(value):
+        if not missing(value) or bare(value).lower() == NO_GRADE:
             counts[bare(value)] = counts.get(bare(value), 0) + n
+    said = sum(n for value, n in counts.items() if not missing(value))
     numbers = {value: n for value, n in counts.items() if number(value) is not None}
-    if sum(numbers.values()) >= 0.9 * sum(counts.values()):
+    if sum(numbers.values()) >= 0.9 * said:
         counts = numbers
-    if len(counts) > MAX_GRADES or any(len(value) > 40 for value in counts):
+    values = one_spelling(counts)
+    if len(values) > MAX_GRADES or any(len(value) > 40 or nested(value) for value in values):
         return None
-    return frozenset(counts)
+    return values
+
+
+def one_spelling(values: Iterable[str]) -> frozenset[str]:
+    """These grades, each once: of spellings that differ by capitals or blanks, the small one if it is there."""
+    spelled: dict[str, str] = {}
+    for value in sorted(values, key=lambda value: (value != value.lower(), value)):
+        spelled.setdefault(plain(value), value)
+    return frozenset(spelled.values())
+
+
+def nested(value: str) -> bool:
+    """Whether a cell is a list or an object rather than a word."""
+    return value[:1] + value[-1:] in ("{}", "[]")
 
 
 def fractions(values: Iterable[str]) -> bool:
@@ -84,10 +106,17 @@ def dates(values: Collection[str]) -> bool:
 
 
 def gold_named(names: Iterable[str]) -> str | None:
-    """The column that is called like a final grade, the surest name first."""
+    """The column that is called like a final grade, the surest name first, a model's grades last."""
     keys = {key(name): name for name in reversed(list(names))}
     exact = next((keys[name] for name in _GOLD if name in keys), None)
-    return exact or next((keys[k] for end in _GOLD_ENDS for k in reversed(keys) if k.endswith(f"_{end}")), None)
+    ends = [keys[k] for end in _GOLD_ENDS for k in reversed(keys) if k.endswith(f"_{end}")]
+    return exact or next(iter(sorted(ends, key=by_machine)), None)
+
+
+def by_machine(name: str) -> bool:
+    """Whether a column is called like what a model said."""
+    words = key(name).split("_")
+    return not _MACHINES.isdisjoint(words) or any(word.startswith(_MODELS) for word in words)
 
 
 def raters(names: Sequence[str], few: Few) -> tuple[str, ...]:
@@ -133,7 +162,7 @@ def group(frame: pl.DataFrame, names: Sequence[str], texts: Sequence[str]) -> tu
     A name of a query first, then a name of an id; then an id that repeats, where no text does; else the text with the
     fewest values.
     """
-    by_key = {key(name): name for name in reversed(names)}
+    by_key = {_asked(name) or key(name): name for name in reversed(names)}
     repeats = {name: frame[name].n_unique() < len(frame) for name in names}
     text = next((by_key[k] for k in _TEXT_GROUP if k in by_key), None)
     ids = next((by_key[k] for k in _ID_GROUP if k in by_key and repeats[by_key[k]] and not constant(frame, by_key[k])),
@@ -151,7 +180,15 @@ def group(frame: pl.DataFrame, names: Sequence[str], texts: Sequence[str]) -> tu
 
 def asks(name: str) -> bool:
     """Whether a column is called like the text of a query, which a judge has to read."""
-    return key(name) in _TEXT_GROUP
+    return _asked(name) is not None
+
+
+def _asked(name: str) -> str | None:
+    """The name of a query's text that a column has, also inside a wrapper's; else None."""
+    known = key(name)
+    wrapper, _, rest = known.partition("_")
+    found = rest if wrapper in _WRAPPERS else known
+    return found if found in _TEXT_GROUP else None
 
 
 def identifies(name: str) -> bool:
@@ -186,6 +223,11 @@ def no_text(frame: pl.DataFrame, name: str) -> str | None:
 def odd_grades(column: pl.Series) -> tuple[str, str]:
     """Why a column that should hold grades cannot, and a mend."""
     values = sorted({bare(value) for value in column.unique().to_list() if not missing(value)})
+    if any(map(nested, values)):
+        return (
+            f"holds lists or objects ({next(filter(nested, values))[:40]}, …), not grades",
+            "Write the grade itself into a column of its own; or name another column with --gold.",
+        )
     shown = ", ".join(sorted(values, key=lambda v: (number(v) is None, number(v) or 0, v[:40]))[:4])
     if len(values) < 2:
         held = f"only one grade ({values[0][:40]})" if values else "no grade"

@@ -16,7 +16,7 @@ import polars as pl
 from store.encodings import decode
 from store.errors import PiarError
 from store.formats import refuse_lines
-from store.header import Record, column_names, find_header, table_of, tidy
+from store.header import Record, column_names, find_header, require_header, table_of, tidy
 from store.sources import Reading, Source
 from store.tables import CELL_LIMIT, Table
 
@@ -46,7 +46,7 @@ def read_delimited(source: Source, reading: Reading) -> Table:
     head = source.head(_SNIFF_BYTES)
     if not head.strip(b"\r\n\t \0\xef\xbb\xbf\xff\xfe"):
         raise PiarError(f"{source.name} is empty.", "Give a file with a header and at least one row.")
-    return _whole(source, head, reading) or _careful(source, reading)
+    return require_header(_whole(source, head, reading) or _careful(source, reading), source.name)
 
 
 def _whole(source: Source, head: bytes, reading: Reading) -> Table | None:

@@ -14,6 +14,8 @@ from store.tables import CELL_LIMIT, Rejection, Table
 Record = tuple[int, list[str] | str]  # the line that it begins on, and its cells or why it cannot be read
 _HEAD = 200  # records by which the header is found
 _ABOVE = 20  # records that may stand above it
+_LOOKED_THROUGH = 10_000  # rows in which the header is looked for as a row
+_SENTENCE = 5  # words, from which on a name is rather a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,28 @@ def table_of(records: Iterable[Record], name: str, broken: str = "UTF-8") -> Tab
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
     table = Table(frame, pl.Series(lines, dtype=pl.Int64), (*above, *rejected))
     return tidy(replace(table, notes=(header.note,) if header.note else ()), header.names)
+
+
+def require_header(table: Table, name: str) -> Table:
+    """The table, unless its header is a row like the others; raises `PiarError`."""
+    if _is_row(table.frame):
+        shown = ", ".join(column[:30] for column in table.frame.columns[:4])
+        raise PiarError(
+            f"{name} has no header: its first line ({shown}) is a row like those below.",
+            "Write the columns' names above it, such as query,title,grade.",
+        )
+    return table
+
+
+def _is_row(frame: pl.DataFrame) -> bool:
+    """Whether the names of the columns are values: two stand below themselves, or one does and another is a sentence.
+
+    Numbers count once, since counts of votes may stand under 1, 2, 3.
+    """
+    found = [name for name in frame.columns if frame[name].head(_LOOKED_THROUGH).str.strip_chars().eq(name).any()]
+    words = [name for name in found if _is_name(name)]
+    sentences = [name for name in frame.columns if name not in found and len(name.split()) >= _SENTENCE]
+    return bool(found) and len(words) + (len(words) < len(found)) + bool(sentences) > 1
 
 
 def _sorted_out(

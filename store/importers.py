@@ -42,6 +42,7 @@ class ImportReport:
         changes: (earlier grade, grade) -> how many corrections; a grade that was taken back is None.
         conflicts: lines of the rows that give one sample different gold grades, by sample.
         cleaned: cells from which control characters were removed.
+        ungraded: word for nothing, such as `N/A` -> how often it stood where a grade stands.
         rejected: rows left out, each with its line and reason.
         splits: all samples of the store by split, now that these rows are in.
         same_ids: ids of the owner that stand for more than one content.
@@ -57,6 +58,7 @@ class ImportReport:
     changes: dict[tuple[str | None, str | None], int] = field(default_factory=dict)
     conflicts: list[tuple[int, ...]] = field(default_factory=list)
     cleaned: int = 0
+    ungraded: dict[str, int] = field(default_factory=dict)
     rejected: list[Rejection] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
     same_ids: list[str] = field(default_factory=list)
@@ -115,6 +117,8 @@ def import_table(
     report.read += len(table.frame)
     report.same_ids += same_ids
     report.cleaned += rows.cleaned
+    for word, n in rows.ungraded.items():
+        report.ungraded[word] = report.ungraded.get(word, 0) + n
     report.rejected += sorted([*table.rejected, *rows.rejected, *rejected], key=lambda r: r.line)
     return report
 

@@ -1,13 +1,14 @@
 """Rows of a file checked and cleaned: texts without control characters, grades as the task's symbols."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 from pydantic import Field
 
-from store.cells import MISSING, grade_symbol, rounded
+from store.cells import MISSING, grade_symbol, missing, rounded
 from store.errors import UsageError
 from store.settings import Settings
 from store.shares import spread
@@ -70,6 +71,7 @@ class Rows:
         votes: as `store.tables.VOTES`, grades as symbols.
         rejected: what was left out, and why.
         cleaned: cells from which control characters were removed.
+        ungraded: word for nothing, as it is written -> how often it stands in a column of grades.
     """
 
     frame: pl.DataFrame
@@ -77,6 +79,7 @@ class Rows:
     votes: pl.DataFrame
     rejected: list[Rejection]
     cleaned: int
+    ungraded: dict[str, int] = field(default_factory=dict)
 
 
 def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
@@ -91,8 +94,9 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
         require(table.frame, mapping.counts)
         table, likeliest = spread(table, mapping.counts)
         mapping = mapping.model_copy(update={"gold": mapping.gold or likeliest})
+    ungraded = _ungraded(table.frame, task, [*([mapping.gold] if mapping.gold else []), *mapping.raters])
     if mapping.annotator:
-        table = _with_annotators(table, mapping)
+        table = _with_annotators(table, task, mapping)
     raters = [name for name in mapping.raters if name not in table.vote_columns]
     texts = _text_columns(table.frame, task, mapping)
     grades = ({"gold": mapping.gold} if mapping.gold else {}) | {f"rater{i}": name for i, name in enumerate(raters)}
@@ -117,7 +121,7 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     rejected = [Rejection(int(frame["line"][i]), reasons[i]) for i in (reasons != "").arg_true().to_list()]
     cleaned = sum(int(source[column].str.contains(_CONTROL).sum()) for column in dict.fromkeys(texts.values()))
     return Rows(_with_value(kept, grades, votes, task), {n: c for n, c in grades.items() if n != "gold"},
-                votes, rejected, cleaned)  # fmt: skip
+                votes, rejected, cleaned, ungraded)  # fmt: skip
 
 
 def _text_columns(frame: pl.DataFrame, task: Task, mapping: ImportMapping) -> dict[str, str]:
@@ -186,6 +190,20 @@ def _graded(column: pl.Series, task: Task) -> pl.Series:
     return _translated(column, {value: grade_symbol(value, task) for value in _distinct(column)})
 
 
+def _ungraded(frame: pl.DataFrame, task: Task, columns: Iterable[str]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for column in columns:
+        for value, n in frame[column].str.strip_chars().alias("value").value_counts().rows() if column in frame else ():
+            if value and _says_nothing(value, task):
+                counts[value] += n
+    return dict(counts.most_common())
+
+
+def _says_nothing(cell: str, task: Task) -> bool:
+    """Whether a cell is a word for nothing, and no grade of this task is called so."""
+    return missing(cell) and grade_symbol(cell, task) is None
+
+
 def _distinct(column: pl.Series) -> list[str]:
     return [str(value).strip() for value in column.unique().to_list() if value is not None]
 
@@ -205,7 +223,7 @@ def _bucketed(table: Table, mapping: ImportMapping) -> Table:
     return replace(table, frame=table.frame.with_columns(whole))
 
 
-def _with_annotators(table: Table, mapping: ImportMapping) -> Table:
+def _with_annotators(table: Table, task: Task, mapping: ImportMapping) -> Table:
     """A table with one row for each label as a table with votes; rows without a grade only bring the sample."""
     if len(mapping.raters) != 1:
         raise UsageError(
@@ -222,7 +240,7 @@ def _with_annotators(table: Table, mapping: ImportMapping) -> Table:
         comment=pl.lit(""),
         flags=pl.lit([], pl.List(pl.String)),
         at=pl.Series([moment(text) for text in said_at], dtype=pl.Datetime("us")),
-    ).filter(~pl.col("grade").str.to_lowercase().is_in(list(MISSING)))
+    ).filter(~pl.col("grade").is_in([word for word in _distinct(table.frame[grade]) if _says_nothing(word, task)]))
     return replace(table, votes=votes, vote_columns=(grade,))
 
 

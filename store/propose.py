@@ -140,7 +140,8 @@ class _Roles:
             self._find_unnamed_gold(many)
         if gold := self.mapping.gold:
             held = self.few[gold]
-            self.reasons["gold"] = f"{gold}: {len(held)} distinct values ({', '.join(in_order(held)[:6])})"
+            whose = "; called like what a model said" if shape.by_machine(gold) else ""
+            self.reasons["gold"] = f"{gold}: {len(held)} distinct values ({', '.join(in_order(held)[:6])}){whose}"
 
     def _find_unnamed_gold(self, many: list[str]) -> None:
         shares = self.said.counts or find_shares(self.frame, self._free())
@@ -279,7 +280,7 @@ def _held(frame: pl.DataFrame, found: Guess) -> frozenset[str]:
         return frozenset(grade_of(found.mapping.counts).values())
     columns = [*found.mapping.raters, *([found.mapping.gold] if found.mapping.gold else [])]
     held = [shape.grades_in(frame[column]) or frozenset() for column in columns]
-    symbols = frozenset().union(*held)
+    symbols = shape.one_spelling(frozenset().union(*held))
     means = shape.fractions(symbols) and all(number(symbol) is not None for symbol in symbols)
     return frozenset() if means or shape.dates(symbols) or len(symbols) > MAX_GRADES else symbols
 
@@ -297,6 +298,11 @@ def _no_grades(frame: pl.DataFrame, found: Guess) -> UsageError:
     if graded:
         what, mend = odd_grades(frame[graded])
         return UsageError(f"Column {graded!r} {what}.", mend)
+    inside = [name for name in frame.columns if shape.nested(str(frame[name].first()))]
+    if inside:
+        likeliest = min(inside, key=lambda name: frame[name].n_unique())
+        what, mend = odd_grades(frame[likeliest])
+        return UsageError(f"No grade column was recognised: {likeliest!r} {what}.", mend)
     return UsageError(
         f"No grade column was recognised among {', '.join(frame.columns)}.",
         "Name it: --gold COLUMN; or, where nothing is graded yet, the grades, lowest first: --grades 0,1,2.",

@@ -9,7 +9,7 @@ from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from store.errors import PiarError, UsageError
-from store.header import table_of
+from store.header import require_header, table_of
 from store.sources import MOST_BYTES, Source
 from store.tables import Table
 
@@ -46,7 +46,8 @@ def read_workbook(source: Source, sheet: str | None = None) -> Table:
         ) from None
     records = [(number, [_text(cell) for cell in row]) for number, row in enumerate(rows, 1)]
     records = [(number, cells) for number, cells in records if any(cells)]
-    table = table_of(records, f"{source.name}, sheet {chosen}")
+    sheet = f"{source.name}, sheet {chosen}"
+    table = require_header(table_of(records, sheet), sheet)
     notes = (
         f"sheet {chosen!r}" if len(book.sheet_names) > 1 else "",
         f"{empty:,} formulas were saved without a value: open and save it in a spreadsheet program" if empty else "",

@@ -1,6 +1,7 @@
 """What a stranger's columns mean: fields, groups, people, votes and grades, and what gives the grade away."""
 
 import csv
+import json
 import os
 import random
 import subprocess
@@ -111,6 +112,12 @@ def test_addresses_ids_and_numbers_are_not_read(table):
     assert set(found.left_out) == {"url", "doc", "price"}
 
 
+@pytest.mark.parametrize("name", ["Input.query", "data.question", "Suchanfrage", "質問"])
+def test_a_query_of_few_values_is_read_under_the_names_of_other_tools_and_languages(table, name):
+    found = guess(read_table(table(*judged(f"{name},title,grade", lambda i: (i % 3,), groups=8))))
+    assert (found.columns, found.mapping.group) == ((name, "title"), name)
+
+
 # -- what gives the grade away --------------------------------------------------------------
 
 
@@ -217,6 +224,49 @@ def test_grades_are_read_as_they_are_written(table, tmp_path, cells, symbols):
     assert (project.task.symbols, project.task.ordered) == (symbols, True)
     assert project.imported.report.rejected == []
     assert project.sql("select count(distinct grade) from truth").item() == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("cells", "grades", "said"),
+    [
+        (["none", "weak", "exact"], {"none": 20, "weak": 20, "exact": 20}, {}),
+        (["None", "hate", "hate"], {"None": 20, "hate": 40}, None),
+        (["None", "1", "2"], {"1": 20, "2": 20}, {"None": 20}),
+        (["N/A", "yes", "no"], {"yes": 20, "no": 20}, {"N/A": 20}),
+        (["#N/A", "1", "2"], {"1": 20, "2": 20}, {"#N/A": 20}),
+    ],
+)
+def test_a_word_for_nothing_is_a_grade_or_said(table, tmp_path, capsys, cells, grades, said):
+    path = table(*judged("query,title,label", lambda i: (cells[i % 3],), groups=20))
+    project = Project.init(tmp_path / "p", from_=path)
+    held = dict(project.sql("select grade, count(*) from labels group by 1").rows())
+    assert held == grades
+    assert said is None or project.import_([path]).report.ungraded == said
+    named = ImportMapping(grades=("N/A", "no", "yes"))
+    if "N/A" in cells:
+        again = Project.init(tmp_path / "q", from_=path, mapping=named)
+        assert again.sql("select count(*) from labels").item() == 60
+
+
+def test_spellings_of_one_word_are_one_grade(table, tmp_path):
+    cells = [" Good", "good ", "GOOD", "Bad", "bad"]
+    path = table(*judged("query,title,grade", lambda i: (cells[i % 5],)))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert project.task.symbols == ("bad", "good")
+    assert project.sql("select count(*) from labels").item() == 60
+
+
+def test_what_a_model_said_is_no_gold_where_people_graded_too(table):
+    rows = judged("query,title,gpt4_label,human_label,model_rating", lambda i: (i % 2, i % 3, i % 2))
+    assert guess(read_table(table(*rows))).mapping.gold == "human_label"
+
+
+def test_objects_are_no_grades(tmp_path):
+    path = tmp_path / "nested.jsonl"
+    rows = [{"input": {"query": q, "title": t}, "output": {"grade": i % 3}} for i, (q, t) in enumerate(pairs())]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UsageError, match="'output' holds lists or objects"):
+        propose_task(read_table(path))
 
 
 def test_what_is_no_number_among_numbers_costs_its_row(table, tmp_path):

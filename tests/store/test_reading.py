@@ -64,6 +64,23 @@ def test_what_is_no_row_below_the_header(file):
     assert table.rejected == (Rejection(6, "the header once more"),)
 
 
+@pytest.mark.parametrize(
+    "line", ["red lamp,a lamp,2", "i love this film so much,no,positive", "red lamp,blue shoe of wool,positive"]
+)
+def test_a_file_without_a_header_is_told_so(file, line):
+    first = line.split(",")
+    below = [line.replace(first[1], f"text {i}") if i % 2 else f"other {i},text {i},{first[-1]}" for i in range(9)]
+    with pytest.raises(PiarError, match="no header"):
+        read(file("\n".join([line, *below]) + "\n"))
+
+
+@pytest.mark.parametrize("header", ["text,1,2,3", "How good is this answer here?,query,grade", "0,1,2"])
+def test_odd_headers_are_headers(file, header):
+    width = header.count(",") + 1
+    rows = [",".join([f"some text {i}", *(str((i + k) % 4) for k in range(width - 1))]) for i in range(12)]
+    assert len(read(file("\n".join([header, *rows]) + "\n")).frame) == 12
+
+
 def test_rows_one_cell_wider_than_the_header(file):
     numbered = "query,title,grade\n1,a,b,0\n2,c,d,1\n"
     assert read(file(numbered)).frame.columns == ["column_1", *HEADER]

@@ -97,13 +97,17 @@ def _notes(found: "Imported") -> list[str]:
                      f"{found.renewed}{_again(found.again)}")  # fmt: skip
     if any(rejection.reason.startswith("unknown grade") for rejection in report.rejected):
         notes.append("until the first verdict a grade may be added to task.toml; then import the file again")
+    if report.ungraded:
+        words = ", ".join(f"{n:,} × {word!r}" for word, n in list(report.ungraded.items())[:_SHOWN])
+        notes.append(f"{words} where a grade stands: read as none; where it is one, give all grades: --grades …")
     if report.same_ids:
         shown = ", ".join(report.same_ids[:_SHOWN])
         notes.append(
             f"{len(report.same_ids):,} ids stand for more than one content ({shown}): each content is a sample"
         )
     if 0 < found.groups < _FEW_GROUPS and report.added:
-        notes.append(f"{found.groups} groups with labels: enough to try, too few to measure a gain")
+        groups = f"{found.groups} group{'s' if found.groups > 1 else ''}"
+        notes.append(f"{groups} with labels: enough to try, too few to measure a gain")
     return notes
 
 
