@@ -298,6 +298,10 @@ class Store:
             )
         return instruction.id
 
+    def knows(self, instruction: str) -> bool:
+        """Whether an instruction of this id is kept."""
+        return self.frame("select 1 from instructions where instruction_id = ?", [instruction]).height > 0
+
     def instruction(self, prefix: str) -> Instruction:
         """The instruction whose id starts with `prefix`.
 

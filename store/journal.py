@@ -49,13 +49,14 @@ class Journal:
 
     Args:
         folder: where the segments lie; made when the first answer is appended.
+        looking: leave everything as it is: `fold` does nothing, and nothing is appended.
 
     Attributes:
         corrupt: lines that could not be read so far; each was copied to a `.corrupt` file beside its segment.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, looking: bool = False) -> None:
+        self.folder, self._looking = folder, looking
         self.corrupt = 0
         self._lock = threading.RLock()
         self._fd: int | None = None
@@ -168,17 +169,39 @@ class Journal:
         Raises:
             PiarError: the store is held by another process, or the disk is full; nothing is lost, fold again later.
         """
+        if self._looking:
+            return 0
         if store.held:
             raise RuntimeError("fold() inside read() or write(): its commits would not be commits")
         with self._lock:
             self._unfolded = 0
-        # What is a link, a pipe or a folder no process of ours has made.
-        segments = sorted(p for p in self.folder.glob("*.jsonl") if p.is_file() and not p.is_symlink())
+        segments = self._segments()
         with _disk_errors(self.folder):
             folded = sum(self._fold_segment(store, path) for path in segments)
         self._forget_removed(store, [path.name for path in segments if not path.exists()])
         self._folded_at = time.monotonic()
         return folded
+
+    def waiting(self, store: Store) -> Iterator[tuple[Any, ...]]:
+        """Rows of `verdicts` that no `fold` has brought there yet; lines that cannot be read are passed over."""
+        steps = [step.name for step in store.task.steps]
+        for path in self._segments():
+            with store.read() as con:
+                offset = _offset(con, path.name)
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                while True:
+                    lines, end = _lines(file, offset, whole=False)
+                    for line in lines:
+                        with suppress(*_DAMAGE):
+                            if verdict := _decode(line, steps)[1]:
+                                yield verdict
+                    if end <= offset:
+                        break
+                    offset = end
+
+    def _segments(self) -> list[Path]:
+        """What is a link, a pipe or a folder no process of ours has made."""
+        return sorted(p for p in self.folder.glob("*.jsonl") if p.is_file() and not p.is_symlink())
 
     def _fold_segment(self, store: Store, path: Path) -> int:
         """Fold one segment batch by batch. A missing one was folded and removed by another process."""

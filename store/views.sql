@@ -105,6 +105,16 @@ create or replace view label_queue as
     from first q join samples s using (sample_id)
     order by q.rank, q.reason;
 
+-- Instructions that a person put in force, by accepting them or by writing them into `instruction.md`: since when, when
+-- last accepted, and what that replaced. The latest one is in force, unless `instruction.md` has been edited since.
+create or replace view in_force as
+    select i.instruction_id as instruction, greatest(i.created_at, a.accepted) as since, a.accepted, a.against
+    from instructions i left join (
+        select instruction, max(created_at) as accepted, arg_max(against, created_at) as against
+        from decisions where outcome = 'accepted' group by instruction
+    ) a on a.instruction = i.instruction_id
+    where a.accepted is not null or i.run_id in (select run_id from runs where verb = 'edit');
+
 -- Answers that an instruction changed, for the same judge and sample.
 create or replace view flips as
     select a.sample_id, a.judge, a.instruction as before, b.instruction as after,

@@ -70,7 +70,7 @@ def push(
     project = open_project()
     composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
     with _server(project) as server:
-        report = send(project.store, server, composed, project.instruction(), _progress("tasks there"))
+        report = send(project.store, server, composed, project.adopt_instruction(), _progress("tasks there"))
     return Answer(_plain(report), composed_view(composed, pushed=report))
 
 
@@ -147,7 +147,7 @@ def export(
 
     project = open_project()
     composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
-    paths = export_batch(project.store, composed, project.instruction(), file)
+    paths = export_batch(project.store, composed, project.adopt_instruction(), file)
     view = "\n".join([composed_view(composed), *(f"  written: {p}" for p in paths)])
     return Answer({"batch": batch, "files": [str(p) for p in paths]}, view)
 

@@ -18,12 +18,14 @@ class Known:
     """One judge's earlier verdicts, found by the key of their request.
 
     Args:
+        journal: where some of them may lie still, where nothing is to be folded.
         run_id: the run that asks now; what it was answered before a crash is known to it, usable or not.
     """
 
-    def __init__(self, store: Store, judge: str, run_id: str) -> None:
+    def __init__(self, store: Store, judge: str, journal: Journal, run_id: str) -> None:
         self._store, self._judge = store, judge
-        self._unfolded: dict[str, Verdict] = {}
+        waiting = (_from_row(row[:-2], store.task) for row in journal.waiting(store))
+        self._unfolded = {verdict.key: verdict for verdict in waiting if verdict.judge == judge and verdict.grade}
         self._useless: set[str] = set()
         self._stored: dict[str, set[str]] = {}
         with store.read() as con:

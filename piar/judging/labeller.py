@@ -135,7 +135,7 @@ class Labeller:
         name = f"asking-{short_hash(self.judge_name, 12)}.lock"
         self._turn = Turn(journal.folder / name, f"piar {run_id.partition('-')[0] or role}")
         journal.fold(store)
-        self._known = Known(store, self.judge_name, run_id)
+        self._known = Known(store, self.judge_name, journal, run_id)
 
     def __enter__(self) -> "Labeller":
         return self

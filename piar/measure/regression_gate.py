@@ -98,11 +98,5 @@ def _drop(part: str, before: "pl.DataFrame", after: "pl.DataFrame", mask: list[b
 
 def reference_id(store: "Store") -> str | None:
     """The instruction that a person last accepted, else the first one that was used; None when there is none."""
-    found = store.frame(
-        """select instruction from (
-               select instruction, 0 as rank, created_at as moment from decisions where outcome = 'accepted'
-               union all
-               select instruction_id, 1, created_at from instructions)
-           order by rank, case when rank = 0 then -epoch(moment) else epoch(moment) end limit 1"""
-    )
+    found = store.frame("select instruction from in_force order by accepted desc nulls last, since limit 1")
     return str(found.item()) if found.height else None

@@ -75,7 +75,7 @@ class Project(Judging):
         def teach(instruction_id: str | None) -> Judge:
             nonlocal cached
             with self._labeller(run_id, budget, on_progress) as labeller:
-                batch = self._batch(f"split = '{split}'", instruction_id, votes=1)
+                batch = self._batch(f"split = '{split}'", self.adopt_instruction(instruction_id), votes=1)
                 report = labeller.judge([batch])
             report.require(labeller.judge_name)
             cached += report.cached
@@ -101,7 +101,7 @@ class Project(Judging):
         from piar.measure.live_logs import judged, live
         from store.judges import Judge
 
-        read = self.store.instruction(instruction) if instruction else self.instruction()
+        read = self.instruction(instruction)
         teacher = Judge(f"teacher:{self.config.teacher.model}", read.id)
         kind, _, path = judge.partition(":")
         if judge != "teacher" and (kind != "student" or not path):
@@ -139,9 +139,10 @@ class Project(Judging):
         where = f"split = '{split}' and sample_id in (select sample_id from truth)"
         with self.run("check", {"split": split, "max_drop": max_drop}) as run_id:
             began = time.monotonic()
-            earlier = against or reference_id(self.store)
+            read = self.adopt_instruction()
+            earlier = self.instruction(against or reference_id(self.store))
             with self._labeller(run_id, budget, on_progress) as labeller:
-                batches = [self._batch(where, None, votes=1), self._batch(where, earlier, votes=1)]
+                batches = [self._batch(where, one, votes=1) for one in (read, earlier)]
                 reports = [labeller.judge([batch]) for batch in batches]
             for report in reports:
                 report.require(labeller.judge_name)
@@ -181,7 +182,7 @@ class Project(Judging):
         models = Models(self.client("teacher"), self.client("reviser"), self.config.teacher, self.config.reviser)
         with self.journal() as journal:
             report, standing = evolve(
-                self.store, models, self.instruction(), chosen, journal=journal, label=self.config.label,
+                self.store, models, self.adopt_instruction(), chosen, journal=journal, label=self.config.label,
                 prompts=self.folder / PROMPTS, restart=restart, on_event=on_event, on_progress=on_progress,
             )  # fmt: skip
         propose(self.folder, self.store, standing if report.proposal else None)
@@ -206,7 +207,8 @@ class Project(Judging):
         rows = Rows.forecast(self.store, chosen)
         needs = Needs(chosen, rows, evidence_limit(self.client("reviser"), chosen.revision))
         with self._labeller("") as labeller:
-            one = forecast(self.store, self.config.teacher, labeller.requests([self._batch("split = 'dev'", None, 1)]))
+            batch = self._batch("split = 'dev'", self.instruction(), 1)
+            one = forecast(self.store, self.config.teacher, labeller.requests([batch]))
         found = scaled(one, needs.capped)
         return replace(found, basis=f"{found.basis}; {needs.repeated} asked again to audit the teacher")
 
@@ -222,7 +224,7 @@ class Project(Judging):
 
         by = by or whoami(self.folder)
         with self.run("accept", {"by": by}) as run_id:
-            return accept(self.folder, self.store, self.instruction(), by, run_id)
+            return accept(self.folder, self.store, self.adopt_instruction(), by, run_id)
 
     def reject(self, by: str | None = None) -> "Decision":
         """Send the proposal away; see `piar.project.proposal.reject`."""
@@ -230,7 +232,7 @@ class Project(Judging):
 
         by = by or whoami(self.folder)
         with self.run("reject", {"by": by}) as run_id:
-            return reject(self.folder, self.store, self.instruction(), by, run_id)
+            return reject(self.folder, self.store, self.adopt_instruction(), by, run_id)
 
     def difference(self, *ids: str) -> "Difference":
         """Two instructions side by side: `(A, B)`, `(A,)` against the one in force, or its last change."""

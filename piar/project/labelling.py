@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from piar.llm.base import Client
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RejectedLine, RequestManifest
+    from store.types import Instruction
 
 EVERYTHING_OPEN = "split in ('train', 'pool')"
 
@@ -55,7 +56,7 @@ class Judging(Workspace):
 
         config = {"where": where, "teacher": self.config.teacher.model, "label": self.config.label.model_dump()}
         with self.run("label", config) as run_id, self._labeller(run_id, budget, on_progress, reuse=reuse) as labeller:
-            report = labeller.judge([self._batch(where, instruction, votes, sure)])
+            report = labeller.judge([self._batch(where, self.adopt_instruction(instruction), votes, sure)])
         return report, receipt(self.store, run_id, report.cached, report.seconds, priced=self.config.teacher.priced)
 
     def forecast_label(
@@ -74,7 +75,7 @@ class Judging(Workspace):
         from piar.judging.forecast import forecast
 
         with self._labeller("", reuse=reuse) as labeller:
-            batch = self._batch(where, instruction, votes, sure)
+            batch = self._batch(where, self.instruction(instruction), votes, sure)
 
             def found(asked: "Batch") -> "Forecast":
                 return forecast(self.store, self.config.teacher, labeller.pending([asked]), batch.instruction.id)
@@ -112,7 +113,7 @@ class Judging(Workspace):
                 "Set model = 'openai:NAME' under [teacher], with the name that the engine serves.",
             )
         with self._labeller("", budget) as labeller:
-            pending = labeller.pending([self._batch(where, instruction, votes, sure)])
+            pending = labeller.pending([self._batch(where, self.adopt_instruction(instruction), votes, sure)])
             return export_requests(
                 labeller.granted(pending), folder, model=labeller.client.model, name=teacher.name,
                 extra=teacher.extra, structured=teacher.structured, logprobs=teacher.logprobs,
@@ -139,7 +140,8 @@ class Judging(Workspace):
         with self.run("label", config) as run_id, self._labeller(
             run_id, client=ResponsesClient(responses)
         ) as labeller:  # fmt: skip
-            report = labeller.judge([self._batch(where, instruction, votes, sure)], only=responses)
+            batch = self._batch(where, self.adopt_instruction(instruction), votes, sure)
+            report = labeller.judge([batch], only=responses)
         return report, responses.rejected
 
     def submit_batches(self, folder: Path, where: str, **asked: Any) -> dict[str, str]:
@@ -182,7 +184,7 @@ class Judging(Workspace):
         """Let the teacher judge the rows of a Parquet file that never enter the store; see
         `piar.judging.parquet_files`.
         """
-        pool = self._pool(instruction, votes, sure, budget)
+        pool = self._pool(self.adopt_instruction(instruction), votes, sure, budget)
         return pool.label(source, target, on_progress or (lambda progress: None))
 
     def forecast_pool(
@@ -192,7 +194,7 @@ class Judging(Workspace):
         from piar.judging.forecast import forecast
         from piar.judging.votes import rounds
 
-        pool = self._pool(instruction, votes, sure)
+        pool = self._pool(self.instruction(instruction), votes, sure)
 
         def found(votes: int) -> "Forecast":
             return forecast(self.store, self.config.teacher, pool.requests(source, votes), pool.instruction.id)
@@ -205,21 +207,22 @@ class Judging(Workspace):
         return replace(least, most_asked=most.asked, most_usd=most.cost_usd)
 
     def _pool(
-        self, instruction: str | None, votes: int | None, sure: float | None, budget: "Budget | None" = None
+        self, instruction: "Instruction", votes: int | None, sure: float | None, budget: "Budget | None" = None
     ) -> "Pool":
         from piar.judging.parquet_files import Pool
 
-        read = self.store.instruction(instruction) if instruction else self.instruction()
         config = self.config
         asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
         settings = config.label.model_copy(update=asked)
-        return Pool(self.task, self.client("teacher"), read, config.teacher, settings, budget, self.folder / PROMPTS)
+        return Pool(
+            self.task, self.client("teacher"), instruction, config.teacher, settings, budget, self.folder / PROMPTS
+        )
 
     def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
         """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.judging.trust`."""
         from piar.judging.trust import trust
 
-        read = self.store.instruction(instruction) if instruction else self.instruction()
+        read = self.adopt_instruction(instruction)
         with self.run("label", {"target_precision": target}, seed) as run_id:
             judge = f"teacher:{self.client('teacher').model}"
             return trust(self.store, judge, read.id, target, run_id, seed)
@@ -236,21 +239,20 @@ class Judging(Workspace):
         from piar.judging.labeller import Labeller
 
         asked = client or self.client("teacher")
-        with self.journal() as journal, Labeller(
+        with self.journal(looking=not run_id) as journal, Labeller(
             self.store, asked, journal, run_id=run_id, budget=budget, model=self.config.teacher,
             prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress, reuse=reuse,
         ) as labeller:  # fmt: skip
             yield labeller
 
     def _batch(
-        self, where: str, instruction: str | None, votes: int | None = None, sure: float | None = None
+        self, where: str, instruction: "Instruction", votes: int | None = None, sure: float | None = None
     ) -> "Batch":
         import duckdb
 
         from piar.judging.requests import Batch
         from store.user_sql import expression
 
-        read = self.store.instruction(instruction) if instruction else self.instruction()
         fix = f"Write a condition over {', '.join(self.task.fields)}, split, source, group_key."
         condition = expression(where, f"--where {where[:200]!r}", fix, self.store.tables())
         try:
@@ -258,4 +260,4 @@ class Judging(Workspace):
         except duckdb.Error as error:
             raise UsageError(f"--where {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
         settings = self.config.label
-        return Batch(read, samples, votes or settings.votes, sure or settings.sure)
+        return Batch(instruction, samples, votes or settings.votes, sure or settings.sure)

@@ -48,8 +48,7 @@ def proposal(folder: Path, store: "Store") -> "Instruction":
     if not path.exists():
         raise PiarError("No proposal waits.", "`piar evolve` ends with one when it finds something better.")
     written = parse(read_text(path), store.task, PROPOSAL)
-    known = store.frame("select 1 from instructions where instruction_id = ?", [written.id])
-    if known.height:
+    if store.knows(written.id):
         return store.instruction(written.id)
     return replace(written, parent=_tested(store)[0], note="The proposal, edited before it was accepted.")
 

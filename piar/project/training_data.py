@@ -24,7 +24,7 @@ def mine(project: "Workspace", top: int | None = None) -> "MineReport":
 
     settings = project.config.mining if top is None else project.config.mining.model_copy(update={"top": top})
     with project.run("mine", settings.model_dump(mode="json"), settings.seed) as run_id:
-        return mine(project.store, settings, run_id, project.instruction().id)
+        return mine(project.store, settings, run_id, project.adopt_instruction().id)
 
 
 def explain(project: "Workspace", sample_id: str) -> "Explanation":
@@ -68,7 +68,7 @@ def synthesize(
             prompts=project.folder / PROMPTS, settings=project.config.label,
         )  # fmt: skip
         report = synthesize(
-            project.store, client, project.instruction(), settings, journal=journal, run_id=run_id, writer=writer,
+            project.store, client, project.adopt_instruction(), settings, journal=journal, run_id=run_id, writer=writer,
             labeller=labeller, budget=budget, targets=targets, prompts=project.folder / PROMPTS,
         )  # fmt: skip
     return report, receipt(project.store, run_id, priced=project.config.teacher.priced)
@@ -91,6 +91,6 @@ def export_shards(project: "Workspace", folder: Path, formats: tuple[str, ...] =
     config = {**settings.model_dump(mode="json"), "folder": str(folder)}
     with project.run("curriculum", config, settings.seed):
         return export(
-            project.store, folder, project.instruction(), settings, prompt=project.config.student.prompt,
+            project.store, folder, project.adopt_instruction(), settings, prompt=project.config.student.prompt,
             prompts=project.folder / PROMPTS, simulated="(simulated)" in project.task.name,
         )  # fmt: skip

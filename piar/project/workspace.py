@@ -25,16 +25,6 @@ if TYPE_CHECKING:
     from store.task import Task
     from store.types import Instruction
 
-# Known instructions, oldest first, and which of them a person put in force.
-_CURRENT = """
-select i.instruction_id,
-       d.instruction is not null or i.run_id in (select run_id from runs where verb = 'edit') as in_force
-from instructions i
-left join (select instruction, max(created_at) as at_time from decisions where outcome = 'accepted' group by all) d
-    on d.instruction = i.instruction_id
-order by greatest(i.created_at, coalesce(d.at_time, i.created_at))
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -272,26 +262,39 @@ class Workspace:
 
         return Store.open(self.folder / STORE, self.task)
 
-    def instruction(self) -> "Instruction":
-        """What `instruction.md` says now; a text that the store does not know is kept as a new version.
+    def instruction(self, id: str | None = None) -> "Instruction":
+        """What `instruction.md` says now, or a known version by the beginning of its id. Nothing is written.
 
-        Its author is the person who asks, except for the first one, which is the seed.
+        The author of a text that the store does not know is the person at work, except for the first one, the seed.
+
+        Raises:
+            UsageError: no such file.
+            PiarError: no such version.
         """
         from piar.instructions.markdown import parse
 
+        if id:
+            return self.store.instruction(id)
         path = self.folder / INSTRUCTION
         try:
             written = parse(read_text(path), self.task)
         except FileNotFoundError:
             raise UsageError(f"{path} is missing.", "`piar show instruction` lists older versions.") from None
-        known = self.store.frame(_CURRENT).rows(named=True)
-        if any(row["instruction_id"] == written.id for row in known):
+        if self.store.knows(written.id):
             return self.store.instruction(written.id)
-        in_force = [row["instruction_id"] for row in known if row["in_force"]]
-        author, parent = (whoami(self.folder), in_force[-1]) if in_force else ("seed", None)
-        with self.run("edit", {"author": author}) as run_id:
-            self.store.put_instruction(replace(written, author=author, parent=parent), run_id)
-        return self.store.instruction(written.id)
+        before = self.store.frame("select instruction from in_force order by since desc limit 1")
+        if not before.height:
+            return replace(written, author="seed")
+        return replace(written, author=whoami(self.folder), parent=before.item())
+
+    def adopt_instruction(self, id: str | None = None) -> "Instruction":
+        """The same for who asks or decides under it: a text that the store does not know is kept, and in force from
+        now on."""
+        found = self.instruction(id)
+        if not self.store.knows(found.id):
+            with self.run("edit", {"author": found.author}) as run_id:
+                self.store.put_instruction(found, run_id)
+        return found
 
     def client(self, role: Literal["teacher", "reviser"]) -> "Client":
         """The model of a role, as `piar.toml` names it.
@@ -329,11 +332,11 @@ class Workspace:
             self.store.finish_run(run_id, status, receipt(self.store, run_id).cost_usd, detail)
 
     @contextmanager
-    def journal(self) -> "Iterator[Journal]":
-        """The journal, open for appending; folded into the store when it closes."""
+    def journal(self, *, looking: bool = False) -> "Iterator[Journal]":
+        """The journal, open for appending and folded into the store when it closes; or, to look, left as it is."""
         from store.journal import Journal
 
-        journal = Journal(self.folder / JOURNAL)
+        journal = Journal(self.folder / JOURNAL, looking=looking)
         try:
             yield journal
         finally:

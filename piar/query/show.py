@@ -243,10 +243,7 @@ def pair_of(store: "Store", current: "Instruction", ids: "tuple[str, ...]") -> "
         return store.instruction(ids[0]), store.instruction(ids[1])
     if ids:
         return store.instruction(ids[0]), current
-    accepted = store.frame(
-        "select against from decisions where outcome = 'accepted' and instruction = ? order by created_at desc limit 1",
-        [current.id],
-    )
+    accepted = store.frame("select against from in_force where instruction = ? and accepted is not null", [current.id])
     if accepted.height:
         return store.instruction(accepted.item()), current
     if current.parent is None:

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from store.db import Store
     from store.types import Instruction
 
-_IN_FORCE = """
-select i.instruction_id, greatest(i.created_at, coalesce(max(d.created_at), i.created_at)) as since
-from instructions i
-left join decisions d on d.instruction = i.instruction_id and d.outcome = 'accepted'
-where d.instruction is not null or i.run_id in (select run_id from runs where verb = 'edit')
-group by i.instruction_id, i.created_at order by since"""
 _SECONDS = 20.0  # a row, where nobody's pace is known
 
 
@@ -43,13 +37,18 @@ class StaleLabels:
 
 def stale_labels(store: "Store", current: "Instruction") -> list[StaleLabels]:
     """Labels by people that are stale under `current`, by grade and rule, the most hours first."""
-    versions = [(since, _words(store.instruction(i), store)) for i, since in store.frame(_IN_FORCE).rows()]
-    if len(versions) < 2:
+    from store.db import now
+
+    known = store.frame("select instruction, since from in_force order by since").rows()
+    if not known:
         return []
-    now = _words(current, store)
+    versions = [(since, _words(store.instruction(id), store)) for id, since in known]
+    words_now = _words(current, store)
+    if known[-1][0] != current.id:  # `instruction.md` was edited, and nobody has asked or decided under it yet
+        versions.append((now(), words_now))
     found = []
     for key in {k for _, words in versions for k in words}:
-        changed = [i for i, (_, words) in enumerate(versions) if words.get(key) != now.get(key)]
+        changed = [i for i, (_, words) in enumerate(versions) if words.get(key) != words_now.get(key)]
         # Only what people said before the words became what they are now; a word that came back is no change.
         starts = [datetime.min, *(since for since, _ in versions[1:])]
         spans = [(starts[i], starts[i + 1]) for i in changed if i + 1 < len(versions)]

@@ -20,7 +20,7 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("check") / "shop"
     project = Project.init(folder, example="shop", pairs=400, seed=3)
     (folder / "instruction.md").write_text(GOOD)
-    first = project.store.put_instruction(project.instruction(), "r")
+    first = project.adopt_instruction().id
     return folder, first
 
 
@@ -59,7 +59,7 @@ def test_known_verdicts_cost_nothing(shop, capsys):
 def test_the_reference_is_what_was_accepted_last_else_what_came_first(tmp_path):
     project = small_project(tmp_path / "toys")
     assert reference_id(project.store) is None
-    first = project.store.put_instruction(project.instruction(), "r")
+    first = project.adopt_instruction().id
     assert reference_id(project.store) == first
 
 

@@ -137,12 +137,14 @@ def test_a_wrong_configuration_names_the_place_and_never_the_value(tmp_path, tex
 def test_a_hand_edit_is_a_new_version_with_the_person_as_author(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("piar.project.workspace.whoami", lambda folder: "Ada")
     project = small_project(tmp_path / "toys")
-    seed = project.instruction()
+    seed = project.adopt_instruction()
     assert (seed.author, seed.parent, len(seed.rules)) == ("seed", None, 1)
     assert project.instruction() == seed
     file = tmp_path / "toys" / "instruction.md"
     file.write_text(file.read_text() + "- **R02** → 0: the title names another toy\n")
-    edited = project.instruction()
+    read = project.instruction()
+    edited = project.adopt_instruction()
+    assert read == edited == project.instruction()
     assert (edited.author, edited.parent, len(edited.rules)) == ("Ada", seed.id, 2)
     runs = project.sql("select verb, status from runs join run_events using (run_id) order by runs.started")
     assert runs.rows() == [("edit", "done"), ("edit", "done")]

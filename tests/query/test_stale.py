@@ -13,14 +13,14 @@ OLD, NEW = datetime(2020, 1, 1), datetime(2999, 1, 1)
 @pytest.fixture
 def toys(toys):
     """A project whose seed instruction is known; its labels carry no seconds."""
-    toys.instruction()
+    toys.adopt_instruction()
     return toys
 
 
 def edit(project, text):
     """Change instruction.md, as a person does."""
     (project.folder / "instruction.md").write_text(text)
-    return project.instruction()
+    return project.adopt_instruction()
 
 
 def given(project, grade, at, **more):

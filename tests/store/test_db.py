@@ -231,15 +231,20 @@ def test_other_fields_or_grades_are_refused(store):
 
 def test_an_old_store_is_migrated_once_and_a_failing_step_changes_nothing(store, monkeypatch):
     store.add_labels(people("bad"), "run")
-    monkeypatch.setattr(migrations, "MIGRATIONS", (lambda con: con.execute("alter table labels add column x int") / 0,))
+    released = migrations.MIGRATIONS
+    monkeypatch.setattr(
+        migrations, "MIGRATIONS", (*released, lambda con: con.execute("alter table labels add column x int") / 0)
+    )
     with pytest.raises(TypeError):
         Store.open(store.path, TASK)
-    monkeypatch.setattr(migrations, "MIGRATIONS", (lambda con: con.execute("alter table labels add column x int"),))
+    monkeypatch.setattr(
+        migrations, "MIGRATIONS", (*released, lambda con: con.execute("alter table labels add column x int"))
+    )
     for _ in range(2):
         migrated = Store.open(store.path, TASK)
         assert migrated.frame("select x, grade from label").rows() == [(None, "bad")]
-    assert migrated.frame("select value from meta where key = 'schema'").item() == "2"
-    monkeypatch.setattr(migrations, "MIGRATIONS", ())
+    assert migrated.frame("select value from meta where key = 'schema'").item() == "3"
+    monkeypatch.setattr(migrations, "MIGRATIONS", released)
     with pytest.raises(PiarError, match="newer piar"):
         Store.open(store.path, TASK)
 
