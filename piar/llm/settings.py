@@ -77,6 +77,11 @@ class ModelSettings(Settings):
         return url.rstrip("/")
 
     @property
+    def simulated(self) -> bool:
+        """Whether no model is asked, but the offline teacher: it follows rules, and writes nothing."""
+        return self.backend == "rulebook"
+
+    @property
     def backend(self) -> str:
         """The part of `model` before the colon."""
         return self.model.partition(":")[0]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 TIMED = 50  # rows on which latency is measured
 JUDGES = ("teacher", "baseline", "student")
-OFFLINE = "teacher:rulebook"  # a rule learner, so always shown beside other simple learners
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ def score(
     *,
     instruction: str | None = None,
     against: str | None = None,
+    simulated: bool = False,
     run_id: str = "",
     seed: int = 0,
 ) -> Scored:
@@ -77,6 +77,7 @@ def score(
     Args:
         teach: makes sure that the teacher has judged the split under an instruction (None: the one in force).
         against: the id of an instruction, or a judge.
+        simulated: the teacher is the offline one.
 
     Raises:
         UsageError: an unknown split or judge.
@@ -96,7 +97,8 @@ def score(
         other = ready(against) if _is_judge(against) else teach(against)
         gained = compare(store, measured.judge, other, split, seed=seed)
     simple: tuple[Measured, ...] = ()
-    if measured.judge.name == OFFLINE and learnable(store):
+    # A rule learner is always shown beside other simple learners.
+    if simulated and judge == "teacher" and learnable(store):
         from piar.measure.baselines import NAMES
 
         simple = tuple(measure(store, ready(f"baseline:{name}"), split, seed=seed) for name in NAMES)

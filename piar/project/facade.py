@@ -83,7 +83,10 @@ class Project(Judging):
 
         with self.run("score", config, detail=detail) as run_id:
             began = time.monotonic()
-            scored = score(self.store, judge, split, teach, instruction=instruction, against=against, run_id=run_id)
+            scored = score(
+                self.store, judge, split, teach, instruction=instruction, against=against,
+                simulated=self.config.teacher.simulated, run_id=run_id,
+            )  # fmt: skip
             detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
 
@@ -259,12 +262,12 @@ class Project(Judging):
         """
         from piar.report.page import report
 
-        path, teacher = Path(out) if out else self.folder / "report.html", self.config.teacher.model
+        path, offline = Path(out) if out else self.folder / "report.html", self.config.teacher.simulated
         try:
             current = self.instruction()
         except PiarError:  # a page is written although `instruction.md` cannot be read
             current = None
-        return report(self.store, path, current=current, teacher=teacher, moved=self._drift())
+        return report(self.store, path, current=current, offline=offline, moved=self._drift())
 
     def _drift(self) -> "Drift | None":
         """Whether the teacher's grades of the latest logs have moved; None where `instruction.md` cannot be read."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from synth import SynthReport
     from synth.drafts import Target
 
-OFFLINE = "rulebook"  # a teacher that judges but cannot write: drafts are then made offline
-
 
 def mine(project: "Workspace", top: int | None = None) -> "MineReport":
     """Signals, difficulty, buckets and the queue; `top` is its length, `[mining] top` when None."""
@@ -61,7 +59,7 @@ def synthesize(
 
     settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
     client = project.client("teacher")
-    writer = None if project.config.teacher.model == OFFLINE else client
+    writer = None if project.config.teacher.simulated else client
     with project.run("synth", settings.model_dump(mode="json"), settings.seed) as run_id, project.journal() as journal:
         labeller = Labeller(
             project.store, client, journal, run_id=run_id, budget=budget, model=project.config.teacher,

@@ -38,7 +38,7 @@ def report(
     out: Path,
     *,
     current: Instruction | None = None,
-    teacher: str = "",
+    offline: bool = False,
     notes: tuple[str, ...] = (),
     moved: Any = None,
 ) -> ReportFile:
@@ -48,7 +48,7 @@ def report(
         store: the project's store.
         out: the file to write; replaced whole.
         current: the instruction in force; what the store holds for it when None.
-        teacher: the configured teacher's name; the offline one is called simulated on the page.
+        offline: the configured teacher is the offline one, which the page calls simulated.
         notes: more to show under the headline.
         moved: `piar.measure.live_logs.drift` of the latest logs, None where it is not known.
 
@@ -56,7 +56,7 @@ def report(
         PiarError: the store cannot be read, or the folder of `out` cannot be written.
     """
     with store.read():
-        values = collect(store, current or in_force(store), (*simulated(store, teacher), *notes), moved)
+        values = collect(store, current or in_force(store), (*simulated(store, offline), *notes), moved)
     page = (
         _environment()
         .from_string(files("piar").joinpath("templates", "report.html.j2").read_text("utf-8"))
@@ -68,7 +68,7 @@ def report(
     return ReportFile(out, values["headline"], values["subline"])
 
 
-def simulated(store: Store, teacher: str) -> list[str]:
+def simulated(store: Store, offline: bool) -> list[str]:
     """What about the figures is simulated, in words."""
     told = []
     sources = store.frame("select distinct source from samples where contains(source, '(simulated)') order by 1")
@@ -76,7 +76,7 @@ def simulated(store: Store, teacher: str) -> list[str]:
         told.append(
             f"The data is simulated: {', '.join(sources['source'])}. Its figures say nothing about real queries."
         )
-    if teacher == "rulebook":
+    if offline:
         told.append(
             "The teacher is simulated: a literal-minded rule follower, not a language model. It is a rule learner, so "
             "judge it beside the plain baselines below."

@@ -107,6 +107,8 @@ def test_simple_baselines_stand_beside_the_offline_teacher(shop) -> None:
         "baseline:tfidf_overlap",
     ]
     assert {other.scores.n for other in scored.baselines} == {scored.measured.scores.n}
+    noisy = Project.open(shop.folder, ["teacher.extra={noise=0.1}"])
+    assert len(noisy.score(split="holdout")[0].baselines) == 3
     alone, _ = shop.score("baseline:majority", split="holdout")
     assert (alone.measured, alone.baselines) == (scored.baselines[0], ())
 
