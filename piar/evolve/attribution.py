@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from piar.evolve.purse import BudgetSpent
+from piar.evolve.results import Worth, gain_json
 from piar.evolve.scoreboard import Scoreboard
 from store.stats import paired_gain
 from store.types import Instruction, Sample
 
 
-def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sample]) -> list[Worth]:
     """What each rule is worth: the instruction with and without it, on the rows that cite it.
 
     Rows that do not cite a rule are taken to be untouched by it. That is exact for the offline teacher and saves
@@ -22,10 +23,9 @@ def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sam
         samples: of dev and holdout.
 
     Returns:
-        for each rule `rule, cited, fixes, breaks, gain {mean, low, high, p_value}, state`, where `state` is
-        `helps`, `harms` (interval by group), `dead` (never cited) or `unclear`; shorter when the budget ends.
+        one for each rule; fewer when the budget ends.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Worth] = []
     try:
         verdicts = board.verdicts(instruction, samples)
         cited = {r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
@@ -42,20 +42,18 @@ def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sam
     return found
 
 
-def _worth(
-    board: Scoreboard, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]
-) -> dict[str, Any]:
+def _worth(board: Scoreboard, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]) -> Worth:
     if not rows:
         return {"rule": rule, "cited": 0, "fixes": 0, "breaks": 0, "gain": None, "state": "dead"}
     truth = board.truth(rows)
     right, otherwise = (board.grades(i, rows) == truth for i in (whole, without))
     gain = paired_gain(otherwise, right, [s.group for s in rows])
-    state = "helps" if gain.above else "harms" if gain.below else "unclear"
+    state: Literal["helps", "harms", "unclear"] = "helps" if gain.above else "harms" if gain.below else "unclear"
     return {
         "rule": rule,
         "cited": len(rows),
         "fixes": int(np.sum(right & ~otherwise)),
         "breaks": int(np.sum(otherwise & ~right)),
-        "gain": gain.model_dump(),
+        "gain": gain_json(gain),
         "state": state,
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from piar.evolve.guards import Paired
 from piar.evolve.ledger import fingerprints, ledger, record
 from piar.evolve.promotion import Outcome, confirm
 from piar.evolve.purse import BudgetSpent
+from piar.evolve.results import Audited, Comparison, GuardJson, Side, Tested, gain_json
 from piar.evolve.resume import RunLog
 from piar.evolve.scoreboard import Scoreboard
 from piar.evolve.state import Inputs
@@ -84,7 +85,7 @@ def _paired(inputs: Inputs, board: Scoreboard, candidate: Instruction, samples: 
     )
 
 
-def promotion_json(outcome: Outcome) -> dict[str, Any]:
+def promotion_json(outcome: Outcome) -> Tested:
     """An outcome as plain JSON."""
     return {
         "candidate": outcome.candidate,
@@ -94,18 +95,18 @@ def promotion_json(outcome: Outcome) -> dict[str, Any]:
         "fixed": outcome.fixed,
         "broke": outcome.broke,
         "accuracy": {"before": outcome.before, "after": outcome.after},
-        "gain": outcome.gain.model_dump(),
+        "gain": gain_json(outcome.gain),
         "p_value": outcome.gain.p_value,
         "level": outcome.level,
-        "guards": [asdict(g) for g in outcome.guards],
+        "guards": [cast("GuardJson", asdict(g)) for g in outcome.guards],
         "passed": outcome.passed,
         "refused_by": outcome.refused_by,
         "reason": outcome.reason,
-        "audit": asdict(outcome.audit) if outcome.audit else None,
+        "audit": Audited(asked=outcome.audit.asked, flipped=outcome.audit.flipped) if outcome.audit else None,
     }
 
 
-def on_test(inputs: Inputs, board: Scoreboard, standing: Instruction) -> dict[str, Any]:
+def on_test(inputs: Inputs, board: Scoreboard, standing: Instruction) -> dict[str, Comparison | str]:
     """Incumbent and standing instruction on the untouched split, against gold and against the raters' majority."""
     samples = inputs.splits["test"]
     if not samples:
@@ -114,7 +115,9 @@ def on_test(inputs: Inputs, board: Scoreboard, standing: Instruction) -> dict[st
         board.judge([inputs.incumbent, standing], samples)
     except BudgetSpent:
         return {"skipped": "the budget is spent"}
-    found: dict[str, Any] = {inputs.settings.truth: compare(board, inputs.incumbent, standing, samples, inputs.truths)}
+    found: dict[str, Comparison | str] = {
+        inputs.settings.truth: compare(board, inputs.incumbent, standing, samples, inputs.truths)
+    }
     others: tuple[TruthMode, ...] = ("gold", "majority")
     for mode in others:
         if mode not in found and (truths := _other_truth(inputs.store, mode)):
@@ -135,20 +138,19 @@ def compare(
     standing: Instruction,
     samples: Sequence[Sample],
     truths: Mapping[str, Truth],
-) -> dict[str, Any]:
+) -> Comparison:
     """Accuracy and macro F1 of two instructions on the same rows, and the gain with its interval by group."""
     if not samples:
         return {}
     codes, count = group_codes([s.group for s in samples])
     symbols = board.symbols
     truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
-    rights = []
-    shown: dict[str, Any] = {"n": len(samples), "groups": count}
-    for name, instruction in (("seed", incumbent), ("champion", standing)):
+    rights, sides = [], list[Side]()
+    for instruction in (incumbent, standing):
         said = board.grades(instruction, samples)
         table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
         square = table.reshape(len(symbols), len(symbols) + 1)
-        shown[name] = {"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))}
+        sides.append({"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))})
         rights.append(said == truth)
     gain = paired_gain(rights[0], rights[1], codes)
-    return {**shown, "gain": gain.model_dump()}
+    return {"n": len(samples), "groups": count, "seed": sides[0], "champion": sides[1], "gain": gain_json(gain)}

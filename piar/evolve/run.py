@@ -7,7 +7,6 @@ it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the 
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -17,6 +16,7 @@ from piar.evolve.finish import compare, on_test, promote, promotion_json
 from piar.evolve.promotion import power
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.redraft import redrafted
+from piar.evolve.results import Comparison, Tested, Worth
 from piar.evolve.resume import OnEvent, RunLog, begin
 from piar.evolve.reviser import Models
 from piar.evolve.round import raced, revised
@@ -67,10 +67,10 @@ class EvolveReport(Result):
     calls: int
     cost_usd: float
     rounds: int
-    promotions: list[dict[str, Any]]
-    holdout: dict[str, Any]
-    test: dict[str, Any]
-    attribution: list[dict[str, Any]]
+    promotions: list[Tested]
+    holdout: Comparison
+    test: dict[str, Comparison | str]
+    attribution: list[Worth]
     detectable: str
     ceiling: float | None
     stopped: str
@@ -205,7 +205,7 @@ def _close(
     purse.open_end()
     outcome = promote(inputs, board, log, winner) if winner.id != incumbent.id else None
     standing = winner if outcome and outcome.passed else incumbent
-    holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else {}
+    holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else Comparison()
     test = on_test(inputs, board, standing)
     purse.open_attribution()
     attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
