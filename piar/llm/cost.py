@@ -90,12 +90,22 @@ def read_usage(reply: object, most: Usage) -> tuple[Usage, bool]:
     prompt = _count(told.get("prompt_tokens", told.get("input_tokens")))
     answer = _count(told.get("completion_tokens", told.get("output_tokens")))
     total = _count(told.get("total_tokens")) or 0
+    if answer == 0 and total <= (prompt or 0) and _speaks(reply):
+        answer = None  # some proxies count no answers: a text of no tokens is none
     whole = bool(prompt) and answer is not None
     prompt, answer = prompt or most.prompt, most.completion if answer is None else answer
     thinking = _inner(told, "completion_tokens_details", "reasoning_tokens") or 0
     answer = max(answer, total - prompt if whole else 0, answer + thinking if thinking > answer else 0)
     cached = _inner(told, "prompt_tokens_details", "cached_tokens") or _count(told.get("prompt_cache_hit_tokens")) or 0
     return Usage(prompt, min(prompt, cached) if whole else 0, answer), whole
+
+
+def _speaks(reply: object) -> bool:
+    """Whether a reply holds an answer with some text in it."""
+    choices = reply.get("choices") if isinstance(reply, Mapping) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, Mapping) else None
+    return isinstance(message, Mapping) and bool(message.get("content"))
 
 
 def _inner(told: Mapping[str, Any], outer: str, name: str) -> int | None:

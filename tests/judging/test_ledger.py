@@ -214,6 +214,16 @@ def test_usage_is_read_whole_or_taken_at_its_most(usage, read):
     assert whole == (1000 not in read)
 
 
+@pytest.mark.parametrize(("content", "total", "answer", "whole"), [
+    ("2", 300, MOST.completion, False), ("2", 340, 40, True), ("", 300, 0, True), (None, 300, 0, True),
+])  # fmt: skip
+def test_a_text_of_no_tokens_is_charged_at_its_most(content, total, answer, whole):
+    usage = {"prompt_tokens": 300, "completion_tokens": 0, "total_tokens": total}
+    reply = {"choices": [{"message": {"content": content}}], "usage": usage}
+    found, complete = read_usage(reply, MOST)
+    assert (found.completion, complete) == (answer, whole)
+
+
 def test_a_cap_in_dollars_without_a_price_asks_nothing(tmp_path, capsys):
     small_project(tmp_path / "p")
     with FaultyServer().running() as server:
