@@ -139,3 +139,13 @@ def test_the_words_of_an_error_are_found_in_every_shape():
     assert error_message([]) == "no message"
     assert error_message({"detail": "nope"}) == "nope"
     assert len(error_message({"error": "x" * 50_000})) == 20_000
+
+
+@pytest.mark.parametrize(("status", "data", "wait"), [
+    (503, {"error": "Model X is currently loading", "estimated_time": 20.0}, 20.0),
+    (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, None),
+    (400, {"message": "Too many requests", "__type": "com.amazon#ThrottlingException"}, None),
+])  # fmt: skip
+def test_a_model_that_is_being_loaded_is_waited_for_like_a_limit(status, data, wait):
+    found = read_refusal(status, {}, data, {"model": "m", "messages": []}, datetime.now(UTC))
+    assert (found.kind, found.wait) == ("rate_limit", wait)

@@ -60,6 +60,7 @@ _FILTERED = re.compile(
     r"content[_ ](?:management|filter|policy)|responsible_?ai|data_inspection|flagged|moderation|prohibited_content",
     re.I,
 )
+_LOADING = re.compile(r"\bloading\b|warming up|starting up", re.I)  # takes minutes, and is waited out like a limit
 _NEVER_FITS = re.compile(r"request too large", re.I)  # for the limit of a minute: no waiting mends it
 _TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size)|maximum context|too long|too many (?:input )?tokens|n_ctx"
@@ -248,8 +249,8 @@ def _errors(data: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 
 def _codes(errors: list[Mapping[str, Any]]) -> set[str]:
     """Everything in an error that is a name for machines."""
-    values = [error.get(name) for error in errors for name in ("code", "type", "status", "reason")]
-    return {value.lower() for value in values if isinstance(value, str)}
+    values = [error.get(name) for error in errors for name in ("code", "type", "status", "reason", "__type")]
+    return {value.rpartition("#")[2].lower() for value in values if isinstance(value, str)}
 
 
 def _kind(status: int, codes: set[str], words: str) -> FailureClass:
@@ -261,7 +262,7 @@ def _kind(status: int, codes: set[str], words: str) -> FailureClass:
         return "malformed"
     if status == 413 or _NEVER_FITS.search(words):
         return "request"
-    if codes & THROTTLED and status != 401:
+    if (codes & THROTTLED and status != 401) or (status == 503 and _LOADING.search(words)):
         return "rate_limit"
     return STATUS_KINDS.get(status, "server" if status >= 500 else "request")
 
@@ -305,7 +306,13 @@ def _wait(headers: Mapping[str, str], errors: list[Mapping[str, Any]], words: st
     if found is not None:
         return found
     for error in errors:
-        for name, unit in (("retryDelay", 1.0), ("retry_after", 1.0), ("retryAfter", 1.0), ("retry_after_ms", 0.001)):
+        for name, unit in (
+            ("retryDelay", 1.0),
+            ("retry_after", 1.0),
+            ("retryAfter", 1.0),
+            ("estimated_time", 1.0),
+            ("retry_after_ms", 0.001),
+        ):
             if (seconds := duration(str(error.get(name, "")))) is not None:
                 return seconds * unit
     spoken = _AGAIN.search(words)
