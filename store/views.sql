@@ -1,11 +1,12 @@
 -- What people query. Made when a store is made, and made again by every migration.
 
--- Latest opinion of each judge; an answered vote wins over a failed one.
+-- Latest opinion of each judge; an answered vote wins over a failed one. The table is only appended to, so its row
+-- numbers are the order in which answers came; a clock may go back between two of them.
 create or replace view verdict as
     select * from verdicts
     qualify row_number() over (
         partition by sample_id, judge, instruction, vote
-        order by (grade is not null) desc, created_at desc, key) = 1;
+        order by (grade is not null) desc, verdicts.rowid desc) = 1;
 
 -- Latest version of each label. Rows of one instant are told apart by their content.
 create or replace view label as

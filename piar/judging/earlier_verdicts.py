@@ -98,7 +98,7 @@ def stored_verdicts(store: Store, keys: Sequence[str]) -> dict[str, Verdict]:
         rows = con.execute(
             "select key, sample_id::varchar, judge, instruction, vote, grade, probs, evidence, steps, rules, "
             "trace_verdict, failure from verdicts where key in (select unnest(?::varchar[])) "
-            "order by grade is not null, created_at",
+            "order by grade is not null, rowid",
             [list(keys)],
         ).fetchall()
     return {row[0]: _from_row(row, store.task) for row in rows}

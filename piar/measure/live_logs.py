@@ -44,7 +44,7 @@ where t.grade is not null order by l.sample_id"""
 _GRADED = f"""
 with logs as (select sample_id, group_key, source, max(created_at) over (partition by source) as newest
               from samples where {LOGS} order by hash(sample_id) limit {ROWS}),
-     told as (select sample_id, any_value(grade order by created_at desc) as grade from verdicts
+     told as (select sample_id, any_value(grade order by rowid desc) as grade from verdicts
               where judge = $1 and instruction = $2 and vote = 0 and grade is not null
               and sample_id in (select sample_id from logs) group by sample_id)
 select group_key, source, newest, grade from logs join told using (sample_id) order by sample_id"""

@@ -231,22 +231,38 @@ def test_other_fields_or_grades_are_refused(store):
 
 def test_an_old_store_is_migrated_once_and_a_failing_step_changes_nothing(store, monkeypatch):
     store.add_labels(people("bad"), "run")
-    released = migrations.MIGRATIONS
-    monkeypatch.setattr(
-        migrations, "MIGRATIONS", (*released, lambda con: con.execute("alter table labels add column x int") / 0)
-    )
+    known, step = migrations.MIGRATIONS, "alter table labels add column x int"
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*known, lambda con: con.execute(step) / 0))
     with pytest.raises(TypeError):
         Store.open(store.path, TASK)
-    monkeypatch.setattr(
-        migrations, "MIGRATIONS", (*released, lambda con: con.execute("alter table labels add column x int"))
-    )
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*known, lambda con: con.execute(step)))
     for _ in range(2):
         migrated = Store.open(store.path, TASK)
         assert migrated.frame("select x, grade from label").rows() == [(None, "bad")]
-    assert migrated.frame("select value from meta where key = 'schema'").item() == "3"
-    monkeypatch.setattr(migrations, "MIGRATIONS", released)
+    assert migrated.frame("select value from meta where key = 'schema'").item() == str(len(known) + 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", ())
     with pytest.raises(PiarError, match="newer piar"):
         Store.open(store.path, TASK)
+
+
+BY_CLOCK = """
+create or replace view verdict as select * from verdicts qualify row_number() over (
+    partition by sample_id, judge, instruction, vote order by (grade is not null) desc, created_at desc, key) = 1
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_later_answer_to_a_vote_counts_although_the_clock_went_back(store, monkeypatch, old):
+    """Two answers of one vote under two keys, as after another temperature; also in a store of before."""
+    for key, grade, year in (("before", "bad", 2031), ("after", "good", 2026), ("failed", None, 2027)):
+        monkeypatch.setattr("store.db.now", lambda year=year: datetime(year, 1, 1))
+        store.record_verdicts([Verdict(key, SAMPLE, "teacher:t", "i", 0, grade)], "run")
+    if old:
+        with store.write() as con:
+            con.execute(BY_CLOCK)
+            con.execute("update meta set value = '1' where key = 'schema'")
+    assert store.frame("select grade from verdict").item() == ("bad" if old else "good")
+    assert Store.open(store.path, TASK).frame("select grade from verdict").item() == "good"
 
 
 def test_a_full_disk_is_an_error_a_user_can_mend(store):
