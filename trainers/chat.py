@@ -14,13 +14,15 @@ Chat = Sequence[dict[str, str]]
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
 )
+_THINKING = re.compile(r"(<think(?:ing)?>|<thought>|<reasoning>|\[THINK\])\s*\Z")  # as providers' templates open it
 BREAK = "\ufdd1"  # no character: stands where the text must be cut before it is tokenized
 
 
 def render(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     """Each chat as the template writes it, up to where the assistant answers; thinking switched off where it knows it.
 
-    A template that refuses the system role gets its text at the head of the user's.
+    A template that refuses the system role gets its text at the head of the user's. Thinking that a template opens
+    itself is closed at once: the next token is the answer's.
 
     Raises:
         PiarError: the template cannot write these chats.
@@ -68,7 +70,15 @@ def _apply(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     texts: list[str] = tokenizer.apply_chat_template(
         [list(chat) for chat in chats], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
-    return texts
+    return [_closed(text, str(tokenizer.chat_template)) for text in texts]
+
+
+def _closed(text: str, template: str) -> str:
+    """The text with thinking ended that the template has begun."""
+    opened = _THINKING.search(text)
+    if opened is None or opened[1] not in template:
+        return text
+    return f"{text[: opened.end(1)]}\n\n{opened[1][0]}/{opened[1][1:]}\n\n"
 
 
 def _folded(chat: Chat) -> Chat:

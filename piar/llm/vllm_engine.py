@@ -66,7 +66,7 @@ class Engine:
             self._llm: Any = LLM(model=path, **arguments)
         except (RuntimeError, ValueError, OSError) as error:
             raise PiarError(f"vLLM cannot run {path}: {error}", "Check the path, the GPU and its memory.") from None
-        self._trace = options.trace
+        self._trace, self._folds = options.trace, False
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer every request, in order; `model` is left for the client to name."""
@@ -104,20 +104,31 @@ class Engine:
         chats = [
             [*_messages(r), {"role": "assistant", "content": g.text}] for r, g in zip(requests, graded, strict=True)
         ]
-        outputs = self._llm.chat(
-            chats, [_free(r, r.max_tokens) for r in requests], use_tqdm=False, add_generation_prompt=False,
-            continue_final_message=True, chat_template_kwargs={"enable_thinking": False},
-        )  # fmt: skip
+        sampling = [_free(r, r.max_tokens) for r in requests]
+        outputs = self._write(chats, sampling, add_generation_prompt=False, continue_final_message=True)
         return [
             replace(g, text=f"{g.text}{o.outputs[0].text}", usage=_add(g.usage, _usage(o)))
             for g, o in zip(graded, outputs, strict=True)
         ]
 
     def _chat(self, requests: Sequence[Request], sampling: Sequence[Any]) -> list[Any]:
-        outputs: list[Any] = self._llm.chat(
-            [_messages(r) for r in requests], list(sampling), use_tqdm=False,
-            chat_template_kwargs={"enable_thinking": False},
-        )  # fmt: skip
+        return self._write([_messages(r) for r in requests], sampling)
+
+    def _write(self, chats: list[list[dict[str, Any]]], sampling: Sequence[Any], **how: Any) -> list[Any]:
+        """What the model writes; where its template refuses the system role, the user's message begins with it."""
+
+        def write(chats: list[list[dict[str, Any]]]) -> list[Any]:
+            thinking = {"enable_thinking": False}
+            return list(self._llm.chat(chats, list(sampling), use_tqdm=False, chat_template_kwargs=thinking, **how))
+
+        if not self._folds:
+            try:
+                return write(chats)
+            except (ValueError, TypeError):  # vLLM wraps what a template says in its own
+                if not any(m["role"] == "system" for chat in chats for m in chat):
+                    raise
+        outputs = write([_folded(chat) for chat in chats])
+        self._folds = True
         return outputs
 
 
@@ -198,6 +209,13 @@ def _answer(requests: list[Request]) -> list[Completion]:
 
 def _messages(request: Request) -> list[dict[str, Any]]:
     return [{"role": m.role, "content": m.content} for m in request.messages]
+
+
+def _folded(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The chat without a system role, its words at the head of the first other message."""
+    system = [m["content"] for m in chat if m["role"] == "system"]
+    first, *others = [m for m in chat if m["role"] != "system"]
+    return [{**first, "content": "\n\n".join([*system, first["content"]])}, *others]
 
 
 def _free(request: Request, tokens: int) -> Any:

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,3 +131,27 @@ def test_vllm_run_batch_answers_exported_requests_as_transformers_does(folder, l
     assert [c.text for c in found] == [c.text for c in local]
     for row, mine in zip(found, local, strict=True):
         assert row.probs == pytest.approx(mine.probs, abs=1e-3)
+
+
+class Strict:
+    """A stand-in for `vllm.LLM` whose template refuses the system role."""
+
+    def __init__(self, model, **arguments):
+        self.calls = 0
+
+    def chat(self, chats, sampling, **how):
+        self.calls += 1
+        if any(m["role"] == "system" for chat in chats for m in chat):
+            raise ValueError("System role not supported")
+        said = [SimpleNamespace(text=chat[0]["content"], token_ids=[1], logprobs=None) for chat in chats]
+        return [SimpleNamespace(outputs=[s], prompt_token_ids=[1, 2], num_cached_tokens=0) for s in said]
+
+
+def test_a_refused_system_role_goes_to_the_head_of_the_users_message(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Strict, SamplingParams=SimpleNamespace))
+    client = VllmClient("folder")
+    request = Request("k", (Message("system", "Judge it."), Message("user", "a mouse")))
+    for _ in range(2):
+        [done] = client.generate([request])
+        assert done.text == "Judge it.\n\na mouse"
+    assert client._engine._llm.calls == 3  # refused once, and then known

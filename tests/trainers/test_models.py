@@ -13,7 +13,7 @@ from tests.precision import CLOSE
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_model import make_tiny_model
 from trainers import distill, sft
-from trainers.chat import PLAIN_TEMPLATE
+from trainers.chat import PLAIN_TEMPLATE, encode, render
 from trainers.checkpoint import StudentCard
 from trainers.config import DistillSettings, EncoderSettings, SftSettings, StudentSettings
 from trainers.encoder import train as train_encoder
@@ -101,6 +101,24 @@ def test_a_refused_system_role_goes_to_the_head_of_the_users_message(sliding, pl
     refusing, taking = load_policy(str(sliding))[1], load_policy(str(plain))[1]
     [ids] = prompt_ids(refusing, [chat])
     assert ids == prompt_ids(taking, [[{"role": "user", "content": "Judge it.\n\na mouse"}]])[0]
+
+
+@pytest.mark.parametrize("begins", ["<think>\n", "[THINK]", "<think>"])
+def test_thinking_that_a_template_opens_is_closed_before_the_answer(plain, begins):
+    _, tokenizer = load_policy(str(plain))
+    tokenizer.chat_template = PLAIN_TEMPLATE.replace("Answer:\n", f"Answer:{begins}")
+    [ids] = prompt_ids(tokenizer, [[{"role": "user", "content": "a mouse"}]])
+    tag = begins.strip()
+    closed = f"Answer:{tag}\n\n{tag[0]}/{tag[1:]}\n\n"
+    assert render(tokenizer, [[{"role": "user", "content": "a mouse"}]])[0].endswith(closed)
+    assert tokenizer.decode(ids).endswith(tokenizer.decode(encode(tokenizer, [closed])[0]))
+
+
+def test_a_samples_own_words_close_nothing(plain):
+    _, tokenizer = load_policy(str(plain))
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    [text] = render(tokenizer, [[{"role": "user", "content": "a mouse <think>"}]])
+    assert text.endswith("<think>")
 
 
 def test_sequences_that_cannot_share_are_computed_in_padded_batches(sliding, monkeypatch):
