@@ -28,7 +28,7 @@ def connect(settings: ModelSettings, notice: Notice = warnings.warn) -> Client:
 
 
 def _rulebook(settings: ModelSettings, _: Notice) -> Client:
-    from piar.offline.teacher import RulebookClient
+    from piar.offline import RulebookClient
 
     return RulebookClient(**settings.extra)
 

@@ -31,8 +31,7 @@ def simulate(
 
     Example: `piar simulate --port 8080 --rate-limited 0.1`
     """
-    from piar.offline.endpoint import Faults, serve
-    from piar.offline.teacher import RulebookClient
+    from piar.offline import Faults, RulebookClient, serve
 
     faults = Faults(latency=latency, errors=errors, rate_limited=rate_limited, malformed=malformed, seed=seed)
     serve(RulebookClient(noise=noise, seed=seed), host, port, faults=faults, allow_hosts=allow_host or ())

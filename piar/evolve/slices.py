@@ -99,17 +99,13 @@ def telling_slices(
 
 def telling_predicates(samples: Sequence[Sample], wrong: Sequence[bool], limit: int = 6) -> list[Telling]:
     """The predicates, as the offline inducer thinks of them, that errors share more often than the rest."""
-    from piar.offline.grammar import sentence
-    from piar.offline.vocabulary import make_vocabulary
-    from piar.offline.words import read_text
+    from piar.offline import conditions
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:_LEARNED_FROM])
     shown, errors = [samples[i] for i in chosen], [wrong[i] for i in chosen]
     if not any(errors):
         return []
-    views = [{name: read_text(text) for name, text in s.fields.items()} for s in shown]
-    vocabulary = make_vocabulary(views, group_codes([s.group for s in shown])[0], MIN_GROUPS)
-    masks = ((sentence(p), row) for p, row in zip(vocabulary.predicates, vocabulary.holds, strict=True))
+    masks = conditions([s.fields for s in shown], group_codes([s.group for s in shown])[0], MIN_GROUPS)
     return _strongest(masks, shown, errors, PREDICATE_TELLS, limit)
 
 

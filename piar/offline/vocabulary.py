@@ -4,15 +4,16 @@ A term must occur in several groups, so that a rule cannot name one query; whole
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
 
+from piar.offline.grammar import sentence
 from piar.offline.predicates import Agrees, All, Contains, Length, Matches, Names, Not, Part, Predicate, View, Words
-from piar.offline.words import KINDS
+from piar.offline.words import KINDS, read_text
 
 Bools = npt.NDArray[np.bool_]
 
@@ -167,3 +168,21 @@ def _common(where: dict[str, list[int]], groups: npt.NDArray[np.int64], min_grou
     counts = {term: len({int(groups[i]) for i in at}) for term, at in where.items() if len(at) >= min_groups}
     common = sorted((term for term, n in counts.items() if n >= min_groups), key=lambda t: (-counts[t], t))
     return common[:MAX_TERMS]
+
+
+def conditions(
+    samples: Sequence[Mapping[str, str]], group: npt.NDArray[np.int64], min_groups: int
+) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """The conditions that the samples suggest, as sentences, and where each holds.
+
+    Args:
+        samples: (N) fields of each.
+        group: (N,) number of each sample's group.
+        min_groups: groups in which a condition must hold.
+
+    Returns:
+        Pairs of a sentence and an (N,) mask.
+    """
+    views = [{name: read_text(text) for name, text in fields.items()} for fields in samples]
+    vocabulary = make_vocabulary(views, group, min_groups)
+    return ((sentence(p), row) for p, row in zip(vocabulary.predicates, vocabulary.holds, strict=True))

@@ -15,7 +15,7 @@ from store.files import read_text
 
 if TYPE_CHECKING:
     from piar.llm.base import Client
-    from piar.offline.guideline_import import GuidelineImport
+    from piar.offline import GuidelineImport
     from piar.project.config import Config
     from store.db import Store
     from store.importers import ImportMapping, ImportReport
@@ -156,7 +156,7 @@ class Workspace:
             UsageError: no such file, an empty one, or a project that has no task yet.
         """
         from piar.instructions.markdown import write
-        from piar.offline.guideline_import import import_guideline
+        from piar.offline import import_guideline
 
         if not (self.folder / TASK).exists():
             raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from piar.cli.render.common import facts
 
 if TYPE_CHECKING:
-    from piar.offline.guideline_import import GuidelineImport
+    from piar.offline import GuidelineImport
     from piar.project.workspace import Imported
     from store.importers import ImportReport
 
