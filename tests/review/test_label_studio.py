@@ -207,7 +207,7 @@ def test_a_wrong_token_and_a_wrong_place_are_explained(running):
         Server("http://127.0.0.1:9", "0" * 40)
     with pytest.raises(PiarError, match="no Label Studio API"):
         Server(f"{running[0].url}/some/where", running[0].token)
-    with pytest.raises(PiarError, match="does not answer"):
+    with pytest.raises(PiarError, match="must look like https://host"):
         Server("no address", "0" * 40)
 
 
