@@ -82,8 +82,7 @@ def to_tasks(store: Store, assignments: Sequence[Assignment]) -> list[dict[str, 
     Only rows to be adjudicated also carry `said`, what people and the latest teacher answered, and that teacher's
     verdict as a prediction, by which the data manager sorts.
     """
-    wanted = {a.sample_id for a in assignments}
-    samples = {s.id: s for s in store.samples() if s.id in wanted}
+    samples = {s.id: s for s in store.samples(ids={a.sample_id for a in assignments})}
     informed = any(a.role == "adjudicate" for a in assignments)
     said, verdicts = (_said(store), _verdicts(store)) if informed else ({}, {})
     tasks = []
