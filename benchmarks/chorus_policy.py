@@ -16,9 +16,9 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.judging import judge
 from piar.evolve.resume import Event
 from piar.evolve.steadiness import AuditSettings
-from piar.judging.labeller import judge
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from store.db import Store

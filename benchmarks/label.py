@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from piar.instructions.prompts import judge_messages, judge_prefix
-from piar.judging.labeller import judge
+from benchmarks.judging import judge, judge_messages
+from piar.instructions.prompts import judge_prefix
 from piar.llm.base import Completion, OnCompletion, Request
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import make_shop

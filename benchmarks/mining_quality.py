@@ -16,8 +16,8 @@ from random import Random
 import numpy as np
 import polars as pl
 
+from benchmarks.judging import judge
 from mining import MiningSettings, mine
-from piar.judging.labeller import judge
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop
 from store.db import Store

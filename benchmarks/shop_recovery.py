@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from piar.judging.labeller import judge
+from benchmarks.judging import judge
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from piar.shop.world import make_shop

@@ -18,9 +18,9 @@ from random import Random
 
 import polars as pl
 
+from benchmarks.judging import judge
 from benchmarks.shop_reader import UnclearError, decide
 from mining import MiningSettings, mine
-from piar.judging.labeller import judge
 from piar.llm.base import Completion, OnCompletion, Request, Usage
 from piar.offline.teacher import RulebookClient
 from piar.shop.world import ShopWorld, make_shop

@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.judging import judge_messages
 from piar.instructions.operations import apply
-from piar.instructions.prompts import judge_messages, judge_prefix
+from piar.instructions.prompts import judge_prefix
 from piar.instructions.revision_schema import EvidenceItem, GradeShown, RevisionAnswer, RevisionRequest, RuleShown
 from piar.llm.base import Message, Request
 from piar.offline.teacher import RulebookClient

@@ -10,7 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from piar.instructions.prompts import judge_messages, judge_prefix
+from benchmarks.judging import judge_messages
+from piar.instructions.prompts import judge_prefix
 
 
 def peer_argument(text):

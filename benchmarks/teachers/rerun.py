@@ -11,11 +11,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.judging import judge
 from benchmarks.teachers.mock import calls, mock
 from benchmarks.teachers.peers import chats_of, peer_argument, run_peer
 from benchmarks.teachers.throughput import INSTRUCTION, TASK, samples
 from piar.connect import connect
-from piar.judging.labeller import judge
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.journal import Journal

@@ -1,7 +1,7 @@
 """How much of a bare client's speed is left when everything that a label needs is done.
 
 Each round asks the same requests, in this order: the bare `openai` client (aiohttp transport, a semaphore),
-then `piar.judging.labeller.judge` (render, ask, parse, journal, store) over the same transport, then over the lean one,
+then `benchmarks.judging.judge` (render, ask, parse, journal, store) over the same transport, then over the lean one,
 then peers. CPU seconds of our own process are shown beside the rates, since they do not depend on a busy machine.
 Figures are medians over interleaved rounds, as ratios to the bare client of the same round.
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import openai
 
+from benchmarks.judging import judge
 from benchmarks.teachers.mock import mock
 from benchmarks.teachers.peers import chats_of, peer_argument, run_peer
 from piar.connect import connect
-from piar.judging.labeller import judge
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.ids import sample_id

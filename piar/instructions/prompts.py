@@ -12,10 +12,9 @@ from typing import Any
 from jinja2 import TemplateError
 
 from piar.instructions.sandbox import render_text
-from piar.llm.base import Message
 from store.errors import UsageError
 from store.files import read_text
-from store.task import Task, sample_text
+from store.task import Task
 from store.types import Instruction
 
 _MOST_BYTES = 2**18
@@ -58,8 +57,3 @@ def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = 
     # `precedence` stands in templates that projects copied from an earlier version.
     values = {"task": task, "instruction": instruction, "meanings": meanings, "precedence": ()}
     return render("judge", values, overrides)
-
-
-def judge_messages(prefix: str, fields: Mapping[str, str]) -> tuple[Message, ...]:
-    """The chat that asks for one verdict."""
-    return (Message("system", prefix), Message("user", sample_text(fields)))

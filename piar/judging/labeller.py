@@ -30,9 +30,9 @@ from store.ids import short_hash
 from store.journal import Journal
 from store.settings import Settings
 from store.turns import Turn
-from store.types import Completion, Instruction, Sample, Usage, Verdict
+from store.types import Completion, Sample, Usage, Verdict
 
-__all__ = ["Batch", "LabelSettings", "Labeller", "OnVerdict", "judge"]
+__all__ = ["Batch", "LabelSettings", "Labeller", "OnVerdict"]
 
 
 class LabelSettings(Settings):
@@ -304,32 +304,6 @@ class Labeller:
             usage = Usage(report.tokens_in, report.tokens_cached, report.tokens_out)
             done = report.asked + report.cached
             self._on_progress(Progress(done, self._total, report.cost_usd, dict(self._failed), report.asked, usage))
-
-
-def judge(
-    store: Store,
-    client: Client,
-    instruction: Instruction,
-    samples: Iterable[Sample],
-    *,
-    journal: Journal,
-    role: str = "teacher",
-    votes: int = 1,
-    sure: float | None = None,
-    budget: Budget | None = None,
-    model: ModelSettings | None = None,
-    run_id: str = "",
-    prompts: Path | None = None,
-    settings: LabelSettings | None = None,
-    on_progress: OnProgress | None = None,
-    on_verdict: OnVerdict | None = None,
-) -> LabelReport:
-    """Judge samples under one instruction; see `Batch` and `Labeller` for the arguments."""
-    with Labeller(
-        store, client, journal, role=role, run_id=run_id, budget=budget, model=model, prompts=prompts,
-        settings=settings, on_progress=on_progress,
-    ) as labeller:  # fmt: skip
-        return labeller.judge([Batch(instruction, samples, votes, sure)], on_verdict)
 
 
 def _ballots(batches: Sequence[Batch]) -> Iterator[_Ballot]:

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from curriculum import CurriculumSettings, export, picture, plan
 from curriculum.candidates import equal_quota
-from piar.instructions.prompts import judge_prefix, sample_text
+from piar.instructions.prompts import judge_prefix
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.manifest import COLUMNS, MANIFEST, read_manifest
+from store.task import sample_text
 from store.trace import parse_trace, write_trace
 from store.types import Instruction
 from tests import ROOT

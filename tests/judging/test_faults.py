@@ -10,14 +10,14 @@ import time
 
 import pytest
 
+from benchmarks.judging import judge
 from piar.connect import connect
-from piar.instructions.prompts import sample_text
-from piar.judging.labeller import LabelSettings, judge
+from piar.judging.labeller import LabelSettings
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.ids import sample_id
 from store.journal import Journal
-from store.task import Grade, Task
+from store.task import Grade, Task, sample_text
 from store.types import Instruction, Rule, Sample
 from tests import ROOT
 from tests.faulty_server import GRADES, FaultyServer, right_grade

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.judging.labeller import Batch, Labeller, LabelSettings, judge
+from benchmarks.judging import judge
+from piar.judging.labeller import Batch, Labeller, LabelSettings
 from piar.llm.cost import Budget, Price
 from piar.llm.settings import ModelSettings
 from store.db import Store

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.judging import judge
 from piar.cli import main
 from piar.connect import connect
-from piar.judging.labeller import judge
 from piar.llm.base import Message, Request
 from piar.llm.cost import Budget, Price, most_usage, read_usage
 from piar.llm.settings import ModelSettings

@@ -3,7 +3,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piar.judging.labeller import Batch, Labeller, LabelSettings, judge
+from benchmarks.judging import judge
+from piar.judging.labeller import Batch, Labeller, LabelSettings
 from piar.judging.votes import count, rounds, settled
 from piar.llm.cost import Budget
 from store.types import Failure, Verdict

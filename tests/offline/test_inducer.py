@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.instructions.prompts import judge_messages, judge_prefix
+from benchmarks.judging import judge_messages
+from piar.instructions.prompts import judge_prefix
 from piar.instructions.revision_schema import (
     EvidenceItem,
     GradeShown,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.instructions.prompts import judge_messages, judge_prefix
-from piar.judging.labeller import judge
+from benchmarks.judging import judge, judge_messages
+from piar.instructions.prompts import judge_prefix
 from piar.llm.base import Brief, Client, Message, Request, is_simulated
 from piar.offline.rule_reader import grade_names, read_rules
 from piar.offline.teacher import RulebookClient

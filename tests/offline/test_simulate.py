@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from piar.instructions.prompts import judge_messages, judge_prefix
+from benchmarks.judging import judge_messages
+from piar.instructions.prompts import judge_prefix
 from piar.llm.base import Request
 from piar.offline.endpoint import Faults, running
 from piar.offline.teacher import RulebookClient

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from piar.judging.labeller import judge
+from benchmarks.judging import judge
 from piar.llm.base import Completion, Usage
 from piar.llm.cost import Budget
 from piar.offline.teacher import RulebookClient
