@@ -5,8 +5,9 @@ import warnings
 
 import pytest
 
+from piar.evolve.reviser import Models
+from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity
-from piar.evolve.state import EvolveSettings, Models
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Batch, Labeller
 from piar.judging.origin import Origin
