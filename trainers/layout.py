@@ -32,6 +32,7 @@ Tokens = Sequence[int]
 SHARE = 8  # a common prefix shorter than this many tokens is not worth a node
 BLOCK = 256  # subtrees up to this many tokens are one attention block
 FLEX_PAD = 128
+CPU_PAD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +110,15 @@ class Pack:
         """On another device; on CUDA padded to a multiple of 128."""
         if device == self.tokens.device:
             return self
-        one = self.padded(FLEX_PAD) if device.type == "cuda" else self
+        size = len(self.tokens)
+        one = self.padded(size + -size % FLEX_PAD) if device.type == "cuda" else self
         columns = (one.tokens, one.positions, one.sub_end, one.rows, one.targets, one.owner, one.place)
         return Pack(one.nodes, *(t.to(device) for t in columns))
 
-    def padded(self, multiple: int) -> "Pack":
+    def padded(self, length: int) -> "Pack":
         """Longer, by tokens at the end that see only themselves."""
         size = len(self.tokens)
-        extra = -size % multiple
+        extra = length - size
         if not extra:
             return self
         ends = torch.cat([self.sub_end, torch.arange(size + 1, size + extra + 1)])
@@ -193,6 +195,15 @@ def pack(items: Sequence[Item]) -> Pack:
 def repeated(items: Sequence[Item]) -> list[Pack]:
     """One plain causal sequence a pack, nothing shared: the reference, and the fallback."""
     return [pack([Item(item.prompt, [completion])]) for item in items for completion in item.completions]
+
+
+def even(size: int) -> int:
+    """The next of a few lengths, at most an eighth above `size` from 256 on: 8 in each doubling, else multiples of 32.
+
+    For bf16 on CPUs, where every new length compiles kernels that stay in memory.
+    """
+    step = max(CPU_PAD, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
 
 
 class Labels(NamedTuple):
@@ -315,10 +326,14 @@ def _attend(
     above = [number[start] for start, _ in block.spans]  # an ancestor's own segment is a block
     key, value = (torch.cat([t[j] for j in (*above, i)], 2) if above else t[i] for t in memory)
     query = queries[i] if rows is None else queries[i][:, :, rows]
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # Blocks differ in length, and a CPU compiles bf16 kernels for each new one: float32 is faster.
+        query, key, value = query.float(), key.float(), value.float()
     if not causal:
         mask = (block.mask if rows is None else block.mask[rows]).to(query.dtype)
-    out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
-    return out.transpose(1, 2)
+    with torch.autocast(query.device.type, enabled=False):
+        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
+    return out.to(memory[0][i].dtype).transpose(1, 2)
 
 
 @lru_cache(maxsize=1)

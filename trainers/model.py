@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
@@ -20,7 +21,7 @@ from store.errors import PiarError, UsageError
 from trainers.chat import add_template, encode, encode_plain, render
 from trainers.folder import load_lm, load_tokenizer
 from trainers.head import read_grades
-from trainers.layout import Item, Pack, Tokens, pack, repeated, tree_attention
+from trainers.layout import Item, Pack, Tokens, even, pack, repeated, tree_attention
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -57,6 +58,12 @@ class Policy(nn.Module):
         """Items as packs that this model can read, completions in order."""
         return [pack(items)] if self.shares else repeated(items)
 
+    @property
+    def _evens(self) -> bool:
+        """Whether lengths are padded to a few, see `even`."""
+        rounded = self.lm.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        return self.device.type == "cpu" and rounded
+
     @contextmanager
     def judging(self) -> Iterator[None]:
         """Neither gradients nor dropout, for as long as it lasts."""
@@ -83,6 +90,8 @@ class Policy(nn.Module):
 
     def _hidden(self, one: Pack) -> Tensor:
         body = self.lm.get_decoder()
+        if self._evens:
+            one = one.padded(even(len(one.tokens)))
         with _only_rows(body, one.rows, len(one.tokens)) as narrow:
             out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False,
                        tree=one, narrow=narrow)  # fmt: skip
@@ -98,6 +107,8 @@ class Policy(nn.Module):
             batch.append(i)
             if after is None or len(packs[after].tokens) * (len(batch) + 1) > PADDED:
                 ids = pad_sequence([packs[j].tokens for j in batch], batch_first=True).to(self.device)
+                if self._evens:
+                    ids = pad(ids, (0, even(ids.shape[1]) - ids.shape[1]))
                 hidden = self.lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
                 found |= {j: row[packs[j].rows.to(self.device)] for j, row in zip(batch, hidden, strict=True)}
                 batch = []
