@@ -1,7 +1,7 @@
 """`mine`: signals, difficulty, buckets and the queue, written to the store in one transaction."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -57,6 +57,7 @@ def mine(
     *,
     extra: Mapping[str, Signal] | None = None,
     embed: Embed | None = None,
+    on_part: Callable[[str], None] = lambda part: None,
 ) -> MineReport:
     """Compute signals and difficulty of every sample and queue what deserves a look; replaces what mining wrote before.
 
@@ -64,35 +65,37 @@ def mine(
         instruction: id of the instruction whose verdicts are read.
         extra: your own signals, name -> function that returns an SQL expression over `judged` and the sample's fields.
         embed: texts -> vectors, in place of hashed words; e.g. a sentence-transformers model's `encode`.
+        on_part: told what begins: a signal's name, or another part's, as in `MineReport.seconds`.
 
     Raises:
         PiarError: nothing was judged or labelled yet.
         UsageError: a signal's expression is wrong, or a quota names no reason.
     """
     _own(settings)  # before hours of work
-    clock = _Clock()
+    clock = _Clock(on_part)
     with store.write() as con:
         con.execute("set memory_limit = ?", [settings.memory])
+        clock.begin("judged")
         judges = Judges(
             main_teacher(con, instruction, settings.teacher), main_student(con, settings.student), instruction
         )
         columns = Columns(len(store.task.symbols))
         make_judged(con, store, judges, id_ranges(con, ROWS_PER_RANGE))
         unjudged = _refuse_empty(con)
-        clock.lap("judged")
         work = Work(con, store, settings, columns, embed)
         for function in FROM_VERDICTS + FROM_TEXTS:
+            clock.begin(function.__name__)
             if settings.texts or function in FROM_VERDICTS:
                 function(work)
             else:
                 nothing(con, function.__name__)
-            clock.lap(function.__name__)
+        clock.begin("signals")
         names = _make_signals(con, columns, settings, extra or {})
-        clock.lap("signals")
+        clock.begin("difficulty")
         untold = _make_difficulty(con, columns, settings, judges, names, run_id)
-        clock.lap("difficulty")
+        clock.begin("queue")
         queue = fill_queue(con, store, settings, run_id)
-        clock.lap("queue")
+        clock.end()
         counts = con.execute(
             f"select count(*), {', '.join(f'count({quote(n)})' for n in names)} from signals"
         ).fetchone()
@@ -112,13 +115,22 @@ def mine(
 
 
 class _Clock:
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
+    """Seconds of each part, which is told when it begins."""
 
-    def lap(self, name: str) -> None:
+    def __init__(self, on_part: Callable[[str], None]) -> None:
+        self.laps: dict[str, float] = {}
+        self._on_part, self._part, self._began = on_part, "", 0.0
+
+    def begin(self, part: str) -> None:
+        self.end()
+        self._part = part
+        self._on_part(part)
+
+    def end(self) -> None:
         now = time.monotonic()
-        self.laps[name], self._last = round(now - self._last, 3), now
+        if self._part:
+            self.laps[self._part] = round(now - self._began, 3)
+        self._began = now
 
 
 def _refuse_empty(con: duckdb.DuckDBPyConnection) -> int:

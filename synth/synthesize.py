@@ -1,7 +1,7 @@
 """`synthesize`: thin cells → drafts → screens → samples of the training split, each step counted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Batch, Labeller
 from piar.judging.origin import Origin
-from piar.judging.outcome import LabelReport, stop_if_hopeless
+from piar.judging.outcome import LabelReport, OnProgress, counted, stop_if_hopeless
 from piar.llm.base import Client, Completion, Request
 from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
@@ -69,6 +69,7 @@ def synthesize(
     budget: Budget | None = None,
     targets: str | None = None,
     prompts: Path | None = None,
+    on_progress: OnProgress | None = None,
 ) -> SynthReport:
     """Fill thin cells of the training split; dev, holdout and test are never touched.
 
@@ -78,6 +79,7 @@ def synthesize(
         labeller: how drafts are judged, when not by a plain one made from `teacher` and `budget`.
         targets: your own query for cells, see `find_targets`.
         prompts: the project's folder of template overrides.
+        on_progress: told how many drafts were screened; how many will be, nobody knows.
 
     Raises:
         UsageError: a wrong query for targets.
@@ -90,7 +92,7 @@ def synthesize(
             make_cited(con, judge.judge_name, instruction.id)
             cells = find_targets(con, instruction, settings, targets)
             parents = find_parents(con, store)
-        report, writes = SynthReport(), None
+        report, writes, tell = SynthReport(), None, counted(None, on_progress)
         proposer: Proposer = Offline(store.task, instruction, parents, settings.seed)
         if writer is not None:
             ask = partial(_written, store, writer, journal, run_id, judge.budget, judge.model)
@@ -103,7 +105,7 @@ def synthesize(
                 if target.wanted <= 0:
                     break
                 drafts = _drafts(proposer, target, settings)
-                outcomes = _screen(store, judge, instruction, drafts, settings, report.judged)
+                outcomes = _screen(store, judge, instruction, drafts, settings, report.judged, tell)
                 _record(store, outcomes, run_id)
                 _count(report, target, outcomes)
     report.judged.require(judge.judge_name)
@@ -147,6 +149,7 @@ def _screen(
     drafts: Sequence[Draft],
     settings: SynthSettings,
     judged: LabelReport,
+    tell: Callable[[int], None],
 ) -> list[_Outcome]:
     """Screen one cell's drafts; the teacher is asked only about those that pass what costs nothing."""
     task = store.task
@@ -166,7 +169,8 @@ def _screen(
             outcomes.append(_Outcome(draft, "dropped", reason))
         else:
             waiting.append((draft, evidence))
-    return outcomes + _ask(judge, instruction, waiting, samples, settings, judged)
+    tell(len(outcomes))
+    return outcomes + _ask(judge, instruction, waiting, samples, settings, judged, tell)
 
 
 def _ask(
@@ -176,6 +180,7 @@ def _ask(
     samples: dict[int, Sample],
     settings: SynthSettings,
     judged: LabelReport,
+    tell: Callable[[int], None],
 ) -> list[_Outcome]:
     """Let the teacher judge drafts until the cell has what it wants."""
     outcomes: list[_Outcome] = []
@@ -186,6 +191,7 @@ def _ask(
         if kept >= part[0][0].target.wanted:
             break
         votes = _votes(judge, instruction, [samples[id(draft)] for draft, _ in part], settings.votes, judged)
+        tell(len(part))
         for draft, before in part:
             parent = draft.parent.id if draft.parent else ""
             verdicts = tuple(votes.get(samples[id(draft)].id, ()))

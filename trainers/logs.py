@@ -112,7 +112,8 @@ def _lines(what: str, done: int, total: int) -> Callable[[int, dict[str, float]]
         if step < total and now - shown >= pause(elapsed):
             shown = now
             left = duration(elapsed / (step - done) * (total - step))
-            say(f"{what} {step:,} of {total:,} · {duration(elapsed)} · {left} left · {_words(metrics)}")
+            parts = f"{what} {step:,} of {total:,}", duration(elapsed), f"{left} left", _words(metrics)
+            say(" · ".join(filter(None, parts)))
 
     return show
 

@@ -254,8 +254,10 @@ class Run:
             return {}  # rank 0 would gather alone; score the checkpoint instead
         found: dict[str, float] = {}
         for split, examples in self.corpus.evaluation.items():
-            if examples:
-                found |= measure(self.policy, examples, self.grade_ids, self.task, prefix=f"{split}/")
+            if not examples:
+                continue
+            with progress(f"measuring {split}", 0, len(examples), quiet=self.rank > 0) as show:
+                found |= measure(self.policy, examples, self.grade_ids, self.task, prefix=f"{split}/", on_progress=show)
         return found
 
     def save(self, *, final: bool = False) -> Path:

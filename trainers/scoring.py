@@ -168,16 +168,20 @@ def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str
 
 
 def measure(
-    policy: Policy, examples: Sequence[Example], ids: Tensor, task: Task, *, prefix: str = ""
-) -> dict[str, float]:
+    policy: Policy, examples: Sequence[Example], ids: Tensor, task: Task, *, prefix: str = "",
+    on_progress: Callable[[int, dict[str, float]], None] = lambda n, metrics: None,
+) -> dict[str, float]:  # fmt: skip
     """Headline metrics of the first token, each with its interval by group as `_low` and `_high`.
 
     Args:
         ids: [K] tokens of the grades.
+        on_progress: called with the number of examples done so far, see `trainers.logs.progress`.
     """
-    probs = np.zeros((len(examples), len(ids)))
+    probs, done = np.zeros((len(examples), len(ids))), 0
     for batch in batches([e.prompt for e in examples]):
         probs[batch] = policy.grades([examples[i].prompt for i in batch], ids).cpu().numpy()
+        done += len(batch)
+        on_progress(done, {})
     return headline([e.group for e in examples], [e.grade for e in examples], probs, task, prefix=prefix)
 
 

@@ -6,7 +6,7 @@ vLLM from the same checkpoint).
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,12 +148,16 @@ class Latency:
         return cls(round(float(p50), 2), round(float(p99), 2))
 
 
-def latencies(student: Student, samples: Sequence[Mapping[str, str]], traces: int = 10) -> dict[str, Latency]:
+def latencies(
+    student: Student, samples: Sequence[Mapping[str, str]], traces: int = 10,
+    *, on_progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Latency]:  # fmt: skip
     """How long one sample takes: `first_token` (the grade) and, of a student that writes it, the whole `trace`.
 
     Args:
         samples: at least one; the first is also used to warm up.
         traces: how many of them are written to the end.
+        on_progress: called with the number of samples timed since the last call.
     """
     session = Session(student)
     grades: list[float] = []
@@ -172,6 +176,7 @@ def latencies(student: Student, samples: Sequence[Mapping[str, str]], traces: in
             while not writing.done:
                 writing.step()
             whole.append(time.perf_counter() - began)
+        on_progress(1)
     parts = {"first_token": grades, "trace": whole}
     return {name: Latency.of(seconds) for name, seconds in parts.items() if seconds}
 

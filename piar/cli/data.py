@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
+from piar.cli.render.progress import meter, steps
 from piar.cli.verb import Answer, Panel, group, here, open_project, verb, with_commands
 from store.errors import UsageError
 
@@ -50,7 +51,8 @@ def mine(
     if explain:
         told = project.explain(explain)
         return Answer(asdict(told), _explained(told))
-    report = project.mine(top)
+    with steps() as show:
+        report = project.mine(top, lambda part: show(f"mining: {part}"))
     document = {"signals": report.signals, "buckets": report.buckets, "queue": report.queue,
                 "unjudged": report.unjudged, "untold": report.untold, "seconds": report.seconds}  # fmt: skip
     said = [(name, f"{n:,}") for name, n in report.signals.items() if n]
@@ -121,7 +123,8 @@ def synth(
     project = open_project()
     if dry_run:
         return _forecast_synth(project, n, targets)
-    report, receipt = project.synth(n, targets, budget=budget(max_usd, max_calls))
+    with meter("drafts") as show:
+        report, receipt = project.synth(n, targets, budget=budget(max_usd, max_calls), on_progress=show)
     document = {"asked": report.asked, "kept": report.kept, "dropped": report.dropped, "borderline": report.borderline}
     filled = [
         (f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} + {kept} of {t.wanted} wanted") for t, kept in report.cells

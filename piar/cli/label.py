@@ -257,7 +257,9 @@ def score(
         return _score_pool(judge, pool, out, shard, trace)
     project = open_project()
     if live is not None:
-        return _live(project.live(judge, live, instruction=instruction))
+        with meter("judging") as show:
+            found = project.live(judge, live, instruction=instruction, on_progress=show)
+        return _live(found)
     if dry_run:
         return _forecast(project, f"split = '{split}'", instruction=instruction, votes=1)
     with meter("judging") as show:

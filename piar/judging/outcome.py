@@ -38,6 +38,7 @@ class Progress:
         asked: how many of them had to be asked.
         usage: tokens of what was asked.
         failed: class of failure -> count, of what was asked.
+        doing: what is being done, in a word, where it is not what the caller expects.
     """
 
     done: int
@@ -46,9 +47,23 @@ class Progress:
     failed: Mapping[str, int] = field(default_factory=dict)
     asked: int = 0
     usage: Usage = field(default_factory=Usage)
+    doing: str = ""
 
 
 OnProgress = Callable[[Progress], None]
+
+
+def counted(total: int | None, on_progress: OnProgress | None, done: int = 0, doing: str = "") -> Callable[[int], None]:
+    """What takes how many more are done, for `on_progress`, which takes how many are; the work begins now."""
+
+    def show(more: int) -> None:
+        nonlocal done
+        done += more
+        if on_progress is not None:
+            on_progress(Progress(done, total, doing=doing))
+
+    show(0)
+    return show
 
 
 @dataclass(slots=True)

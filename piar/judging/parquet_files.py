@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from piar.judging.labeller import Batch, Labeller, LabelSettings
-from piar.judging.outcome import LabelReport, OnProgress, Progress
+from piar.judging.outcome import LabelReport, OnProgress, Progress, counted
 from piar.judging.requests import Questions
 from piar.judging.students import student_verdicts
 from piar.judging.votes import count, rounds
@@ -200,7 +200,7 @@ def score_files(
         name: of the judge, `student:PATH`.
         trace: also write the answer that follows the grade.
         shard: (i, n): every n-th file from the i-th on, in the order of their names.
-        on_progress: told after each slice how far a file is.
+        on_progress: told how far a file is.
 
     Raises:
         UsageError: two files of one name, no such share, or a file that does not fit the student's task.
@@ -213,9 +213,9 @@ def score_files(
         raise UsageError(f"There is no share {part}/{parts}.", f"Count from 0/{parts} to {parts - 1}/{parts}.")
 
     def judge(now: Slice) -> list[list[Verdict]]:
-        said = student_verdicts(student, name, now.samples, trace=trace)
-        done = now.number * slice_rows + len(said)
-        on_progress(Progress(done, done + now.rows_after, 0.0, {}))
+        before = now.number * slice_rows
+        tell = counted(before + len(now.samples) + now.rows_after, on_progress, before)
+        said = student_verdicts(student, name, now.samples, trace=trace, on_progress=tell)
         report.asked += len(said)
         return [[verdict] for verdict in said]
 

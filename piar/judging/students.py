@@ -1,33 +1,31 @@
 """A student's verdicts, on samples of the store or of a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.judging.outcome import OnProgress, counted
 from store.db import Store
 from store.ids import content_id
 from store.judges import Judge
 from store.types import Sample, Verdict
 
 if TYPE_CHECKING:
-    from trainers.scoring import Student
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     import polars as pl
 
-    from store.db import Store
+    from trainers.scoring import Student
 
 
-def let_student_judge(store: "Store", path: str, asked: "pl.DataFrame", run_id: str) -> Judge:
+def let_student_judge(
+    store: Store, path: str, asked: "pl.DataFrame", run_id: str, on_progress: OnProgress | None = None
+) -> Judge:
     """Let a student judge samples (sample_id and the task's fields) by its first token; its verdicts are recorded."""
-    from store.ids import content_id
-    from store.types import Verdict
     from trainers.scoring import Student
 
     judge = Judge(f"student:{path}")
-    found = Student.load(student_folder(store, path)).score(asked.select(store.task.fields).to_dicts())
+    student = Student.load(student_folder(store, path))
+    done = counted(len(asked), on_progress)
+    found = student.score(asked.select(store.task.fields).to_dicts(), on_progress=done)
     verdicts = [
         Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))
         for sample_id, said in zip(asked["sample_id"], found, strict=True)
@@ -36,14 +34,17 @@ def let_student_judge(store: "Store", path: str, asked: "pl.DataFrame", run_id: 
     return judge
 
 
-def student_folder(store: "Store", path: str) -> Path:
+def student_folder(store: Store, path: str) -> Path:
     """Where the student of a judge's name lies: as named from here, else as named from the project's folder."""
     return Path(path) if Path(path).exists() else store.path.parent / path
 
 
-def student_verdicts(student: "Student", name: str, samples: Sequence[Sample], *, trace: bool = False) -> list[Verdict]:
+def student_verdicts(
+    student: "Student", name: str, samples: Sequence[Sample],
+    *, trace: bool = False, on_progress: Callable[[int], None] = lambda n: None,
+) -> list[Verdict]:  # fmt: skip
     """What a student says of samples."""
-    found = student.score([sample.fields for sample in samples], trace=trace)
+    found = student.score([sample.fields for sample in samples], trace=trace, on_progress=on_progress)
     return [
         Verdict(content_id(name, sample.id), sample.id, name, "", 0, said.grade, tuple(said.probs),
                 said.trace.trace if said.trace else None)

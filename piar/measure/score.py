@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from piar.judging.outcome import OnProgress, counted
 from piar.judging.students import let_student_judge, student_folder
 from store.errors import PiarError, UsageError
 from store.judges import Judge
@@ -71,6 +72,7 @@ def score(
     simulated: bool = False,
     run_id: str = "",
     seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> Scored:
     """Measure a judge; see `piar.project.facade.Project.score`.
 
@@ -78,6 +80,7 @@ def score(
         teach: makes sure that the teacher has judged the split under an instruction (None: the one in force).
         against: the id of an instruction, or a judge.
         simulated: the teacher is the offline one.
+        on_progress: told how far a student is.
 
     Raises:
         UsageError: an unknown split or judge.
@@ -89,7 +92,7 @@ def score(
         raise UsageError(f"There is no split {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
 
     def ready(name: str) -> Judge:
-        return _ready(store, name, split, run_id, lambda: teach(instruction))
+        return _ready(store, name, split, run_id, lambda: teach(instruction), on_progress)
 
     measured = measure(store, ready(judge), split, seed=seed)
     gained = None
@@ -102,14 +105,16 @@ def score(
         from piar.measure.baselines import NAMES
 
         simple = tuple(measure(store, ready(f"baseline:{name}"), split, seed=seed) for name in NAMES)
-    return Scored(measured, gained, simple, _latencies(store, judge, split))
+    return Scored(measured, gained, simple, _latencies(store, judge, split, on_progress))
 
 
 def _is_judge(text: str) -> bool:
     return text.partition(":")[0] in JUDGES
 
 
-def _ready(store: "Store", judge: str, split: "Split", run_id: str, teach: Callable[[], Judge]) -> Judge:
+def _ready(
+    store: "Store", judge: str, split: "Split", run_id: str, teach: Callable[[], Judge], on_progress: OnProgress | None
+) -> Judge:
     """The judge with all its verdicts in the store."""
     kind, _, name = judge.partition(":")
     if judge == "teacher":
@@ -117,11 +122,11 @@ def _ready(store: "Store", judge: str, split: "Split", run_id: str, teach: Calla
     if kind == "baseline":
         return _baseline(store, name, split, run_id)
     if kind == "student":
-        return let_student_judge(store, name, _labelled(store, split), run_id)
+        return let_student_judge(store, name, _labelled(store, split), run_id, on_progress)
     raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
 
 
-def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Latency]":
+def _latencies(store: "Store", judge: str, split: "Split", on_progress: OnProgress | None) -> "Mapping[str, Latency]":
     """How long a student takes over one sample, on a few rows of the split."""
     kind, _, path = judge.partition(":")
     if kind != "student":
@@ -129,10 +134,9 @@ def _latencies(store: "Store", judge: str, split: "Split") -> "Mapping[str, Late
     from trainers.scoring import Student
     from trainers.session import latencies
 
-    return latencies(
-        Student.load(student_folder(store, path)),
-        _labelled(store, split).select(store.task.fields).head(TIMED).to_dicts(),
-    )
+    timed = _labelled(store, split).select(store.task.fields).head(TIMED).to_dicts()
+    student = Student.load(student_folder(store, path))
+    return latencies(student, timed, on_progress=counted(len(timed), on_progress, doing="timing"))
 
 
 def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:

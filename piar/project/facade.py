@@ -1,6 +1,7 @@
 """The Python front door: one project is one folder, and its verbs are methods."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,11 +87,14 @@ class Project(Judging):
             scored = score(
                 self.store, judge, split, teach, instruction=instruction, against=against,
                 simulated=self.config.teacher.simulated, run_id=run_id,
+                on_progress=on_progress,
             )  # fmt: skip
             detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
 
-    def live(self, judge: str, where: str, *, instruction: str | None = None) -> "Live":
+    def live(
+        self, judge: str, where: str, *, instruction: str | None = None, on_progress: "OnProgress | None" = None
+    ) -> "Live":
         """How good a judge is on logs: the teacher's labels of many rows, people's of a few drawn at random.
 
         Nothing is asked of the teacher: rows that it has not judged do not count. A student judges them now.
@@ -113,7 +117,8 @@ class Project(Judging):
         with self.run("live", {"judge": judge, "where": where}, detail=detail) as run_id:
             asked = teacher
             if kind == "student":
-                asked = let_student_judge(self.store, path, judged(self.store, teacher, teacher, where), run_id)
+                logs = judged(self.store, teacher, teacher, where)
+                asked = let_student_judge(self.store, path, logs, run_id, on_progress)
             found = live(self.store, asked, teacher, where)
             detail |= found.detail
         return found
@@ -288,19 +293,24 @@ class Project(Judging):
 
     # -- training data ----------------------------------------------------------------------
 
-    def mine(self, top: int | None = None) -> "MineReport":
+    def mine(self, top: int | None = None, on_part: Callable[[str], None] = lambda part: None) -> "MineReport":
         """Signals, difficulty and the queue for people; see `piar.project.training_data.mine`."""
-        return data.mine(self, top)
+        return data.mine(self, top, on_part)
 
     def explain(self, sample_id: str) -> "Explanation":
         """Why mining put a sample where it is."""
         return data.explain(self, sample_id)
 
     def synth(
-        self, n: int | None = None, targets: str | None = None, *, budget: "Budget | None" = None
+        self,
+        n: int | None = None,
+        targets: str | None = None,
+        *,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
     ) -> "tuple[SynthReport, Receipt]":
         """Fill thin cells with synthetic samples; see `piar.project.training_data.synthesize`."""
-        return data.synthesize(self, n, targets, budget)
+        return data.synthesize(self, n, targets, budget, on_progress)
 
     def thin_cells(self, n: int | None = None, targets: str | None = None) -> "list[Target]":
         """What `synth` would fill."""

@@ -1,5 +1,6 @@
 """A project's labels become training data: mine, synthesize, plan and export, each recorded as a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from piar.judging.forecast import Receipt
+    from piar.judging.outcome import OnProgress
     from piar.llm.cost import Budget
     from piar.project.workspace import Workspace
     from store.manifest import Manifest
@@ -16,13 +18,20 @@ if TYPE_CHECKING:
     from synth.drafts import Target
 
 
-def mine(project: "Workspace", top: int | None = None) -> "MineReport":
-    """Signals, difficulty, buckets and the queue; `top` is its length, `[mining] top` when None."""
+def mine(
+    project: "Workspace", top: int | None = None, on_part: Callable[[str], None] = lambda part: None
+) -> "MineReport":
+    """Signals, difficulty, buckets and the queue.
+
+    Args:
+        top: length of the queue; `[mining] top` when None.
+        on_part: told what begins.
+    """
     from mining import mine
 
     settings = project.config.mining if top is None else project.config.mining.model_copy(update={"top": top})
     with project.run("mine", settings.model_dump(mode="json"), settings.seed) as run_id:
-        return mine(project.store, settings, run_id, project.adopt_instruction().id)
+        return mine(project.store, settings, run_id, project.adopt_instruction().id, on_part=on_part)
 
 
 def explain(project: "Workspace", sample_id: str) -> "Explanation":
@@ -44,7 +53,11 @@ def thin_cells(project: "Workspace", n: int | None = None, targets: str | None =
 
 
 def synthesize(
-    project: "Workspace", n: int | None = None, targets: str | None = None, budget: "Budget | None" = None
+    project: "Workspace",
+    n: int | None = None,
+    targets: str | None = None,
+    budget: "Budget | None" = None,
+    on_progress: "OnProgress | None" = None,
 ) -> "tuple[SynthReport, Receipt]":
     """Fill thin cells with drafts that the teacher, not told the target, judges as wanted.
 
@@ -52,6 +65,7 @@ def synthesize(
         n: samples to keep at most; `[synth] n` when None.
         targets: SQL that names the cells: rule, grade, wanted.
         budget: hard cap on calls and dollars.
+        on_progress: told how many samples are kept.
     """
     from piar.judging.forecast import receipt
     from piar.judging.labeller import Labeller
@@ -68,6 +82,7 @@ def synthesize(
         report = synthesize(
             project.store, client, project.adopt_instruction(), settings, journal=journal, run_id=run_id, writer=writer,
             labeller=labeller, budget=budget, targets=targets, prompts=project.folder / PROMPTS,
+            on_progress=on_progress,
         )  # fmt: skip
     return report, receipt(project.store, run_id, priced=project.config.teacher.priced)
 

@@ -312,7 +312,9 @@ def mined(tmp_path_factory) -> Store:
             "run_id, created_at, query, title || '!' as title from samples where split = 'pool' "
             "order by sample_id limit 30"
         )
-    mine(store, MiningSettings(top=100), "mine-1", INSTRUCTION.id)
+    parts = list[str]()
+    report = mine(store, MiningSettings(top=100), "mine-1", INSTRUCTION.id, on_part=parts.append)
+    assert parts == list(report.seconds)
     return store
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.judging import judge
+from piar.judging.outcome import Progress
 from piar.llm.base import Completion, Usage
 from piar.llm.cost import Budget
 from piar.offline.teacher import RulebookClient
@@ -223,7 +224,10 @@ def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
     closed = store.frame(
         "select * exclude (created_at) from samples where split in ('dev', 'holdout', 'test') order by all"
     )
-    report = synthesize(store, RulebookClient(), ORACLE, SETTINGS, journal=journal, run_id="synth-1")
+    heard = list[Progress]()
+    report = synthesize(store, RulebookClient(), ORACLE, SETTINGS, journal=journal, run_id="synth-1",
+                        on_progress=heard.append)  # fmt: skip
+    assert 0 == heard[0].done < heard[-1].done <= report.asked
     made = store.frame(
         "select s.*, y.rule, y.grade from samples s join synthesis y using (sample_id) where status = 'kept'"
     )

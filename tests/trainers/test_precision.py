@@ -1,5 +1,7 @@
 """Which numbers a run computes in: forced by the switch, chosen by machine and width, kept by a resume."""
 
+import re
+
 import pytest
 import torch
 
@@ -84,3 +86,12 @@ def test_a_run_says_its_numbers_and_why(shards, tmp_path, capsys):
     done = sft.train(shards, tmp_path, student=TINY, settings=SftSettings(steps=1, batch_size=4))
     said = f"sft: 1 steps in {done.precision} (PIAR_PRECISION says so)"
     assert said in capsys.readouterr().err.splitlines()
+
+
+def test_the_last_measuring_is_told_too(shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("trainers.logs.pause", lambda elapsed: 0.0)
+    monkeypatch.setattr("trainers.scoring.BATCH_TOKENS", 1)
+    sft.train(shards, tmp_path, student=TINY, settings=SftSettings(steps=1, batch_size=4))
+    measuring = [line for line in capsys.readouterr().err.splitlines() if line.startswith("measuring")]
+    assert measuring
+    assert re.fullmatch(r"measuring \w+ \d+ of 8 · \d+ s · \d+ s left", measuring[0])

@@ -91,7 +91,8 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
 
         def show(state: "Progress") -> None:
             pace.note(state)
-            bar.update(task, completed=state.done, total=state.total, more=_more(state, pace), visible=True)
+            more, words = _more(state, pace), state.doing or what
+            bar.update(task, description=words, completed=state.done, total=state.total, more=more, visible=True)
 
         yield show
 
@@ -111,7 +112,8 @@ def plain_lines(out: "Console", what: str) -> Show:
         left = f" · {duration((state.total - state.done) / pace.rate)} left" if state.total else ""
         total = f" of {state.total:,}" if state.total else ""
         out.print(
-            f"{what} {state.done:,}{total} · {duration(pace.seconds)}{left} · {_more(state, pace)}", soft_wrap=True
+            f"{state.doing or what} {state.done:,}{total} · {duration(pace.seconds)}{left} · {_more(state, pace)}",
+            soft_wrap=True,
         )
 
     return show
