@@ -67,8 +67,10 @@ def opinion_sql(task: Task, verdicts: str) -> str:
     The rule is the first vote's that agrees with what is held true and cites exactly one.
     """
     counts = ", ".join(f"count(*) filter (where v.grade = {literal(s)})" for s in task.symbols)
-    means = ", ".join(f"avg(if({valid_probs('v.probs', len(task.symbols))}, v.probs[{i}], null))"
-                      for i in range(1, len(task.symbols) + 1))  # fmt: skip
+    means = ", ".join(
+        f"avg(if({valid_probs('v.probs', len(task.symbols))}, v.probs[{i}], null))"
+        for i in range(1, len(task.symbols) + 1)
+    )
     symbols = ", ".join(map(literal, task.symbols))
     return f"""
 create or replace temp table opinion as

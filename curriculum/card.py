@@ -30,11 +30,18 @@ def write_card(con: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest)
         _table(con, "bucket", f"select bucket, count(*) from {trained} group by all order by 1"),
         _table(con, "origin", f"select origin, count(*) from {trained} group by all order by 1"),
         _table(con, "anchor", f"select if(anchor, 'yes', 'no'), count(*) from {trained} group by all order by 1"),
-        _table(con, "verified trace",
-               f"select if(trace_verified, 'yes', 'no'), count(*) from {trained} group by all order by 1"),
-        _table(con, "rule", f"select rule, count(*) from (select unnest(rules) as rule from {trained}) "
-                            "group by all order by 2 desc, 1 limit 30"),
-    ]  # fmt: skip
+        _table(
+            con,
+            "verified trace",
+            f"select if(trace_verified, 'yes', 'no'), count(*) from {trained} group by all order by 1",
+        ),
+        _table(
+            con,
+            "rule",
+            f"select rule, count(*) from (select unnest(rules) as rule from {trained}) "
+            "group by all order by 2 desc, 1 limit 30",
+        ),
+    ]
     world = "The rows come from a **simulated** world.\n\n" if manifest.simulated else ""
     total = sum(manifest.rows.values())
     text = (

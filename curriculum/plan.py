@@ -89,11 +89,15 @@ def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSe
 def _check(grades: Mapping[str, int], left_out: Mapping[str, int]) -> None:
     if not grades:
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or "the store has no train or pool rows"
-        raise PiarError(f"There is nothing to learn from: {reasons}.",
-                        "Import gold, run `piar label`, or lower curriculum.teacher_confidence.")  # fmt: skip
+        raise PiarError(
+            f"There is nothing to learn from: {reasons}.",
+            "Import gold, run `piar label`, or lower curriculum.teacher_confidence.",
+        )
     if len(grades) == 1:
-        raise PiarError(f"All {sum(grades.values())} training rows have grade {next(iter(grades))}.",
-                        "Import or label rows of other grades first.")  # fmt: skip
+        raise PiarError(
+            f"All {sum(grades.values())} training rows have grade {next(iter(grades))}.",
+            "Import or label rows of other grades first.",
+        )
 
 
 def _counts(con: duckdb.DuckDBPyConnection, key: str, where: str) -> dict[str, int]:

@@ -181,11 +181,15 @@ def _staging(folder: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         yield staging
     except duckdb.OutOfMemoryException:
-        raise PiarError(f"The export to {folder} needs more memory than [curriculum] memory allows.",
-                        "Raise it (`--set curriculum.memory=4GB`); nothing was left behind.") from None  # fmt: skip
+        raise PiarError(
+            f"The export to {folder} needs more memory than [curriculum] memory allows.",
+            "Raise it (`--set curriculum.memory=4GB`); nothing was left behind.",
+        ) from None
     except (duckdb.IOException, OSError) as error:
-        raise PiarError(f"The export to {folder} could not be written: {str(error).splitlines()[0]}",
-                        "Make room on the disk, or choose another; nothing was left behind.") from None  # fmt: skip
+        raise PiarError(
+            f"The export to {folder} could not be written: {str(error).splitlines()[0]}",
+            "Make room on the disk, or choose another; nothing was left behind.",
+        ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -49,8 +49,10 @@ def explain(store: Store, settings: MiningSettings, sample_id: str) -> Explanati
         names = [column[0] for column in cursor.description or ()]
         rows = cursor.fetchall()
         if len(rows) != 1:
-            raise UsageError(f"{'Several' if rows else 'No'} samples have an id that begins with {sample_id!r}.",
-                             "`piar sql \"select sample_id from label_queue\"` lists ids.")  # fmt: skip
+            raise UsageError(
+                f"{'Several' if rows else 'No'} samples have an id that begins with {sample_id!r}.",
+                '`piar sql "select sample_id from label_queue"` lists ids.',
+            )
         row = dict(zip(names, rows[0], strict=True))
         standings = _standings(con, str(row["sample_id"]))
         queued = _queued(con, settings, row, {s.name: s.value for s in standings})

@@ -135,14 +135,16 @@ class _Clock:
 
 def _refuse_empty(con: duckdb.DuckDBPyConnection) -> int:
     """How many samples nobody has judged or labelled."""
-    row = con.execute("select count(*), count(*) filter (where truth is not null or v0 is not null or h0 is not null) "
-                      "from judged").fetchone()  # fmt: skip
+    row = con.execute(
+        "select count(*), count(*) filter (where truth is not null or v0 is not null or h0 is not null) from judged"
+    ).fetchone()
     samples, spoken = row or (0, 0)
     if not samples:
         raise PiarError("The store has no samples.", "Import some with `piar import FILE`.")
     if not spoken:
-        raise PiarError(f"None of the {samples} samples has a label or a verdict.",
-                        "Import gold, or run `piar label` first.")  # fmt: skip
+        raise PiarError(
+            f"None of the {samples} samples has a label or a verdict.", "Import gold, or run `piar label` first."
+        )
     return int(samples - spoken)
 
 
@@ -198,8 +200,10 @@ def _make_difficulty(
     judge = settings.difficulty or judges.teacher
     student = judge.startswith("student:")
     if student and judge != judges.student:
-        raise UsageError(f"mining.difficulty names {judge}, but the student read is {judges.student or 'none'}.",
-                         "Set mining.student to the same judge.")  # fmt: skip
+        raise UsageError(
+            f"mining.difficulty names {judge}, but the student read is {judges.student or 'none'}.",
+            "Set mining.student to the same judge.",
+        )
     con.execute("delete from difficulty")
     con.execute(
         f"insert into difficulty select sample_id, p, {bucket_sql('p', settings.thresholds)}, judge, ? "

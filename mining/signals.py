@@ -143,8 +143,10 @@ def suspicion(s: Setting) -> str:
     """
     k = s.columns.grades
     odds = s.rater_accuracy * (k - 1) / (1 - s.rater_accuracy)
-    pooled = [f"({judged} * if({h} > 0, pow({odds}, least({h}, 99)), 1))"
-              for judged, h in zip(_by_judges(s.columns), s.columns("h"), strict=True)]  # fmt: skip
+    pooled = [
+        f"({judged} * if({h} > 0, pow({odds}, least({h}, 99)), 1))"
+        for judged, h in zip(_by_judges(s.columns), s.columns("h"), strict=True)
+    ]
     said = f"t0 is not null or s0 is not null or {_sum(s.columns('h'))} > 0"
     return f"if({said}, 1 - {_at_truth(pooled)} / ({' + '.join(pooled)}), null)"
 
@@ -163,8 +165,10 @@ def ambiguity(s: Setting) -> str:
     votes = _sum(s.columns("h"))
     gold = [f"if(basis = 'majority', 1, if(truth = {i}, {_GOLD}, {(1 - _GOLD) / (k - 1)}))" for i in range(k)]
     prior = [f"({judged} * coalesce({g}, 1))" for judged, g in zip(_by_judges(s.columns), gold, strict=True)]
-    seen = [f"{q} * pow({right}, {h}::double) * pow({wrong}, {votes} - {h})"
-            for q, h in zip(prior, s.columns("h"), strict=True)]  # fmt: skip
+    seen = [
+        f"{q} * pow({right}, {h}::double) * pow({wrong}, {votes} - {h})"
+        for q, h in zip(prior, s.columns("h"), strict=True)
+    ]
     clear = f"({' + '.join(seen)}) / ({' + '.join(prior)})"
     return f"if({votes} > 0, 1 / (1 + 9 * {clear} * pow({float(k)}, {votes})), null)"
 

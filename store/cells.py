@@ -8,10 +8,24 @@ from store.scales import plain
 from store.task import Task
 
 NO_GRADE = "none"  # nothing among numbers, a grade like any other among words: nobody writes "hate, offensive, nan"
-MISSING = frozenset({
-    "", "na", "n/a", "nan", NO_GRADE, "null", "-",
-    "#n/a", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!",
-})  # fmt: skip
+MISSING = frozenset(
+    {
+        "",
+        "na",
+        "n/a",
+        "nan",
+        NO_GRADE,
+        "null",
+        "-",
+        "#n/a",
+        "#null!",
+        "#div/0!",
+        "#value!",
+        "#ref!",
+        "#name?",
+        "#num!",
+    }
+)
 _CAPTIONED = re.compile(r"\(?(-?\d+(?:\.\d+)?)(?:\)|\s*[-–—:=.](?=\s|\D)|(?=\s))\s*\(?([^\W\d_].*?)\)?")
 
 

@@ -12,9 +12,30 @@ from store.tables import moment
 MAX_GRADES = 12
 Few = Mapping[str, frozenset[str]]  # column -> its distinct values, of the columns that have few
 
-_GOLD = ("gold", "gold_label", "gold_grade", "final_label", "final_grade", "ground_truth", "grade", "label",
-         "relevance", "rel", "judgment", "judgement", "rating", "score", "class", "category", "target", "verdict",
-         "decision", "sentiment", "stars", "priority")  # fmt: skip
+_GOLD = (
+    "gold",
+    "gold_label",
+    "gold_grade",
+    "final_label",
+    "final_grade",
+    "ground_truth",
+    "grade",
+    "label",
+    "relevance",
+    "rel",
+    "judgment",
+    "judgement",
+    "rating",
+    "score",
+    "class",
+    "category",
+    "target",
+    "verdict",
+    "decision",
+    "sentiment",
+    "stars",
+    "priority",
+)
 _GOLD_ENDS = ("label", "grade", "relevance", "rating", "judgment", "judgement", "verdict", "decision")
 _PERSON = r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|assessor|grader|evaluator|expert|marker)"
 _RATER = re.compile(rf"{_PERSON}s?_?(?:\d+|[a-z])|{_PERSON}s?_\w+|\w+_{_PERSON}_?(?:\d+|[a-z])")
@@ -29,17 +50,68 @@ _WHO = re.compile(
     rf"{_PERSON}|{_PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who"
 )
 _WHEN = re.compile(r"date|when|time|timestamp|(?:annotated|labell?ed|graded|rated|judged|created|updated)_(?:at|on)")
-_TEXT_GROUP = ("query", "search_query", "query_text", "search_term", "search_terms", "keyword", "keywords", "question",
-               "prompt", "topic", "utterance", "anfrage", "suchanfrage", "suchbegriff", "frage", "requête", "requete",
-               "consulta", "pregunta", "domanda", "pergunta", "vraag", "запрос", "вопрос", "クエリ", "検索語", "質問",
-               "查询", "搜索词", "问题", "검색어", "질문")  # fmt: skip
+_TEXT_GROUP = (
+    "query",
+    "search_query",
+    "query_text",
+    "search_term",
+    "search_terms",
+    "keyword",
+    "keywords",
+    "question",
+    "prompt",
+    "topic",
+    "utterance",
+    "anfrage",
+    "suchanfrage",
+    "suchbegriff",
+    "frage",
+    "requête",
+    "requete",
+    "consulta",
+    "pregunta",
+    "domanda",
+    "pergunta",
+    "vraag",
+    "запрос",
+    "вопрос",
+    "クエリ",
+    "検索語",
+    "質問",
+    "查询",
+    "搜索词",
+    "问题",
+    "검색어",
+    "질문",
+)
 _WRAPPERS = ("input", "inputs", "field", "fields", "data", "user", "original", "raw", "source")  # as in `Input.query`
-_MACHINES = frozenset({"model", "llm", "ai", "machine", "auto", "automatic", "predicted", "prediction", "pred", "bot",
-                       "silver", "weak"})  # fmt: skip
+_MACHINES = frozenset(
+    {"model", "llm", "ai", "machine", "auto", "automatic", "predicted", "prediction", "pred", "bot", "silver", "weak"}
+)
 _MODELS = ("gpt", "claude", "gemini", "llama", "mistral", "qwen", "deepseek")
-_ID_GROUP = ("qid", "query_id", "queryid", "question_id", "prompt_id", "topic_id", "conversation", "conversation_id",
-             "dialog_id", "dialogue_id", "thread", "thread_id", "session", "session_id", "customer", "customer_id",
-             "user", "user_id", "patient_id", "group", "group_id")  # fmt: skip
+_ID_GROUP = (
+    "qid",
+    "query_id",
+    "queryid",
+    "question_id",
+    "prompt_id",
+    "topic_id",
+    "conversation",
+    "conversation_id",
+    "dialog_id",
+    "dialogue_id",
+    "thread",
+    "thread_id",
+    "session",
+    "session_id",
+    "customer",
+    "customer_id",
+    "user",
+    "user_id",
+    "patient_id",
+    "group",
+    "group_id",
+)
 _ID = re.compile(
     r"(?:\w+_)?(?:id|ids|key|uuid|guid|index|no|sku|asin|hash|rank|position)|unnamed\w*|column_1|"
     r"(?:doc|q|item|product|pair|sample|row|task|record|case|user|worker|tweet|query|session)id"
@@ -165,8 +237,9 @@ def group(frame: pl.DataFrame, names: Sequence[str], texts: Sequence[str]) -> tu
     by_key = {_asked(name) or key(name): name for name in reversed(names)}
     repeats = {name: frame[name].n_unique() < len(frame) for name in names}
     text = next((by_key[k] for k in _TEXT_GROUP if k in by_key), None)
-    ids = next((by_key[k] for k in _ID_GROUP if k in by_key and repeats[by_key[k]] and not constant(frame, by_key[k])),
-               None)  # fmt: skip
+    ids = next(
+        (by_key[k] for k in _ID_GROUP if k in by_key and repeats[by_key[k]] and not constant(frame, by_key[k])), None
+    )
     if text and (repeats[text] or not ids):
         return text, True
     if ids:

@@ -26,8 +26,10 @@ def draw(table: Table, n: int, weight: str | None = None, seed: int = 0) -> Tabl
     if table.votes is not None:
         raise UsageError("A Label Studio export is not a log to be sampled.", "Import it whole, without --sample.")
     if weight is not None and weight not in table.frame.columns:
-        raise UsageError(f"No column {weight!r}; the file has {', '.join(map(repr, table.frame.columns))}.",
-                         "Name the column of counts with --weight.")  # fmt: skip
+        raise UsageError(
+            f"No column {weight!r}; the file has {', '.join(map(repr, table.frame.columns))}.",
+            "Name the column of counts with --weight.",
+        )
     rows = len(table.frame)
     weights = np.ones(rows)
     if weight is not None:

@@ -25,25 +25,55 @@ _MARKS = (
 )
 # What is tried, and how people call it. `big5hkscs`, `gb18030`, `cp932` and `cp949` hold all of their namesakes.
 _NAMES = {
-    "cp932": "Shift-JIS", "euc_jp": "EUC-JP", "iso2022_jp": "ISO-2022-JP", "gb18030": "GBK", "big5hkscs": "Big5",
-    "cp949": "EUC-KR", "koi8_r": "KOI8-R", "koi8_u": "KOI8-U", "cp1251": "Windows-1251", "cp866": "DOS 866",
+    "cp932": "Shift-JIS",
+    "euc_jp": "EUC-JP",
+    "iso2022_jp": "ISO-2022-JP",
+    "gb18030": "GBK",
+    "big5hkscs": "Big5",
+    "cp949": "EUC-KR",
+    "koi8_r": "KOI8-R",
+    "koi8_u": "KOI8-U",
+    "cp1251": "Windows-1251",
+    "cp866": "DOS 866",
     "mac_cyrillic": "Mac Cyrillic",
-    "cp1253": "Windows-1253", "cp1255": "Windows-1255", "cp1256": "Windows-1256",
-    "cp874": "Windows-874", "cp1252": "Windows-1252", "mac_roman": "MacRoman", "cp850": "DOS 850",
-    "cp1250": "Windows-1250", "iso8859_2": "Latin-2", "cp1254": "Windows-1254", "cp1258": "Windows-1258",
-    "utf_16": "UTF-16", "utf_16_le": "UTF-16", "utf_16_be": "UTF-16", "utf_32": "UTF-32", "utf_8": "UTF-8",
+    "cp1253": "Windows-1253",
+    "cp1255": "Windows-1255",
+    "cp1256": "Windows-1256",
+    "cp874": "Windows-874",
+    "cp1252": "Windows-1252",
+    "mac_roman": "MacRoman",
+    "cp850": "DOS 850",
+    "cp1250": "Windows-1250",
+    "iso8859_2": "Latin-2",
+    "cp1254": "Windows-1254",
+    "cp1258": "Windows-1258",
+    "utf_16": "UTF-16",
+    "utf_16_le": "UTF-16",
+    "utf_16_be": "UTF-16",
+    "utf_32": "UTF-32",
+    "utf_8": "UTF-8",
     "utf_8_sig": "UTF-8",
-}  # fmt: skip
+}
 # A file that says it is the smaller set is usually written in the larger one; browsers read it so too (WHATWG).
-_LARGER = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "big5": "big5hkscs",
-           "utf_8": "utf_8_sig"}  # fmt: skip
+_LARGER = {
+    "shift_jis": "cp932",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "utf_8": "utf_8_sig",
+}
 _WESTERN = ("àáâãäåæçèéêëìíîïñòóôõöøùúûüÿßœ", "áæéðíóöúýþ")
 _TURKISH = ("çğıöşüâîûi",)
 _CENTRAL = ("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "ăâîșşțţ", "čćđšž", "äöüß")
 _ALPHABETS = {
-    "cp1252": _WESTERN, "mac_roman": _WESTERN, "cp850": _WESTERN,
-    "cp1250": _CENTRAL, "iso8859_2": _CENTRAL, "cp1254": _TURKISH,
-}  # fmt: skip
+    "cp1252": _WESTERN,
+    "mac_roman": _WESTERN,
+    "cp850": _WESTERN,
+    "cp1250": _CENTRAL,
+    "iso8859_2": _CENTRAL,
+    "cp1254": _TURKISH,
+}
 # Codec -> its basic set, the lead bytes of that set's common characters, and whether its texts hold kana. In this
 # order: what is common in EUC-KR is common in GBK too.
 _COMMON = {

@@ -231,8 +231,9 @@ def verified(folder: Path, name: str, sha256: str) -> Path:
     if found != sha256:
         raise PiarError(
             f"{name} in {folder} was altered or truncated: sha256 {found[:12]}… where the manifest says "
-            f"{sha256[:12]!r}.", "Copy the folder again, or export it again.",
-        )  # fmt: skip
+            f"{sha256[:12]!r}.",
+            "Copy the folder again, or export it again.",
+        )
     return path
 
 

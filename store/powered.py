@@ -70,9 +70,13 @@ def powered_mean(
     reach = t_quantile(0.5 + level / 2, judged - 1)
     value = mean_y + weight * (mean_all - mean_f)
     return Powered(
-        _interval(value, a - weight * b, w, reach), _interval(mean_y, a, w, reach), weight,
-        len(y), int(known.sum()), judged,
-    )  # fmt: skip
+        _interval(value, a - weight * b, w, reach),
+        _interval(mean_y, a, w, reach),
+        weight,
+        len(y),
+        int(known.sum()),
+        judged,
+    )
 
 
 def _interval(value: float, errors: Floats, w: Floats, reach: float) -> Interval:

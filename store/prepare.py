@@ -16,9 +16,19 @@ from store.tables import VOTES, Rejection, Table, moment
 from store.task import Task
 
 SPLIT_NAMES = {
-    "train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-    "holdout": "holdout", "test": "test", "testing": "test", "pool": "pool", "unlabelled": "pool", "unlabeled": "pool",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "holdout": "holdout",
+    "test": "test",
+    "testing": "test",
+    "pool": "pool",
+    "unlabelled": "pool",
+    "unlabeled": "pool",
+}
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _UNKNOWN = "\x00"  # stands for a value that is not one of those allowed; no cleaned text can hold it
 
@@ -120,8 +130,14 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     kept = frame.filter(reasons == "")
     rejected = [Rejection(int(frame["line"][i]), reasons[i]) for i in (reasons != "").arg_true().to_list()]
     cleaned = sum(int(source[column].str.contains(_CONTROL).sum()) for column in dict.fromkeys(texts.values()))
-    return Rows(_with_value(kept, grades, votes, task), {n: c for n, c in grades.items() if n != "gold"},
-                votes, rejected, cleaned, ungraded)  # fmt: skip
+    return Rows(
+        _with_value(kept, grades, votes, task),
+        {n: c for n, c in grades.items() if n != "gold"},
+        votes,
+        rejected,
+        cleaned,
+        ungraded,
+    )
 
 
 def _text_columns(frame: pl.DataFrame, task: Task, mapping: ImportMapping) -> dict[str, str]:

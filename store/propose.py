@@ -107,8 +107,19 @@ class _Roles:
     def _free(self) -> list[str]:
         """Columns that have no role yet."""
         m = self.mapping
-        taken = {*m.fields.values(), *m.raters, *m.counts, m.gold, m.group, m.annotator, m.date, m.split, m.id,
-                 m.inclusion, m.weight}  # fmt: skip
+        taken = {
+            *m.fields.values(),
+            *m.raters,
+            *m.counts,
+            m.gold,
+            m.group,
+            m.annotator,
+            m.date,
+            m.split,
+            m.id,
+            m.inclusion,
+            m.weight,
+        }
         return [name for name in self.frame.columns if name not in taken]
 
     def find_split(self) -> None:
@@ -241,8 +252,11 @@ def propose_task(
     if len(symbols) < 2:
         raise _no_grades(frame, found)
     named = {column: field_name(name) for name, column in said.fields.items()}
-    fields = {column: named.get(column) or name for column, name in field_names(frame.columns).items()
-              if column in found.columns}  # fmt: skip
+    fields = {
+        column: named.get(column) or name
+        for column, name in field_names(frame.columns).items()
+        if column in found.columns
+    }
     fields = {column: fields[column] for column in found.columns}
     group = found.mapping.group or found.columns[0]
     grades, ordered = proposed_grades(symbols, said=bool(said.grades))

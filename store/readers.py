@@ -42,7 +42,7 @@ _FOREIGN = {
     b"\x93NUMPY": ("a NumPy array", "Save it as CSV or Parquet."),
     b"FEA1": ("a Feather file of the first version", "Save it as Parquet."),
     b"\x80": ("a Python pickle, which could run code when it is read", "Save it as CSV or Parquet."),
-}  # fmt: skip
+}
 _MARKUP = re.compile(rb"\s*<(?:!doctype|html|head|table|\?xml|[a-z]+[ >])", re.IGNORECASE)
 
 

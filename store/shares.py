@@ -24,8 +24,9 @@ def find_shares(frame: pl.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     cells = {name: values for name in names if (values := _numbers(frame[name])) is not None}
     if len(cells) > _MOST_COLUMNS:
         return ()
-    runs = [list(cells)[start : start + size] for size in range(len(cells), 1, -1)
-            for start in range(len(cells) - size + 1)]  # fmt: skip
+    runs = [
+        list(cells)[start : start + size] for size in range(len(cells), 1, -1) for start in range(len(cells) - size + 1)
+    ]
     runs = [run for run in runs if sum(np.ptp(cells[name]) > 0 for name in run) > 1]
     totals = [np.sum([cells[name] for name in run], axis=0) for run in runs]
     for run, total in zip(runs, totals, strict=True):

@@ -52,8 +52,15 @@ class ByModel:
             return []
         text = self._prompt(target, method, n, shown)
         key = content_id("synth", self.model, text, str(self.seed))
-        request = Request(key, (Message("user", text),), schema=self._schema(), max_tokens=self.max_tokens,
-                          temperature=0.9, seed=self.seed, purpose="write")  # fmt: skip
+        request = Request(
+            key,
+            (Message("user", text),),
+            schema=self._schema(),
+            max_tokens=self.max_tokens,
+            temperature=0.9,
+            seed=self.seed,
+            purpose="write",
+        )
         answer = self.ask(request)
         found = read_samples(answer.text or "")
         if not found and not (answer.failure and answer.failure.kind == "budget"):
@@ -73,16 +80,26 @@ class ByModel:
 
     def _prompt(self, target: Target, method: Method, n: int, shown: Sequence[Parent]) -> str:
         grade = self.task.grades[self.task.index(target.grade)]
-        values = {"rule": self.instruction.rule(target.rule), "grade": grade, "bucket": target.bucket, "n": n,
-                  "fields": self.task.fields, "parents": [p.fields for p in shown]}  # fmt: skip
+        values = {
+            "rule": self.instruction.rule(target.rule),
+            "grade": grade,
+            "bucket": target.bucket,
+            "n": n,
+            "fields": self.task.fields,
+            "parents": [p.fields for p in shown],
+        }
         return render(method, values, self.prompts, "synth")
 
     def _schema(self) -> Mapping[str, object]:
         fields = {name: {"type": "string"} for name in self.task.fields}
         sample = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
         samples = {"type": "array", "items": sample}
-        return {"type": "object", "properties": {"samples": samples}, "required": ["samples"],
-                "additionalProperties": False}  # fmt: skip
+        return {
+            "type": "object",
+            "properties": {"samples": samples},
+            "required": ["samples"],
+            "additionalProperties": False,
+        }
 
 
 def read_samples(text: str) -> list[dict[str, object]]:

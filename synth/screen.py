@@ -142,8 +142,12 @@ def find_matches(
     con.register("drafts", pa.table(columns))
     named = ", ".join(f"{quote('field ' + name)} as {quote(name)}" for name in task.fields)
     words = sample_words(task)
-    one_word_apart(con, f"select id, {words} as words from (select id, {named} from drafts)",
-                   f"select sample_id as id, {words} as words from samples", SIMILAR)  # fmt: skip
+    one_word_apart(
+        con,
+        f"select id, {words} as words from (select id, {named} from drafts)",
+        f"select sample_id as id, {words} as words from samples",
+        SIMILAR,
+    )
     matches: dict[str, list[Match]] = {}
     rows = con.execute(
         "select a.id, s.sample_id::varchar, s.split, t.grade, a.similarity from apart a "
@@ -151,8 +155,11 @@ def find_matches(
     ).fetchall()
     for draft, *match in rows:
         matches.setdefault(draft, []).append(Match(*match))
-    groups = dict(con.execute(
-        "select group_key, min(split) filter (where split in ('dev', 'holdout', 'test')) from samples "
-        "where group_key in (select grp from drafts) group by group_key").fetchall())  # fmt: skip
+    groups = dict(
+        con.execute(
+            "select group_key, min(split) filter (where split in ('dev', 'holdout', 'test')) from samples "
+            "where group_key in (select grp from drafts) group by group_key"
+        ).fetchall()
+    )
     con.unregister("drafts")
     return matches, groups

@@ -222,11 +222,25 @@ def _record(store: Store, outcomes: Sequence[_Outcome], run_id: str) -> None:
     for outcome in outcomes:
         draft, sample = outcome.draft, outcome.draft.sample(task)
         parent, target = draft.parent.id if draft.parent else None, draft.target
-        tried.append([sample.id, parent, draft.method, target.rule, target.grade, target.bucket, outcome.status,
-                      outcome.reason, list(sample.fields.values()), run_id, moment])  # fmt: skip
+        tried.append(
+            [
+                sample.id,
+                parent,
+                draft.method,
+                target.rule,
+                target.grade,
+                target.bucket,
+                outcome.status,
+                outcome.reason,
+                list(sample.fields.values()),
+                run_id,
+                moment,
+            ]
+        )
         if outcome.status == "kept":
-            kept.append([sample.id, sample.group, f"synth:{draft.method}", parent, run_id, moment,
-                         *sample.fields.values()])  # fmt: skip
+            kept.append(
+                [sample.id, sample.group, f"synth:{draft.method}", parent, run_id, moment, *sample.fields.values()]
+            )
     fields = ", ".join(map(quote, task.fields))
     with store.write() as con:
         if tried:

@@ -76,11 +76,21 @@ def _own(con: duckdb.DuckDBPyConnection, instruction: Instruction, sql: str) -> 
     for row in rows:
         rule = instruction.rule(str(row["rule"]))
         if rule is None or not rule.admits(str(row["grade"])):
-            raise UsageError(f"--targets: no rule {row['rule']!r} decides for grade {row['grade']!r}.",
-                             "Take rules and grades from instruction.md.")  # fmt: skip
+            raise UsageError(
+                f"--targets: no rule {row['rule']!r} decides for grade {row['grade']!r}.",
+                "Take rules and grades from instruction.md.",
+            )
     try:
-        return [Target(str(r["rule"]), str(r["grade"]), str(r.get("bucket") or "mid"), int(r.get("have") or 0),
-                       int(r["wanted"])) for r in rows]  # fmt: skip
+        return [
+            Target(
+                str(r["rule"]),
+                str(r["grade"]),
+                str(r.get("bucket") or "mid"),
+                int(r.get("have") or 0),
+                int(r["wanted"]),
+            )
+            for r in rows
+        ]
     except (TypeError, ValueError):
         raise UsageError("--targets: wanted and have are not whole numbers everywhere.", "Mend the query.") from None
 

@@ -88,8 +88,10 @@ def _folded(chat: Chat) -> Chat:
 
 
 def _refused(error: Exception) -> PiarError:
-    return PiarError(f"The model's chat template cannot write the prompt: {str(error).splitlines()[0]}",
-                     "Use a model whose template takes a user's message, or delete its chat template.")  # fmt: skip
+    return PiarError(
+        f"The model's chat template cannot write the prompt: {str(error).splitlines()[0]}",
+        "Use a model whose template takes a user's message, or delete its chat template.",
+    )
 
 
 def _plain(text: str, tokenizer: Any) -> str:

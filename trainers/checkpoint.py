@@ -59,14 +59,28 @@ class StudentCard(Settings):
         for shard in manifest.shards:
             rows[shard.name] += shard.rows if shard.kind == "eval" else 0
         made = {key: manifest.made_by[key] for key in ("sources", "teacher", "ceiling") if manifest.made_by.get(key)}
-        return cls(task=manifest.task, prompt=manifest.prompt, rubric=manifest.rubric, rules=manifest.rules, rows=rows,
-                   instruction=manifest.instruction, simulated=manifest.simulated, **made, **more)  # fmt: skip
+        return cls(
+            task=manifest.task,
+            prompt=manifest.prompt,
+            rubric=manifest.rubric,
+            rules=manifest.rules,
+            rows=rows,
+            instruction=manifest.instruction,
+            simulated=manifest.simulated,
+            **made,
+            **more,
+        )
 
 
 def save(
-    folder: Path, lm: Any, tokenizer: Any, card: StudentCard, state: dict[str, Any] | None = None,
-    *, weights: dict[str, Any] | None = None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    lm: Any,
+    tokenizer: Any,
+    card: StudentCard,
+    state: dict[str, Any] | None = None,
+    *,
+    weights: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint; at any instant `folder` is the old one, the new one, or absent. Errors: see `writing`.
 
     Args:

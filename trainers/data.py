@@ -26,8 +26,22 @@ from trainers.config import Completion, Order
 from trainers.layout import Item, Tokens
 from trainers.model import completion_ids, prompt_ids
 
-READ = ("sample_id", "group", "fields", "prompt", "completion", "grade", "grade_probs", "evidence", "steps", "rules",
-        "trace_verified", "bucket", "anchor", "weight")  # fmt: skip
+READ = (
+    "sample_id",
+    "group",
+    "fields",
+    "prompt",
+    "completion",
+    "grade",
+    "grade_probs",
+    "evidence",
+    "steps",
+    "rules",
+    "trace_verified",
+    "bucket",
+    "anchor",
+    "weight",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +109,14 @@ def read_corpus(folder: Path, tokenizer: Any, *, max_length: int, completion: Co
     """
     manifest = read_manifest(folder)
     left_out: Counter[str] = Counter()
-    encode = partial(_examples, tokenizer=tokenizer, max_length=max_length, grade_only=completion == "grade",
-                     task=manifest.task, left_out=left_out)  # fmt: skip
+    encode = partial(
+        _examples,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        grade_only=completion == "grade",
+        task=manifest.task,
+        left_out=left_out,
+    )
     train: list[Example] = []
     buckets: dict[str, NDArray[np.int64]] = {}
     for bucket, rows in read_rows(folder, manifest, "train").items():
@@ -111,9 +131,14 @@ def read_corpus(folder: Path, tokenizer: Any, *, max_length: int, completion: Co
 
 
 def _examples(
-    rows: Sequence[dict[str, Any]], *, tokenizer: Any, max_length: int, grade_only: bool, task: Task,
+    rows: Sequence[dict[str, Any]],
+    *,
+    tokenizer: Any,
+    max_length: int,
+    grade_only: bool,
+    task: Task,
     left_out: Counter[str],
-) -> list[Example]:  # fmt: skip
+) -> list[Example]:
     answers = [row["grade"] if grade_only else row["completion"][0]["content"] for row in rows]
     prompts, completions = prompt_ids(tokenizer, [row["prompt"] for row in rows]), completion_ids(tokenizer, answers)
     found = []
@@ -164,8 +189,10 @@ class Sampler:
             PiarError: the plan differs (other data, schedule, seed, steps or batch size).
         """
         if state["plan"] != short_hash(self.plan):
-            raise PiarError("The run to resume drew its rows in another order: data, schedule, seed, steps or batch "
-                            "size changed.", "Resume with the settings it started with, or start anew.")  # fmt: skip
+            raise PiarError(
+                "The run to resume drew its rows in another order: data, schedule, seed, steps or batch size changed.",
+                "Resume with the settings it started with, or start anew.",
+            )
         self.position = state["position"]
 
 

@@ -47,9 +47,13 @@ Signals = Mapping[int, Signal]  # by `id` of the example
 
 
 def train(
-    shards: Path, out: Path, *, student: StudentSettings | None = None, settings: DistillSettings | None = None,
+    shards: Path,
+    out: Path,
+    *,
+    student: StudentSettings | None = None,
+    settings: DistillSettings | None = None,
     resume: bool = False,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Distil a teacher into a student.
 
     Raises:
@@ -82,9 +86,16 @@ def distill_step(run: Run, batch: Sequence[Example], signals: Signals, settings:
 
 
 def _terms(
-    hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels, signals: Signals,
-    totals: losses.Totals, run: Run, settings: DistillSettings,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    hidden: Tensor,
+    head: Tensor,
+    *,
+    part: Sequence[Example],
+    rows: Labels,
+    signals: Signals,
+    totals: losses.Totals,
+    run: Run,
+    settings: DistillSettings,
+) -> tuple[Tensor, Tensor, Tensor]:
     gold, soft, weight = columns(part, len(run.grade_ids), run.device)
     first = rows.place == 0
     known = [signals[id(e)] for e in part if id(e) in signals]
@@ -94,8 +105,11 @@ def _terms(
         teacher = torch.cat([s.logp.float() for s in known]).to(hidden.device)  # autocast refuses to join float16
         grades, per_token = over_rows(
             lambda logits, ids, teacher: _against(logits, run.grade_ids, ids.long(), teacher, settings.beta),
-            hidden, head, ids, teacher,
-        )  # fmt: skip
+            hidden,
+            head,
+            ids,
+            teacher,
+        )
     else:
         grades, per_token = over_rows(lambda logits, to: _plain(logits, run.grade_ids, to), hidden, head, rows.targets)
     per_grade = grades[first]
@@ -122,8 +136,14 @@ def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings) -> li
     """The batch with traces that the student writes itself, after the gold grade."""
     ids, end = run.grade_ids.tolist(), end_id(run.tokenizer)
     with run.policy.judging(), run.autocast():
-        found = generate(run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens,
-                         starts=[ids[e.grade] for e in batch], generator=run.generator)  # fmt: skip
+        found = generate(
+            run.policy,
+            [e.prompt for e in batch],
+            end=end,
+            limit=settings.max_tokens,
+            starts=[ids[e.grade] for e in batch],
+            generator=run.generator,
+        )
     return [replace(e, completion=only) for e, [only] in zip(batch, found, strict=True)]
 
 

@@ -101,14 +101,18 @@ def _inputs(tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Any:
     asked = [whole(row["fields"][first]) for row in rows]
     others = [whole("\n".join(text for i, text in enumerate(row["fields"]) if i != first)) for row in rows]
     pair = (asked, others) if len(task.fields) > 1 else (asked,)
-    return tokenizer(*pair, padding=True, truncation=True, max_length=limit, return_tensors="pt",
-                     split_special_tokens=True)  # what a sample says is never a control token  # fmt: skip
+    return tokenizer(
+        *pair, padding=True, truncation=True, max_length=limit, return_tensors="pt", split_special_tokens=True
+    )  # what a sample says is never a control token
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
     symbols = manifest.task.symbols
-    names: dict[str, Any] = {"num_labels": len(symbols), "id2label": dict(enumerate(symbols)),
-             "label2id": {s: i for i, s in enumerate(symbols)}}  # fmt: skip
+    names: dict[str, Any] = {
+        "num_labels": len(symbols),
+        "id2label": dict(enumerate(symbols)),
+        "label2id": {s: i for i, s in enumerate(symbols)},
+    }
     if settings.model != "tiny":
         tokenizer = load_tokenizer(settings.model)
         return load_classifier(settings.model, **names), tokenizer
@@ -123,9 +127,15 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) ->
     )
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=settings.hidden, num_hidden_layers=settings.layers,
-        num_attention_heads=max(1, settings.hidden // 64), intermediate_size=4 * settings.hidden,
-        max_position_embeddings=settings.max_length, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD), **names,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=max(1, settings.hidden // 64),
+        intermediate_size=4 * settings.hidden,
+        max_position_embeddings=settings.max_length,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        **names,
+    )
     return BertForSequenceClassification(config), tokenizer

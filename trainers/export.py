@@ -37,16 +37,22 @@ def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> f
     judge = Student.load(student, device="cpu", dtype=torch.float32)
     lm, symbols = judge.policy.lm, judge.task.symbols
     config = AutoConfig.from_pretrained(
-        student, trust_remote_code=False, num_labels=len(symbols), id2label=dict(enumerate(symbols)),
-        label2id={s: i for i, s in enumerate(symbols)}, pad_token_id=judge.tokenizer.pad_token_id,
-    )  # fmt: skip
+        student,
+        trust_remote_code=False,
+        num_labels=len(symbols),
+        id2label=dict(enumerate(symbols)),
+        label2id={s: i for i, s in enumerate(symbols)},
+        pad_token_id=judge.tokenizer.pad_token_id,
+    )
     make: Any = AutoModelForSequenceClassification.from_config
     classifier: Any = None
     with suppress(ValueError):  # an architecture without a classifier
         classifier = make(config, dtype=lm.dtype)
     if not hasattr(classifier, "score"):
-        raise PiarError(f"{lm.config.model_type} has no classifier with a plain head in transformers.",
-                        "Serve the student as a language model.")  # fmt: skip
+        raise PiarError(
+            f"{lm.config.model_type} has no classifier with a plain head in transformers.",
+            "Serve the student as a language model.",
+        )
     classifier.load_state_dict(lm.state_dict(), strict=False)  # all but its head
     with torch.no_grad():
         classifier.score.weight.copy_(lm.get_output_embeddings().weight[judge.grade_ids])
@@ -81,8 +87,9 @@ def model_card(card: StudentCard, licence: str = "") -> str:
     metrics = card.metrics
     figures = [
         (name, metrics[name], [metrics[end] for end in (f"{name}_low", f"{name}_high") if end in metrics])
-        for name in sorted(metrics) if not name.endswith(("_low", "_high"))
-    ]  # fmt: skip
+        for name in sorted(metrics)
+        if not name.endswith(("_low", "_high"))
+    ]
     text = resources.files("trainers").joinpath("model_card.j2").read_text(encoding="utf-8")
     template = Template(text, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     return str(template.render(card=card, licence=licence, figures=figures))

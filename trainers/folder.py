@@ -62,8 +62,11 @@ def _load(kind: Any, model: str, words: str, *, new_head: bool = False, **more: 
         prefix = lm.base_model_prefix
         missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}.encoder"))
         if missing:
-            raise PiarError(f"The weights of {model!r} are those of another model: {len(missing)} are missing, such as "
-                            f"{missing[0]}.", AGAIN)  # fmt: skip
+            raise PiarError(
+                f"The weights of {model!r} are those of another model: {len(missing)} are missing, such as "
+                f"{missing[0]}.",
+                AGAIN,
+            )
     return lm
 
 
@@ -98,16 +101,20 @@ def look_over(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise PiarError(f"Cannot load {folder}: it holds adapters without the model that they belong to.",
-                            "Merge them (peft: merge_and_unload, save_pretrained), and pass that folder.")  # fmt: skip
+            raise PiarError(
+                f"Cannot load {folder}: it holds adapters without the model that they belong to.",
+                "Merge them (peft: merge_and_unload, save_pretrained), and pass that folder.",
+            )
         what = "is empty" if not any(folder.iterdir()) else "has no config.json"
         raise PiarError(f"Cannot load {folder} as a causal language model: it {what}.", "Pass a Hugging Face folder.")
     config = _json(folder / "config.json")
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         own = ", and its folder brings code of its own" if "auto_map" in config else ""
-        raise PiarError(f"Cannot load {folder}: transformers knows no architecture {kind!r}{own}.",
-                        "Use a model that transformers implements; a folder's own code is never run.")  # fmt: skip
+        raise PiarError(
+            f"Cannot load {folder}: transformers knows no architecture {kind!r}{own}.",
+            "Use a model that transformers implements; a folder's own code is never run.",
+        )
     for path in _weights(folder):
         try:
             with safe_open(path, "pt") as held:
@@ -131,8 +138,10 @@ def _weights(folder: Path) -> list[Path]:
     elif (folder / WEIGHTS).exists() or not any(path for pattern in PICKLED for path in folder.glob(pattern)):
         files = [WEIGHTS]
     else:
-        raise PiarError(f"{folder} has its weights in pickled files alone, which could run code when they are loaded.",
-                        "Save the model as safetensors (save_pretrained does).")  # fmt: skip
+        raise PiarError(
+            f"{folder} has its weights in pickled files alone, which could run code when they are loaded.",
+            "Save the model as safetensors (save_pretrained does).",
+        )
     for name in files:
         if not (folder / name).is_file():
             raise PiarError(f"{folder} lacks {name}.", AGAIN)

@@ -49,9 +49,14 @@ class Group:
 
 
 def train(
-    shards: Path, out: Path, *, student: StudentSettings | None = None, settings: GrpoSettings | None = None,
-    anchor: SftSettings | None = None, resume: bool = False,
-) -> Trained:  # fmt: skip
+    shards: Path,
+    out: Path,
+    *,
+    student: StudentSettings | None = None,
+    settings: GrpoSettings | None = None,
+    anchor: SftSettings | None = None,
+    resume: bool = False,
+) -> Trained:
     """Improve a student that SFT has taught, by strict rewards.
 
     Args:
@@ -64,8 +69,10 @@ def train(
     student, settings = student or StudentSettings(), settings or GrpoSettings()
     anchor, mu = anchor or SftSettings(), settings.mu if settings.balance == "constant" else 0.0
     if student.model == "tiny":
-        raise UsageError("GRPO improves a student that SFT has taught; one from nothing earns no reward.",
-                         "Pass --model with its checkpoint, e.g. students/sft/final.")  # fmt: skip
+        raise UsageError(
+            "GRPO improves a student that SFT has taught; one from nothing earns no reward.",
+            "Pass --model with its checkpoint, e.g. students/sft/final.",
+        )
     if student.shard:
         raise UsageError("GRPO needs whole weights in each process.", "Set student.shard = false.")
     run = Run("grpo", shards, out, student, settings, resume=resume)
@@ -102,9 +109,15 @@ def roll(run: Run, batch: Sequence[Example], settings: GrpoSettings) -> list[Gro
     end, ids, rules = end_id(run.tokenizer), run.grade_ids.tolist(), rulebook(run.corpus.manifest)
     with run.policy.judging(), run.autocast():
         found = generate(
-            run.policy, [e.prompt for e in batch], end=end, limit=settings.max_tokens, copies=settings.rollouts,
-            starts=[ids[e.grade] for e in batch], temperature=settings.temperature, generator=run.generator,
-        )  # fmt: skip
+            run.policy,
+            [e.prompt for e in batch],
+            end=end,
+            limit=settings.max_tokens,
+            copies=settings.rollouts,
+            starts=[ids[e.grade] for e in batch],
+            temperature=settings.temperature,
+            generator=run.generator,
+        )
     groups = []
     for example, completions in zip(batch, found, strict=True):
         texts = run.tokenizer.batch_decode([[t for t in c if t != end] for c in completions])
@@ -130,8 +143,9 @@ def reward_step(
             with torch.no_grad(), run.autocast():
                 read = partial(read_labels, targets=rows.targets, grade_ids=run.grade_ids)
                 before = reference(packs, read).logp
-        terms_of = partial(_terms, groups=chosen, rows=rows, run=run, settings=settings, old=old.get(number),
-                           reference=before)  # fmt: skip
+        terms_of = partial(
+            _terms, groups=chosen, rows=rows, run=run, settings=settings, old=old.get(number), reference=before
+        )
         with run.autocast():
             terms = run.policy(packs, terms_of)
         old.setdefault(number, terms.pop("logp").detach())
@@ -144,9 +158,16 @@ def reward_step(
 
 
 def _terms(
-    hidden: Tensor, head: Tensor, *, groups: Sequence[Group], rows: Labels, run: Run, settings: GrpoSettings,
-    old: Tensor | None, reference: Tensor | None,
-) -> dict[str, Tensor]:  # fmt: skip
+    hidden: Tensor,
+    head: Tensor,
+    *,
+    groups: Sequence[Group],
+    rows: Labels,
+    run: Run,
+    settings: GrpoSettings,
+    old: Tensor | None,
+    reference: Tensor | None,
+) -> dict[str, Tensor]:
     out = read_labels(hidden, head, rows.targets, run.grade_ids)
     device, r = hidden.device, settings.rollouts
     earned = torch.cat([g.rewards for g in groups]).to(device)
@@ -161,13 +182,25 @@ def _terms(
     weight = settings.trace_weight * known / known.sum(1, keepdim=True).clamp(min=1)
     segment = segments(rows, run.tokenizer, earned.shape[1])
     per_rollout, clipped = losses.segment_loss(
-        out.logp[~first], old[~first], better, weight, rows.owner[~first], segment[~first],
-        clip_low=settings.clip_low, clip_high=settings.clip_high,
-    )  # fmt: skip
+        out.logp[~first],
+        old[~first],
+        better,
+        weight,
+        rows.owner[~first],
+        segment[~first],
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+    )
     kl = losses.kl_estimate(out.logp, reference).mean() if reference is not None else out.logp.new_zeros(())
-    return {"loss_grade": loss_grade, "loss_trace": per_rollout.mean(), "kl": kl, "clip_ratio": clipped,
-            "entropy": out.entropy[~first].mean() if (~first).any() else out.entropy.mean(),
-            "entropy_grade": out.entropy[first].mean(), "logp": out.logp}  # fmt: skip
+    return {
+        "loss_grade": loss_grade,
+        "loss_trace": per_rollout.mean(),
+        "kl": kl,
+        "clip_ratio": clipped,
+        "entropy": out.entropy[~first].mean() if (~first).any() else out.entropy.mean(),
+        "entropy_grade": out.entropy[first].mean(),
+        "logp": out.logp,
+    }
 
 
 def segments(rows: Labels, tokenizer: Any, count: int) -> Tensor:
@@ -245,6 +278,9 @@ def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float) -> dict
     if figures["collapse_alarm"]:
         log.warning(
             "step %d: the reward holds but the long tail collapses (rule recall %.2f, retention %.2f, entropy %.2f)",
-            run.step, figures["tail/rule_recall"], figures["tail/retention"], figures["tail/entropy"],
-        )  # fmt: skip
+            run.step,
+            figures["tail/rule_recall"],
+            figures["tail/retention"],
+            figures["tail/entropy"],
+        )
     return figures

@@ -266,9 +266,17 @@ def _blocks(nodes: Sequence[Node], spans: tuple[tuple[int, int], ...], sub_end: 
 
 
 def tree_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
-    tree: Any = None, narrow: Any = None, scaling: float | None = None, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: Any = None,
+    narrow: Any = None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Attention function for transformers' interface; shapes as for `attend_blocks`, and None for the weights.
 
     `tree` is a `Pack`, or anything with an `attend` method; the module `narrow` answers labelled rows only.
@@ -284,9 +292,15 @@ def tree_attention(
 
 
 def attend_blocks(
-    blocks: Sequence[Block], query: Tensor, key: Tensor, value: Tensor, scaling: float | None,
-    above: tuple[Tensor, Tensor] | None = None, *, rows: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    blocks: Sequence[Block],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    above: tuple[Tensor, Tensor] | None = None,
+    *,
+    rows: Tensor | None = None,
+) -> Tensor:
     """[1, T, heads, head_dim] attention block by block.
 
     Args:
@@ -319,9 +333,13 @@ def below(one: Pack, prefix: int) -> list[Block]:
 
 
 def _attend(
-    block: Block, i: int, number: dict[int, int], parts: Sequence[Sequence[Tensor]], scaling: float | None,
+    block: Block,
+    i: int,
+    number: dict[int, int],
+    parts: Sequence[Sequence[Tensor]],
+    scaling: float | None,
     rows: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     (queries, *memory), mask, causal = parts, None, block.causal and rows is None
     above = [number[start] for start, _ in block.spans]  # an ancestor's own segment is a block
     key, value = (torch.cat([t[j] for j in (*above, i)], 2) if above else t[i] for t in memory)

@@ -34,8 +34,9 @@ class RunLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise PiarError("TensorBoard is not installed.",
-                                "pip install tensorboard, or set tensorboard = false.") from None  # fmt: skip
+                raise PiarError(
+                    "TensorBoard is not installed.", "pip install tensorboard, or set tensorboard = false."
+                ) from None
             self.board = SummaryWriter(out / "tensorboard")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -83,8 +84,13 @@ def progress(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[words]}"))  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
     if quiet or not console.is_terminal:
         yield (lambda step, metrics: None) if quiet else _lines(what, done, total)
         return

@@ -63,9 +63,17 @@ class Run:
     """
 
     def __init__(
-        self, trainer: str, shards: Path, out: Path, student: StudentSettings, settings: TrainSettings,
-        *, completion: Completion = "trace", tokenizer_from: str = "", resume: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        trainer: str,
+        shards: Path,
+        out: Path,
+        student: StudentSettings,
+        settings: TrainSettings,
+        *,
+        completion: Completion = "trace",
+        tokenizer_from: str = "",
+        resume: bool = False,
+    ) -> None:
         self.out, self.settings, self.student = out, settings, student
         self.rank, self.world, self.device = _join()
         last = _previous(out, resume)
@@ -76,8 +84,9 @@ class Run:
         self.corpus: Corpus = read_corpus(shards, self.tokenizer, max_length=settings.max_length, completion=completion)
         self.task = self.corpus.manifest.task
         self.grade_ids = torch.tensor(symbol_ids(self.tokenizer, self.task.symbols), device=self.device)
-        self.card = StudentCard.of(self.corpus.manifest, completion=completion, trainer=trainer, base=student.model,
-                                   shards=self.corpus.digest)  # fmt: skip
+        self.card = StudentCard.of(
+            self.corpus.manifest, completion=completion, trainer=trainer, base=student.model, shards=self.corpus.digest
+        )
         epochs = settings.epochs or (6.0 if self.from_nothing else 1.0)
         self.total = settings.steps or math.ceil(len(self.corpus.train) * epochs / settings.batch_size)
         self.peak = settings.learning_rate or (3e-3 if self.from_nothing else 2e-4 if student.lora else 2e-5)
@@ -144,9 +153,13 @@ class Run:
         return self.precision.autocast(self.device)
 
     def learn(
-        self, batch: Sequence[Example], terms_of: Callable[..., tuple[Tensor, ...]], count: int,
-        *, scale: float = 1.0,
-    ) -> tuple[list[float], int]:  # fmt: skip
+        self,
+        batch: Sequence[Example],
+        terms_of: Callable[..., tuple[Tensor, ...]],
+        count: int,
+        *,
+        scale: float = 1.0,
+    ) -> tuple[list[float], int]:
         """Add the gradients of a loss that is a sum of terms, in parts that fit `pack_tokens`.
 
         Args:
@@ -201,10 +214,17 @@ class Run:
         tokens, metrics = self._together(tokens, metrics)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         seconds = time.perf_counter() - self._step_started
-        self._note({
-            **metrics, "grad_norm": norm, "learning_rate": rate, "num_tokens": self.tokens, "step_time": seconds,
-            "tokens_per_second": tokens / seconds, "memory_mb": memory_mb(self.device),
-        })  # fmt: skip
+        self._note(
+            {
+                **metrics,
+                "grad_norm": norm,
+                "learning_rate": rate,
+                "num_tokens": self.tokens,
+                "step_time": seconds,
+                "tokens_per_second": tokens / seconds,
+                "memory_mb": memory_mb(self.device),
+            }
+        )
         settings = self.settings
         if self.step == self.total:  # `finish` does the rest
             return
@@ -267,11 +287,17 @@ class Run:
         generators = self._told([torch.get_rng_state(), self.generator.get_state()])
         if self.rank == 0:
             state = {
-                "step": self.step, "tokens": self.tokens, "optimizer": moments, "sampler": self.sampler.state_dict(),
-                "generators": generators, "extra": self.extra, "settings": self._settings(),
-                "shards": self.corpus.digest, "precision": tuple(self.precision),
+                "step": self.step,
+                "tokens": self.tokens,
+                "optimizer": moments,
+                "sampler": self.sampler.state_dict(),
+                "generators": generators,
+                "extra": self.extra,
+                "settings": self._settings(),
+                "shards": self.corpus.digest,
+                "precision": tuple(self.precision),
                 "adapters": {k: v for k, v in weights.items() if "lora_" in k},
-            }  # fmt: skip
+            }
             plain = plain_weights(weights, self.student.lora)
             checkpoint.save(folder, self.policy.lm, self.tokenizer, self.card, None if final else state, weights=plain)
             checkpoint.prune(self.out, self.settings.keep)
@@ -288,11 +314,15 @@ class Run:
         state = checkpoint.load_state(folder)
         changed = [k for k, v in self._settings().items() if state["settings"].get(k) != v]
         if changed:
-            raise PiarError(f"The run in {self.out} was started with other settings ({', '.join(changed)}).",
-                            "Resume with the settings it started with, or train into another folder.")  # fmt: skip
+            raise PiarError(
+                f"The run in {self.out} was started with other settings ({', '.join(changed)}).",
+                "Resume with the settings it started with, or train into another folder.",
+            )
         if state["shards"] != self.corpus.digest:
-            raise PiarError(f"The shards changed since the run in {self.out} started.",
-                            "Resume with the same shards, or train into another folder.")  # fmt: skip
+            raise PiarError(
+                f"The shards changed since the run in {self.out} started.",
+                "Resume with the same shards, or train into another folder.",
+            )
         self.sampler.load_state_dict(state["sampler"])
         scatter(self.policy, self.optimizer, state, self.sharded)
         if "precision" in state and switch() in (None, "auto"):  # chosen on another machine, perhaps

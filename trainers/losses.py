@@ -20,9 +20,16 @@ class Totals(NamedTuple):
 
 
 def sft_loss(
-    out: Readout, rows: Labels, gold: Tensor, soft: Tensor, weight: Tensor, totals: Totals,
-    *, grade_weight: float, soft_share: float = 0.0,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    out: Readout,
+    rows: Labels,
+    gold: Tensor,
+    soft: Tensor,
+    weight: Tensor,
+    totals: Totals,
+    *,
+    grade_weight: float,
+    soft_share: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the grade and on the rest, each its own mean, mixed by `grade_weight`; the sum is the loss.
 
     Args:
@@ -88,9 +95,16 @@ def _centre(value: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def segment_loss(
-    logp: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, owner: Tensor, segment: Tensor,
-    *, clip_low: float, clip_high: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    logp: Tensor,
+    old: Tensor,
+    advantage: Tensor,
+    weight: Tensor,
+    owner: Tensor,
+    segment: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Tensor, Tensor]:
     """[m] PPO's clipped objective, a mean over each segment's tokens, then the weighted sum of segments; share clipped.
 
     Args:

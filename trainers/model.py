@@ -93,8 +93,9 @@ class Policy(nn.Module):
         if self._evens:
             one = one.padded(even(len(one.tokens)))
         with _only_rows(body, one.rows, len(one.tokens)) as narrow:
-            out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False,
-                       tree=one, narrow=narrow)  # fmt: skip
+            out = body(
+                input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=one, narrow=narrow
+            )
         hidden: Tensor = out.last_hidden_state[0, one.rows]
         return hidden
 
@@ -153,8 +154,10 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     add_template(tokenizer)
     if tokenizer.vocab_size > (rows := lm.get_input_embeddings().weight.shape[0]):
-        raise PiarError(f"The tokenizer of {model!r} has {tokenizer.vocab_size:,} tokens, its model {rows:,}.",
-                        "They belong to different models: download it again.")  # fmt: skip
+        raise PiarError(
+            f"The tokenizer of {model!r} has {tokenizer.vocab_size:,} tokens, its model {rows:,}.",
+            "They belong to different models: download it again.",
+        )
     return wrap(lm.to(torch.device(device))), tokenizer
 
 
@@ -172,8 +175,11 @@ def wrap(lm: Any) -> Policy:
         policy = Policy(lm, shares=False)
     if not policy.shares:
         if (gap := parity_gap(policy)) > tolerance:
-            raise PiarError(f"{lm.config.model_type} computes its answers in a way that piar cannot follow (its "
-                            f"log-probabilities differ by {gap:.1e}).", "Use another model.")  # fmt: skip
+            raise PiarError(
+                f"{lm.config.model_type} computes its answers in a way that piar cannot follow (its "
+                f"log-probabilities differ by {gap:.1e}).",
+                "Use another model.",
+            )
         log.warning(
             "%s cannot share prefixes: prompts are computed whole, in padded batches, slower", lm.config.model_type
         )

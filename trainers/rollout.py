@@ -120,9 +120,16 @@ class Stock:
 
 @torch.no_grad()
 def generate(
-    policy: Policy, prompts: Sequence[Tokens], *, end: int, limit: int, copies: int = 1,
-    starts: Sequence[int] | None = None, temperature: float = 1.0, generator: torch.Generator | None = None,
-) -> list[list[list[int]]]:  # fmt: skip
+    policy: Policy,
+    prompts: Sequence[Tokens],
+    *,
+    end: int,
+    limit: int,
+    copies: int = 1,
+    starts: Sequence[int] | None = None,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> list[list[list[int]]]:
     """Token ids that complete each prompt, `copies` times: `completions[prompt][copy]`.
 
     Args:

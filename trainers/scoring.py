@@ -96,8 +96,10 @@ class Student:
                 fields = shorter[i]
                 name = max(self.task.fields, key=lambda name: len(fields[name]))
                 if len(fields[name]) < 2:
-                    raise PiarError(f"A prompt has {len(prompts[i]):,} tokens; this student reads {self.most:,}.",
-                                    "Use a student with a longer context, or a shorter rulebook.")  # fmt: skip
+                    raise PiarError(
+                        f"A prompt has {len(prompts[i]):,} tokens; this student reads {self.most:,}.",
+                        "Use a student with a longer context, or a shorter rulebook.",
+                    )
                 fields[name] = fields[name][: int(0.95 * self.most / len(prompts[i]) * len(fields[name]))]
                 [prompts[i]] = self.prompts([fields])
             cut |= set(long)
@@ -114,14 +116,19 @@ class Student:
         wanted = self.task.fields
         missing = next((name for fields in samples for name in wanted if name not in fields), None)
         if missing:
-            raise PiarError(f"A sample lacks the field {missing!r} that this student reads.",
-                            f"It was taught on: {', '.join(wanted)}.")  # fmt: skip
+            raise PiarError(
+                f"A sample lacks the field {missing!r} that this student reads.",
+                f"It was taught on: {', '.join(wanted)}.",
+            )
         return prompt_ids(self.tokenizer, [messages(self.card, {f: fields[f] for f in wanted}) for fields in samples])
 
     def score(
-        self, samples: Sequence[Mapping[str, str]], *, trace: bool = False,
+        self,
+        samples: Sequence[Mapping[str, str]],
+        *,
+        trace: bool = False,
         on_progress: Callable[[int], None] = lambda n: None,
-    ) -> list[Scored]:  # fmt: skip
+    ) -> list[Scored]:
         """Judge samples, in the order given.
 
         Args:
@@ -168,9 +175,14 @@ def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str
 
 
 def measure(
-    policy: Policy, examples: Sequence[Example], ids: Tensor, task: Task, *, prefix: str = "",
+    policy: Policy,
+    examples: Sequence[Example],
+    ids: Tensor,
+    task: Task,
+    *,
+    prefix: str = "",
     on_progress: Callable[[int, dict[str, float]], None] = lambda n, metrics: None,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Headline metrics of the first token, each with its interval by group as `_low` and `_high`.
 
     Args:

@@ -106,8 +106,10 @@ class Session:
             UsageError: this student was taught grades without traces.
         """
         if self.student.card.completion == "grade":
-            raise UsageError("This student was taught grades alone: it has no trace to write.",
-                             "Train with train.sft.completion=trace.")  # fmt: skip
+            raise UsageError(
+                "This student was taught grades alone: it has no trace to write.",
+                "Train with train.sft.completion=trace.",
+            )
         if not self.student.policy.shares:
             [scored] = self.student.scored([prompt])
             return Writing(self.student, scored, Stock(self.student.policy), unread=prompt)
@@ -149,9 +151,12 @@ class Latency:
 
 
 def latencies(
-    student: Student, samples: Sequence[Mapping[str, str]], traces: int = 10,
-    *, on_progress: Callable[[int], None] = lambda n: None,
-) -> dict[str, Latency]:  # fmt: skip
+    student: Student,
+    samples: Sequence[Mapping[str, str]],
+    traces: int = 10,
+    *,
+    on_progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Latency]:
     """How long one sample takes: `first_token` (the grade) and, of a student that writes it, the whole `trace`.
 
     Args:

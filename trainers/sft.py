@@ -25,9 +25,13 @@ from trainers.tiny import lesson
 
 
 def train(
-    shards: Path, out: Path, *, student: StudentSettings | None = None, settings: SftSettings | None = None,
+    shards: Path,
+    out: Path,
+    *,
+    student: StudentSettings | None = None,
+    settings: SftSettings | None = None,
     resume: bool = False,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Teach a student on a shard folder.
 
     Raises:
@@ -80,8 +84,14 @@ def sft_step(
 
     def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor, Tensor]:
         out = read_labels(hidden, head, rows.targets, run.grade_ids)
-        return sft_loss(out, rows, *columns(part, len(run.grade_ids), run.device), totals,
-                        grade_weight=settings.grade_weight, soft_share=settings.soft_grades)  # fmt: skip
+        return sft_loss(
+            out,
+            rows,
+            *columns(part, len(run.grade_ids), run.device),
+            totals,
+            grade_weight=settings.grade_weight,
+            soft_share=settings.soft_grades,
+        )
 
     [grade, trace], tokens = run.learn(batch, terms_of, 2, scale=scale)
     return grade, trace, tokens

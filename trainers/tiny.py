@@ -100,11 +100,20 @@ def tiny_model(
 
     heads = max(1, hidden // 64)
     config = Qwen3Config(
-        vocab_size=vocab_size, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=max(1, heads // 2), head_dim=64, tie_word_embeddings=True,
-        max_position_embeddings=4096, eos_token_id=eos, bos_token_id=None, pad_token_id=None,
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        head_dim=64,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        eos_token_id=eos,
+        bos_token_id=None,
+        pad_token_id=None,
         initializer_range=hidden**-0.5,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         lm = Qwen3ForCausalLM(config)

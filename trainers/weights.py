@@ -21,9 +21,14 @@ MESSAGE = 1 << 25  # gradients added over processes at once (numbers)
 
 
 def make_policy(
-    student: StudentSettings, shards: Path, seed: int, device: torch.device,
-    *, last: Path | None = None, tokenizer_from: str = "",
-) -> tuple[Policy, Any, bool]:  # fmt: skip
+    student: StudentSettings,
+    shards: Path,
+    seed: int,
+    device: torch.device,
+    *,
+    last: Path | None = None,
+    tokenizer_from: str = "",
+) -> tuple[Policy, Any, bool]:
     """The policy to train, its tokenizer, and whether it was made from nothing.
 
     Args:
@@ -43,8 +48,9 @@ def make_policy(
         repeated = phrases(manifest.task, [rule.id for rule in manifest.rules])
         tokenizer = tiny_tokenizer(texts(shards), manifest.task.symbols, student.vocab_size, repeated)
     words = [tokenizer.decode([i]) for i in range(len(tokenizer))]
-    lm = tiny_model(len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed,
-                    words=words)  # fmt: skip
+    lm = tiny_model(
+        len(tokenizer), hidden=student.hidden, layers=student.layers, eos=end_id(tokenizer), seed=seed, words=words
+    )
     return wrap(lm.to(device)), tokenizer, True
 
 

@@ -53,18 +53,26 @@ def mine(
         return Answer(asdict(told), _explained(told))
     with steps() as show:
         report = project.mine(top, lambda part: show(f"mining: {part}"))
-    document = {"signals": report.signals, "buckets": report.buckets, "queue": report.queue,
-                "unjudged": report.unjudged, "untold": report.untold, "seconds": report.seconds}  # fmt: skip
+    document = {
+        "signals": report.signals,
+        "buckets": report.buckets,
+        "queue": report.queue,
+        "unjudged": report.unjudged,
+        "untold": report.untold,
+        "seconds": report.seconds,
+    }
     said = [(name, f"{n:,}") for name, n in report.signals.items() if n]
-    view = facts([
-        ("samples", f"{report.samples:,}, {report.unjudged:,} of them without any judgement"),
-        ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
-        ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
-        ("", _buckets(project.config.mining.thresholds)),
-        *_untold(report),
-        ("signals", " · ".join(f"{name} {n}" for name, n in said)),
-        *(("queue", f"{n:,} {reason}") for reason, n in report.queue.items()),
-    ])  # fmt: skip
+    view = facts(
+        [
+            ("samples", f"{report.samples:,}, {report.unjudged:,} of them without any judgement"),
+            ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
+            ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
+            ("", _buckets(project.config.mining.thresholds)),
+            *_untold(report),
+            ("signals", " · ".join(f"{name} {n}" for name, n in said)),
+            *(("queue", f"{n:,} {reason}") for reason, n in report.queue.items()),
+        ]
+    )
     return Answer(document, view)
 
 
@@ -91,14 +99,16 @@ def _explained(told: "Explanation") -> "RenderableType":
     from piar.cli.render.common import facts
 
     p = "unknown" if told.difficulty is None else f"{told.difficulty:.3f} by {told.judge}"
-    return facts([
-        ("sample", f"{told.sample_id} ({told.split})"),
-        *told.fields.items(),
-        ("truth", told.truth or "none"),
-        ("bucket", f"{told.bucket or 'none'}: p of the right grade {p}"),
-        ("queue", told.queued),
-        *(("signals", f"{s.name} {s.value:.3f}, above {s.percentile:.0%} of the samples") for s in told.signals),
-    ])  # fmt: skip
+    return facts(
+        [
+            ("sample", f"{told.sample_id} ({told.split})"),
+            *told.fields.items(),
+            ("truth", told.truth or "none"),
+            ("bucket", f"{told.bucket or 'none'}: p of the right grade {p}"),
+            ("queue", told.queued),
+            *(("signals", f"{s.name} {s.value:.3f}, above {s.percentile:.0%} of the samples") for s in told.signals),
+        ]
+    )
 
 
 def synth(
@@ -129,12 +139,14 @@ def synth(
     filled = [
         (f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} + {kept} of {t.wanted} wanted") for t, kept in report.cells
     ]
-    view = facts([
-        ("drafts", f"{report.asked:,}: {report.kept:,} kept, {report.borderline:,} borderline"),
-        *(("dropped", f"{count:,} {reason}") for reason, count in report.dropped.most_common()),
-        *filled,
-        *receipt_lines(receipt),
-    ])  # fmt: skip
+    view = facts(
+        [
+            ("drafts", f"{report.asked:,}: {report.kept:,} kept, {report.borderline:,} borderline"),
+            *(("dropped", f"{count:,} {reason}") for reason, count in report.dropped.most_common()),
+            *filled,
+            *receipt_lines(receipt),
+        ]
+    )
     return Answer(document, view)
 
 
@@ -144,13 +156,23 @@ def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> A
     cells = project.thin_cells(n, targets)
     settings, teacher = project.config.synth, project.config.teacher.model
     drafts = sum(-(-t.wanted * settings.tries // len(settings.methods)) * len(settings.methods) for t in cells)
-    document = {"dry_run": True, "judge": teacher, "fields": project.task.fields, "calls": drafts * settings.votes,
-                "cells": [asdict(t) for t in cells]}  # fmt: skip
-    view = facts([
-        ("asked", f"{teacher}, at most {drafts * settings.votes:,} times ({drafts:,} drafts, {settings.votes} votes)"),
-        ("leaves", f"drafts with the fields {', '.join(project.task.fields)}"),
-        *((f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),
-    ])  # fmt: skip
+    document = {
+        "dry_run": True,
+        "judge": teacher,
+        "fields": project.task.fields,
+        "calls": drafts * settings.votes,
+        "cells": [asdict(t) for t in cells],
+    }
+    view = facts(
+        [
+            (
+                "asked",
+                f"{teacher}, at most {drafts * settings.votes:,} times ({drafts:,} drafts, {settings.votes} votes)",
+            ),
+            ("leaves", f"drafts with the fields {', '.join(project.task.fields)}"),
+            *((f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),
+        ]
+    )
     return Answer(document, view)
 
 
@@ -161,8 +183,13 @@ def curriculum_plan() -> Answer:
     """
     plan = open_project().curriculum_plan()
     counted = {name: value for name, value in asdict(plan).items() if name not in ("rows", "schedule")}
-    document = {"stages": [s.model_dump() for s in plan.schedule.stages], "rows": sum(plan.rows.values()),
-                "buckets": plan.rows, **counted, "schedule": plan.schedule.model_dump()}  # fmt: skip
+    document = {
+        "stages": [s.model_dump() for s in plan.schedule.stages],
+        "rows": sum(plan.rows.values()),
+        "buckets": plan.rows,
+        **counted,
+        "schedule": plan.schedule.model_dump(),
+    }
     return Answer(document, _plan_view(plan))
 
 
@@ -178,16 +205,18 @@ def _plan_view(plan: "Plan") -> "RenderableType":
     ]
     total = sum(plan.rows.values())
     stages.append(("natural", *(f"{plan.rows[b] / total:.0%}" for b in BUCKETS), f"{plan.schedule.natural_tail:.0%}"))
-    counts = facts([
-        ("rows", " · ".join(f"{name} {n:,}" for name, n in plan.rows.items())),
-        ("grades", " · ".join(f"{name} {n:,}" for name, n in plan.grades.items())),
-        ("from", " · ".join(f"{name} {n:,}" for name, n in plan.bases.items())),
-        ("anchor", f"about {plan.anchors:,}, rare rules first"),
-        ("teacher", plan.teacher or "none: grades alone, no traces"),
-        *_no_difficulty(plan),
-        *(("left out", f"{n:,} {reason}") for reason, n in plan.left_out.items()),
-        *(("measured on", f"{n:,} {split}") for split, n in plan.evals.items()),
-    ])  # fmt: skip
+    counts = facts(
+        [
+            ("rows", " · ".join(f"{name} {n:,}" for name, n in plan.rows.items())),
+            ("grades", " · ".join(f"{name} {n:,}" for name, n in plan.grades.items())),
+            ("from", " · ".join(f"{name} {n:,}" for name, n in plan.bases.items())),
+            ("anchor", f"about {plan.anchors:,}, rare rules first"),
+            ("teacher", plan.teacher or "none: grades alone, no traces"),
+            *_no_difficulty(plan),
+            *(("left out", f"{n:,} {reason}") for reason, n in plan.left_out.items()),
+            *(("measured on", f"{n:,} {split}") for split, n in plan.evals.items()),
+        ]
+    )
     drawing = facts([*picture(plan), ("", "start" + " " * 32 + "end")])
     listed = [table(["stage", *BUCKETS, "of all draws"], stages)] if plan.schedule.kind == "stages" else []
     return Group(counts, "", *listed, "", drawing)
@@ -238,10 +267,12 @@ def curriculum_export(
         "shards": [s.model_dump() for s in manifest.shards],
         "manifest": str(target / "manifest.json"),
     }
-    view = facts([
-        ("rows", f"{rows:,}: " + " · ".join(f"{name} {n:,}" for name, n in manifest.rows.items())),
-        ("files", f"{len(manifest.shards) + len(manifest.copies)} in {target}"),
-        ("prompt", manifest.prompt),
-        ("next", here(f"piar train sft{f' {shlex.quote(str(target))}' if folder else ''}")),
-    ])  # fmt: skip
+    view = facts(
+        [
+            ("rows", f"{rows:,}: " + " · ".join(f"{name} {n:,}" for name, n in manifest.rows.items())),
+            ("files", f"{len(manifest.shards) + len(manifest.copies)} in {target}"),
+            ("prompt", manifest.prompt),
+            ("next", here(f"piar train sft{f' {shlex.quote(str(target))}' if folder else ''}")),
+        ]
+    )
     return Answer(document, view)

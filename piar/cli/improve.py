@@ -70,9 +70,16 @@ def evolve(
         return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
     with search_view(rounds if rounds is not None else project.config.evolve.rounds) as (told, counted):
         report = project.evolve(
-            rounds=rounds, seed=seed, accept=accept, restart=restart, max_usd=max_usd, max_calls=max_calls,
-            max_tokens=max_tokens, on_event=told, on_progress=counted,
-        )  # fmt: skip
+            rounds=rounds,
+            seed=seed,
+            accept=accept,
+            restart=restart,
+            max_usd=max_usd,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            on_event=told,
+            on_progress=counted,
+        )
     return Answer(report.model_dump(mode="json"), evolve_view(report, accepted=accept == "auto"))
 
 

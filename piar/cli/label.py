@@ -177,9 +177,16 @@ def _exported(manifest: "RequestManifest") -> Answer:
 
 
 def _counts(report: "LabelReport") -> dict[str, Any]:
-    return {"asked": report.asked, "cached": report.cached, "labelled": report.labelled, "unsure": report.unsure,
-            "failed": report.failed, "reason": report.reason, "cost_usd": report.cost_usd,
-            "seconds": report.seconds}  # fmt: skip
+    return {
+        "asked": report.asked,
+        "cached": report.cached,
+        "labelled": report.labelled,
+        "unsure": report.unsure,
+        "failed": report.failed,
+        "reason": report.reason,
+        "cost_usd": report.cost_usd,
+        "seconds": report.seconds,
+    }
 
 
 def _labelled(report: "LabelReport") -> list[tuple[str, Any]]:
@@ -195,11 +202,13 @@ def _labelled(report: "LabelReport") -> list[tuple[str, Any]]:
 
 def _report_view(report: "LabelReport", rejected: int) -> Any:
     failed = ", ".join(f"{n:,} {kind}" for kind, n in report.failed.items()) or "0"
-    return facts([
-        *_labelled(report),
-        ("answers", f"{report.asked:,} taken in · {report.cached:,} known · {failed} failed"),
-        ("rejected", f"{rejected:,} lines"),
-    ])  # fmt: skip
+    return facts(
+        [
+            *_labelled(report),
+            ("answers", f"{report.asked:,} taken in · {report.cached:,} known · {failed} failed"),
+            ("rejected", f"{rejected:,} lines"),
+        ]
+    )
 
 
 def _trusted(found: "Trust") -> list[tuple[str, Any]]:
@@ -289,14 +298,32 @@ def _live(found: "Live") -> Answer:
 
     powered = found.found
     document = {
-        "judge": found.judge, "where": found.where, "n": powered.rows, "gold": powered.gold, "groups": powered.groups,
-        "accuracy": powered.estimate, "gold_alone": powered.alone, "teacher_says": found.told, "weight": powered.weight,
-    }  # fmt: skip
-    return Answer(document, facts([
-        (f"{found.judge}, live", f"{percent(powered.estimate)} % right on {powered.rows:,} rows where {found.where}"),
-        ("people alone", f"{percent(powered.alone)} %, {powered.gold:,} random rows of {powered.groups:,} groups"),
-        ("teacher says", f"{100 * found.told:.1f} %; counts with weight {powered.weight:.2f}"),
-    ]))  # fmt: skip
+        "judge": found.judge,
+        "where": found.where,
+        "n": powered.rows,
+        "gold": powered.gold,
+        "groups": powered.groups,
+        "accuracy": powered.estimate,
+        "gold_alone": powered.alone,
+        "teacher_says": found.told,
+        "weight": powered.weight,
+    }
+    return Answer(
+        document,
+        facts(
+            [
+                (
+                    f"{found.judge}, live",
+                    f"{percent(powered.estimate)} % right on {powered.rows:,} rows where {found.where}",
+                ),
+                (
+                    "people alone",
+                    f"{percent(powered.alone)} %, {powered.gold:,} random rows of {powered.groups:,} groups",
+                ),
+                ("teacher says", f"{100 * found.told:.1f} %; counts with weight {powered.weight:.2f}"),
+            ]
+        ),
+    )
 
 
 def _score_pool(judge: str, pool: str, out: Path | None, shard: str, trace: bool) -> Answer:

@@ -138,10 +138,12 @@ def budget(max_usd: float | None, max_calls: int | None) -> "Budget":
 Grades = Annotated[
     str | None,
     typer.Option(
-        "--grades", metavar="0,1,2", help="The grades, lowest first: their order, or where nothing is graded yet.",
+        "--grades",
+        metavar="0,1,2",
+        help="The grades, lowest first: their order, or where nothing is graded yet.",
         rich_help_panel=_COLUMNS,
     ),
-]  # fmt: skip
+]
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -40,8 +40,12 @@ def serve(
     from piar.project.config import load
     from piar.serve import serve as run
 
-    given = {"serve.host": host, "serve.port": port, "serve.token_env": token_env,
-             "serve.allow_hosts": json.dumps(allow_host) if allow_host else None}  # fmt: skip
+    given = {
+        "serve.host": host,
+        "serve.port": port,
+        "serve.token_env": token_env,
+        "serve.allow_hosts": json.dumps(allow_host) if allow_host else None,
+    }
     overrides = (*asked().overrides, *(f"{key}={value}" for key, value in given.items() if value is not None))
     settings = load(asked().folder, overrides, optional=True).serve
     student = located(student)

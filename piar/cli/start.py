@@ -85,8 +85,17 @@ def look(
         control = load_label_config(label_config, None).control
     how = reading(encoding, sheet, control, plain)
     with steps() as told:
-        report = look_at(file, gold=gold, raters=said.raters, group=group, reading=how, mapping=said, sample=sample,
-                         seed=seed, on_step=told)  # fmt: skip
+        report = look_at(
+            file,
+            gold=gold,
+            raters=said.raters,
+            group=group,
+            reading=how,
+            mapping=said,
+            sample=sample,
+            seed=seed,
+            on_step=told,
+        )
     return Answer(report.model_dump(mode="json"), render(report, (str(file), *asked().columns)))
 
 
@@ -145,9 +154,18 @@ def init(
         gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
     )
     project = Project.init(
-        folder, from_=from_, example=example, pairs=pairs, guideline=guideline, label_config=label_config,
-        mapping=said, reading=reading(encoding, sheet, control, plain), seed=seed, force=force, ask=terminal(),
-    )  # fmt: skip
+        folder,
+        from_=from_,
+        example=example,
+        pairs=pairs,
+        guideline=guideline,
+        label_config=label_config,
+        mapping=said,
+        reading=reading(encoding, sheet, control, plain),
+        seed=seed,
+        force=force,
+        ask=terminal(),
+    )
     files = sorted(path.name for path in folder.iterdir())
     document: dict[str, Any] = {"project": str(folder), "files": files}
     if project.imported is None:

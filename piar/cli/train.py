@@ -48,8 +48,9 @@ def sft(shards: Shards = None, out: Out = None, model: Model = None, resume: Res
     config = _config(f"student.model={model}" if model else "")
     from trainers.sft import train
 
-    return _answer(train(*_folders(shards, out, "sft"), student=config.student, settings=config.train.sft,
-                         resume=resume))  # fmt: skip
+    return _answer(
+        train(*_folders(shards, out, "sft"), student=config.student, settings=config.train.sft, resume=resume)
+    )
 
 
 def grpo(shards: Shards = None, out: Out = None, model: Model = None, resume: Resume = False) -> Answer:
@@ -60,8 +61,15 @@ def grpo(shards: Shards = None, out: Out = None, model: Model = None, resume: Re
     config = _config(f"student.model={model}" if model else "")
     from trainers.grpo import train
 
-    return _answer(train(*_folders(shards, out, "grpo"), student=config.student, settings=config.train.grpo,
-                         anchor=config.train.sft, resume=resume))  # fmt: skip
+    return _answer(
+        train(
+            *_folders(shards, out, "grpo"),
+            student=config.student,
+            settings=config.train.grpo,
+            anchor=config.train.sft,
+            resume=resume,
+        )
+    )
 
 
 def distill(shards: Shards = None, out: Out = None, model: Model = None, resume: Resume = False) -> Answer:
@@ -72,8 +80,9 @@ def distill(shards: Shards = None, out: Out = None, model: Model = None, resume:
     config = _config(f"student.model={model}" if model else "")
     from trainers.distill import train
 
-    return _answer(train(*_folders(shards, out, "distill"), student=config.student, settings=config.train.distill,
-                         resume=resume))  # fmt: skip
+    return _answer(
+        train(*_folders(shards, out, "distill"), student=config.student, settings=config.train.distill, resume=resume)
+    )
 
 
 def encoder(
@@ -155,6 +164,11 @@ def _answer(done: "Trained", *, serves: bool = True) -> Answer:
     if serves and not done.stopped:
         student = shlex.quote(str(done.checkpoint))
         lines += [("next", here(f"piar score --judge student:{student}")), ("", f"piar serve --student {student}")]
-    document = {"checkpoint": str(done.checkpoint), "steps": done.steps, "metrics": done.metrics,
-                "left_out": done.left_out, "precision": done.precision}  # fmt: skip
+    document = {
+        "checkpoint": str(done.checkpoint),
+        "steps": done.steps,
+        "metrics": done.metrics,
+        "left_out": done.left_out,
+        "precision": done.precision,
+    }
     return Answer(document, facts(lines), 130 if done.stopped else 0)

@@ -28,8 +28,10 @@ def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sam
     found: list[Worth] = []
     try:
         verdicts = board.verdicts(instruction, samples)
-        cited = {r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
-                 for r in instruction.rules}  # fmt: skip
+        cited = {
+            r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
+            for r in instruction.rules
+        }
         without = {
             r.id: replace(instruction, rules=tuple(o for o in instruction.rules if o is not r))
             for r in instruction.rules

@@ -37,9 +37,14 @@ def promote(inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction)
         raise PiarError("The budget ended before the final test.", "Raise --max-usd, then run it again.") from None
     used = ledger(inputs.store, groups, log.run_id)
     outcome = confirm(
-        winner.id, incumbent.id, _paired(inputs, board, winner, holdout), inputs.store.task, used,
-        inputs.settings.promotion, inputs.seed("promotion"),
-    )  # fmt: skip
+        winner.id,
+        incumbent.id,
+        _paired(inputs, board, winner, holdout),
+        inputs.store.task,
+        used,
+        inputs.settings.promotion,
+        inputs.seed("promotion"),
+    )
     audited = _audit(inputs, board, log, winner, holdout) if outcome.passed else None
     if audited and outcome.gain.mean <= audited.rate:
         reason = (

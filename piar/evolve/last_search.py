@@ -59,9 +59,14 @@ def tried(store: Store, candidate: str = "") -> Tried | None:
     if person:
         last, state = person[0], person[0]["outcome"]
     return Tried(
-        test["instruction"], test["against"], state, test["reason"], json.loads(test["detail"]),
-        last["decided_by"], f"{last['created_at']:%Y-%m-%d %H:%M} UTC",
-    )  # fmt: skip
+        test["instruction"],
+        test["against"],
+        state,
+        test["reason"],
+        json.loads(test["detail"]),
+        last["decided_by"],
+        f"{last['created_at']:%Y-%m-%d %H:%M} UTC",
+    )
 
 
 def in_force(store: Store) -> Instruction | None:

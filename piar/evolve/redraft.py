@@ -73,9 +73,15 @@ def _draft(
     shown = whole_evidence(judged(inputs, search, incumbent, rows), reviser.limit, seed)
     asked = reviser.question(incumbent, shown, (), candidates=1, seed=seed, settings=settings)
     found = revise(
-        reviser.ask([asked]), incumbent, [shown], inputs.store.task, settings,
-        author=reviser.author, seen=seen, taken=search.rule_ids,
-    )  # fmt: skip
+        reviser.ask([asked]),
+        incumbent,
+        [shown],
+        inputs.store.task,
+        settings,
+        author=reviser.author,
+        seen=seen,
+        taken=search.rule_ids,
+    )
     return found.proposals[0].instruction if found.proposals else None
 
 

@@ -83,9 +83,17 @@ class Reviser:
             settings: other limits than its own.
         """
         return request(
-            self.client, parent, shown, hints, self.store.task, settings or self.settings, self.model,
-            candidates=candidates, seed=seed % 2**31, prompts=self.prompts,
-        )  # fmt: skip
+            self.client,
+            parent,
+            shown,
+            hints,
+            self.store.task,
+            settings or self.settings,
+            self.model,
+            candidates=candidates,
+            seed=seed % 2**31,
+            prompts=self.prompts,
+        )
 
     def diagnosed(self, questions: Sequence[Request]) -> tuple[list[Request], list[Diagnosis]]:
         """The questions with the reviser's own diagnoses in them, and these.
@@ -105,9 +113,16 @@ class Reviser:
             BudgetSpent: not all could be asked.
         """
         answers = ask_once(
-            self.store, self.client, self.journal, requests, role="reviser", run_id=self.run_id, budget=self.budget,
-            model=self.model, origin=reviser_origin(self.store, self.client, self.model),
-        )  # fmt: skip
+            self.store,
+            self.client,
+            self.journal,
+            requests,
+            role="reviser",
+            run_id=self.run_id,
+            budget=self.budget,
+            model=self.model,
+            origin=reviser_origin(self.store, self.client, self.model),
+        )
         if any(a.failure and a.failure.kind == "budget" for a in answers):
             raise BudgetSpent
         return answers

@@ -33,15 +33,26 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
     search.errors = len(found.errors) if search.errors is None else min(search.errors, len(found.errors))
     told = hints(found, learn=not inputs.reviser.counts)
     log.step(
-        "inspected", round=number, parent=parent.id, rows=len(found.judged), errors=len(found.errors),
-        causes=found.counts(), hints=list(told),
-    )  # fmt: skip
+        "inspected",
+        round=number,
+        parent=parent.id,
+        rows=len(found.judged),
+        errors=len(found.errors),
+        causes=found.counts(),
+        hints=list(told),
+    )
     packs = _packs(inputs, found, number)
     answers = inputs.reviser.ask(_questions(inputs, log, parent, told, packs, number))
     revision = revise(
-        answers, parent, packs, inputs.store.task, inputs.settings.revision,
-        author=inputs.reviser.author, seen=search.seen, taken=search.rule_ids,
-    )  # fmt: skip
+        answers,
+        parent,
+        packs,
+        inputs.store.task,
+        inputs.settings.revision,
+        author=inputs.reviser.author,
+        seen=search.seen,
+        taken=search.rule_ids,
+    )
     candidates = [p.instruction for p in revision.proposals]
     joined = _merge(inputs, search)
     candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []

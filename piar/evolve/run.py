@@ -119,9 +119,17 @@ def evolve(
     """
     with alone(journal.folder / "evolve.lock", "piar evolve"):
         return _evolve(
-            store, models, instruction, settings or EvolveSettings(), journal, label, prompts, restart, on_event,
+            store,
+            models,
+            instruction,
+            settings or EvolveSettings(),
+            journal,
+            label,
+            prompts,
+            restart,
+            on_event,
             on_progress,
-        )  # fmt: skip
+        )
 
 
 def _evolve(

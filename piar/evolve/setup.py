@@ -73,19 +73,31 @@ def prepare(
     purse = Purse(settings, Needs(settings, Rows.of(splits), evidence_limit(models.reviser, settings.revision)))
     require_price(models.reviser_settings, purse.budget)
     labeller = Labeller(
-        store, models.teacher, journal, run_id=begun.run_id, budget=purse.budget, model=models.teacher_settings,
-        prompts=prompts, settings=label, on_progress=on_progress,
-    )  # fmt: skip
+        store,
+        models.teacher,
+        journal,
+        run_id=begun.run_id,
+        budget=purse.budget,
+        model=models.teacher_settings,
+        prompts=prompts,
+        settings=label,
+        on_progress=on_progress,
+    )
     board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths)
     reviser = Reviser(
         models.reviser, models.reviser_settings, settings.revision, store, journal, begun.run_id, purse.budget, prompts
     )
     inputs = Inputs(
-        store, settings, reviser, instruction, truths, splits,
+        store,
+        settings,
+        reviser,
+        instruction,
+        truths,
+        splits,
         slices=members(store, owners(store)),
         noticed={**members(store, automatic(store)), **by_grade(truths)},
         comments=review_comments(store),
-    )  # fmt: skip
+    )
     search = Search(board, purse, candidates=[instruction], seen={instruction.id})
     return inputs, search, RunLog(store, begun.run_id, on_event)
 
@@ -169,9 +181,13 @@ def _watch(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
         return None
     samples = inputs.store.samples(ids=list(canary.grades)[: min(size, len(inputs.dev))])
     found = ask_again(
-        board.labeller, inputs.store.instruction(canary.instruction), samples,
-        [canary.grades[s.id] for s in samples], "canary", board.labeller.budget,
-    )  # fmt: skip
+        board.labeller,
+        inputs.store.instruction(canary.instruction),
+        samples,
+        [canary.grades[s.id] for s in samples],
+        "canary",
+        board.labeller.budget,
+    )
     usual = last_flip_rate(inputs.store, model, log.run_id)
     alarm = changed_endpoint(found, canary, usual)
     log.step("canary", model=model, asked=found.asked, flipped=found.flipped, warning=alarm)

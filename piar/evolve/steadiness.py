@@ -69,9 +69,15 @@ def ask_again(
         for r in labeller.requests([Batch(instruction, samples)])
     ]
     answers = ask_once(
-        labeller.store, labeller.client, labeller.journal, asked, role=role, run_id=labeller.run_id, budget=budget,
+        labeller.store,
+        labeller.client,
+        labeller.journal,
+        asked,
+        role=role,
+        run_id=labeller.run_id,
+        budget=budget,
         model=labeller.model,
-    )  # fmt: skip
+    )
     pairs = [
         (first, trace.grade)
         for first, answer in zip(before, answers, strict=True)

@@ -27,17 +27,53 @@ MOST_STEPS = 500_000
 SECONDS = 20.0
 _LONGEST_RANGE = 1_000
 _LARGEST_NUMBER = 10**15
-_FILTERS = ("capitalize", "default", "d", "first", "int", "items", "last", "length", "count", "list", "lower", "map",
-            "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "string", "title", "trim",
-            "unique", "upper")  # fmt: skip
+_FILTERS = (
+    "capitalize",
+    "default",
+    "d",
+    "first",
+    "int",
+    "items",
+    "last",
+    "length",
+    "count",
+    "list",
+    "lower",
+    "map",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "select",
+    "selectattr",
+    "sort",
+    "string",
+    "title",
+    "trim",
+    "unique",
+    "upper",
+)
 _METHODS: dict[type, set[str]] = {
-    str: {"capitalize", "count", "endswith", "find", "isdigit", "lower", "lstrip", "rstrip", "split", "splitlines",
-          "startswith", "strip", "title", "upper"},
+    str: {
+        "capitalize",
+        "count",
+        "endswith",
+        "find",
+        "isdigit",
+        "lower",
+        "lstrip",
+        "rstrip",
+        "split",
+        "splitlines",
+        "startswith",
+        "strip",
+        "title",
+        "upper",
+    },
     dict: {"get", "items", "keys", "values"},
     list: {"count", "index"},
     tuple: {"count", "index"},
     **{kind: set() for kind in (bool, int, float, range)},
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -114,9 +150,14 @@ def _compiled(source: str) -> Template:
 @lru_cache(maxsize=1)
 def _environment() -> "_Environment":
     found = _Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False, optimized=False,
-        extensions=[_Counter], finalize=_written,
-    )  # fmt: skip
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        optimized=False,
+        extensions=[_Counter],
+        finalize=_written,
+    )
     filters = {name: FILTERS[name] for name in _FILTERS}
     own: dict[str, Callable[..., Any]] = {"json": _json, "join": _join, "replace": _replace}
     found.filters = {name: _counted(function) for name, function in {**filters, **own}.items()}

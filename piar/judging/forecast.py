@@ -91,9 +91,16 @@ def forecast(
         usage = Usage(size // BYTES_A_TOKEN, 0, limit)
         basis = f"{BYTES_A_TOKEN} bytes a token, every answer as long as its limit"
     return Forecast(
-        settings.model, settings.host, store.task.fields, count, usage.prompt, usage.completion,
-        settings.price.cost(usage), basis, priced=settings.priced,
-    )  # fmt: skip
+        settings.model,
+        settings.host,
+        store.task.fields,
+        count,
+        usage.prompt,
+        usage.completion,
+        settings.price.cost(usage),
+        basis,
+        priced=settings.priced,
+    )
 
 
 def scaled(found: Forecast, asked: int) -> Forecast:

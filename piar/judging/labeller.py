@@ -126,9 +126,13 @@ class Labeller:
         if news := self._origin.news():
             warnings.warn(news, stacklevel=2)
         self._questions = Questions(
-            store.task, client.model, self.model, vote_temperature=self.settings.vote_temperature,
-            overrides=prompts, origin=self._origin.mark,
-        )  # fmt: skip
+            store.task,
+            client.model,
+            self.model,
+            vote_temperature=self.settings.vote_temperature,
+            overrides=prompts,
+            origin=self._origin.mark,
+        )
         self._total: int | None = None
         self._failed: Counter[str] = Counter()
         # Others who ask the same judge for the same project take turns, chunk by chunk.

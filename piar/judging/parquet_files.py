@@ -167,9 +167,12 @@ class Pool:
         """
         settings = self.settings
         questions = Questions(
-            self.task, self.client.model, self.model, vote_temperature=settings.vote_temperature,
+            self.task,
+            self.client.model,
+            self.model,
+            vote_temperature=settings.vote_temperature,
             overrides=self.prompts,
-        )  # fmt: skip
+        )
         for rows in _slices(_open(source, self.task), self.slice_rows):
             for sample in _samples(rows, self.task):
                 yield from (ask.request for ask in questions.asks(self.instruction, sample, range(votes)))
@@ -180,9 +183,16 @@ class Pool:
         journal = Journal(work / "journal")
         store = Store.create(work / "piar.duckdb", self.task)
         with Labeller(
-            store, self.client, journal, run_id="pool", budget=self.budget, model=self.model, prompts=self.prompts,
-            settings=self.settings, on_progress=show,
-        ) as labeller:  # fmt: skip
+            store,
+            self.client,
+            journal,
+            run_id="pool",
+            budget=self.budget,
+            model=self.model,
+            prompts=self.prompts,
+            settings=self.settings,
+            on_progress=show,
+        ) as labeller:
             batch = Batch(self.instruction, samples, self.settings.votes, self.settings.sure)
             done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
@@ -191,9 +201,16 @@ class Pool:
 
 
 def score_files(
-    student: "Student", files: Sequence[Path], out: Path, *, name: str, trace: bool = False,
-    shard: tuple[int, int] = (0, 1), slice_rows: int = SLICE_ROWS, on_progress: OnProgress = lambda progress: None,
-) -> PoolReport:  # fmt: skip
+    student: "Student",
+    files: Sequence[Path],
+    out: Path,
+    *,
+    name: str,
+    trace: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    slice_rows: int = SLICE_ROWS,
+    on_progress: OnProgress = lambda progress: None,
+) -> PoolReport:
     """Let a student judge every row of Parquet files; each gets a file of the same name in `out`.
 
     Args:

@@ -40,13 +40,25 @@ def student_folder(store: Store, path: str) -> Path:
 
 
 def student_verdicts(
-    student: "Student", name: str, samples: Sequence[Sample],
-    *, trace: bool = False, on_progress: Callable[[int], None] = lambda n: None,
-) -> list[Verdict]:  # fmt: skip
+    student: "Student",
+    name: str,
+    samples: Sequence[Sample],
+    *,
+    trace: bool = False,
+    on_progress: Callable[[int], None] = lambda n: None,
+) -> list[Verdict]:
     """What a student says of samples."""
     found = student.score([sample.fields for sample in samples], trace=trace, on_progress=on_progress)
     return [
-        Verdict(content_id(name, sample.id), sample.id, name, "", 0, said.grade, tuple(said.probs),
-                said.trace.trace if said.trace else None)
+        Verdict(
+            content_id(name, sample.id),
+            sample.id,
+            name,
+            "",
+            0,
+            said.grade,
+            tuple(said.probs),
+            said.trace.trace if said.trace else None,
+        )
         for sample, said in zip(samples, found, strict=True)
-    ]  # fmt: skip
+    ]

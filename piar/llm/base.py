@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from store.types import Completion, Failure, FailureClass, Usage
 
 __all__ = [
-    "Brief", "Client", "Completion", "Failure", "FailureClass", "Message", "OnCompletion", "Purpose", "Request", "Role",
-    "Usage", "is_simulated",
-]  # fmt: skip
+    "Brief",
+    "Client",
+    "Completion",
+    "Failure",
+    "FailureClass",
+    "Message",
+    "OnCompletion",
+    "Purpose",
+    "Request",
+    "Role",
+    "Usage",
+    "is_simulated",
+]
 
 if TYPE_CHECKING:
     from piar.llm.cost import Hold

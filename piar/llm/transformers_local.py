@@ -127,9 +127,14 @@ class TransformersClient:
         with torch.inference_mode():
             generator = torch.Generator(self._policy.device).manual_seed(like.seed)
             found = generate(
-                self._policy, prompts, end=end, limit=like.max_tokens, starts=starts,
-                temperature=like.temperature, generator=generator,
-            )  # fmt: skip
+                self._policy,
+                prompts,
+                end=end,
+                limit=like.max_tokens,
+                starts=starts,
+                temperature=like.temperature,
+                generator=generator,
+            )
         return [(self._tokenizer.decode([t for t in only if t != end]), len(only)) for [only] in found]
 
     def _too_long(self, prompt: list[int]) -> Failure | None:

@@ -63,8 +63,13 @@ class Live:
     def detail(self) -> "dict[str, object]":
         """What the run that estimated it keeps, and the report shows."""
         said = self.found
-        return {"judge": self.judge, "accuracy": said.estimate.model_dump(), "gold_alone": said.alone.model_dump(),
-                "rows": said.rows, "gold": said.gold}  # fmt: skip
+        return {
+            "judge": self.judge,
+            "accuracy": said.estimate.model_dump(),
+            "gold_alone": said.alone.model_dump(),
+            "rows": said.rows,
+            "gold": said.gold,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,12 @@ def live(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> Live:
 
     frame, position = judged(store, judge, teacher, where), {s: i for i, s in enumerate(store.task.symbols)}
     proxies = np.array([_proxy(row, position) for row in frame.iter_rows(named=True)])
-    scores = np.array([np.nan if gold is None else float(gold == said)
-                       for gold, said in frame.select("gold", "predicted").iter_rows()])  # fmt: skip
+    scores = np.array(
+        [
+            np.nan if gold is None else float(gold == said)
+            for gold, said in frame.select("gold", "predicted").iter_rows()
+        ]
+    )
     groups = frame["group_key"].to_numpy()
     if len(set(groups[np.isfinite(scores)])) < 2:
         raise PiarError(

@@ -9,5 +9,12 @@ from piar.offline.teacher import RulebookClient
 from piar.offline.vocabulary import conditions
 
 __all__ = [
-    "Faults", "GuidelineImport", "RulebookClient", "Simulator", "conditions", "import_guideline", "running", "serve",
-]  # fmt: skip
+    "Faults",
+    "GuidelineImport",
+    "RulebookClient",
+    "Simulator",
+    "conditions",
+    "import_guideline",
+    "running",
+    "serve",
+]

@@ -59,17 +59,35 @@ def kind_names(kind: Kind) -> tuple[str, ...]:
     """What a kind may be called."""
     name = kind.name
     plural = name[:-1] + "ies" if name.endswith("y") else name + "s"
-    more = {"measure": ("size or weight", "measurement", "measurements"), "number": ("digit", "digits"),
-            "audience": ("gender", "genders", "age group"), "pack size": ("quantity", "quantities")}  # fmt: skip
+    more = {
+        "measure": ("size or weight", "measurement", "measurements"),
+        "number": ("digit", "digits"),
+        "audience": ("gender", "genders", "age group"),
+        "pack size": ("quantity", "quantities"),
+    }
     return (name, plural, *more.get(name, ()))
 
 
 # What a field may be called when the sample has no field of that very name.
 _CALLED = (
     ("query", "search", "search query", "search term", "search phrase", "request", "question", "keyword"),
-    ("title", "name", "product", "product title", "product name", "item", "item title", "item name", "text",
-     "document", "entity", "result", "offer", "listing"),
-)  # fmt: skip
+    (
+        "title",
+        "name",
+        "product",
+        "product title",
+        "product name",
+        "item",
+        "item title",
+        "item name",
+        "text",
+        "document",
+        "entity",
+        "result",
+        "offer",
+        "listing",
+    ),
+)
 
 
 @lru_cache(maxsize=256)
@@ -111,12 +129,18 @@ _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:all|each|every one|any and all)(?: of)?\b", "every"),
         (r"\b(?:any|one or more|something)(?: of)?\b", "some"),
         (r"\b(?:words|terms?|tokens?|keywords?)\b", "word"),
-        (r"\b(?:occurs?|is present|are present|is found|are found|shows? up|is included|are included|is contained"
-         r"|are contained|is mentioned|are mentioned|appear|is repeated|are repeated|stands?|can be found|is|are)"
-         r" (?:in|within|inside|among)\b(?! same)", "appears in"),
+        (
+            r"\b(?:occurs?|is present|are present|is found|are found|shows? up|is included|are included|is contained"
+            r"|are contained|is mentioned|are mentioned|appear|is repeated|are repeated|stands?|can be found|is|are)"
+            r" (?:in|within|inside|among)\b(?! same)",
+            "appears in",
+        ),
         (r"\b(?:appears?|occurs?|is found|are found) (?:within|inside|in)\b", "appears in"),
-        (r"\b(?:contain|includes?|mentions?|holds?|carry|carries|says?|names?|covers|states?|containing|mentioning"
-         r"|naming|including|specif(?:y|ies)|asks? for|features?)\b", "contains"),
+        (
+            r"\b(?:contain|includes?|mentions?|holds?|carry|carries|says?|names?|covers|states?|containing|mentioning"
+            r"|naming|including|specif(?:y|ies)|asks? for|features?)\b",
+            "contains",
+        ),
         (r"\b(?:lacks?|leaves? out|omits?|misses)\b", "not contains"),
         (r"\b(?:is|are) (?:missing|absent|not contained) (?:from|in)\b|\b(?:missing|absent) from\b", "missing from"),
         (r"\b(?:is|are) (?:identical to|equal to|exactly)\b|\bequals?\b|\b(?:is|are) same as\b", "same as"),
@@ -129,7 +153,7 @@ _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:the|an?|of these|of those|of them|word|following|very)\b(?= §)", ""),
         (r"\b(?:the|an?)\b", ""),
     )
-)  # fmt: skip
+)
 _NUMBERS = {
     "one": 1,
     "two": 2,

@@ -300,9 +300,13 @@ def _error(message: str) -> dict[str, Any]:
 
 
 _REASONS = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 421: "Misdirected Request", 429: "Too Many Requests",
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    421: "Misdirected Request",
+    429: "Too Many Requests",
     500: "Internal Server Error",
-}  # fmt: skip
+}
 
 
 def _response(status: int, body: Mapping[str, Any] | bytes) -> bytes:

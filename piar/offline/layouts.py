@@ -69,8 +69,11 @@ def _sections(text: str) -> tuple[str, str, str]:
 
 _ID = re.compile(r"^[\s*`\[(]*([A-Za-z]{1,8}[-_]?\d{1,4}[a-z]?)[*`\])]*(?:\s*[.:)–—-](?!>)\s*|\s+(?=->|→|=>)|\s*$)")
 _ITEM = re.compile(r"^\s*(?:[-*•+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
-_KEYS = {"id": ("id", "rule_id", "name"), "grade": ("grade", "label", "verdict", "score", "then"),
-         "text": ("text", "rule", "if", "when", "condition", "policy")}  # fmt: skip
+_KEYS = {
+    "id": ("id", "rule_id", "name"),
+    "grade": ("grade", "label", "verdict", "score", "then"),
+    "text": ("text", "rule", "if", "when", "condition", "policy"),
+}
 
 
 def find_rules(body: str, grades: Sequence[str]) -> Iterator[Rule]:

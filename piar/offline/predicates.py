@@ -18,8 +18,12 @@ Span = tuple[Text, int, int]  # words from start to before stop, of a text
 Comparison = Literal[">=", "<=", "=", ">", "<"]
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge, "<=": operator.le, "=": operator.eq, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
+    ">=": operator.ge,
+    "<=": operator.le,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 _QUOTED_WORDS = 8  # as much of a field as is quoted when a rule speaks of the whole of it
 
 

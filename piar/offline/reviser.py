@@ -381,13 +381,17 @@ def _told(entries: Sequence[_Entry], grades: tuple[str, ...]) -> Iterator[RuleOp
     for entry in reversed(entries):
         text = "" if entry.predicate is None else sentence(entry.predicate)
         if entry.rule is None:
-            told.append(RuleOperation(op="add", grade=grades[entry.grade], text=text, before=following,
-                                      because=entry.because))  # fmt: skip
+            told.append(
+                RuleOperation(op="add", grade=grades[entry.grade], text=text, before=following, because=entry.because)
+            )
         else:
             following = entry.rule.id
             if entry.edited:
-                told.append(RuleOperation(op="edit", rule=entry.rule.id, grade=grades[entry.grade], text=text,
-                                          because=entry.because))  # fmt: skip
+                told.append(
+                    RuleOperation(
+                        op="edit", rule=entry.rule.id, grade=grades[entry.grade], text=text, because=entry.because
+                    )
+                )
     yield from reversed(told)
 
 

@@ -219,12 +219,50 @@ def define(name: str, terms: Iterable[str | tuple[str, ...]]) -> Kind:
     return Kind(name, tuple((stems(way), group[0]) for group in groups for way in group))
 
 
-_COLOURS = ("black", "white", ("grey", "gray"), "red", "blue", "green", "yellow", "orange", "purple", "pink", "brown",
-            "beige", "silver", "gold", "navy", "turquoise")  # fmt: skip
-_MATERIALS = ("leather", "cotton", "wool", "linen", "silk", "wood", "bamboo", "oak", "steel", ("aluminium", "aluminum"),
-              "plastic", "glass", "ceramic", "rubber", "nylon", "polyester")  # fmt: skip
-_PEOPLE = (("men", "man", "male", "gent"), ("women", "woman", "female", "lady"), ("boy",), ("girl",),
-           ("kid", "child", "children", "junior"), ("baby", "infant", "toddler"))  # fmt: skip
+_COLOURS = (
+    "black",
+    "white",
+    ("grey", "gray"),
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "orange",
+    "purple",
+    "pink",
+    "brown",
+    "beige",
+    "silver",
+    "gold",
+    "navy",
+    "turquoise",
+)
+_MATERIALS = (
+    "leather",
+    "cotton",
+    "wool",
+    "linen",
+    "silk",
+    "wood",
+    "bamboo",
+    "oak",
+    "steel",
+    ("aluminium", "aluminum"),
+    "plastic",
+    "glass",
+    "ceramic",
+    "rubber",
+    "nylon",
+    "polyester",
+)
+_PEOPLE = (
+    ("men", "man", "male", "gent"),
+    ("women", "woman", "female", "lady"),
+    ("boy",),
+    ("girl",),
+    ("kid", "child", "children", "junior"),
+    ("baby", "infant", "toddler"),
+)
 _SIZES = (("small", "s"), ("medium",), ("large",), ("xl", "extra large"), ("xxl",), ("mini",), ("king",), ("queen",))
 
 KINDS: tuple[Kind, ...] = (

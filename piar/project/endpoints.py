@@ -131,9 +131,13 @@ def _answers(role: str, model: ModelSettings, task: "Task") -> Check:
     words = f"Answer with a JSON object whose grade and verdict are {task.symbols[0]} and whose other values are empty."
     sample = json.dumps(dict.fromkeys(task.fields, "test"))
     request = Request(
-        "doctor", (Message("system", words), Message("user", sample)), task.symbols, trace_schema(task),
-        max_tokens=model.max_tokens, check=lambda text: parse_trace(text, task).reason,
-    )  # fmt: skip
+        "doctor",
+        (Message("system", words), Message("user", sample)),
+        task.symbols,
+        trace_schema(task),
+        max_tokens=model.max_tokens,
+        check=lambda text: parse_trace(text, task).reason,
+    )
     notices: list[str] = []
     client = connect(model.model_copy(update={"attempts": 1, "patience": SECONDS}), notices.append)
     [done] = client.generate([request])

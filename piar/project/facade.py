@@ -85,10 +85,16 @@ class Project(Judging):
         with self.run("score", config, detail=detail) as run_id:
             began = time.monotonic()
             scored = score(
-                self.store, judge, split, teach, instruction=instruction, against=against,
-                simulated=self.config.teacher.simulated, run_id=run_id,
+                self.store,
+                judge,
+                split,
+                teach,
+                instruction=instruction,
+                against=against,
+                simulated=self.config.teacher.simulated,
+                run_id=run_id,
                 on_progress=on_progress,
-            )  # fmt: skip
+            )
             detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
 
@@ -190,9 +196,17 @@ class Project(Judging):
         models = Models(self.client("teacher"), self.client("reviser"), self.config.teacher, self.config.reviser)
         with self.journal() as journal:
             report, standing = evolve(
-                self.store, models, self.adopt_instruction(), chosen, journal=journal, label=self.config.label,
-                prompts=self.folder / PROMPTS, restart=restart, on_event=on_event, on_progress=on_progress,
-            )  # fmt: skip
+                self.store,
+                models,
+                self.adopt_instruction(),
+                chosen,
+                journal=journal,
+                label=self.config.label,
+                prompts=self.folder / PROMPTS,
+                restart=restart,
+                on_event=on_event,
+                on_progress=on_progress,
+            )
         propose(self.folder, self.store, standing if report.proposal else None)
         if accept == "auto" and report.proposal:
             self.accept(by="auto")

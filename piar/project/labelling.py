@@ -115,9 +115,14 @@ class Judging(Workspace):
         with self._labeller("", budget) as labeller:
             pending = labeller.pending([self._batch(where, self.adopt_instruction(instruction), votes, sure)])
             return export_requests(
-                labeller.granted(pending), folder, model=labeller.client.model, name=teacher.name,
-                extra=teacher.extra, structured=teacher.structured, logprobs=teacher.logprobs,
-            )  # fmt: skip
+                labeller.granted(pending),
+                folder,
+                model=labeller.client.model,
+                name=teacher.name,
+                extra=teacher.extra,
+                structured=teacher.structured,
+                logprobs=teacher.logprobs,
+            )
 
     def import_responses(
         self,
@@ -137,9 +142,7 @@ class Judging(Workspace):
 
         responses = Responses(folder, self.config.teacher.price)
         config = {"where": where, "responses": responses.manifest.model_dump()}
-        with self.run("label", config) as run_id, self._labeller(
-            run_id, client=ResponsesClient(responses)
-        ) as labeller:  # fmt: skip
+        with self.run("label", config) as run_id, self._labeller(run_id, client=ResponsesClient(responses)) as labeller:
             batch = self._batch(where, self.adopt_instruction(instruction), votes, sure)
             report = labeller.judge([batch], only=responses)
         return report, responses.rejected
@@ -239,10 +242,21 @@ class Judging(Workspace):
         from piar.judging.labeller import Labeller
 
         asked = client or self.client("teacher")
-        with self.journal(looking=not run_id) as journal, Labeller(
-            self.store, asked, journal, run_id=run_id, budget=budget, model=self.config.teacher,
-            prompts=self.folder / PROMPTS, settings=self.config.label, on_progress=on_progress, reuse=reuse,
-        ) as labeller:  # fmt: skip
+        with (
+            self.journal(looking=not run_id) as journal,
+            Labeller(
+                self.store,
+                asked,
+                journal,
+                run_id=run_id,
+                budget=budget,
+                model=self.config.teacher,
+                prompts=self.folder / PROMPTS,
+                settings=self.config.label,
+                on_progress=on_progress,
+                reuse=reuse,
+            ) as labeller,
+        ):
             yield labeller
 
     def _batch(

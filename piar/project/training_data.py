@@ -76,14 +76,29 @@ def synthesize(
     writer = None if project.config.teacher.simulated else client
     with project.run("synth", settings.model_dump(mode="json"), settings.seed) as run_id, project.journal() as journal:
         labeller = Labeller(
-            project.store, client, journal, run_id=run_id, budget=budget, model=project.config.teacher,
-            prompts=project.folder / PROMPTS, settings=project.config.label,
-        )  # fmt: skip
+            project.store,
+            client,
+            journal,
+            run_id=run_id,
+            budget=budget,
+            model=project.config.teacher,
+            prompts=project.folder / PROMPTS,
+            settings=project.config.label,
+        )
         report = synthesize(
-            project.store, client, project.adopt_instruction(), settings, journal=journal, run_id=run_id, writer=writer,
-            labeller=labeller, budget=budget, targets=targets, prompts=project.folder / PROMPTS,
+            project.store,
+            client,
+            project.adopt_instruction(),
+            settings,
+            journal=journal,
+            run_id=run_id,
+            writer=writer,
+            labeller=labeller,
+            budget=budget,
+            targets=targets,
+            prompts=project.folder / PROMPTS,
             on_progress=on_progress,
-        )  # fmt: skip
+        )
     return report, receipt(project.store, run_id, priced=project.config.teacher.priced)
 
 
@@ -104,6 +119,11 @@ def export_shards(project: "Workspace", folder: Path, formats: tuple[str, ...] =
     config = {**settings.model_dump(mode="json"), "folder": str(folder)}
     with project.run("curriculum", config, settings.seed):
         return export(
-            project.store, folder, project.adopt_instruction(), settings, prompt=project.config.student.prompt,
-            prompts=project.folder / PROMPTS, simulated="(simulated)" in project.task.name,
-        )  # fmt: skip
+            project.store,
+            folder,
+            project.adopt_instruction(),
+            settings,
+            prompt=project.config.student.prompt,
+            prompts=project.folder / PROMPTS,
+            simulated="(simulated)" in project.task.name,
+        )

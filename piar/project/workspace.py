@@ -236,15 +236,21 @@ class Workspace:
             reasons["grades"] = "where the first choice is the best one, take `ordered = false` out of task.toml"
         [groups] = self.store.frame("select count(distinct group_key) from samples where split <> 'pool'").row(0)
         return Imported(
-            report, found.mapping, reasons, (guessed.unused if guessed else {}) | found.unused,
-            proposed=self.task.symbols if proposed else (), retired=retired, ordered=self.task.ordered, groups=groups,
+            report,
+            found.mapping,
+            reasons,
+            (guessed.unused if guessed else {}) | found.unused,
+            proposed=self.task.symbols if proposed else (),
+            retired=retired,
+            ordered=self.task.ordered,
+            groups=groups,
             notes=tuple(notes),
             fields=tuple(found.mapping.fields.get(name, name) for name in self.task.fields),
             left_out=guessed.left_out if guessed else found.left_out,
             doubts=guessed.doubts if guessed and not ask else (),
             renewed=renewal.kept.name if renewal else "",
             again=tuple(set(renewal.files) - set(map(str, sources))) if renewal else (),
-        )  # fmt: skip
+        )
 
     # -- what it holds ----------------------------------------------------------------------
 

@@ -192,8 +192,10 @@ def _logs_have_moved(state: _State) -> Iterator[Stale]:
     if state.drift and state.drift.p_value < MOVED:
         before, now, difference = state.drift.shares[state.drift.most]
         ends = bracketed(span(difference.low, difference.high, "{:+.0f}", 100))
-        why = (f"in {state.drift.source} grade {state.drift.most} went from {100 * before:.0f} to {100 * now:.0f} %"
-               f"{ends}, p = {state.drift.p_value:.3f}")  # fmt: skip
+        why = (
+            f"in {state.drift.source} grade {state.drift.most} went from {100 * before:.0f} to {100 * now:.0f} %"
+            f"{ends}, p = {state.drift.p_value:.3f}"
+        )
         yield Stale("what is known of the logs", why, "piar review export FILE --batch NAME --random 100%")
 
 

@@ -162,8 +162,11 @@ def cards(values: dict[str, Any]) -> list[dict[str, str]]:
     for row in [r for r in values["baselines"] if r["name"].startswith("teacher")]:
         name = row["name"].removeprefix("teacher, ")
         result.append({"value": f"{100 * row['accuracy'].value:.1f} %", "tone": "", "label": f"right on test, {name}"})
-    best = max((r for r in (values["students"] or {"rows": []})["rows"] if r["latency"]),
-               key=lambda r: r["scores"].accuracy.value, default=None)  # fmt: skip
+    best = max(
+        (r for r in (values["students"] or {"rows": []})["rows"] if r["latency"]),
+        key=lambda r: r["scores"].accuracy.value,
+        default=None,
+    )
     if best is not None:
         first = best["latency"]["first_token"]["p50"]
         result.append({"value": f"{first:.1f} ms", "tone": "", "label": f"to the grade of {best['name']}"})

@@ -59,12 +59,17 @@ def _guide(task: Task, instruction: Instruction, *, blind: bool) -> str:
     rules = [f"- `{r.id}` {'' if r.grade is None else f'→ {r.grade}: '}{r.text}" for r in instruction.rules]
     doubts = [f"- `{name}` {words}" for name, words in DOUBTS.items() if not (blind and name in INFORMED)]
     parts = [
-        f"# {task.name}: how to fill in the sheet", task.ask or instruction.preamble,
+        f"# {task.name}: how to fill in the sheet",
+        task.ask or instruction.preamble,
         "Judge each row on your own. Leave `sample_key` as it is, save as CSV in UTF-8 and send it back.",
-        "## grade", "\n".join(grades),
+        "## grade",
+        "\n".join(grades),
         *(["## rule (optional): the one that decided", "\n".join(rules)] if rules else []),
-        "## doubts (optional): one or more", "\n".join(doubts), "## comment (optional)", "What would make it clear.",
-    ]  # fmt: skip
+        "## doubts (optional): one or more",
+        "\n".join(doubts),
+        "## comment (optional)",
+        "What would make it clear.",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -127,8 +132,11 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
 def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
     """E-mails that the export itself knows; ids without one stay `user-N`."""
     people = (a.get("completed_by") for t in tasks for a in listed(t.get("annotations")))
-    return {p["id"]: str(p["email"]) for p in people
-            if isinstance(p, dict) and isinstance(p.get("id"), int) and "email" in p}  # fmt: skip
+    return {
+        p["id"]: str(p["email"])
+        for p in people
+        if isinstance(p, dict) and isinstance(p.get("id"), int) and "email" in p
+    }
 
 
 def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:

@@ -52,9 +52,16 @@ def serve(
     url = f"http://{host}:{listening.getsockname()[1]}"
     with listening:
         app = build(Session(Student.load(student, device=device)), settings, student.as_posix())
-        config = uvicorn.Config(app, log_level=logging.ERROR, access_log=False, server_header=False, backlog=2048,
-                                http=head_limit(settings.head_seconds), ws="none",
-                                timeout_graceful_shutdown=settings.drain_seconds)  # fmt: skip
+        config = uvicorn.Config(
+            app,
+            log_level=logging.ERROR,
+            access_log=False,
+            server_header=False,
+            backlog=2048,
+            http=head_limit(settings.head_seconds),
+            ws="none",
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
         server = _announcing(uvicorn.Server(config), lambda: on_ready(url))
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
         try:
@@ -90,6 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise PiarError(f"Cannot listen on {host}:{port}: {error.strerror}.",
-                        "Choose another --port (0 takes a free one), or stop what holds it.") from None  # fmt: skip
+        raise PiarError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.",
+            "Choose another --port (0 takes a free one), or stop what holds it.",
+        ) from None
     return listening

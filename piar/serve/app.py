@@ -85,11 +85,18 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
         yield
         app.state.engine.close()
 
-    app = FastAPI(title=f"{task.name}: piar student", description=ABOUT, version=version(), lifespan=lifespan,
-                  docs_url=None, redoc_url=None)  # fmt: skip
+    app = FastAPI(
+        title=f"{task.name}: piar student",
+        description=ABOUT,
+        version=version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.meters = meters
-    app.add_middleware(BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds,
-                       keys=("samples", *task.fields))  # fmt: skip
+    app.add_middleware(
+        BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds, keys=("samples", *task.fields)
+    )
     app.add_middleware(Doorman, hosts=answers_to(settings), token=token)
     app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
     for kind, answer in ((Busy, _busy), (Unfit, _unfit), (Failed, _failed), (RequestValidationError, _invalid)):
@@ -117,8 +124,12 @@ def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, wr
         finally:
             explanation.cancelled = True
 
-    @app.post("/explain", responses={**REFUSALS, 409: NO_TRACES}, response_class=EventSourceResponse,
-              summary="Grade one sample at once, then stream the reason")  # fmt: skip
+    @app.post(
+        "/explain",
+        responses={**REFUSALS, 409: NO_TRACES},
+        response_class=EventSourceResponse,
+        summary="Grade one sample at once, then stream the reason",
+    )
     async def explain(explanation: Annotated[Explanation, Depends(begin)]) -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent(event="grade", data=_opinion(explanation.begun.result(), task))
         async for text in explanation.texts():
@@ -143,9 +154,14 @@ def _around(app: FastAPI, task: Task, name: str, meters: Meters) -> None:
 
     @app.get("/task", summary="What is judged: fields and grades")
     async def about() -> dict[str, Any]:
-        return {"student": name, "task": task.name, "fields": list(task.fields),
-                "grades": [{"symbol": g.symbol, "name": g.name, "meaning": g.meaning, "value": g.value}
-                           for g in task.grades]}  # fmt: skip
+        return {
+            "student": name,
+            "task": task.name,
+            "fields": list(task.fields),
+            "grades": [
+                {"symbol": g.symbol, "name": g.name, "meaning": g.meaning, "value": g.value} for g in task.grades
+            ],
+        }
 
     @app.get("/healthz", responses={503: REFUSALS[503]}, summary="Whether the model answers")
     async def health(request: Request) -> dict[str, Any]:
@@ -213,5 +229,7 @@ def _policy(page: str) -> str:
         kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for kind, text in re.findall(r"<(script|style)>(.*?)</\1>", page, re.DOTALL)
     }
-    return (f"default-src 'none'; connect-src 'self'; script-src 'sha256-{allowed['script']}'; "
-            f"style-src 'sha256-{allowed['style']}'")  # fmt: skip
+    return (
+        f"default-src 'none'; connect-src 'self'; script-src 'sha256-{allowed['script']}'; "
+        f"style-src 'sha256-{allowed['style']}'"
+    )

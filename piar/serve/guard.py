@@ -139,8 +139,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def refuse(send: Send, refused: Refused) -> None:
     """Answer a request that is not passed on, and close its connection."""
     body = json.dumps({"detail": str(refused)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
-               (b"connection", b"close")]  # fmt: skip
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
     if refused.status == 429:
         headers.append((b"retry-after", b"1"))
     if refused.status == 401:

@@ -7,9 +7,29 @@ from dataclasses import dataclass, replace
 from random import Random
 
 BRANDS = (
-    "Arvolo", "Bexin", "Caldera", "Dorvik", "Elmora", "Fennik", "Gravelo", "Hollin", "Istra", "Jovanta", "Kelbor",
-    "Lindero", "Morvan", "Nordal", "Ostrin", "Pavelo", "Quorin", "Rasko", "Solenta", "Tavion", "Ulmer", "Vexara",
-)  # fmt: skip
+    "Arvolo",
+    "Bexin",
+    "Caldera",
+    "Dorvik",
+    "Elmora",
+    "Fennik",
+    "Gravelo",
+    "Hollin",
+    "Istra",
+    "Jovanta",
+    "Kelbor",
+    "Lindero",
+    "Morvan",
+    "Nordal",
+    "Ostrin",
+    "Pavelo",
+    "Quorin",
+    "Rasko",
+    "Solenta",
+    "Tavion",
+    "Ulmer",
+    "Vexara",
+)
 DEVICES = ("Lumio", "Kestrel", "Zephyr", "Halcyon", "Meteor", "Quartz")
 COLOURS = ("black", "white", "grey", "red", "blue", "green", "pink", "beige")
 PEOPLE = ("men", "women", "kids", "baby")

@@ -130,8 +130,22 @@ _SCENARIOS: dict[str, tuple[float, Change]] = {
 }
 # Scenarios that need a detail in the query; the others fit any.
 _NEEDS = {"no measure": "measure", "no material": "material", "new": "condition"}
-_NEEDS |= {name: name for name in ("purpose", "brand", "colour", "material", "measure", "feature", "people", "link",
-                                   "pack", "extra", "device")}  # fmt: skip
+_NEEDS |= {
+    name: name
+    for name in (
+        "purpose",
+        "brand",
+        "colour",
+        "material",
+        "measure",
+        "feature",
+        "people",
+        "link",
+        "pack",
+        "extra",
+        "device",
+    )
+}
 _NOT_FOR_CASES = {"accessory", "part", "used", "trial", "bundle"}
 
 

@@ -129,8 +129,14 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
     scores, majority = measured.scores, measured.majority
     read = f" under {measured.judge.instruction}" if measured.judge.instruction else ""
     title = f"{measured.judge.name}{read} on {measured.split}: {scores.n:,} rows, {scores.groups:,} groups"
-    names = {"accuracy": "accuracy", "macro_f1": "macro F1", "pair_accuracy": "pair accuracy",
-             "quadratic_kappa": "quadratic kappa", "ndcg": "nDCG", "ece": "calibration error"}  # fmt: skip
+    names = {
+        "accuracy": "accuracy",
+        "macro_f1": "macro F1",
+        "pair_accuracy": "pair accuracy",
+        "quadratic_kappa": "quadratic kappa",
+        "ndcg": "nDCG",
+        "ece": "calibration error",
+    }
     columns = ["%", "against truth", *(["against the majority"] if majority else [])]
     rows = [
         [name, percent(getattr(scores, key)), *([percent(getattr(majority, key))] if majority else [])]
@@ -146,9 +152,12 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
         for symbol, grade in scores.per_grade.items()
     ]
     parts: list[RenderableType] = [
-        Text(title, style="bold"), table(columns, rows), "",
-        table(["grade", "rows", "precision", "recall", "F1"], grades), "",
-    ]  # fmt: skip
+        Text(title, style="bold"),
+        table(columns, rows),
+        "",
+        table(["grade", "rows", "precision", "recall", "F1"], grades),
+        "",
+    ]
     if scores.per_slice:
         slices = [[n, f"{s.n:,}", percent(s.accuracy), percent(s.macro_f1)] for n, s in scores.per_slice.items()]
         parts += [table(["slice", "rows", "accuracy", "macro F1"], slices), ""]
@@ -175,8 +184,10 @@ def _majority(measured: "Measured") -> list[str]:
 
 
 def _latency(scored: "Scored") -> list[tuple[str, RenderableType]]:
-    words = [f"{name.replace('_', ' ')} {taken.p50:.1f} ms (p99 {taken.p99:.1f})"
-             for name, taken in scored.latency_ms.items()]  # fmt: skip
+    words = [
+        f"{name.replace('_', ' ')} {taken.p50:.1f} ms (p99 {taken.p99:.1f})"
+        for name, taken in scored.latency_ms.items()
+    ]
     return [("latency", f"{', '.join(words)}; one sample at a time on this machine")] if words else []
 
 

@@ -68,9 +68,12 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
         mark = Text("passed", style="green") if tested["passed"] else Text("not passed", style="yellow")
         lines += [
             ("test", Text.assemble(mark, f"  {tested['reason']}")),
-            ("", f"fixed {tested['fixed']:,} rows, broke {tested['broke']:,}, of {tested['n']:,} "
-                 f"in {tested['groups']:,} groups"),
-        ]  # fmt: skip
+            (
+                "",
+                f"fixed {tested['fixed']:,} rows, broke {tested['broke']:,}, of {tested['n']:,} "
+                f"in {tested['groups']:,} groups",
+            ),
+        ]
     if not report.promotions:
         lines.append(("test", f"not made. {report.detail}"))
     lines += [("guards", told) for told in _guards(report)]

@@ -68,8 +68,14 @@ def _columns(found: "Imported") -> list[tuple[str, RenderableType]]:
     pairs: list[tuple[str, RenderableType]] = [
         ("fields", f"{', '.join(found.fields)}: what a judge reads" if found.fields else "none")
     ]
-    said = {"group": mapping.group, "gold": mapping.gold, "raters": ", ".join(mapping.raters),
-            "counts": ", ".join(mapping.counts), "annotator": mapping.annotator, "date": mapping.date}  # fmt: skip
+    said = {
+        "group": mapping.group,
+        "gold": mapping.gold,
+        "raters": ", ".join(mapping.raters),
+        "counts": ", ".join(mapping.counts),
+        "annotator": mapping.annotator,
+        "date": mapping.date,
+    }
     pairs += [(role, why.get(role) or name) for role, name in said.items() if name]
     if found.proposed:
         sign = " < " if found.ordered else ", "
@@ -93,8 +99,10 @@ def _notes(found: "Imported") -> list[str]:
         )
         notes.append(f"{doubt.taken} was taken for {doubt.role} by its shape alone; {others} says otherwise{people}")
     if found.renewed:
-        notes.append(f"task.toml had changed and nothing was judged yet: the store was made anew, the old one is "
-                     f"{found.renewed}{_again(found.again)}")  # fmt: skip
+        notes.append(
+            f"task.toml had changed and nothing was judged yet: the store was made anew, the old one is "
+            f"{found.renewed}{_again(found.again)}"
+        )
     if any(rejection.reason.startswith("unknown grade") for rejection in report.rejected):
         notes.append("until the first verdict a grade may be added to task.toml; then import the file again")
     if report.ungraded:

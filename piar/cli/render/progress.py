@@ -82,9 +82,12 @@ def _bar(out: "Console", what: str) -> "Iterator[Show]":
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[more]}"),
-    )  # fmt: skip
+    )
     with Bar(*columns, console=out, transient=True) as bar:
         task = bar.add_task(what, total=None, more="", visible=False)
         pace = _Pace()

@@ -172,10 +172,15 @@ def sample_view(found: Mapping[str, Any], task: "Task") -> RenderableType:
     ]
     labels = [[row["source"], row["annotator"], row["grade"], row["comment"]] for row in found["labels"]]
     verdicts = [
-        [row["judge"], row["instruction"], row["grade"] or row["failure"], ", ".join(row["rules"] or ()),
-         " · ".join(row["evidence"] or ())]
+        [
+            row["judge"],
+            row["instruction"],
+            row["grade"] or row["failure"],
+            ", ".join(row["rules"] or ()),
+            " · ".join(row["evidence"] or ()),
+        ]
         for row in found["verdicts"][-SHOWN_VERDICTS:]
-    ]  # fmt: skip
+    ]
     parts: list[RenderableType] = [facts(head)]
     if labels:
         parts += ["", table(["label", "by", "grade", "comment"], labels)]

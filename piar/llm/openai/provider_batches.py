@@ -114,9 +114,7 @@ def _make(folder: Path, provider: Any, manifest: RequestManifest, shard: Request
     with shard_path(folder, shard).open("rb") as stream:
         file = provider.files.create(file=stream, purpose="batch")
     metadata = {"piar_shard": shard.sha256, "piar_model": manifest.name}
-    return provider.batches.create(
-        input_file_id=file.id, endpoint=URL, completion_window=WINDOW, metadata=metadata
-    )  # fmt: skip
+    return provider.batches.create(input_file_id=file.id, endpoint=URL, completion_window=WINDOW, metadata=metadata)
 
 
 def _download(folder: Path, provider: Any, shard: RequestShard, batch: Any) -> None:

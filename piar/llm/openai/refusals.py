@@ -34,22 +34,53 @@ STEADS = {"max_tokens": "max_completion_tokens"}  # what is sent in the place of
 KEPT = frozenset({"model", "messages", "max_completion_tokens"})  # without these there is no question, or no limit
 
 STATUS_KINDS: dict[int, FailureClass] = {
-    401: "auth", 402: "billing", 403: "auth", 408: "timeout", 409: "server", 424: "server", 425: "server",
-    429: "rate_limit", 498: "rate_limit", 499: "server",
-}  # fmt: skip
-SPENT = frozenset({
-    "insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "insufficient_balance", "arrearage",
-    "insufficient_credits", "insufficient_user_quota", "payment_required", "account_deactivated",
-})  # fmt: skip
-THROTTLED = frozenset({
-    "throttlingexception", "toomanyrequestsexception", "rate_limit_exceeded", "rate_limit_error", "resource_exhausted",
-    "too_many_requests", "ratelimitreached", "rate_limit_reached", "throttling", "throttling.ratequota",
-})  # fmt: skip
+    401: "auth",
+    402: "billing",
+    403: "auth",
+    408: "timeout",
+    409: "server",
+    424: "server",
+    425: "server",
+    429: "rate_limit",
+    498: "rate_limit",
+    499: "server",
+}
+SPENT = frozenset(
+    {
+        "insufficient_quota",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+        "insufficient_balance",
+        "arrearage",
+        "insufficient_credits",
+        "insufficient_user_quota",
+        "payment_required",
+        "account_deactivated",
+    }
+)
+THROTTLED = frozenset(
+    {
+        "throttlingexception",
+        "toomanyrequestsexception",
+        "rate_limit_exceeded",
+        "rate_limit_error",
+        "resource_exhausted",
+        "too_many_requests",
+        "ratelimitreached",
+        "rate_limit_reached",
+        "throttling",
+        "throttling.ratequota",
+    }
+)
 UNREADABLE = frozenset({"json_validate_failed"})  # the model's answer did not follow the schema; the request is sound
 _NAMED_KINDS: dict[str, FailureClass] = {
-    "invalid_request_error": "request", "authentication_error": "auth", "permission_error": "auth",
-    "invalid_api_key": "auth", "not_found_error": "request", "model_not_found": "request",
-}  # fmt: skip
+    "invalid_request_error": "request",
+    "authentication_error": "auth",
+    "permission_error": "auth",
+    "invalid_api_key": "auth",
+    "not_found_error": "request",
+    "model_not_found": "request",
+}
 
 _SPENT = re.compile(
     r"credit balance is too low|(?:insufficient|not enough|requires more) (?:account )?(?:balance|credits?|funds)"
