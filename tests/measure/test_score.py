@@ -66,7 +66,7 @@ def test_what_the_teacher_said_is_not_asked_again(shop) -> None:
 
 
 def test_the_gain_over_an_older_instruction(shop) -> None:
-    old = shop.instruction().id
+    old = shop.adopt_instruction().id
     path = shop.folder / "instruction.md"
     before = path.read_text()
     path.write_text(before.split("## Rules")[0])
