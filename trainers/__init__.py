@@ -8,4 +8,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # oneDNN compiles a kernel for every new shape of a bf16 product and keeps 1,024 of them; batches differ in length, few
 # serve again. One batch needs about this many. Read when the first product is computed.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")

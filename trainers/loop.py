@@ -29,7 +29,7 @@ from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
 from trainers.model import symbol_ids
-from trainers.precision import Precision, for_training, switch
+from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
 from trainers.scoring import measure
 from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, sum_gradients
 
@@ -213,6 +213,8 @@ class Run:
         norm, rate = self.apply()
         tokens, metrics = self._together(tokens, metrics)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
+        if self.precision.name == "bf16" and self.device.type == "cpu" and self.step % TRIM_STEPS == 0:
+            give_back()
         seconds = time.perf_counter() - self._step_started
         self._note(
             {
