@@ -211,6 +211,8 @@ class Journal:
             while True:
                 alone = _try_lock(file.fileno())
                 with store.write() as con:
+                    if not os.fstat(file.fileno()).st_nlink:  # folded, removed and forgotten while we waited
+                        break
                     offset = _offset(con, path.name)
                     batch = _read_batch(file, offset, steps, whole=alone)
                     if batch.end > offset:

@@ -1,5 +1,6 @@
 """The journal keeps every answer once, whatever happens to the process or the file."""
 
+import fcntl
 import random
 import subprocess
 import sys
@@ -151,6 +152,27 @@ def test_long_segments_are_cut_and_folded_in_batches(store, journal, monkeypatch
     journal.fold(store)
     assert list((tmp_path / "journal").iterdir()) == []
     assert store.frame("select * from journal_offsets").is_empty()
+
+
+def test_a_segment_that_another_process_folds_and_removes_meanwhile_is_not_folded_again(store, tmp_path, monkeypatch):
+    writer = Journal(tmp_path / "journal")
+    for i in range(3):
+        writer.append("teacher", "run", *answer(i))
+    writer.close()
+    [segment] = (tmp_path / "journal").glob("*.jsonl")
+    other, write, lock = Journal(tmp_path / "journal"), store.write, segment.open("rb")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # another process has begun with it
+
+    def late():
+        # The segment is open by now; before the store is ours, the other one has folded and removed it.
+        monkeypatch.setattr(store, "write", write)
+        lock.close()
+        other.fold(store)
+        return write()
+
+    monkeypatch.setattr(store, "write", late)
+    Journal(tmp_path / "journal").fold(store)
+    assert len(keys(store)) == 3
 
 
 def test_folding_inside_a_transaction_is_refused(store, journal):
