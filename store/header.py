@@ -114,7 +114,9 @@ def _is_row(frame: pl.DataFrame) -> bool:
 
     Numbers count once, since counts of votes may stand under 1, 2, 3.
     """
-    found = [name for name in frame.columns if frame[name].head(_LOOKED_THROUGH).str.strip_chars().eq(name).any()]
+    rows = frame.head(_LOOKED_THROUGH).select(pl.all().str.strip_chars())
+    rows = rows.filter(~pl.all_horizontal(pl.col(name) == name for name in rows.columns))  # the header once more
+    found = [name for name in rows.columns if rows[name].eq(name).any()]
     words = [name for name in found if _is_name(name)]
     sentences = [name for name in frame.columns if name not in found and len(name.split()) >= _SENTENCE]
     return bool(found) and len(words) + (len(words) < len(found)) + bool(sentences) > 1
@@ -155,7 +157,9 @@ def tidy(table: Table, header: Sequence[str]) -> Table:
         return table
     empty = frame.select(pl.all_horizontal(pl.all().str.strip_chars() == "")).to_series()
     again = frame.select(
-        pl.all_horizontal(pl.col(name) == cell for name, cell in zip(frame.columns, header, strict=True))
+        pl.all_horizontal(
+            pl.col(name).str.strip_chars() == cell.strip() for name, cell in zip(frame.columns, header, strict=True)
+        )
     ).to_series()
     rejected = [Rejection(line, "the header once more") for line in table.lines.filter(again & ~empty).to_list()]
     kept = ~(empty | again)
