@@ -114,8 +114,7 @@ def _is_row(frame: pl.DataFrame) -> bool:
 
     Numbers count once, since counts of votes may stand under 1, 2, 3.
     """
-    rows = frame.head(_LOOKED_THROUGH).select(pl.all().str.strip_chars())
-    rows = rows.filter(~pl.all_horizontal(pl.col(name) == name for name in rows.columns))  # the header once more
+    rows = frame.head(_LOOKED_THROUGH)
     found = [name for name in rows.columns if rows[name].eq(name).any()]
     words = [name for name in found if _is_name(name)]
     sentences = [name for name in frame.columns if name not in found and len(name.split()) >= _SENTENCE]
