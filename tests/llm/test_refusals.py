@@ -149,3 +149,16 @@ def test_the_words_of_an_error_are_found_in_every_shape():
 def test_a_model_that_is_being_loaded_is_waited_for_like_a_limit(status, data, wait):
     found = read_refusal(status, {}, data, {"model": "m", "messages": []}, datetime.now(UTC))
     assert (found.kind, found.wait) == ("rate_limit", wait)
+
+
+@pytest.mark.parametrize(
+    ("message", "parameter"),
+    [
+        ('Invalid request near "pumpkin seed oil 250 ml"', None),
+        ("cannot read pumpkin seed oil; unsupported parameter temperature", "temperature"),
+        ("Unrecognized request argument supplied: seed", "seed"),
+    ],
+)
+def test_words_that_an_error_quotes_of_a_sample_name_no_parameter(message, parameter):
+    sent = {**BODY, "messages": [{"role": "user", "content": '{"query": "pumpkin seed  oil 250 ml"}'}]}
+    assert read_refusal(400, {}, {"error": {"message": message}}, sent, NOW).parameter == parameter

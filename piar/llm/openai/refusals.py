@@ -314,10 +314,25 @@ def _refused(status: int, errors: list[Mapping[str, Any]], words: str, body: Map
         for name in names:
             if any(str(value).partition(".")[0] == name for value in pointed):
                 return name
-    found = [(match.start(), name) for name in names if (match := re.search(_named(name), words, re.I))]
+    sent = " ".join(_spoken(message) for message in body.get("messages", ()))
+    found = [(at, name) for name in names if (at := _place(name, words, sent)) is not None]
     if not found and _ANY_PARAMETER.search(words):
         return next(iter(names), None)
     return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _spoken(message: Mapping[str, Any]) -> str:
+    return " ".join(str(message.get("content", "")).lower().split())
+
+
+def _place(name: str, words: str, sent: str) -> int | None:
+    """Where an error names a parameter; words that it quotes of what was sent name none ("pumpkin seed oil")."""
+    for match in re.finditer(_named(name), words, re.I):
+        before, after = words[: match.start()].split()[-1:], words[match.end() :].split()[:1]
+        around = " ".join([*before, match[0], *after]).lower().strip("\"'`.,:;()[]{}")
+        if len(around.split()) < 2 or around not in sent:
+            return match.start()
+    return None
 
 
 def _named(name: str) -> str:
