@@ -33,6 +33,8 @@ def reply(message, finish="stop", **choice):
         {"content": [{"type": "text", "text": GOOD[:9]}, {"type": "text", "text": GOOD[9:]}]},
         {"content": [{"type": "reasoning", "text": "2?"}, {"type": "output_text", "text": GOOD}]},
         {"content": {"type": "text", "text": GOOD}},
+        {"content": json.loads(GOOD)},
+        {"content": None, "tool_calls": [{"function": {"name": "answer", "arguments": json.loads(GOOD)}}]},
         {"content": ["", GOOD]},
         {"content": None, "reasoning_content": GOOD},
         {"content": "", "reasoning": f"It fits.\n</think>\n\n{GOOD}"},

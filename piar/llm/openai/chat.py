@@ -129,16 +129,27 @@ def _said(content: object) -> str:
 
 
 def _part(part: object) -> str:
-    if isinstance(part, dict):
+    if isinstance(part, dict) and ("text" in part or "type" in part):
         part = part.get("text") if part.get("type", "text") in TEXT_PARTS else None
-    return part if isinstance(part, str) else ""
+    return _as_text(part)
+
+
+def _as_text(value: object) -> str:
+    """A text; of an answer that came as an object or a number, the JSON that it would have been."""
+    if isinstance(value, str):
+        return value
+    return (
+        json.dumps(value, ensure_ascii=False)
+        if isinstance(value, dict | int | float) and not isinstance(value, bool)
+        else ""
+    )
 
 
 def _elsewhere(message: Mapping[str, Any]) -> str:
     """What a message without content says: in a tool call, or where the server puts reasoning; may be empty."""
     function = (_first(message.get("tool_calls")) or {}).get("function")
     places = [function.get("arguments") if isinstance(function, dict) else None, *(message.get(n) for n in REASONING)]
-    return next((text for text in places if isinstance(text, str) and text.strip()), "")
+    return next((text for place in places if (text := _as_text(place)).strip()), "")
 
 
 def probabilities(request: Request, answer: Answer) -> GradeProbs:
