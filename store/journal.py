@@ -37,6 +37,7 @@ SYNC_SECONDS = 0.2
 SEGMENT_BYTES = 64 << 20
 ROOM_BYTES = 4 << 20  # kept free on the disk while answers are under way, for those to be written
 _CHUNK = 16 << 20
+_SEGMENT = re.compile(r"\d{20}-\d+-[0-9a-f]{6}\.jsonl")  # as `_new_segment` names them; all else is somebody's
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # What reading a damaged line may raise; Arrow's exceptions are among them.
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
@@ -51,11 +52,19 @@ class Journal:
         folder: where the segments lie; made when the first answer is appended.
         looking: leave everything as it is: `fold` does nothing, and nothing is appended.
 
+    Raises:
+        PiarError: the folder is a link.
+
     Attributes:
         corrupt: lines that could not be read so far; each was copied to a `.corrupt` file beside its segment.
     """
 
     def __init__(self, folder: Path, *, looking: bool = False) -> None:
+        if folder.is_symlink():
+            raise PiarError(
+                f"{folder} is a link: answers are kept in the project itself, and its segments are removed once read.",
+                "Delete the link, and move back the folder that it led to if it holds answers.",
+            )
         self.folder, self._looking = folder, looking
         self.corrupt = 0
         self._lock = threading.RLock()
@@ -200,8 +209,9 @@ class Journal:
                     offset = end
 
     def _segments(self) -> list[Path]:
-        """What is a link, a pipe or a folder no process of ours has made."""
-        return sorted(p for p in self.folder.glob("*.jsonl") if p.is_file() and not p.is_symlink())
+        """What has another name, or is a link, a pipe or a folder, no process of ours has made."""
+        found = (p for p in self.folder.glob("*.jsonl") if _SEGMENT.fullmatch(p.name))
+        return sorted(p for p in found if p.is_file() and not p.is_symlink())
 
     def _fold_segment(self, store: Store, path: Path) -> int:
         """Fold one segment batch by batch. A missing one was folded and removed by another process."""

@@ -211,16 +211,30 @@ def test_a_journal_of_garbage_links_and_pipes_loses_nothing_and_waits_for_nothin
     journal = folder / "journal"
     journal.mkdir(exist_ok=True)
     (folder / "private").write_text("private\n")
-    (journal / "1.jsonl").write_bytes(NOISE(50_000) + b"\n" * 100 + b'{"at": 1}\n[]\n' + b"[" * 100_000)
-    (journal / "2.jsonl").mkdir()
-    os.mkfifo(journal / "3.jsonl")
-    (journal / "4.jsonl").symlink_to(folder / "private")
+    ours = [journal / f"{n:020d}-1-abcdef.jsonl" for n in range(4)]  # named as segments are
+    ours[0].write_bytes(NOISE(50_000) + b"\n" * 100 + b'{"at": 1}\n[]\n' + b"[" * 100_000)
+    ours[1].mkdir()
+    os.mkfifo(ours[2])
+    ours[3].symlink_to(folder / "private")
+    (journal / "notes.jsonl").write_text('{"somebody": "else"}\n')
     reading = Journal(journal)
     assert reading.fold(Store.open(folder / "piar.duckdb", TASK)) == 0
     assert reading.corrupt > 100
     assert (folder / "private").read_text() == "private\n"
     assert b"private" not in b"".join(p.read_bytes() for p in journal.glob("*.corrupt"))
-    assert not (journal / "1.jsonl").exists()
+    assert not ours[0].exists()
+    assert (journal / "notes.jsonl").read_text() == '{"somebody": "else"}\n'
+
+
+def test_a_journal_that_leads_elsewhere_is_refused_and_nothing_there_is_touched(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "notes.jsonl").write_text("precious\n")
+    shutil.rmtree(folder / "journal", ignore_errors=True)
+    (folder / "journal").symlink_to(elsewhere)
+    with pytest.raises(PiarError, match="is a link"):
+        Project.open(folder).label("true")
+    assert [p.name for p in elsewhere.iterdir()] == ["notes.jsonl"]
 
 
 def test_a_journal_that_is_no_folder_is_told(folder):
