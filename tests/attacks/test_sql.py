@@ -112,9 +112,9 @@ def test_slices_that_end_in_a_comment_are_measured(tmp_path):
     [
         "select 1; select 2", "explain analyze delete from labels", "pragma version", "call pragma_version()",
         "load json", "use main", "begin", "vacuum", "checkpoint", "prepare a as select 1", "set memory_limit = '1GB'",
-        "set variable a = 1", "export database '/tmp/x'", "create temp table t as select 1", "reset memory_limit",
-        "with d as (delete from labels returning 1) select * from d", "select * from read_duckdb('/tmp/x')",
-        "select * from kinds", "select * from statement", "select * from parquet_metadata('/tmp/x')",
+        "set variable a = 1", "export database 'elsewhere/x'", "create temp table t as select 1", "reset memory_limit",
+        "with d as (delete from labels returning 1) select * from d", "select * from read_duckdb('elsewhere/x')",
+        "select * from kinds", "select * from statement", "select * from parquet_metadata('elsewhere/x')",
     ],
 )  # fmt: skip
 def test_the_verb_asks_one_query_and_nothing_else(shared, statement):
