@@ -18,7 +18,7 @@ import polars as pl
 
 from benchmarks.judging import judge
 from piar.evolve.resume import Event
-from piar.evolve.steadiness import AuditSettings
+from piar.evolve.settings import AuditSettings
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from store.db import Store

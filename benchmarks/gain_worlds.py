@@ -26,9 +26,8 @@ from benchmarks.optimizers.texts import write_text
 from benchmarks.optimizers.worlds import TASK, Row, World, make_world
 from benchmarks.worlds import rows_of
 from piar.evolve.resume import Event
-from piar.evolve.revision import RevisionSettings
 from piar.evolve.run import EvolveSettings, Models, evolve
-from piar.evolve.steadiness import AuditSettings
+from piar.evolve.settings import AuditSettings, RevisionSettings
 from piar.offline.teacher import RulebookClient
 from store.db import Store
 from store.stats import Floats, GroupBootstrap, group_codes, group_sums, ratio

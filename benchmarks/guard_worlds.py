@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.null_worlds import upper
 from piar.evolve.guards import Paired
 from piar.evolve.ledger import Ledger
-from piar.evolve.promotion import PromotionSettings, confirm
+from piar.evolve.promotion import confirm
+from piar.evolve.settings import PromotionSettings
 from store.task import Grade, Task
 
 TASK = Task(

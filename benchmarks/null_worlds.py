@@ -17,8 +17,8 @@ import polars as pl
 from scipy.stats import beta, binomtest
 
 from benchmarks.worlds import rows_of
-from piar.evolve.revision import RevisionSettings
 from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.settings import RevisionSettings
 from piar.offline.teacher import RulebookClient
 from store.db import Store
 from store.ids import content_id, sample_id

@@ -2,7 +2,7 @@
 
 A group's rows rise and fall together, so a group is the unit of every split. New groups are dealt when they arrive;
 groups that have a split keep it, so a growing data set never leaks (worn holdout groups may leave for train:
-`piar.evolve.holdout`). Groups that are the same but for spelling ("USB cables", "cable usb") would leak too: they are
+`piar.evolve.ledger`). Groups that are the same but for spelling ("USB cables", "cable usb") would leak too: they are
 dealt as one.
 """
 

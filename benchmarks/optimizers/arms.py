@@ -17,8 +17,9 @@ from benchmarks.optimizers.texts import read_text, write_text
 from benchmarks.optimizers.worlds import TASK, Row, World
 from piar.connect import connect
 from piar.evolve.resume import Event
-from piar.evolve.revision import ReviserSettings, RevisionSettings, read_answer
+from piar.evolve.revision import read_answer
 from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.instructions.operations import apply
 from piar.instructions.revision_schema import GradeShown, RevisionRequest, RuleShown
 from piar.llm.base import Client, Message, Request

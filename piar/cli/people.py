@@ -272,7 +272,7 @@ def _progress(what: str) -> Any:
 def _answered(project: "Project", report: "PullReport") -> Answer:
     """What came back, and where the rows that waited in the pool have gone."""
     from piar.cli.render.imported import retired_words
-    from piar.evolve.holdout import retire
+    from piar.evolve.ledger import retire
     from piar.review.first import settle_in
 
     moved = settle_in(project.store, project.config.split, _settings(project).seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Worth, gain_json
-from piar.evolve.scoreboard import Scoreboard
+from piar.evolve.search import Scoreboard
 from store.stats import paired_gain
 from store.types import Instruction, Sample
 

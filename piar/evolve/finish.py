@@ -7,13 +7,13 @@ from typing import cast
 import numpy as np
 
 from piar.evolve.guards import Paired
+from piar.evolve.inputs import Inputs
 from piar.evolve.ledger import fingerprints, ledger, record
 from piar.evolve.promotion import Outcome, confirm
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Audited, Comparison, GuardJson, Side, Tested, gain_json
 from piar.evolve.resume import RunLog
-from piar.evolve.scoreboard import Scoreboard
-from piar.evolve.state import Inputs
+from piar.evolve.search import Scoreboard
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, load_truth
 from store.db import Store

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
-from store.settings import Settings
+from piar.evolve.settings import PromotionSettings
 from store.stats import Floats, group_codes, group_sums, holm, sign_flip_test
 from store.task import Task
 
@@ -24,26 +23,6 @@ STATES: dict[State, str] = {
     "unclear": "cannot be told",
     "unearned": "loses what was not earned",
 }
-
-
-class GuardSettings(Settings):
-    """What a candidate may not lose.
-
-    Attributes:
-        alpha: chance of a false promotion over all tests on the same holdout groups.
-        metric: of a grade: `recall`, or `f1`. A loss is no harm where the incumbent's was not earned: its kappa for the
-            grade is within the margin of zero (it gives the grade whatever the truth is), or the candidate's is no
-            lower, shown not to be by more than the margin (it makes up by precision for what it misses).
-        margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
-        guard_alpha: familywise level at which a loss beyond the margin counts as real.
-        min_support: rows that a grade or slice needs to be guarded at all.
-    """
-
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    metric: Literal["recall", "f1"] = "recall"
-    margin: float = Field(default=0.05, ge=0)
-    guard_alpha: float = Field(default=0.10, gt=0, lt=0.5)
-    min_support: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +81,7 @@ class _Watched:
     unearned: str = ""
 
 
-def guards(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> tuple[Guard, ...]:
+def guards(paired: Paired, task: Task, settings: PromotionSettings, seed: int) -> tuple[Guard, ...]:
     """One guard for each grade and slice (accuracy) with enough rows.
 
     A ratio such as F1 is no sum over groups, so its test runs on the groups' jackknife pseudo-values.
@@ -117,7 +96,7 @@ def guards(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> tu
     return tuple(_guard(w, h, p, settings) for w, h, p in zip(watched, harm, holds, strict=True))
 
 
-def _guard(watched: _Watched, harm_p: float, holds_p: float, settings: GuardSettings) -> Guard:
+def _guard(watched: _Watched, harm_p: float, holds_p: float, settings: PromotionSettings) -> Guard:
     state: State = "holds" if holds_p <= settings.alpha else "unclear"
     lost = watched.change < -settings.margin and harm_p <= settings.guard_alpha
     if lost:
@@ -126,7 +105,7 @@ def _guard(watched: _Watched, harm_p: float, holds_p: float, settings: GuardSett
     return Guard(watched.name, watched.n, watched.change, harm_p, holds_p, state, note)
 
 
-def _grades(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> list[_Watched]:
+def _grades(paired: Paired, task: Task, settings: PromotionSettings, seed: int) -> list[_Watched]:
     codes, count = group_codes(paired.groups)
     found = []
     for position, symbol in enumerate(task.symbols):
@@ -140,7 +119,7 @@ def _grades(paired: Paired, task: Task, settings: GuardSettings, seed: int) -> l
     return found
 
 
-def _slices(paired: Paired, settings: GuardSettings) -> list[_Watched]:
+def _slices(paired: Paired, settings: PromotionSettings) -> list[_Watched]:
     codes, count = group_codes(paired.groups)
     found = []
     for name, mask in paired.slices.items():
@@ -151,7 +130,7 @@ def _slices(paired: Paired, settings: GuardSettings) -> list[_Watched]:
     return found
 
 
-def _unearned(paired: Paired, truth: Any, before: Any, after: Any, settings: GuardSettings, seed: int) -> str:
+def _unearned(paired: Paired, truth: Any, before: Any, after: Any, settings: PromotionSettings, seed: int) -> str:
     """Why a loss on this grade would be no loss of knowledge; "" where it would be one."""
     known, now_known = kappa(truth, before), kappa(truth, after)
     if known <= settings.margin:

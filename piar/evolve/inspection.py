@@ -13,15 +13,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from piar.evolve.slices import telling_predicates, telling_slices
+import numpy as np
+import numpy.typing as npt
+
 from piar.evolve.truth import Truth
 from piar.instructions.revision_schema import EvidenceItem
+from store.stats import group_codes, group_sums
 from store.types import Instruction, Sample, Verdict
 
 Cause = Literal["knowledge", "not_applied", "misread", "suspect"]
 Cell = tuple[str, str]  # truth, verdict
 FAILED = "(failed)"
 MIN_CLUSTER = 3
+MIN_GROUPS = 3
+MIN_ROWS = 4
+SLICE_TELLS = 1.64  # standard errors, by group, by which errors must be more frequent than elsewhere
+PREDICATE_TELLS = 3.0  # ... of a predicate, of which hundreds are tried
+_LEARNED_FROM = 1_500  # rows on which predicates are tried
 _WORD = re.compile(r"\w+")
 
 
@@ -310,3 +318,67 @@ def _cell_clusters(
 def _in_slice(judged: Sequence[Judged], ids: frozenset[str]) -> tuple[int, int]:
     inside = [j for j in judged if j.sample.id in ids]
     return len(inside), sum(not j.right for j in inside)
+
+
+# -- where errors are frequent --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Where errors are more frequent than elsewhere.
+
+    Attributes:
+        what: the slice or the predicate, in words.
+        strength: standard errors, by group.
+    """
+
+    what: str
+    rows: int
+    errors: int
+    strength: float
+
+    def sentence(self) -> str:
+        """In words."""
+        return f"{self.what}: {self.errors} of {self.rows} wrong"
+
+
+def telling_slices(
+    samples: Sequence[Sample], wrong: Sequence[bool], slices: Mapping[str, frozenset[str]], limit: int = 6
+) -> list[Telling]:
+    """The slices in which errors are over-represented, strongest first."""
+    masks = ((name, np.array([s.id in ids for s in samples])) for name, ids in slices.items())
+    return _strongest(masks, samples, wrong, SLICE_TELLS, limit)
+
+
+def telling_predicates(samples: Sequence[Sample], wrong: Sequence[bool], limit: int = 6) -> list[Telling]:
+    """The predicates, as the offline inducer thinks of them, that errors share more often than the rest."""
+    from piar.offline import conditions
+
+    chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:_LEARNED_FROM])
+    shown, errors = [samples[i] for i in chosen], [wrong[i] for i in chosen]
+    if not any(errors):
+        return []
+    masks = conditions([s.fields for s in shown], group_codes([s.group for s in shown])[0], MIN_GROUPS)
+    return _strongest(masks, shown, errors, PREDICATE_TELLS, limit)
+
+
+def _strongest(
+    masks: Iterable[tuple[str, npt.NDArray[np.bool_]]],
+    samples: Sequence[Sample],
+    wrong: Sequence[bool],
+    least: float,
+    limit: int,
+) -> list[Telling]:
+    errors = np.asarray(wrong, dtype=float)
+    codes, count = group_codes([s.group for s in samples])
+    found: dict[bytes, Telling] = {}
+    for what, mask in masks:
+        if mask.sum() < MIN_ROWS or mask.all():
+            continue
+        excess = group_sums((errors - errors.mean()) * mask, codes, count)[:, 0]
+        spread = float(np.sqrt((excess**2).sum()))
+        strength = float(excess.sum()) / spread if spread > 0 else 0.0
+        if strength >= least and len(np.unique(codes[mask])) >= MIN_GROUPS:
+            told = Telling(what, int(mask.sum()), int(errors[mask].sum()), strength)
+            found.setdefault(np.packbits(mask).tobytes(), told)  # of equal ones the first
+    return sorted(found.values(), key=lambda t: -t.strength)[:limit]

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from piar.evolve.guards import Guard, GuardSettings, Paired, guards
+from piar.evolve.guards import Guard, Paired, guards
 from piar.evolve.ledger import Ledger
+from piar.evolve.settings import PromotionSettings
 from piar.evolve.steadiness import Repeated
-from store.errors import PiarError
 from store.stats import (
     Gain,
     PairedVariance,
@@ -31,18 +31,6 @@ from store.task import Task
 
 # Assumed before anything is measured: two judges differ on 30 % of rows, and a quarter of that is the group's.
 _ASSUMED = PairedVariance(row=0.3, icc=0.25)
-
-
-class PromotionSettings(GuardSettings):
-    """`[evolve.promotion]`: what a candidate must show.
-
-    Attributes:
-        warn_uses: tests on the same holdout after which a warning is given.
-        max_uses: tests on the same holdout after which no further one is made.
-    """
-
-    warn_uses: int = 3
-    max_uses: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,22 +183,3 @@ def power(groups: Sequence[str], level: float, measured: tuple[Any, Any, Any] | 
     effect = detectable_effect(variance, sizes, alpha=level) if level > 0 else None
     halved = groups_for(variance, effect / 2, max(1, round(sizes.mean())), alpha=level) if effect else None
     return Power(len(sizes), len(groups), effect, halved)
-
-
-# -- ledger ---------------------------------------------------------------------------------------
-
-
-def check_uses(ledger: Ledger, settings: PromotionSettings) -> str | None:
-    """A warning when the holdout is worn, None while it is fresh.
-
-    Raises:
-        PiarError: it has been used too often to prove anything.
-    """
-    fix = "Import newly labelled groups: part of them becomes fresh holdout."
-    if ledger.uses >= settings.max_uses:
-        raise PiarError(
-            f"These holdout groups have been tested on {ledger.uses:.0f} times and prove nothing more.", fix
-        )
-    if ledger.uses >= settings.warn_uses:
-        return f"These holdout groups have been tested on {ledger.uses:.0f} times; each test gets stricter. {fix}"
-    return None

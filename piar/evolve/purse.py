@@ -6,7 +6,6 @@ then the end. So nothing that the end needs is spent on the search, and what the
 
 from dataclasses import dataclass
 
-from piar.evolve.deal import Rows
 from piar.evolve.settings import EvolveSettings
 from piar.llm.cost import Budget
 from store.errors import PiarError
@@ -18,6 +17,21 @@ _MARGIN = 1.2  # of what the end is taken to cost, as judging dev has shown it
 
 class BudgetSpent(Exception):
     """The search's share of the budget is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How many samples a run has in each split.
+
+    Attributes:
+        largest: rows of train's largest group.
+    """
+
+    train: int
+    dev: int
+    holdout: int
+    test: int
+    largest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from piar.evolve.diagnosis import Diagnosis, diagnosing, informed, read_diagnoses
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.revision import ReviserSettings, RevisionSettings, counts_evidence, evidence_limit, request
+from piar.evolve.revision import counts_evidence, evidence_limit, request
+from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.instructions.revision_schema import EvidenceItem
 from piar.judging.ask_once import ask_once
 from piar.judging.origin import Origin

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply
 from piar.instructions.prompts import render
 from piar.instructions.revision_schema import (
@@ -30,44 +31,12 @@ from piar.instructions.revision_schema import (
 from piar.llm.base import Client, Message, Request, is_simulated
 from piar.llm.settings import ModelSettings
 from store.ids import content_id
-from store.settings import Settings
 from store.task import Task
 from store.types import Completion, Instruction, Rule
 
 COPIED_WORDS = 5
 BYTES_A_TOKEN = 4
 _WORD = re.compile(r"\w+")
-
-
-class ReviserSettings(ModelSettings):
-    """`[reviser]`: a model whose answers are longer and more varied than a judge's."""
-
-    temperature: float = Field(default=0.7, ge=0, le=2)
-    max_tokens: int = Field(default=4000, ge=1)
-
-
-class RevisionSettings(Settings):
-    """`[evolve.revision]`: how revisions are asked for, and what they may grow to.
-
-    Attributes:
-        candidates: proposals asked for in each round.
-        evidence: most samples shown in one request; None: 3,000 for the offline inducer, which counts,
-            40 for a language model, which reads.
-        max_rules: longest rulebook that a proposal may grow to.
-        max_operations: most edits in one proposal.
-        max_words: longest rule.
-        max_length: longest rulebook in tokens, taken for four bytes each: every sample pays for it.
-        diagnose: whether a language model is asked for causes before it is asked for edits: one more call for each
-            request of a round. The offline inducer, which weighs evidence, never is.
-    """
-
-    candidates: int = 4
-    evidence: int | None = None
-    max_rules: int = 40
-    max_operations: int = 8
-    max_words: int = 60
-    max_length: int = 4000
-    diagnose: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,20 @@ A round is not begun with a budget that cannot end it, and a race narrows to wha
 decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import ceil
 
 import numpy as np
 
+from piar.evolve.inputs import Inputs
 from piar.evolve.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
+from piar.evolve.purse import FOLDS, BudgetSpent
 from piar.evolve.resume import RunLog
-from piar.evolve.revision import contradiction, revise, shares
-from piar.evolve.selection import PAIRS, RACES, race
-from piar.evolve.state import Inputs, Search
-from piar.instructions.operations import merge
+from piar.evolve.revision import revise, shares
+from piar.evolve.search import Search, beaten_by, merged
 from piar.instructions.revision_schema import EvidenceItem
 from piar.llm.base import Request
 from store.types import Instruction, Sample
-
-RACED_IN = 3  # a race has at least so many blocks, however small dev is
 
 
 def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, number: int) -> list[Instruction]:
@@ -54,7 +53,7 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
         taken=search.rule_ids,
     )
     candidates = [p.instruction for p in revision.proposals]
-    joined = _merge(inputs, search)
+    joined = merged(inputs, search)
     candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []
     for candidate in candidates:
         search.seen.add(candidate.id)
@@ -111,16 +110,6 @@ def _packs(inputs: Inputs, found: Inspection, number: int) -> list[tuple[Evidenc
     return [contrast_evidence(found, reviser.limit, seed, focus) for focus in focuses]
 
 
-def _merge(inputs: Inputs, search: Search) -> Instruction | None:
-    pair = PAIRS[inputs.settings.merge](search.board, search.candidates, inputs.dev, search.merged)
-    if pair is None:
-        return None
-    search.merged.add((pair[0].id, pair[1].id))
-    merged = merge(*pair, taken=search.rule_ids)
-    fits = len(merged.rules) <= inputs.settings.revision.max_rules and contradiction(merged) is None
-    return merged if fits and merged.id not in search.seen else None
-
-
 def judged(inputs: Inputs, search: Search, instruction: Instruction, samples: Sequence[Sample]) -> list[Judged]:
     """Samples with their truth, the teacher's verdict under an instruction, and what people wrote.
 
@@ -133,21 +122,84 @@ def judged(inputs: Inputs, search: Search, instruction: Instruction, samples: Se
     ]
 
 
-def raced(
-    inputs: Inputs, search: Search, log: RunLog, candidates: Sequence[Instruction], number: int
-) -> list[Instruction]:
-    """The candidates that are not beaten on dev.
+def redrafted(inputs: Inputs, search: Search, log: RunLog, winner: Instruction) -> Instruction:
+    """What the reviser drafts from train and dev together, in proportion to rows with as many edits as did well on dev.
 
-    Raises:
-        BudgetSpent: not even one could be judged on all of dev.
+    As a model is fitted to all data once validation has said how flexible it may be: with few groups drafts suffer most
+    from the groups that they were not shown. Whether that holds here is asked first: such drafts, each made without a
+    third of dev's groups, have to do as well on that third as the winner (cross-validation). The holdout decides in the
+    end.
+
+    Returns:
+        the new draft, or the winner.
     """
-    best = search.board.best(search.candidates, inputs.dev)
-    size = min(inputs.settings.block, -(-len(inputs.dev) // RACED_IN))
-    plan = RACES[inputs.settings.race](search.board, best, inputs.dev, size, inputs.seed(number, "race"))
-    survivors, dropped = race(search.board, best, candidates, plan)
-    for name, reason in dropped.items():
-        log.step("dropped", round=number, candidate=name, reason=reason)
-    for candidate in survivors:
-        score = float(search.board.scores(candidate, inputs.dev).mean())
-        log.step("survived", round=number, candidate=candidate.id, dev=score)
-    return survivors
+    if winner.id == inputs.incumbent.id or not search.purse.needs.redraft:
+        return winner
+    search.purse.open_redraft()
+    rows = sorted([*inputs.splits["train"], *inputs.dev], key=lambda s: s.id)
+    try:
+        search.purse.afford(len(search.board.missing(inputs.incumbent, rows)) + search.purse.needs.redraft)
+        expected = _cross_validated(inputs, search, winner, rows)
+        stands = expected is not None and expected >= float(search.board.scores(winner, inputs.dev).mean())
+        draft = _draft(inputs, search, winner, rows, search.seen) if stands else None
+        if draft is not None:
+            search.board.judge([draft], inputs.dev)
+    except BudgetSpent:
+        return winner
+    log.step("redrafted", candidate=draft and draft.id, winner=winner.id, dev=expected, stands=draft is not None)
+    if draft is None:
+        return winner
+    log.keep(draft)
+    return draft
+
+
+def _cross_validated(inputs: Inputs, search: Search, winner: Instruction, rows: Sequence[Sample]) -> float | None:
+    """Mean score on dev of drafts that were not shown the group; None where one cannot be drafted."""
+    groups = sorted({s.group for s in inputs.dev})
+    order = np.random.default_rng(inputs.seed("redraft folds")).permutation(len(groups))
+    fold = {groups[at]: i % FOLDS for i, at in enumerate(order)}
+    scores = []
+    for k in range(FOLDS):
+        held = [s for s in inputs.dev if fold[s.group] == k]
+        apart = {s.id for s in held}
+        draft = _draft(inputs, search, winner, [s for s in rows if s.id not in apart], {inputs.incumbent.id})
+        if draft is None:
+            return None
+        search.board.judge([draft], held)
+        scores += list(search.board.scores(draft, held))
+    return float(np.mean(scores))
+
+
+def _draft(
+    inputs: Inputs, search: Search, winner: Instruction, rows: Sequence[Sample], seen: Iterable[str]
+) -> Instruction | None:
+    """One candidate from these rows; None where nothing new or allowed is said."""
+    reviser, incumbent, seed = inputs.reviser, inputs.incumbent, inputs.seed("redraft")
+    edits = ceil(_flexibility(inputs, search, winner) * len(rows) / len(inputs.splits["train"]))
+    settings = reviser.settings.model_copy(update={"max_operations": edits})
+    shown = whole_evidence(judged(inputs, search, incumbent, rows), reviser.limit, seed)
+    asked = reviser.question(incumbent, shown, (), candidates=1, seed=seed, settings=settings)
+    found = revise(
+        reviser.ask([asked]),
+        incumbent,
+        [shown],
+        inputs.store.task,
+        settings,
+        author=reviser.author,
+        seen=seen,
+        taken=search.rule_ids,
+    )
+    return found.proposals[0].instruction if found.proposals else None
+
+
+def _flexibility(inputs: Inputs, search: Search, winner: Instruction) -> float:
+    """Edits of the winner, or of those that dev cannot tell from it, on average, where that is more."""
+    incumbent, board = inputs.incumbent, search.board
+    alike = [i for i in search.candidates if i.id != incumbent.id and not beaten_by(board, i, [winner], inputs.dev)]
+    return max(_edits(incumbent, winner), sum(_edits(incumbent, i) for i in alike) / max(1, len(alike)))
+
+
+def _edits(before: Instruction, after: Instruction) -> int:
+    """Rules that are new or changed, and rules that are gone."""
+    new = sum(before.rule(rule.id) != rule for rule in after.rules)
+    return new + sum(after.rule(rule.id) is None for rule in before.rules)

@@ -13,17 +13,16 @@ from pydantic import Field
 from piar.evolve.attribution import attribute
 from piar.evolve.ending import BUDGET_SPENT, ended
 from piar.evolve.finish import compare, on_test, promote, promotion_json
+from piar.evolve.inputs import Inputs
 from piar.evolve.promotion import power
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.redraft import redrafted
 from piar.evolve.results import Comparison, Tested, Worth
 from piar.evolve.resume import OnEvent, RunLog, begin
 from piar.evolve.reviser import Models
-from piar.evolve.round import raced, revised
-from piar.evolve.selection import PARENTS
+from piar.evolve.round import redrafted, revised
+from piar.evolve.search import PARENTS, Search, raced
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity, open_run, prepare
-from piar.evolve.state import Inputs, Search
 from piar.evolve.truth import ceiling, people_heard
 from piar.judging.labeller import LabelSettings
 from piar.judging.outcome import OnProgress

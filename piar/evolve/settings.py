@@ -1,16 +1,82 @@
-"""`[evolve]`: how the loop searches and what it may spend."""
+"""`[evolve]` and its sections, `[reviser]`: how the loop searches, what it may spend, and what must be shown."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from piar.evolve.promotion import PromotionSettings
-from piar.evolve.revision import RevisionSettings
-from piar.evolve.steadiness import AuditSettings
 from piar.evolve.truth import TruthMode
+from piar.llm.settings import ModelSettings
 from store.settings import Settings
 
-STRATEGIES = ("race", "parents", "merge")  # of `piar.evolve.selection`, by name
+STRATEGIES = ("race", "parents", "merge")  # of `piar.evolve.search`, by name
+
+
+class ReviserSettings(ModelSettings):
+    """`[reviser]`: a model whose answers are longer and more varied than a judge's."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    max_tokens: int = Field(default=4000, ge=1)
+
+
+class RevisionSettings(Settings):
+    """`[evolve.revision]`: how revisions are asked for, and what they may grow to.
+
+    Attributes:
+        candidates: proposals asked for in each round.
+        evidence: most samples shown in one request; None: 3,000 for the offline inducer, which counts,
+            40 for a language model, which reads.
+        max_rules: longest rulebook that a proposal may grow to.
+        max_operations: most edits in one proposal.
+        max_words: longest rule.
+        max_length: longest rulebook in tokens, taken for four bytes each: every sample pays for it.
+        diagnose: whether a language model is asked for causes before it is asked for edits: one more call for each
+            request of a round. The offline inducer, which weighs evidence, never is.
+    """
+
+    candidates: int = 4
+    evidence: int | None = None
+    max_rules: int = 40
+    max_operations: int = 8
+    max_words: int = 60
+    max_length: int = 4000
+    diagnose: bool = True
+
+
+class PromotionSettings(Settings):
+    """`[evolve.promotion]`: what a candidate must show, and what it may not lose.
+
+    Attributes:
+        alpha: chance of a false promotion over all tests on the same holdout groups.
+        metric: of a grade: `recall`, or `f1`. A loss is no harm where the incumbent's was not earned: its kappa for the
+            grade is within the margin of zero (it gives the grade whatever the truth is), or the candidate's is no
+            lower, shown not to be by more than the margin (it makes up by precision for what it misses).
+        margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
+        guard_alpha: familywise level at which a loss beyond the margin counts as real.
+        min_support: rows that a grade or slice needs to be guarded at all.
+        warn_uses: tests on the same holdout after which a warning is given.
+        max_uses: tests on the same holdout after which no further one is made.
+    """
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    metric: Literal["recall", "f1"] = "recall"
+    margin: float = Field(default=0.05, ge=0)
+    guard_alpha: float = Field(default=0.10, gt=0, lt=0.5)
+    min_support: int = 30
+    warn_uses: int = 3
+    max_uses: int = 8
+
+
+class AuditSettings(Settings):
+    """`[evolve.audit]`: what is asked again, beside the search.
+
+    Attributes:
+        items: holdout rows asked twice before a gain is claimed; a gain no larger than the share of answers that
+            flipped is refused. 0: no audit.
+        canary: dev rows that every run asks again, to notice an endpoint that changed. 0: no canary.
+    """
+
+    items: int = Field(default=50, ge=0)
+    canary: int = Field(default=20, ge=0)
 
 
 class EvolveSettings(Settings):

@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from piar.evolve.deal import Rows, deal
-from piar.evolve.ledger import ledger
-from piar.evolve.promotion import check_uses, power
+from piar.evolve.inputs import Inputs, automatic, by_grade, deal, members, owners, rows_of
+from piar.evolve.ledger import check_uses, ledger
+from piar.evolve.promotion import power
 from piar.evolve.purse import BudgetSpent, Needs, Purse
 from piar.evolve.resume import Begun, OnEvent, RunLog, data_fingerprint
 from piar.evolve.reviser import Models, Reviser, reviser_origin
 from piar.evolve.revision import evidence_limit
-from piar.evolve.scoreboard import Scoreboard
+from piar.evolve.search import Scoreboard, Search
 from piar.evolve.settings import STRATEGIES, EvolveSettings
-from piar.evolve.slices import automatic, by_grade, members, owners
-from piar.evolve.state import Inputs, Search
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
@@ -70,7 +68,7 @@ def prepare(
     """
     truths = load_truth(store, settings.truth)
     splits = deal(store, truths, settings)
-    purse = Purse(settings, Needs(settings, Rows.of(splits), evidence_limit(models.reviser, settings.revision)))
+    purse = Purse(settings, Needs(settings, rows_of(splits), evidence_limit(models.reviser, settings.revision)))
     require_price(models.reviser_settings, purse.budget)
     labeller = Labeller(
         store,

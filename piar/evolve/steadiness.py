@@ -9,32 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import Field
-
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Batch, Labeller
 from piar.llm.cost import Budget
 from store.db import Store
 from store.ids import content_id
-from store.settings import Settings
 from store.trace import parse_trace
 from store.types import Instruction, Sample
 
 ALARM = 0.01  # chance of an alarm in a run in which nothing changed
 LEAST_FLIPS = 0.05  # share of answers that even a steady endpoint may change
-
-
-class AuditSettings(Settings):
-    """`[evolve.audit]`: what is asked again, beside the search.
-
-    Attributes:
-        items: holdout rows asked twice before a gain is claimed; a gain no larger than the share of answers that
-            flipped is refused. 0: no audit.
-        canary: dev rows that every run asks again, to notice an endpoint that changed. 0: no canary.
-    """
-
-    items: int = Field(default=50, ge=0)
-    canary: int = Field(default=20, ge=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from curriculum.settings import CurriculumSettings
 from mining.settings import MiningSettings
-from piar.evolve.revision import ReviserSettings
 from piar.evolve.run import EvolveSettings
+from piar.evolve.settings import ReviserSettings
 from piar.judging.labeller import LabelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places

@@ -218,7 +218,7 @@ class Project(Judging):
         See `piar.evolve.purse.Needs`. Races drop candidates early, so that a search usually takes far less. The flip
         audit and the canary (`[evolve.audit]`) are in it.
         """
-        from piar.evolve.deal import Rows
+        from piar.evolve.inputs import forecast_rows
         from piar.evolve.purse import Needs
         from piar.evolve.revision import evidence_limit
         from piar.evolve.settings import EvolveSettings
@@ -226,7 +226,7 @@ class Project(Judging):
 
         asked = {key: value for key, value in settings.items() if value is not None}
         chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})
-        rows = Rows.forecast(self.store, chosen)
+        rows = forecast_rows(self.store, chosen)
         needs = Needs(chosen, rows, evidence_limit(self.client("reviser"), chosen.revision))
         with self._labeller("") as labeller:
             batch = self._batch("split = 'dev'", self.instruction(), 1)

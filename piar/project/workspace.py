@@ -184,7 +184,7 @@ class Workspace:
             paths: CSV, TSV, JSON, Parquet, Excel, a dataset folder or a Label Studio export; `-` is standard input.
             mapping: which column holds what; the rest is guessed, and the guess is in the answer.
             reading: the files' encoding, sheet or control, where they cannot be told.
-            seed: of the splits; groups that have a split keep it, worn holdout groups apart (`piar.evolve.holdout`).
+            seed: of the splits; groups that have a split keep it, worn holdout groups apart (`piar.evolve.ledger`).
             label_config: of the Label Studio project that the files were exported from; names the fields and the
                 control of the grade, and is the task where there is none yet.
             ask: as for `init`.
@@ -192,7 +192,7 @@ class Workspace:
         Raises:
             UsageError: a named column is missing, or no task can be recognised.
         """
-        from piar.evolve.holdout import retire
+        from piar.evolve.ledger import retire
         from store.importers import ImportMapping, ImportReport, import_table, read
         from store.label_config import load_label_config, task_of
         from store.prepare import require

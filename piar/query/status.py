@@ -135,7 +135,8 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
 
 def _lacking(store: "Store") -> str | None:
     """What a search lacks to show a gain of `FIRST_GAIN`, in words; None when it lacks nothing, or nothing waits."""
-    from piar.evolve.promotion import PromotionSettings, power
+    from piar.evolve.promotion import power
+    from piar.evolve.settings import PromotionSettings
 
     waiting = store.frame(
         "select 1 from samples group by group_key having bool_and(split = 'pool') and "

@@ -4,10 +4,7 @@ import re
 
 import pytest
 
-from piar.evolve.promotion import PromotionSettings
-from piar.evolve.revision import RevisionSettings
-from piar.evolve.settings import EvolveSettings
-from piar.evolve.steadiness import AuditSettings
+from piar.evolve.settings import AuditSettings, EvolveSettings, PromotionSettings, RevisionSettings
 from tests import ROOT
 
 TEXT = (ROOT / "docs" / "evolve.md").read_text(encoding="utf-8")

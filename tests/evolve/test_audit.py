@@ -3,7 +3,7 @@
 import pytest
 
 from piar.evolve.run import EvolveSettings, Models, evolve
-from piar.evolve.steadiness import AuditSettings
+from piar.evolve.settings import AuditSettings
 from store.types import Completion
 from tests.worlds import SEED, WordReviser, WordTeacher, world
 

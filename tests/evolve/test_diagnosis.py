@@ -5,8 +5,8 @@ import json
 import pytest
 
 from piar.evolve.diagnosis import Diagnosis, read_diagnoses
-from piar.evolve.revision import RevisionSettings
 from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.settings import RevisionSettings
 from store.types import Completion
 from tests.worlds import SEED, WordReviser, WordTeacher, world
 

@@ -13,8 +13,8 @@ from piar.evolve.ending import HEADLINES
 from piar.evolve.ending import ended as ended_as
 from piar.evolve.last_search import tried
 from piar.evolve.ledger import record
-from piar.evolve.promotion import PromotionSettings
 from piar.evolve.run import EvolveReport, EvolveSettings, Models, evolve
+from piar.evolve.settings import PromotionSettings
 from piar.query.show import candidate, difference
 from piar.report.page import report
 from store.errors import UsageError

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.judging import judge
-from piar.evolve.promotion import PromotionSettings
 from piar.evolve.resume import Event
-from piar.evolve.revision import ReviserSettings, RevisionSettings
 from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.settings import PromotionSettings, ReviserSettings, RevisionSettings
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings
 from store.errors import PiarError, UsageError

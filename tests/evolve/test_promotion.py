@@ -5,8 +5,9 @@ import pytest
 
 from benchmarks.null_worlds import by_row
 from piar.evolve.guards import Paired
-from piar.evolve.ledger import Ledger, fingerprints, ledger, record
-from piar.evolve.promotion import PromotionSettings, check_uses, confirm, power
+from piar.evolve.ledger import Ledger, check_uses, fingerprints, ledger, record
+from piar.evolve.promotion import confirm, power
+from piar.evolve.settings import PromotionSettings
 from store.errors import PiarError
 from tests.worlds import TASK, fill
 

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.evolve.deal import Rows, deal
-from piar.evolve.purse import BudgetSpent, Needs, Purse
-from piar.evolve.revision import RevisionSettings
+from piar.evolve.inputs import deal, forecast_rows, rows_of
+from piar.evolve.purse import BudgetSpent, Needs, Purse, Rows
 from piar.evolve.run import EvolveSettings, Models, evolve
-from piar.evolve.steadiness import AuditSettings
+from piar.evolve.settings import AuditSettings, RevisionSettings
 from piar.evolve.truth import load_truth
 from store.errors import PiarError
 from tests.worlds import SEED, WordReviser, WordTeacher, world
@@ -51,7 +50,7 @@ SETTINGS = st.builds(
 def test_what_is_asked_is_never_more_than_was_forecast(chosen, reviser, again):
     with TemporaryDirectory() as folder:
         store, journal = world(Path(folder), groups=15)
-        needs = Needs(chosen, Rows.forecast(store, chosen), chosen.revision.evidence or 3000)
+        needs = Needs(chosen, forecast_rows(store, chosen), chosen.revision.evidence or 3000)
         for run in range(1 + again):  # the second one has a canary to ask
             teacher, wanted = WordTeacher(), chosen.model_copy(update={"seed": chosen.seed + run})
             try:
@@ -64,7 +63,7 @@ def test_what_is_asked_is_never_more_than_was_forecast(chosen, reviser, again):
 def test_rows_are_counted_as_they_are_dealt(tmp_path):
     store, _ = world(tmp_path, groups=40)
     chosen = EvolveSettings(seed=3)
-    assert Rows.forecast(store, chosen) == Rows.of(deal(store, load_truth(store), chosen))
+    assert forecast_rows(store, chosen) == rows_of(deal(store, load_truth(store), chosen))
 
 
 def test_the_end_has_its_share_whatever_the_search_spends():

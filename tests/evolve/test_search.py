@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.scoreboard import Scoreboard
-from piar.evolve.selection import PAIRS, PARENTS, RACES, blocks, complementary, draw_parent, race
+from piar.evolve.search import PAIRS, PARENTS, RACES, Scoreboard, blocks, complementary, draw_parent, race
 from piar.evolve.settings import STRATEGIES, EvolveSettings
 from piar.evolve.truth import Truth
 from piar.judging.outcome import LabelReport

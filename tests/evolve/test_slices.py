@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from piar.evolve.slices import automatic, by_grade, members, owners, telling_predicates, telling_slices
+from piar.evolve.inputs import automatic, by_grade, members, owners
+from piar.evolve.inspection import telling_predicates, telling_slices
 from piar.evolve.truth import Truth
 from store.types import Sample
 from tests.worlds import TASK, fill

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from piar.evolve.revision import RevisionSettings
+from piar.evolve.settings import RevisionSettings
 from piar.instructions.prompts import judge_prefix, render
 from store.errors import UsageError
 from store.types import Example, Instruction, Rule

@@ -12,7 +12,7 @@ import pytest
 
 from piar.connect import connect
 from piar.evolve.run import EvolveSettings, Models, evolve
-from piar.evolve.steadiness import AuditSettings
+from piar.evolve.settings import AuditSettings
 from piar.judging.labeller import Batch, Labeller, LabelSettings
 from piar.llm.settings import ModelSettings
 from store.db import Store

@@ -1,0 +1,318 @@
+"""Searching among candidates on dev: what each scores, how they race, whose child comes next, which two are merged.
+
+Races, parents and pairs are tables of named strategies; `[evolve]` says which. Decisions fall at block barriers only,
+on results in a fixed order, so that the order in which answers arrive changes nothing.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from piar.evolve.inputs import Inputs
+from piar.evolve.purse import BudgetSpent, Purse
+from piar.evolve.resume import RunLog
+from piar.evolve.revision import contradiction
+from piar.evolve.truth import Truth
+from piar.instructions.operations import merge
+from piar.judging.labeller import Batch, Labeller
+from store.stats import Floats, group_codes, group_sums
+from store.types import Instruction, Sample, Verdict
+
+_UNKNOWN, _FAILED = -2, -1
+_BEATEN_BY = 1.64  # standard errors by group: one-sided 5 %
+_MIN_GROUPS = 5  # fewer say nothing about a standard error
+_RACED_IN = 3  # a race has at least so many blocks, however small dev is
+
+Pair = tuple[Instruction, Instruction]
+
+
+class Scoreboard:
+    """Every grade this run has seen, by instruction and sample; asks for what is missing.
+
+    Args:
+        labeller: judges what is not known.
+        samples: all samples that may be judged, of every split.
+        truths: sample id -> truth.
+    """
+
+    def __init__(self, labeller: Labeller, samples: Sequence[Sample], truths: Mapping[str, Truth]) -> None:
+        self.labeller = labeller
+        self.symbols = labeller.store.task.symbols
+        self._row = {s.id: i for i, s in enumerate(samples)}
+        self._codes = {symbol: i for i, symbol in enumerate(self.symbols)}
+        self._grades: dict[str, NDArray[np.int8]] = {}
+        soft = [[truths[s.id].score(g) for g in (*self.symbols, None)] for s in samples]
+        self._scores = np.array(soft).reshape(len(samples), len(self.symbols) + 1)
+        self._truth = np.array([self._codes[truths[s.id].grade] for s in samples], dtype=np.int64)
+
+    def verdicts(self, instruction: Instruction, samples: Sequence[Sample]) -> list[Verdict]:
+        """Full verdicts, with traces, in the order asked.
+
+        Raises:
+            BudgetSpent: not all could be asked.
+        """
+        return self._ask([Batch(instruction, samples)])
+
+    def judge(self, instructions: Sequence[Instruction], samples: Sequence[Sample]) -> None:
+        """Make sure that all grades are known; what is missing is asked in one go.
+
+        Raises:
+            BudgetSpent: not all could be asked.
+        """
+        open_rows = [(instruction, self.missing(instruction, samples)) for instruction in instructions]
+        batches = [Batch(instruction, rows) for instruction, rows in open_rows if rows]
+        if batches:
+            self._ask(batches)
+
+    def missing(self, instruction: Instruction, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples that this run has not judged under the instruction."""
+        known = self._grades_of(instruction.id)
+        return [s for s in samples if known[self._row[s.id]] == _UNKNOWN]
+
+    def grades(self, instruction: Instruction, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(N,) grade positions, -1 where the answer failed."""
+        found = self._grades_of(instruction.id)[self.rows(samples)]
+        if np.any(found == _UNKNOWN):
+            raise KeyError("not all of these samples have been judged")
+        return found.astype(np.int64)
+
+    def scores(self, instruction: Instruction, samples: Sequence[Sample]) -> Floats:
+        """(N,) score of each verdict: 1 where right, or the share of people who agree."""
+        found: Floats = self._scores[self.rows(samples), self.grades(instruction, samples)]
+        return found
+
+    def best(self, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Instruction:
+        """Best mean score; of equals the one with fewer rules, then the earlier."""
+        return max(candidates, key=lambda i: (float(self.scores(i, samples).mean()), -len(i.rules)))
+
+    def truth(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(N,) positions of the true grades."""
+        return self._truth[self.rows(samples)]
+
+    def rows(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(N,) row of each sample in the board."""
+        return np.fromiter((self._row[s.id] for s in samples), dtype=np.int64, count=len(samples))
+
+    def _ask(self, batches: Sequence[Batch]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        self.labeller.judge(batches, verdicts.append)
+        for v in verdicts:
+            if v.failure != "budget":
+                self._grades_of(v.instruction)[self._row[v.sample_id]] = self._codes.get(v.grade or "", _FAILED)
+        if any(v.failure == "budget" for v in verdicts):
+            raise BudgetSpent
+        return verdicts
+
+    def _grades_of(self, instruction_id: str) -> NDArray[np.int8]:
+        return self._grades.setdefault(instruction_id, np.full(len(self._row), _UNKNOWN, dtype=np.int8))
+
+
+@dataclass(slots=True)
+class Search:
+    """How far the search has come.
+
+    Attributes:
+        candidates: the incumbent first, then whatever survived a race.
+        seen: ids of all instructions that were ever proposed.
+        merged: pairs of ids whose merge was tried.
+        refused: why proposals of the reviser were refused -> how many.
+        errors: fewest errors that any parent made on the train rows of a round; None before the first.
+    """
+
+    board: Scoreboard
+    purse: Purse
+    candidates: list[Instruction]
+    seen: set[str]
+    merged: set[tuple[str, str]] = field(default_factory=set)
+    refused: Counter[str] = field(default_factory=Counter)
+    errors: int | None = None
+
+    @property
+    def rule_ids(self) -> set[str]:
+        """Ids of rules that stand for something."""
+        return {rule.id for instruction in self.candidates for rule in instruction.rules}
+
+
+# -- racing ---------------------------------------------------------------------------------------
+
+
+def raced(
+    inputs: Inputs, search: Search, log: RunLog, candidates: Sequence[Instruction], number: int
+) -> list[Instruction]:
+    """The candidates that are not beaten on dev.
+
+    Raises:
+        BudgetSpent: not even one could be judged on all of dev.
+    """
+    best = search.board.best(search.candidates, inputs.dev)
+    size = min(inputs.settings.block, -(-len(inputs.dev) // _RACED_IN))
+    plan = RACES[inputs.settings.race](search.board, best, inputs.dev, size, inputs.seed(number, "race"))
+    survivors, dropped = race(search.board, best, candidates, plan)
+    for name, reason in dropped.items():
+        log.step("dropped", round=number, candidate=name, reason=reason)
+    for candidate in survivors:
+        score = float(search.board.scores(candidate, inputs.dev).mean())
+        log.step("survived", round=number, candidate=candidate.id, dev=score)
+    return survivors
+
+
+def blocks(
+    board: Scoreboard, incumbent: Instruction, samples: Sequence[Sample], size: int, seed: int
+) -> list[list[Sample]]:
+    """Samples in blocks: where the incumbent is wrong and as many rights first, then the rest."""
+    order = sorted(samples, key=lambda s: s.id)
+    random.Random(seed).shuffle(order)
+    wrong = board.grades(incumbent, order) != board.truth(order)
+    errors = [s for s, w in zip(order, wrong, strict=True) if w]
+    rights = [s for s, w in zip(order, wrong, strict=True) if not w]
+    pairs = [s for pair in zip(errors, rights, strict=False) for s in pair]
+    matched = len(pairs) // 2
+    ordered = pairs + errors[matched:] + rights[matched:]
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def whole(
+    board: Scoreboard, incumbent: Instruction, samples: Sequence[Sample], size: int, seed: int
+) -> list[list[Sample]]:
+    """All samples at once: no race."""
+    return [list(samples)]
+
+
+RACES = {"blocks": blocks, "whole": whole}
+
+
+def race(
+    board: Scoreboard, incumbent: Instruction, candidates: Sequence[Instruction], blocks: Sequence[Sequence[Sample]]
+) -> tuple[list[Instruction], dict[str, str]]:
+    """Judge the candidates block by block, dropping the beaten at each barrier.
+
+    The survivors have been judged on every block, so their final figure is the plain mean over all of
+    them: the order in which samples were asked does not bias it.
+
+    A budget that cannot bring all of them to the end drops the worst at each barrier (the last ones before
+    anything is known), so that at least one is judged on everything.
+
+    Returns:
+        the survivors in the order given, and id -> reason for the others.
+
+    Raises:
+        BudgetSpent: what is left is not enough for one; nothing has been asked.
+    """
+    alive, dropped, seen = list(candidates), dict[str, str](), list[Sample]()
+    for at, block in enumerate(blocks):
+        if not alive:
+            break
+        for candidate in _too_many(board, alive, seen, blocks[at:]):
+            alive.remove(candidate)
+            dropped[candidate.id] = f"the budget is too small for all of them after {len(seen)} rows"
+        board.judge(alive, block)
+        seen += block
+        best = max(alive, key=lambda c: board.scores(c, seen).mean())
+        for candidate in list(alive):
+            rival = beaten_by(board, candidate, (best, incumbent), seen)
+            if rival is not None:
+                alive.remove(candidate)
+                dropped[candidate.id] = f"beaten by {rival} after {len(seen)} rows"
+    return alive, dropped
+
+
+def _too_many(
+    board: Scoreboard, alive: Sequence[Instruction], seen: Sequence[Sample], ahead: Sequence[Sequence[Sample]]
+) -> list[Instruction]:
+    """The worst candidates, beyond those that can have the next block while one of them can have all the rest."""
+    left = board.labeller.budget.answers_left
+    if left is None:
+        return []
+    affordable = (left - sum(map(len, ahead[1:]))) // len(ahead[0])
+    if affordable < 1:
+        raise BudgetSpent
+    ranked = sorted(alive, key=lambda c: -float(board.scores(c, seen).mean())) if seen else list(alive)
+    return ranked[affordable:]
+
+
+def beaten_by(
+    board: Scoreboard, candidate: Instruction, rivals: Sequence[Instruction], samples: Sequence[Sample]
+) -> str | None:
+    """The rival that is better beyond chance, by group; None while that is open."""
+    codes, count = group_codes([s.group for s in samples])
+    for rival in rivals:
+        if rival.id != candidate.id and count >= _MIN_GROUPS:
+            difference = board.scores(candidate, samples) - board.scores(rival, samples)
+            sums = group_sums(difference, codes, count)[:, 0]
+            if sums.sum() + _BEATEN_BY * float(np.sqrt((sums**2).sum())) < 0:
+                return rival.id
+    return None
+
+
+# -- parents --------------------------------------------------------------------------------------
+
+
+def group_means(board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Floats:
+    """(P, G) mean score of each instruction on each group."""
+    codes, count = group_codes([s.group for s in samples])
+    sizes = np.bincount(codes, minlength=count)
+    return np.stack([group_sums(board.scores(i, samples), codes, count)[:, 0] / sizes for i in candidates])
+
+
+def draw_parent(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], seed: int
+) -> Instruction:
+    """A member of the Pareto front over groups, more likely the more groups it leads (as GEPA does over items)."""
+    means = group_means(board, candidates, samples)
+    leads = Counter(int(i) for group in (means == means.max(axis=0)).T for i in np.flatnonzero(group))
+    chosen = sorted(leads)
+    return candidates[random.Random(seed).choices(chosen, weights=[leads[i] for i in chosen])[0]]
+
+
+def best_parent(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], seed: int
+) -> Instruction:
+    """The best so far."""
+    return board.best(candidates, samples)
+
+
+PARENTS = {"pareto": draw_parent, "best": best_parent}
+
+
+# -- pairs ----------------------------------------------------------------------------------------
+
+
+def merged(inputs: Inputs, search: Search) -> Instruction | None:
+    """A new candidate of two that complement each other; None where there is none, or what it says is not allowed."""
+    pair = PAIRS[inputs.settings.merge](search.board, search.candidates, inputs.dev, search.merged)
+    if pair is None:
+        return None
+    search.merged.add((pair[0].id, pair[1].id))
+    joined = merge(*pair, taken=search.rule_ids)
+    fits = len(joined.rules) <= inputs.settings.revision.max_rules and contradiction(joined) is None
+    return joined if fits and joined.id not in search.seen else None
+
+
+def complementary(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], tried: Set[tuple[str, str]]
+) -> Pair | None:
+    """The untried pair that would gain most if each group went to the better of the two."""
+    means = group_means(board, candidates, samples)
+    best: tuple[float, Instruction, Instruction] | None = None
+    for i, first in enumerate(candidates):
+        for j, second in enumerate(candidates):
+            if i == j or (first.id, second.id) in tried or means[i].mean() < means[j].mean():
+                continue
+            promise = float(np.maximum(means[i], means[j]).mean() - means[i].mean())
+            if promise > 0 and (best is None or promise > best[0]):
+                best = (promise, first, second)
+    return None if best is None else best[1:]
+
+
+def no_pair(
+    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], tried: Set[tuple[str, str]]
+) -> Pair | None:
+    """None: nothing is merged."""
+    return None
+
+
+PAIRS = {"complementary": complementary, "none": no_pair}
