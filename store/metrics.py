@@ -92,20 +92,33 @@ def evaluate(
         ValueError: a gold symbol that the task does not have.
     """
     position = {symbol: i for i, symbol in enumerate(task.symbols)}
-    symbols = frame["gold"].to_list()
-    unknown = {str(s) for s in symbols if s not in position}
-    if unknown:
-        raise ValueError(f"gold holds {', '.join(sorted(unknown)[:5])}, which is no grade of the task")
+    groups, gold, probs = positions(frame, task)
     return evaluate_arrays(
-        frame["group"].to_numpy(),
-        np.array([position[s] for s in symbols], dtype=np.int64),
+        groups,
+        gold,
         np.array([position.get(s, FAILED) for s in frame["predicted"].to_list()], dtype=np.int64),
-        _probabilities(frame["probs"].to_list(), len(position)) if "probs" in frame.columns else None,
+        probs,
         task,
         slices={name: frame[name].fill_null(False).to_numpy().astype(bool) for name in slices},
         replicates=replicates,
         seed=seed,
     )
+
+
+def positions(frame: Any, task: Task) -> tuple[Any, Ints, Floats]:
+    """Groups (N,), gold as positions in the task's grade order (N,) and probabilities (N, K) of a frame of `evaluate`.
+
+    Raises:
+        ValueError: a gold symbol that the task does not have.
+    """
+    position = {symbol: i for i, symbol in enumerate(task.symbols)}
+    symbols = frame["gold"].to_list()
+    unknown = {str(s) for s in symbols if s not in position}
+    if unknown:
+        raise ValueError(f"gold holds {', '.join(sorted(unknown)[:5])}, which is no grade of the task")
+    gold = np.array([position[s] for s in symbols], dtype=np.int64)
+    probs = frame["probs"].to_list() if "probs" in frame.columns else [None] * len(symbols)
+    return frame["group"].to_numpy(), gold, _probabilities(probs, len(position))
 
 
 def evaluate_arrays(

@@ -283,6 +283,7 @@ def score(
         **measured.scores.model_dump(),
         "majority": measured.majority,
         "unjudged": measured.unjudged,
+        "probabilities": measured.probabilities,
         "baselines": {other.judge.name: other.scores for other in scored.baselines},
         "receipt": receipt,
     }

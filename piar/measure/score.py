@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from store.db import Store
     from store.metrics import Scores
+    from store.probability_scores import ProbabilityScores
     from store.stats import Gain
     from store.types import Split
     from trainers.session import Latency
@@ -30,6 +31,7 @@ class Measured:
         scores: against truth (gold, else the majority).
         majority: against the raters' majority, on the rows that have one.
         unjudged: rows without a verdict; they count as failed.
+        probabilities: how good its probabilities are, against truth; None where it gave none.
     """
 
     judge: Judge
@@ -37,6 +39,7 @@ class Measured:
     scores: "Scores"
     majority: "Scores | None"
     unjudged: int
+    probabilities: "ProbabilityScores | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +197,11 @@ def measure(store: "Store", judge: Judge, split: "Split", *, seed: int = 0) -> M
         PiarError: the split has no labelled rows, or the judge has no verdict there.
         UsageError: a slice of task.toml is not a condition over the fields.
     """
-    from store.metrics import evaluate
+    from store.metrics import evaluate, positions
+    from store.probability_scores import probability_scores
 
     frame = rows(store, judge, split)
+    groups, gold, probs = positions(frame, store.task)
     slices = list(store.task.slices)
     voted = frame.filter(frame["majority"].is_not_null())
     against_majority = voted.drop("gold").rename({"majority": "gold"}) if voted.height else None
@@ -206,6 +211,7 @@ def measure(store: "Store", judge: Judge, split: "Split", *, seed: int = 0) -> M
         evaluate(frame, store.task, slices=slices, seed=seed),
         None if against_majority is None else evaluate(against_majority, store.task, seed=seed),
         int(frame["unjudged"].sum()),
+        probability_scores(groups, gold, probs, ordered=store.task.ordered, seed=seed),
     )
 
 

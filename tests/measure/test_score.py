@@ -36,6 +36,20 @@ def test_a_row_without_a_verdict_counts_as_failed(tmp_path) -> None:
     assert (measured.scores.accuracy.value, measured.scores.failed, measured.unjudged) == (0.5, 1, 1)
 
 
+def test_probabilities_are_scored_where_a_judge_gives_them(tmp_path) -> None:
+    project = small_project(tmp_path / "toys")
+    doll = "[red]doll[/red] <b>\x1b[31m"
+    ids = dict(project.sql("select title, sample_id from samples").rows())
+    told = {doll: (0.25, 0.75), "-5 degrees": None}
+    verdicts = [Verdict("", ids[title], "baseline:b", "", 0, "1", probs) for title, probs in told.items()]
+    project.store.record_verdicts(verdicts, "r")
+    found = measure(project.store, Judge("baseline:b"), "test").probabilities
+    assert (found.rows, found.without, found.clipped) == (1, 1, 0)
+    assert (found.brier.value, found.alone.share.value) == (0.125, 0.0)
+    say(project, "baseline:silent", dict.fromkeys(told, "1"))
+    assert measure(project.store, Judge("baseline:silent"), "test").probabilities is None
+
+
 def test_nothing_to_measure_is_said_plainly(tmp_path) -> None:
     project = small_project(tmp_path / "toys")
     with pytest.raises(PiarError, match="split pool has a label"):

@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from piar.cli.render.probabilities import probability_lines
 from piar.cli.verb import clean
 from piar.project.endpoints import Check
 from store.figures import NO_INTERVAL, bracketed, span
@@ -163,7 +164,16 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
         parts += [table(["slice", "rows", "accuracy", "macro F1"], slices), ""]
     return Group(
         *parts,
-        facts([*_no_order(scores), *_no_interval(scores), *_gain(scored), *_latency(scored), *receipt_lines(receipt)]),
+        facts(
+            [
+                *_no_order(scores),
+                *_no_interval(scores),
+                *probability_lines(measured.probabilities),
+                *_gain(scored),
+                *_latency(scored),
+                *receipt_lines(receipt),
+            ]
+        ),
     )
 
 
