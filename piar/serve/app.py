@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from piar.serve.api_page import POLICY, api_page
+from piar.serve.decisions import add_decisions
 from piar.serve.door import Doorman, answers_to, token_of
-from piar.serve.engine import Busy, Engine, Explanation, Failed, Unfit
+from piar.serve.engine import Engine, Explanation
 from piar.serve.guard import BodyGuard, Counted
+from piar.serve.handlers import add_handlers, engine_of
 from piar.serve.meters import Meters
+from piar.serve.offer import Offer
 from piar.serve.settings import ServeSettings
 from store.task import Task
 from store.version import version
 from trainers.scoring import Scored
 from trainers.session import Session
 
-MOST_PROBLEMS = 20  # told of one request
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = """The grade is the student's first token: `/score` runs one prefill and reads it.
 `/explain` streams the same grade as its first event, then the trace as it is written."""
@@ -95,13 +96,16 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
     )
     app.state.meters = meters
     app.add_middleware(
-        BodyGuard, most=int(settings.body_mb * 2**20), seconds=settings.body_seconds, keys=("samples", *task.fields)
+        BodyGuard,
+        most=int(settings.body_mb * 2**20),
+        seconds=settings.body_seconds,
+        keys=dict.fromkeys(("/score", "/explain"), ("samples", *task.fields)),
     )
     app.add_middleware(Doorman, hosts=answers_to(settings), token=token)
     app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
-    for kind, answer in ((Busy, _busy), (Unfit, _unfit), (Failed, _failed), (RequestValidationError, _invalid)):
-        app.add_exception_handler(kind, answer)
+    add_handlers(app)
     _judging(app, task, settings, name, writes=session.student.card.completion == "trace")
+    add_decisions(app, Offer.of(session.student, name, settings))
     _around(app, task, name, meters)
     return app
 
@@ -111,14 +115,14 @@ def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, wr
 
     @app.post("/score", responses=REFUSALS, summary="Grade one or many samples")
     async def score(body: Samples, request: Request) -> Opinions:  # type: ignore[valid-type]
-        engine = _engine(request)
+        engine = engine_of(request)
         samples = [one.model_dump(by_alias=True) for one in body.samples]  # type: ignore[attr-defined]
-        return Opinions(results=[_opinion(s, task) for s in await engine.score(samples)], student=name)
+        return Opinions(results=[_opinion(s, task) for s in (await engine.score(samples)).scored], student=name)
 
     async def begin(body: Sample, request: Request) -> AsyncIterator[Explanation]:  # type: ignore[valid-type]
         if not writes:
             raise HTTPException(409, "This student was taught grades alone: it has no trace to write.")
-        explanation = await _engine(request).explain(body.model_dump(by_alias=True))  # type: ignore[attr-defined]
+        explanation = await engine_of(request).explain(body.model_dump(by_alias=True))  # type: ignore[attr-defined]
         try:
             yield explanation
         finally:
@@ -165,7 +169,7 @@ def _around(app: FastAPI, task: Task, name: str, meters: Meters) -> None:
 
     @app.get("/healthz", responses={503: REFUSALS[503]}, summary="Whether the model answers")
     async def health(request: Request) -> dict[str, Any]:
-        return {"status": "ok", "student": name, "waiting": _engine(request).waiting}
+        return {"status": "ok", "student": name, "waiting": engine_of(request).waiting}
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus")
     async def metrics() -> Response:
@@ -188,39 +192,6 @@ def _opinion(scored: Scored, task: Task) -> Opinion:
     return Opinion(
         grade=scored.grade, probs=dict(zip(task.symbols, scored.probs, strict=True)), expected=scored.expected
     )
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    if not engine.alive:
-        raise HTTPException(503, "The model has stopped; restart the server.")
-    return engine
-
-
-async def _busy(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Busy)
-    return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(error.retry_after)})
-
-
-async def _unfit(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Unfit)
-    return JSONResponse({"detail": f"sample {error.index}: {error}"}, 413)
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, 500)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    """What is wrong and where, without echoing what was sent."""
-    assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    problems = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in found[:MOST_PROBLEMS]]
-    if left := len(found) - len(problems):
-        problems.append({"loc": ["body"], "msg": f"and {left:,} more problems", "type": "more"})
-    if "json" not in request.headers.get("content-type", ""):
-        problems = [{"loc": ["header", "content-type"], "msg": "send application/json", "type": "content_type"}]
-    return JSONResponse({"detail": problems}, 422)
 
 
 def _policy(page: str) -> str:

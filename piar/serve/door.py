@@ -9,7 +9,8 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from piar.serve.guard import App, Receive, Refused, Send, refuse
+from piar.serve.contracts import Refused
+from piar.serve.guard import App, Receive, Send, refuse
 from piar.serve.settings import ServeSettings
 from store.errors import UsageError
 
@@ -66,7 +67,7 @@ class Doorman:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http" and (refused := self._refusal(scope["headers"])):
-            await refuse(send, refused)
+            await refuse(send, refused, scope["path"])
         else:
             await self._app(scope, receive, send)
 

@@ -21,6 +21,7 @@ from trainers.session import Session, TooLong
 
 if TYPE_CHECKING:
     from store.trace import Parsed
+    from trainers.layout import Tokens
     from trainers.scoring import Scored
     from trainers.session import Writing
 
@@ -44,6 +45,10 @@ class Failed(Exception):
         super().__init__("the model failed on this request; the server's log says why")
 
 
+class TooMuch(Exception):
+    """The samples of one request have more tokens than the asker wants to have read."""
+
+
 class Unfit(Exception):
     """A sample that the student cannot read: its place in the request, and why."""
 
@@ -52,13 +57,29 @@ class Unfit(Exception):
         self.index = index
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The answer to one request: an opinion of each sample, in the order asked.
+
+    Attributes:
+        tokens: of all prompts.
+        cached: of these, how many are kept ready, because all prompts begin with them.
+    """
+
+    scored: "list[Scored]"
+    tokens: int
+    cached: int
+
+
 @dataclass(eq=False)
 class _Asked:
     """Samples of one request, judged in as many batches as it takes."""
 
     samples: Sequence[Sample]
-    answer: "asyncio.Future[list[Scored]]"
+    most: int | None
+    answer: "asyncio.Future[Judged]"
     since: float
+    prompts: "list[Tokens]" = field(default_factory=list)
     found: "list[Scored]" = field(default_factory=list)
 
     @property
@@ -128,16 +149,20 @@ class Engine:
         """Samples that wait for the model."""
         return self._waiting
 
-    async def score(self, samples: Sequence[Sample]) -> "list[Scored]":
+    async def score(self, samples: Sequence[Sample], most: int | None = None) -> Judged:
         """Judge samples, in the order given.
+
+        Args:
+            most: tokens that they may have, beside those that all prompts begin with.
 
         Raises:
             Busy: too many wait already.
             Unfit: a sample is too long for the model.
+            TooMuch: they have more tokens.
             Failed: the model raised an error.
         """
         loop = asyncio.get_running_loop()
-        asked = _Asked(samples, loop.create_future(), time.perf_counter())
+        asked = _Asked(samples, most, loop.create_future(), time.perf_counter())
         with self._wake:
             if self._waiting + len(samples) > self._settings.waiting and self._waiting:
                 raise Busy(max(1, math.ceil(self._waiting * self._seconds_a_sample)))
@@ -206,7 +231,7 @@ class Engine:
         """A fault of one batch fails that batch, never the server."""
         try:
             act()
-        except Unfit as unfit:
+        except Unfit as unfit:  # of an explanation, which is begun alone
             for one in on:
                 self._fail(one, unfit)
         except Exception:
@@ -216,17 +241,32 @@ class Engine:
 
     def _score(self, chosen: list[_Asked]) -> None:
         started = time.perf_counter()
-        shares = self._shares(chosen)
-        samples = [s for asked, n in shares for s in asked.samples[len(asked.found) : len(asked.found) + n]]
-        prompts = self._session.prompts(samples)
-        fitting = [p for p in prompts if not isinstance(p, TooLong)]
-        scored = iter(self._session.score(fitting) if fitting else [])
-        found = [p if isinstance(p, TooLong) else next(scored) for p in prompts]
-        self._meters.batch.observe(len(samples))
-        self._seconds_a_sample += 0.1 * ((time.perf_counter() - started) / len(samples) - self._seconds_a_sample)
+        shares = self._shares([asked for asked in chosen if self._read(asked)])
+        prompts = [p for asked, n in shares for p in asked.prompts[len(asked.found) : len(asked.found) + n]]
+        if not prompts:
+            return
+        scored = self._session.score(prompts)
+        self._meters.batch.observe(len(prompts))
+        self._seconds_a_sample += 0.1 * ((time.perf_counter() - started) / len(prompts) - self._seconds_a_sample)
         for asked, n in shares:
-            self._settle(asked, found[:n])
-            del found[:n]
+            self._settle(asked, scored[:n])
+            del scored[:n]
+
+    def _read(self, asked: _Asked) -> bool:
+        """Make the prompts of a request, once; False, and the request is answered, if they cannot be judged."""
+        if asked.prompts:
+            return True
+        for i, prompt in enumerate(self._session.prompts(asked.samples)):
+            if isinstance(prompt, TooLong):
+                self._fail(asked, Unfit(i, _too_long(prompt)))
+                return False
+            asked.prompts.append(prompt)
+        own = sum(map(len, asked.prompts)) - len(asked.prompts) * len(self._session.root)
+        if asked.most is not None and own > asked.most:
+            words = f"the samples have {own:,} tokens together; this server reads {asked.most:,} for one request"
+            self._fail(asked, TooMuch(words))
+            return False
+        return True
 
     def _shares(self, chosen: list[_Asked]) -> list[tuple[_Asked, int]]:
         room, shares = self._settings.batch, []
@@ -235,22 +275,20 @@ class Engine:
             room -= shares[-1][1]
         return shares
 
-    def _settle(self, asked: _Asked, found: "list[Scored | TooLong]") -> None:
-        """Take in what a batch found for a request; the last part answers it, a sample that does not fit ends it."""
-        for one in found:
-            if isinstance(one, TooLong):
-                self._fail(asked, Unfit(len(asked.found), _too_long(one)))
-                return
-            asked.found.append(one)
+    def _settle(self, asked: _Asked, found: "list[Scored]") -> None:
+        """Take in what a batch found for a request; the last part answers it."""
+        asked.found += found
         self._forget(asked, len(found), whole=not asked.left)
         if not asked.left:
             self._meters.judged(asked.found, time.perf_counter() - asked.since)
-            _resolve(asked.answer, asked.found)
+            cached = len(asked.prompts) * len(self._session.root)
+            _resolve(asked.answer, Judged(asked.found, sum(map(len, asked.prompts)), cached))
 
     def _fail(self, one: "_Asked | Explanation", error: Exception) -> None:
         if isinstance(one, _Asked):
-            self._forget(one, one.left, whole=True)
-            _reject(one.answer, error)
+            if one in self._asked:  # and not answered already
+                self._forget(one, one.left, whole=True)
+                _reject(one.answer, error)
         else:
             if one in self._explaining:
                 self._explaining.remove(one)

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
+
+from piar.serve.contracts import Refused, answer_of
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -14,25 +16,18 @@ HELD = 64  # bodies of full size that may be in memory at once
 MOST_UNKNOWN = 20  # keys that are explained one by one
 
 
-class Refused(Exception):
-    """Why a request is not passed on; `status` is HTTP's."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-
-
 class BodyGuard:
     """ASGI middleware.
 
     Args:
         most: bytes of one body.
         seconds: time that a client has to send it.
-        keys: names that the objects of a body may have.
+        keys: names that the objects of a body may have, by path; elsewhere who reads the body bounds them.
     """
 
-    def __init__(self, app: App, most: int, seconds: float, keys: Collection[str]) -> None:
-        self._app, self._most, self._seconds, self._keys = app, most, seconds, frozenset(keys)
+    def __init__(self, app: App, most: int, seconds: float, keys: Mapping[str, Collection[str]]) -> None:
+        self._app, self._most, self._seconds = app, most, seconds
+        self._keys = {path: frozenset(names) for path, names in keys.items()}
         self._held = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -46,10 +41,10 @@ class BodyGuard:
             except TimeoutError:
                 raise Refused(408, f"the body did not arrive within {self._seconds:g} s") from None
             if body is not None:
-                look_through(body, self._keys)
+                look_through(body, self._keys.get(scope["path"]))
                 await self._app(scope, _replay(body, receive), send)
         except Refused as refused:
-            await refuse(send, refused)
+            await refuse(send, refused, scope["path"])
         finally:
             self._held -= held[0]
 
@@ -96,7 +91,7 @@ class Counted:
         await self._app(scope, receive, told)
 
 
-def look_through(body: bytes, keys: frozenset[str]) -> None:
+def look_through(body: bytes, keys: frozenset[str] | None) -> None:
     """Refuse a body that would cost much to explain; what is not JSON at all is left to who reads it next.
 
     Raises:
@@ -107,10 +102,10 @@ def look_through(body: bytes, keys: frozenset[str]) -> None:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal unknown
         found = dict(pairs)
-        unknown += sum(key not in keys for key in found)
+        unknown += sum(key not in keys for key in found) if keys is not None else 0
         if len(found) < len(pairs):
             raise Refused(422, "an object has the same key twice")
-        if unknown > MOST_UNKNOWN:
+        if keys is not None and unknown > MOST_UNKNOWN:
             raise Refused(422, f"unknown fields; a sample has {', '.join(sorted(keys - {'samples'}))[:200]}")
         return found
 
@@ -136,17 +131,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def refuse(send: Send, refused: Refused) -> None:
-    """Answer a request that is not passed on, and close its connection."""
-    body = json.dumps({"detail": str(refused)}).encode()
+async def refuse(send: Send, refused: Refused, path: str) -> None:
+    """Answer a request that is not passed on, in the shape of its path, and close its connection."""
+    status, told, more = answer_of(refused, path)
+    body = json.dumps(told).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *((name.lower().encode(), value.encode()) for name, value in more.items()),
     ]
-    if refused.status == 429:
-        headers.append((b"retry-after", b"1"))
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

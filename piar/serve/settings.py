@@ -14,6 +14,7 @@ class ServeSettings(Settings):
         token_env: name of the environment variable that holds a token; requests must then bear it
             (`Authorization: Bearer TOKEN`), whatever they ask for.
         allow_hosts: names that requests may be addressed to, beside this machine's own and `host`; `*` for any.
+        names: what requests may call the model, beside the path that it is served from.
         batch: samples that one forward pass judges at most.
         request_samples: samples that one request may hold.
         waiting: samples that may wait for the model; more are answered 429 with Retry-After.
@@ -29,6 +30,7 @@ class ServeSettings(Settings):
     port: int = Field(default=8900, ge=0, le=65535)
     token_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
     allow_hosts: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     batch: int = Field(default=32, ge=1)
     request_samples: int = Field(default=1024, ge=1)
     waiting: int = Field(default=4096, ge=1)

@@ -11,8 +11,9 @@ import uvicorn
 
 from piar.cli import main
 from piar.serve.app import build
+from piar.serve.contracts import Refused
 from piar.serve.door import head_limit
-from piar.serve.guard import Refused, look_through
+from piar.serve.guard import look_through
 from piar.serve.settings import ServeSettings
 from store.errors import UsageError
 from store.task import Grade, Task

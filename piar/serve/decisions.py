@@ -1,0 +1,249 @@
+"""`POST /v1/decisions` and `GET /v1/models`, as the `openai` package's `client.decisions.create` speaks them.
+
+Wire: openai 3.54, `types/decision.py` and `types/decision_create_params.py`. A student has one question, its grades: a
+request is answered by one prefill, whatever it asks of it. Our choices: at most `MOST_QUESTIONS`; `confidence` is the
+winner's probability, as the grade has it in `/score`; nothing is written, so no output token is counted.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from piar.serve.contracts import Refused
+from piar.serve.engine import Judged
+from piar.serve.handlers import engine_of
+from piar.serve.offer import MOST_LEVELS, Offer
+
+MOST_QUESTIONS = 64  # as vLLM has it; one student has no use for more
+_KNOWN = frozenset({"prompt_cache_key", "prompt_cache_options", "safety_identifier"})  # legal, and without effect here
+# A key that only another contract has -> what its sender should know.
+_ELSEWHERE = {
+    "state": "a `state` with a map of questions goes to POST /v1/systemone",
+    "documents": "documents to be ranked go to POST /v1/rerank",
+    "texts": "texts to be ranked go to POST /rerank",
+    "samples": "samples go to POST /score",
+    "messages": "this is no chat model: the sample goes into `input`",
+    "stream": "this route does not stream; POST /explain streams the reason",
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Text(_Strict):
+    """A piece of text."""
+
+    type: Literal["input_text"]
+    text: str
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+
+class Level(_Strict):
+    """A level of a score question."""
+
+    label: str
+    description: str | None = None
+
+
+class Choice(_Strict):
+    """An option of a choice question."""
+
+    value: str | bool
+    description: str | None = None
+
+
+class _Question(_Strict):
+    instructions: str | list[Text]
+    name: str | None = None
+
+    @property
+    def asks(self) -> str:
+        """Its instructions as one text."""
+        given = self.instructions
+        return given if isinstance(given, str) else "\n".join(part.text for part in given)
+
+
+class ScoreQuestion(_Question):
+    """Where on the student's scale the sample is."""
+
+    type: Literal["score"]
+    levels: list[Level] = Field(min_length=2, max_length=255)
+
+
+class ChoiceQuestion(_Question):
+    """Which of the student's grades the sample has."""
+
+    type: Literal["choice"]
+    choices: list[Choice] = Field(min_length=2, max_length=255)
+
+
+class PredicateQuestion(_Question):
+    """Whether the sample has at least a grade: `grade>=K`."""
+
+    type: Literal["predicate"]
+
+
+Question = Annotated[ScoreQuestion | ChoiceQuestion | PredicateQuestion, Field(discriminator="type")]
+
+
+class DecisionRequest(BaseModel):
+    """A sample, and questions that the student was taught to answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    input: str | list[dict[str, Any]]
+    questions: list[Question] = Field(min_length=1, max_length=MOST_QUESTIONS)
+
+
+def add_decisions(app: FastAPI, offer: Offer) -> None:
+    """Add both routes to the application."""
+    began = int(time.time())
+    entry = {"object": "model", "created": began, "owned_by": "piar"}
+
+    @app.get("/v1/models", summary="What requests may call this student")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": name, **entry} for name in offer.names]}
+
+    @app.get("/v1/models/{name:path}", summary="One of these names", responses=_refusals(404))
+    async def model(name: str) -> dict[str, Any]:
+        offer.model(name)
+        return {"id": name, **entry}
+
+    @app.post(
+        "/v1/decisions",
+        summary="Answer the student's own question about one sample",
+        responses=_refusals(400, 401, 404, 408, 413, 421, 429, 500, 503),
+    )
+    async def decide(body: DecisionRequest, request: Request) -> dict[str, Any]:
+        known_keys(body, _KNOWN)
+        offer.model(body.model)
+        answers = [_ANSWERS[q.type](offer, q, f"questions[{i}]") for i, q in enumerate(body.questions)]
+        judged = await engine_of(request).score([_sample(body.input, offer)])
+        [scored] = judged.scored
+        return {
+            "model": offer.names[0],
+            "answers": [
+                {"type": q.type, "name": q.name, **answer(scored.probs)}
+                for q, answer in zip(body.questions, answers, strict=True)
+            ],
+            "usage": usage(judged),
+        }
+
+
+def known_keys(body: BaseModel, known: frozenset[str]) -> None:
+    """Make sure that a body asks for nothing that is not done here.
+
+    Raises:
+        Refused: it has a key of another contract, or one that is unknown.
+    """
+    for key, value in (body.model_extra or {}).items():
+        if key in known or (key == "stream" and not value):
+            continue
+        words = _ELSEWHERE.get(key, "this server knows no such parameter here")
+        raise Refused(400, words, param=key[:80], code="unknown_parameter")
+
+
+def usage(judged: Judged) -> dict[str, Any]:
+    """The tokens of a request, as OpenAI counts them."""
+    return {
+        "input_tokens": judged.tokens,
+        "input_tokens_details": {"cached_tokens": judged.cached, "cache_write_tokens": 0},
+        "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": judged.tokens,
+    }
+
+
+def _sample(given: str | Sequence[Mapping[str, Any]], offer: Offer) -> dict[str, str]:
+    """The sample in an input: a text for the task's only field, or one user message with one text or JSON part."""
+    if isinstance(given, str):
+        return _of_text(given, offer, "input")
+    if len(given) != 1 or given[0].get("role") != "user" or given[0].get("type", "message") != "message":
+        raise Refused(400, "this student reads one user message: no other roles, no tool calls", param="input")
+    content, where = given[0].get("content"), "input[0].content"
+    if isinstance(content, str):
+        return _of_text(content, offer, where)
+    if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
+        raise Refused(400, "this student reads one part of a message: a text, or an object of JSON", param=where)
+    part, where = content[0], f"{where}[0]"
+    match part.get("type"):
+        case "input_text" if isinstance(part.get("text"), str):
+            return _of_text(part["text"], offer, f"{where}.text")
+        case "input_json" if isinstance(part.get("data"), dict):
+            return offer.sample(part["data"], f"{where}.data")
+    raise Refused(400, "this student reads text or one object of JSON: no images, no lists", param=where)
+
+
+def _of_text(text: str, offer: Offer, where: str) -> dict[str, str]:
+    fields = offer.task.fields
+    if len(fields) > 1:
+        words = "this task has several fields: send one user message with one `input_json` part"
+        raise Refused(400, f"{words}; {offer.told()}", param=where)
+    return {fields[0]: offer.text(text, where)}
+
+
+Answering = Callable[[Sequence[float]], dict[str, Any]]
+
+
+def _score(offer: Offer, question: ScoreQuestion, where: str) -> Answering:
+    labels = [level.label for level in question.levels]
+    if not offer.task.ordered:
+        raise Refused(400, f"this student's grades have no order: {offer.told()}", param=f"{where}.type")
+    if len(labels) > MOST_LEVELS:
+        words = f"a score question has at most {MOST_LEVELS} levels, a choice more: {offer.told()}"
+        raise Refused(400, words, param=f"{where}.levels")
+    offer.labels(labels, f"{where}.levels")
+    offer.instructions(question.asks, f"{where}.instructions")
+    return lambda probs: {
+        "score": sum(i * p for i, p in enumerate(probs)),
+        "confidence": max(probs),
+        "probabilities": [
+            {"label": label, "value": i, "probability": p}
+            for i, (label, p) in enumerate(zip(labels, probs, strict=True))
+        ],
+    }
+
+
+def _choice(offer: Offer, question: ChoiceQuestion, where: str) -> Answering:
+    values = [choice.value for choice in question.choices]
+    offer.labels(values, f"{where}.choices")
+    offer.instructions(question.asks, f"{where}.instructions")
+    return lambda probs: {
+        "choice": values[max(range(len(probs)), key=probs.__getitem__)],
+        "confidence": max(probs),
+        "probabilities": [{"value": value, "probability": p} for value, p in zip(values, probs, strict=True)],
+    }
+
+
+def _predicate(offer: Offer, question: PredicateQuestion, where: str) -> Answering:
+    least = offer.at_least(question.name or "", question.asks, f"{where}.instructions")
+    return lambda probs: {"probability": min(1.0, sum(probs[least:]))}
+
+
+_ANSWERS: dict[str, Callable[[Offer, Any, str], Answering]] = {
+    "score": _score,
+    "choice": _choice,
+    "predicate": _predicate,
+}
+
+
+class _Error(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(BaseModel):
+    """OpenAI's error object."""
+
+    error: _Error
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Error, "description": "Refused; the message says why."} for status in statuses}

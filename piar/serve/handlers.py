@@ -1,0 +1,107 @@
+"""What is answered when a request is refused or fails, in the shape of the contract that was spoken."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from piar.serve.contracts import Refused, answer_of, contract_of
+from piar.serve.engine import Busy, Engine, Failed, TooMuch, Unfit
+
+MOST_PROBLEMS = 20  # told of one request
+_TAGS = ("score", "choice", "predicate")  # pydantic names the member of a union in a place
+_PLACES = 3  # of them, where the contract has room for one sentence
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let the application answer what goes wrong."""
+    for kind, answer in _HANDLERS.items():
+        app.add_exception_handler(kind, answer)
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine behind an application.
+
+    Raises:
+        Refused: its thread has stopped.
+    """
+    engine: Engine = request.app.state.engine
+    if not engine.alive:
+        raise Refused(503, "The model has stopped; restart the server.")
+    return engine
+
+
+def _answer(request: Request, refused: Refused, headers: dict[str, str] | None = None) -> Response:
+    status, body, more = answer_of(refused, request.url.path)
+    return JSONResponse(body, status, {**more, **(headers or {})})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _answer(request, error)
+
+
+async def _busy(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Busy)
+    refused = Refused(429, str(error), code="rate_limit_exceeded")
+    return _answer(request, refused, {"Retry-After": str(error.retry_after)})
+
+
+async def _unfit(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unfit)
+    status = contract_of(request.url.path).too_long
+    return _answer(request, Refused(status, f"sample {error.index}: {error}", code="context_length_exceeded"))
+
+
+async def _too_much(request: Request, error: Exception) -> Response:
+    return _answer(request, Refused(contract_of(request.url.path).too_long, str(error), code="context_length_exceeded"))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return _answer(request, Refused(500, str(error)))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What Starlette refuses itself: no such path, another method."""
+    status, words = getattr(error, "status_code", 404), getattr(error, "detail", "Not Found")
+    return _answer(request, Refused(status, words), dict(getattr(error, "headers", None) or {}))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """What is wrong and where, without echoing what was sent."""
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    problems = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in found[:MOST_PROBLEMS]]
+    if left := len(found) - len(problems):
+        problems.append({"loc": ["body"], "msg": f"and {left:,} more problems", "type": "more"})
+    if "json" not in request.headers.get("content-type", ""):
+        problems = [{"loc": ["header", "content-type"], "msg": "send application/json", "type": "content_type"}]
+    status = contract_of(request.url.path).invalid
+    if status == 422:
+        return JSONResponse({"detail": problems}, status)
+    words = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:_PLACES])
+    return _answer(request, Refused(status, words, param=_place(problems[0]["loc"])))
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    Refused: _refused,
+    Busy: _busy,
+    Unfit: _unfit,
+    TooMuch: _too_much,
+    Failed: _failed,
+    HTTPException: _http,
+    RequestValidationError: _invalid,
+}
+
+
+def _place(loc: Any) -> str:
+    """A place as programs write it: `questions[0].levels`."""
+    text = ""
+    for part in loc[1:] or loc:
+        if part in _TAGS:
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")[:200]

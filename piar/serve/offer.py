@@ -1,0 +1,151 @@
+"""What one student answers, in whatever contract it is asked: its names, its grades, its instruction, its fields."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from piar.serve.contracts import Refused
+from piar.serve.settings import ServeSettings
+from store.task import Task
+from trainers.scoring import Student
+
+MOST_LEVELS = 10  # of a score question, in both contracts
+_TOLD = 12  # labels that an error names
+_AT_LEAST = re.compile(r"\s*grade\s*>=\s*(\S|\S.*\S)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a student can be asked.
+
+    Attributes:
+        names: what requests may call it; the first is what answers call it.
+        own: the texts and the id by which its one instruction is known.
+        known: the one of them that errors tell.
+        most: characters of one field.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    own: frozenset[str]
+    known: str
+    most: int
+
+    @classmethod
+    def of(cls, student: Student, name: str, settings: ServeSettings) -> "Offer":
+        """The offer of a student, by its card."""
+        card = student.card
+        own = frozenset(text.strip() for text in (card.rubric, card.instruction, card.task.ask)) | {""}
+        known = card.task.ask or card.instruction
+        return cls(card.task, (name, *settings.names), own, known, settings.field_characters)
+
+    @property
+    def scales(self) -> tuple[tuple[str, ...], ...]:
+        """The labels that a question may give the grades: their symbols, or their names where all have one."""
+        names = tuple(grade.name for grade in self.task.grades)
+        return (self.task.symbols, names) if all(names) and len(set(names)) == len(names) else (self.task.symbols,)
+
+    @property
+    def kind(self) -> str:
+        """The question type that fits its scale."""
+        return "score" if self.task.ordered and len(self.task.grades) <= MOST_LEVELS else "choice"
+
+    def model(self, asked: str | None) -> None:
+        """Make sure that a request means this student.
+
+        Raises:
+            Refused: 404, it names another model.
+        """
+        if asked is not None and asked not in self.names:
+            raise Refused(
+                404,
+                f"no such model here; this server has {_listed(self.names)}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def instructions(self, text: str, where: str) -> None:
+        """Make sure that a question does not ask for another judgement than the one that was learned.
+
+        Raises:
+            Refused: other instructions than its own.
+        """
+        if text.strip() not in self.own:
+            also = f", or send {json.dumps(self.known[:200], ensure_ascii=False)}" if self.known else ""
+            raise Refused(
+                400,
+                f"this student was taught one instruction and reads no other: leave `instructions` empty{also}",
+                param=where,
+            )
+
+    def labels(self, given: Sequence[object], where: str) -> None:
+        """Make sure that a question's labels are the grades, in their order.
+
+        Raises:
+            Refused: they are not; says which they are.
+        """
+        if tuple(given) in self.scales:
+            return
+        order = "in another order than" if any(set(given) == set(scale) for scale in self.scales) else "other than"
+        raise Refused(400, f"these are {order} this student's grades, {self._grades()}", param=where)
+
+    def at_least(self, name: str, instructions: str, where: str) -> int:
+        """The place of K in a predicate whose name or instructions are `grade>=K`.
+
+        Raises:
+            Refused: no such predicate, other instructions beside it, or grades without order.
+        """
+        said = [match[1] for text in (instructions, name) if (match := _AT_LEAST.fullmatch(text))]
+        found = [next((scale.index(label) for scale in self.scales if label in scale), None) for label in said]
+        if not self.task.ordered or not found or found[0] is None or len(set(found)) > 1:
+            raise Refused(400, f"this student has no such predicate: {self.told()}", param=where)
+        if not _AT_LEAST.fullmatch(instructions):
+            self.instructions(instructions, where)
+        return found[0]
+
+    def sample(self, data: Mapping[str, Any], where: str) -> dict[str, str]:
+        """The task's fields out of a JSON object that has exactly these.
+
+        Raises:
+            Refused: a field is missing, unknown, no text or too long.
+        """
+        fields = self.task.fields
+        missing, unknown = [f for f in fields if f not in data], [key for key in data if key not in fields]
+        if missing or unknown:
+            wrong = f"lacks {_listed(missing)}" if missing else f"has {len(unknown)} keys too many"
+            raise Refused(400, f"the object {wrong}; a sample of this task is {_listed(fields)}", param=where)
+        return {name: self.text(data[name], f"{where}.{name}") for name in fields}
+
+    def text(self, value: Any, where: str) -> str:
+        """A value as the text of a field; what is no text is given as JSON, nothing as "".
+
+        Raises:
+            Refused: too long, or no Unicode.
+        """
+        try:
+            text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+            text.encode()
+        except (RecursionError, UnicodeEncodeError):
+            raise Refused(400, "nested too deeply, or half of a surrogate pair", param=where) from None
+        if len(text) > self.most:
+            words = f"{len(text):,} characters; this server reads {self.most:,} of a field"
+            raise Refused(400, words, param=where, code="context_length_exceeded")
+        return text
+
+    def told(self) -> str:
+        """What it answers, in a sentence for people who asked something else."""
+        more = ', or a predicate "grade>=K"' if self.task.ordered else ""
+        return (
+            f"it answers one question about {_listed(self.task.fields)}: a {self.kind} question with {self._grades()} "
+            f"in this order{more}; `instructions` empty or its own"
+        )
+
+    def _grades(self) -> str:
+        return " or ".join(_listed(scale) for scale in self.scales)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"… ({len(names)} in all)"] if len(names) > _TOLD else []
+    return ", ".join([json.dumps(name, ensure_ascii=False) for name in names[:_TOLD]] + more)
