@@ -27,7 +27,8 @@ from benchmarks.optimizers.worlds import TASK, Row, World, make_world
 from benchmarks.worlds import rows_of
 from piar.evolve.resume import Event
 from piar.evolve.run import EvolveSettings, Models, evolve
-from piar.evolve.settings import AuditSettings, RevisionSettings
+from piar.evolve.settings import AuditSettings, ReviserSettings, RevisionSettings
+from piar.judging.session import Respondent
 from piar.offline.teacher import RulebookClient
 from store.db import Store
 from store.stats import Floats, GroupBootstrap, group_codes, group_sums, ratio
@@ -70,7 +71,7 @@ def _search(world: World, number: int) -> tuple[Instruction, bool]:
         with store.write():  # one connection for the whole run
             report, _ = evolve(
                 store,
-                Models(client, client),
+                Models(Respondent(client), Respondent(client, ReviserSettings())),
                 world.seed,
                 settings,
                 journal=NoJournal(Path(folder)),

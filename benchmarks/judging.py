@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from piar.judging.labeller import Labeller, LabelSettings, OnVerdict
+from piar.judging.labeller import Labeller, OnVerdict
 from piar.judging.outcome import LabelReport, OnProgress
 from piar.judging.requests import Batch
+from piar.judging.session import Respondent, Session
+from piar.judging.settings import LabelSettings
 from piar.llm.base import Client, Message
 from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
@@ -15,6 +17,23 @@ from store.task import sample_text
 from store.types import Instruction, Sample
 
 
+def session(
+    store: Store,
+    client: Client,
+    journal: Journal,
+    *,
+    run_id: str = "label",
+    budget: Budget | None = None,
+    model: ModelSettings | None = None,
+    prompts: Path | None = None,
+    settings: LabelSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> Session:
+    """A session in one go; see `Respondent` and `Session` for the arguments."""
+    asked = Respondent(client, model or ModelSettings(), settings or LabelSettings(), prompts)
+    return asked.session(store, journal, run_id, budget, on_progress)
+
+
 def judge(
     store: Store,
     client: Client,
@@ -22,22 +41,22 @@ def judge(
     samples: Iterable[Sample],
     *,
     journal: Journal,
-    role: str = "teacher",
     votes: int = 1,
     sure: float | None = None,
     budget: Budget | None = None,
     model: ModelSettings | None = None,
-    run_id: str = "",
+    run_id: str = "label",
     prompts: Path | None = None,
     settings: LabelSettings | None = None,
     on_progress: OnProgress | None = None,
     on_verdict: OnVerdict | None = None,
 ) -> LabelReport:
-    """Judge samples under one instruction; see `Batch` and `Labeller` for the arguments."""
-    with Labeller(
-        store, client, journal, role=role, run_id=run_id, budget=budget, model=model, prompts=prompts,
-        settings=settings, on_progress=on_progress,
-    ) as labeller:  # fmt: skip
+    """Judge samples under one instruction; see `Batch` and `session` for the arguments."""
+    asked = session(
+        store, client, journal, run_id=run_id, budget=budget, model=model, prompts=prompts, settings=settings,
+        on_progress=on_progress,
+    )  # fmt: skip
+    with Labeller(asked) as labeller:
         return labeller.judge([Batch(instruction, samples, votes, sure)], on_verdict)
 
 

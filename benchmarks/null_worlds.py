@@ -18,7 +18,8 @@ from scipy.stats import beta, binomtest
 
 from benchmarks.worlds import rows_of
 from piar.evolve.run import EvolveSettings, Models, evolve
-from piar.evolve.settings import RevisionSettings
+from piar.evolve.settings import ReviserSettings, RevisionSettings
+from piar.judging.session import Respondent
 from piar.offline.teacher import RulebookClient
 from store.db import Store
 from store.ids import content_id, sample_id
@@ -82,10 +83,10 @@ def one(seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "piar.duckdb", TASK)
         fill(store, seed)
-        client = RulebookClient()
+        models = Models(Respondent(RulebookClient()), Respondent(RulebookClient(), ReviserSettings()))
         settings = SETTINGS.model_copy(update={"seed": seed})
         with store.write():  # one connection for the whole run
-            report, _ = evolve(store, Models(client, client), SEED, settings, journal=NoJournal(Path(folder)))  # type: ignore[arg-type]
+            report, _ = evolve(store, models, SEED, settings, journal=NoJournal(Path(folder)))  # type: ignore[arg-type]
     tested = [
         {
             "passed": t["passed"],

@@ -18,7 +18,7 @@ from random import Random
 
 import polars as pl
 
-from benchmarks.judging import judge
+from benchmarks.judging import judge, session
 from benchmarks.shop_reader import UnclearError, decide
 from mining import MiningSettings, mine
 from piar.llm.base import Completion, OnCompletion, Request, Usage
@@ -119,10 +119,9 @@ def run(folder: Path, seed: int, noise: float, *, by_model: bool) -> None:
     teacher = RulebookClient(noise=noise, seed=seed)
     store, journal = judged_store(folder, world, pairs, teacher)
     before = store.frame("select s.query, s.title from samples s where split in ('train', 'pool')").to_dicts()
-    writer = SimulatedWriter(seed) if by_model else None
-    report: SynthReport = synthesize(
-        store, teacher, world.oracle, SETTINGS, journal=journal, run_id="synth-1", writer=writer
-    )
+    asked = session(store, teacher, journal, run_id="synth-1")
+    writer = session(store, SimulatedWriter(seed), journal, run_id="synth-1") if by_model else None
+    report: SynthReport = synthesize(asked, world.oracle, SETTINGS, writer=writer)
     journal.close()
     kept = store.frame("select s.query, s.title, y.rule, y.grade, y.method from samples s "
                        "join synthesis y using (sample_id) where y.status = 'kept'").to_dicts()  # fmt: skip

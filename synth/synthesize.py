@@ -4,18 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from piar.judging.ask_once import ask_once
-from piar.judging.labeller import Batch, Labeller
+from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
-from piar.judging.outcome import LabelReport, OnProgress, counted, stop_if_hopeless
-from piar.llm.base import Client, Completion, Request
-from piar.llm.cost import Budget
-from piar.llm.settings import ModelSettings
+from piar.judging.outcome import LabelReport, counted, stop_if_hopeless
+from piar.judging.requests import Batch
+from piar.judging.session import Session
+from piar.llm.base import Completion, Request
 from store.db import Store, now, quote
 from store.errors import PiarError
-from store.journal import Journal
 from store.turns import alone
 from store.types import Instruction, Sample, Verdict
 from synth.drafts import Draft, Proposer, Status, Target
@@ -57,47 +55,43 @@ class _Outcome:
 
 
 def synthesize(
-    store: Store,
-    teacher: Client,
+    teacher: Session,
     instruction: Instruction,
     settings: SynthSettings,
     *,
-    journal: Journal,
-    run_id: str,
-    writer: Client | None = None,
-    labeller: Labeller | None = None,
-    budget: Budget | None = None,
+    writer: Session | None = None,
     targets: str | None = None,
-    prompts: Path | None = None,
-    on_progress: OnProgress | None = None,
 ) -> SynthReport:
     """Fill thin cells of the training split; dev, holdout and test are never touched.
 
     Args:
-        teacher: judges the drafts without being told the target.
-        writer: the model that writes drafts; None makes them offline from the store's own words.
-        labeller: how drafts are judged, when not by a plain one made from `teacher` and `budget`.
+        teacher: judges the drafts without being told the target. Its `on_progress` is told how many were screened;
+            how many will be, nobody knows.
+        writer: who writes drafts; None makes them offline from the store's own words.
         targets: your own query for cells, see `find_targets`.
-        prompts: the project's folder of template overrides.
-        on_progress: told how many drafts were screened; how many will be, nobody knows.
 
     Raises:
         UsageError: a wrong query for targets.
         PiarError: the teacher cannot be asked at all, or nothing that came back could be read.
     """
-    with alone(journal.folder / "synth.lock", "piar synth"):
-        journal.fold(store)
-        judge = labeller or Labeller(store, teacher, journal, run_id=run_id, budget=budget, prompts=prompts)
+    store = teacher.store
+    with alone(teacher.journal.folder / "synth.lock", "piar synth"):
+        judge = Labeller(replace(teacher, on_progress=None))
         with store.read() as con:
             make_cited(con, judge.judge_name, instruction.id)
             cells = find_targets(con, instruction, settings, targets)
             parents = find_parents(con, store)
-        report, writes, tell = SynthReport(), None, counted(None, on_progress)
+        report, writes, tell = SynthReport(), None, counted(None, teacher.on_progress)
         proposer: Proposer = Offline(store.task, instruction, parents, settings.seed)
         if writer is not None:
-            ask = partial(_written, store, writer, journal, run_id, judge.budget, judge.model)
             proposer = writes = ByModel(
-                writer.model, store.task, instruction, parents, ask=ask, prompts=prompts, seed=settings.seed
+                writer.client.model,
+                store.task,
+                instruction,
+                parents,
+                ask=partial(_written, writer),
+                prompts=writer.prompts,
+                seed=settings.seed,
             )
         with judge:
             for cell in cells:
@@ -106,7 +100,7 @@ def synthesize(
                     break
                 drafts = _drafts(proposer, target, settings)
                 outcomes = _screen(store, judge, instruction, drafts, settings, report.judged, tell)
-                _record(store, outcomes, run_id)
+                _record(store, outcomes, teacher.run_id)
                 _count(report, target, outcomes)
     report.judged.require(judge.judge_name)
     if writes and writes.unread and not report.asked:
@@ -118,18 +112,14 @@ def synthesize(
     return report
 
 
-def _written(
-    store: Store, writer: Client, journal: Journal, run_id: str, budget: Budget, model: ModelSettings, request: Request
-) -> Completion:
+def _written(writer: Session, request: Request) -> Completion:
     """The writer's answer to one request; what it was asked before is not asked again.
 
     Raises:
         PiarError: it cannot be asked at all.
     """
-    origin = Origin(store, f"synth:{writer.model}", model, "answers")
-    answers = ask_once(
-        store, writer, journal, [request], role="synth", run_id=run_id, budget=budget, model=model, origin=origin
-    )
+    origin = Origin(writer.store, f"synth:{writer.client.model}", writer.model, "answers")
+    answers = ask_once(writer, [request], role="synth", origin=origin)
     stop_if_hopeless(answers)
     return answers[0]
 

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from piar.evolve.run import Models
+from piar.evolve.settings import ReviserSettings
+from piar.judging.session import Respondent
+from piar.llm.settings import ModelSettings
 from store.db import Store, now
 from store.ids import content_id, sample_id
 from store.journal import Journal
@@ -69,6 +73,14 @@ class WordReviser(WordTeacher):
             for w, g in best[: shown["candidates"]]
         ]
         return json.dumps({"candidates": offered})
+
+
+def loop_models(teacher, reviser, teacher_settings=None, reviser_settings=None):
+    """Two clients as `evolve` takes them."""
+    return Models(
+        Respondent(teacher, teacher_settings or ModelSettings()),
+        Respondent(reviser, reviser_settings or ReviserSettings()),
+    )
 
 
 def world(folder: Path, groups=60, per_group=6, seed=0, noise=0.05, truth=None):

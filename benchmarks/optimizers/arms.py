@@ -22,6 +22,7 @@ from piar.evolve.run import EvolveSettings, Models, evolve
 from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.instructions.operations import apply
 from piar.instructions.revision_schema import GradeShown, RevisionRequest, RuleShown
+from piar.judging.session import Respondent
 from piar.llm.base import Client, Message, Request
 from piar.llm.settings import ModelSettings
 from piar.offline.endpoint import Simulator, running
@@ -235,8 +236,11 @@ def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings, prompts
         journal = Journal(Path(folder) / "journal")
         fill_store(store, world.rows)
         try:
-            models = Models(teacher, reviser, ModelSettings(structured=False), ReviserSettings())
-            standing = evolve(store, models, world.seed, settings, journal=journal, prompts=prompts, on_event=watch)[1]
+            models = Models(
+                Respondent(teacher, ModelSettings(structured=False), prompts=prompts),
+                Respondent(reviser, ReviserSettings(), prompts=prompts),
+            )
+            standing = evolve(store, models, world.seed, settings, journal=journal, on_event=watch)[1]
         except PiarError as error:
             raise RuntimeError(error.message) from error
         known = {world.seed.id: world.seed}

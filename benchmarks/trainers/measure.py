@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.trainers.shop import Rows
 from piar.judging.parquet_files import Pool
-from piar.llm.settings import ModelSettings
+from piar.judging.session import Respondent
 from piar.offline.teacher import RulebookClient
 from store.manifest import Manifest
 from store.task import Task
@@ -41,7 +41,7 @@ def teacher_grades(folder: Path, name: str, task: Task, rows: Rows, instruction:
     asked, answered = folder / f"{name}-asked.parquet", folder / f"{name}-said.parquet"
     columns = {field: [row["fields"][i] for row in rows] for i, field in enumerate(task.fields)}
     pq.write_table(pa.table(columns), asked)
-    Pool(task, RulebookClient(), instruction, ModelSettings()).label(asked, answered)
+    Pool(task, Respondent(RulebookClient()), instruction).label(asked, answered)
     said: list[str | None] = pq.read_table(answered)["piar_grade"].to_pylist()
     return said
 

@@ -72,9 +72,8 @@ def _audit(
     samples = [holdout[i] for i in sorted(chosen)]
     symbols, grades = board.symbols, board.grades(winner, samples)
     before = [symbols[g] if g >= 0 else None for g in grades]
-    labeller = board.labeller
-    found = ask_again(labeller, winner, samples, before, "audit", labeller.budget)
-    log.step("audit", model=labeller.client.model, asked=found.asked, flipped=found.flipped)
+    found = ask_again(board.labeller, winner, samples, before, "audit")
+    log.step("audit", model=board.labeller.session.client.model, asked=found.asked, flipped=found.flipped)
     return found
 
 

@@ -1,21 +1,18 @@
 """Asking the reviser of a run: its questions, its diagnoses and its answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from piar.evolve.diagnosis import Diagnosis, diagnosing, informed, read_diagnoses
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.revision import counts_evidence, evidence_limit, request
-from piar.evolve.settings import ReviserSettings, RevisionSettings
+from piar.evolve.settings import RevisionSettings
 from piar.instructions.revision_schema import EvidenceItem
 from piar.judging.ask_once import ask_once
 from piar.judging.origin import Origin
+from piar.judging.session import Respondent, Session
 from piar.llm.base import Client, Request
-from piar.llm.cost import Budget
-from piar.llm.settings import ModelSettings
 from store.db import Store
-from store.journal import Journal
 from store.types import Completion, Instruction
 
 
@@ -23,15 +20,13 @@ from store.types import Completion, Instruction
 class Models:
     """Who is asked, and how."""
 
-    teacher: Client
-    reviser: Client
-    teacher_settings: ModelSettings = field(default_factory=ModelSettings)
-    reviser_settings: ModelSettings = field(default_factory=ReviserSettings)
+    teacher: Respondent
+    reviser: Respondent
 
 
-def reviser_origin(store: Store, client: Client, model: ModelSettings) -> Origin:
+def reviser_origin(store: Store, reviser: Respondent) -> Origin:
     """Where the reviser is asked, beside where it was asked before."""
-    return Origin(store, f"reviser:{client.model}", model, "answers")
+    return Origin(store, f"reviser:{reviser.client.model}", reviser.model, "answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +34,17 @@ class Reviser:
     """A model that is asked for revisions.
 
     Attributes:
-        model: temperature, token limit and price of the client.
+        session: who is asked, in which run.
         settings: what revisions may grow to.
-        prompts: the project's folder of template overrides.
     """
 
-    client: Client
-    model: ModelSettings
+    session: Session
     settings: RevisionSettings
-    store: Store
-    journal: Journal
-    run_id: str
-    budget: Budget
-    prompts: Path | None
+
+    @property
+    def client(self) -> Client:
+        """The model."""
+        return self.session.client
 
     @property
     def author(self) -> str:
@@ -88,12 +81,12 @@ class Reviser:
             parent,
             shown,
             hints,
-            self.store.task,
+            self.session.store.task,
             settings or self.settings,
-            self.model,
+            self.session.model,
             candidates=candidates,
             seed=seed % 2**31,
-            prompts=self.prompts,
+            prompts=self.session.prompts,
         )
 
     def diagnosed(self, questions: Sequence[Request]) -> tuple[list[Request], list[Diagnosis]]:
@@ -102,7 +95,9 @@ class Reviser:
         Raises:
             BudgetSpent: not all could be asked.
         """
-        asked = [diagnosing(self.client, q, self.store.task, self.model, self.prompts) for q in questions]
+        session = self.session
+        task, model, prompts = session.store.task, session.model, session.prompts
+        asked = [diagnosing(self.client, q, task, model, prompts) for q in questions]
         found = [read_diagnoses(answer) for answer in self.ask(asked)]
         told = [informed(self.client, q, diagnoses) for q, diagnoses in zip(questions, found, strict=True)]
         return told, [d for diagnoses in found for d in diagnoses]
@@ -113,17 +108,8 @@ class Reviser:
         Raises:
             BudgetSpent: not all could be asked.
         """
-        answers = ask_once(
-            self.store,
-            self.client,
-            self.journal,
-            requests,
-            role="reviser",
-            run_id=self.run_id,
-            budget=self.budget,
-            model=self.model,
-            origin=reviser_origin(self.store, self.client, self.model),
-        )
+        origin = reviser_origin(self.session.store, self.session)
+        answers = ask_once(self.session, requests, role="reviser", origin=origin)
         if any(a.failure and a.failure.kind == "budget" for a in answers):
             raise BudgetSpent
         return answers

@@ -6,7 +6,6 @@ it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the 
 """
 
 from dataclasses import asdict
-from pathlib import Path
 
 from pydantic import Field
 
@@ -24,7 +23,6 @@ from piar.evolve.search import PARENTS, Search, raced
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity, open_run, prepare
 from piar.evolve.truth import ceiling, people_heard
-from piar.judging.labeller import LabelSettings
 from piar.judging.outcome import OnProgress
 from store.db import Store
 from store.errors import PiarError
@@ -90,8 +88,6 @@ def evolve(
     settings: EvolveSettings | None = None,
     *,
     journal: Journal,
-    label: LabelSettings | None = None,
-    prompts: Path | None = None,
     restart: bool = False,
     on_event: OnEvent | None = None,
     on_progress: OnProgress | None = None,
@@ -104,8 +100,6 @@ def evolve(
     Args:
         instruction: the incumbent, to be beaten: the committed `instruction.md`.
         journal: makes answers durable; the caller closes it.
-        label: how samples are asked.
-        prompts: the project's folder of template overrides.
         restart: abandon a run that was cut off, or search anew although nothing changed.
 
     Returns:
@@ -117,18 +111,8 @@ def evolve(
         KeyboardInterrupt: everything so far is kept.
     """
     with alone(journal.folder / "evolve.lock", "piar evolve"):
-        return _evolve(
-            store,
-            models,
-            instruction,
-            settings or EvolveSettings(),
-            journal,
-            label,
-            prompts,
-            restart,
-            on_event,
-            on_progress,
-        )
+        asked = settings or EvolveSettings()
+        return _evolve(store, models, instruction, asked, journal, restart, on_event, on_progress)
 
 
 def _evolve(
@@ -137,22 +121,16 @@ def _evolve(
     instruction: Instruction,
     settings: EvolveSettings,
     journal: Journal,
-    label: LabelSettings | None,
-    prompts: Path | None,
     restart: bool,
     on_event: OnEvent | None,
     on_progress: OnProgress | None,
 ) -> tuple[EvolveReport, Instruction]:
-    begun = begin(
-        store, "evolve", identity(store, models, instruction, settings, prompts), settings.seed, restart=restart
-    )
+    begun = begin(store, "evolve", identity(store, models, instruction, settings), settings.seed, restart=restart)
     if begun.finished:
         report = _with_ending(EvolveReport.model_validate(begun.finished))
         return report, instruction if report.proposal is None else store.instruction(report.proposal)
     try:
-        inputs, search, log = prepare(
-            store, models, instruction, settings, journal, label, prompts, begun, on_event, on_progress
-        )
+        inputs, search, log = prepare(store, models, instruction, settings, journal, begun, on_event, on_progress)
         with search.board.labeller:
             report, standing = _run(inputs, search, log)
     except KeyboardInterrupt:

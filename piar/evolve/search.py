@@ -18,7 +18,8 @@ from piar.evolve.resume import RunLog
 from piar.evolve.revision import contradiction
 from piar.evolve.truth import Truth
 from piar.instructions.operations import merge
-from piar.judging.labeller import Batch, Labeller
+from piar.judging.labeller import Labeller
+from piar.judging.requests import Batch
 from store.stats import Floats, group_codes, group_sums
 from store.types import Instruction, Sample, Verdict
 

@@ -1,6 +1,5 @@
 """The beginning of a run: what must not change, who is in which split, what may be spent, and the incumbent on dev."""
 
-from pathlib import Path
 from typing import Any
 
 from piar.evolve.inputs import Inputs, automatic, by_grade, deal, members, owners, rows_of
@@ -15,10 +14,9 @@ from piar.evolve.settings import STRATEGIES, EvolveSettings
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
-from piar.judging.labeller import Labeller, LabelSettings
+from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
 from piar.judging.outcome import OnProgress
-from piar.llm.settings import require_price
 from store.db import Store
 from store.errors import PiarError
 from store.ids import short_hash
@@ -26,19 +24,19 @@ from store.journal import Journal
 from store.stats import spend
 from store.types import Instruction
 
+_PROMPTS = ("judge", "diagnose", "revise")
 
-def identity(
-    store: Store, models: Models, instruction: Instruction, settings: EvolveSettings, prompts: Path | None
-) -> dict[str, Any]:
+
+def identity(store: Store, models: Models, instruction: Instruction, settings: EvolveSettings) -> dict[str, Any]:
     """What decides the outcome of a run; a run that was cut off goes on only while none of it has changed."""
     return {
         "seed": settings.seed,
         "task": store.task.hash,
         "data": data_fingerprint(store),
         "instruction": instruction.id,
-        "teacher": Origin(store, f"teacher:{models.teacher.model}", models.teacher_settings).name,
-        "reviser": reviser_origin(store, models.reviser, models.reviser_settings).name,
-        "prompts": short_hash([template_source(name, prompts) for name in ("judge", "diagnose", "revise")]),
+        "teacher": Origin(store, models.teacher.judge, models.teacher.model).name,
+        "reviser": reviser_origin(store, models.reviser).name,
+        "prompts": short_hash([template_source(name, models.teacher.prompts) for name in _PROMPTS]),
         "settings": settings.model_dump(mode="json", exclude={"seed", *_usual(settings)}),
     }
 
@@ -54,8 +52,6 @@ def prepare(
     instruction: Instruction,
     settings: EvolveSettings,
     journal: Journal,
-    label: LabelSettings | None,
-    prompts: Path | None,
     begun: Begun,
     on_event: OnEvent | None,
     on_progress: OnProgress | None,
@@ -68,23 +64,11 @@ def prepare(
     """
     truths = load_truth(store, settings.truth)
     splits = deal(store, truths, settings)
-    purse = Purse(settings, Needs(settings, rows_of(splits), evidence_limit(models.reviser, settings.revision)))
-    require_price(models.reviser_settings, purse.budget)
-    labeller = Labeller(
-        store,
-        models.teacher,
-        journal,
-        run_id=begun.run_id,
-        budget=purse.budget,
-        model=models.teacher_settings,
-        prompts=prompts,
-        settings=label,
-        on_progress=on_progress,
-    )
+    evidence = evidence_limit(models.reviser.client, settings.revision)
+    purse = Purse(settings, Needs(settings, rows_of(splits), evidence))
+    labeller = Labeller(models.teacher.session(store, journal, begun.run_id, purse.budget, on_progress))
+    reviser = Reviser(models.reviser.session(store, journal, begun.run_id, purse.budget), settings.revision)
     board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths)
-    reviser = Reviser(
-        models.reviser, models.reviser_settings, settings.revision, store, journal, begun.run_id, purse.budget, prompts
-    )
     inputs = Inputs(
         store,
         settings,
@@ -150,8 +134,8 @@ def _one_grade(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
     if failed == len(grades):
         log.flush()
         raise PiarError(
-            f"The teacher {board.labeller.client.model} gave no grade on any of {failed} dev rows: it refuses or "
-            "answers otherwise than asked. Its answers are kept.",
+            f"The teacher {board.labeller.session.client.model} gave no grade on any of {failed} dev rows: it refuses "
+            "or answers otherwise than asked. Its answers are kept.",
             "Read some with `piar sql \"select text from completions where role = 'teacher' limit 5\"`, then change "
             "[teacher] or prompts/judge.j2 and add --restart.",
         )
@@ -167,7 +151,7 @@ def _one_grade(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
 
 def _watch(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
     """Ask the canary rows of this teacher again, or begin a canary; a warning when the endpoint has changed."""
-    model, size = board.labeller.client.model, inputs.settings.audit.canary
+    model, size = board.labeller.session.client.model, inputs.settings.audit.canary
     if not size:
         return None
     canary = known_canary(inputs.store, model, log.run_id)
@@ -184,7 +168,6 @@ def _watch(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
         samples,
         [canary.grades[s.id] for s in samples],
         "canary",
-        board.labeller.budget,
     )
     usual = last_flip_rate(inputs.store, model, log.run_id)
     alarm = changed_endpoint(found, canary, usual)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from piar.judging.ask_once import ask_once
-from piar.judging.labeller import Batch, Labeller
-from piar.llm.cost import Budget
+from piar.judging.labeller import Labeller
+from piar.judging.requests import Batch
 from store.db import Store
 from store.ids import content_id
 from store.trace import parse_trace
@@ -40,7 +40,6 @@ def ask_again(
     samples: Sequence[Sample],
     before: Sequence[str | None],
     role: str,
-    budget: Budget,
 ) -> Repeated:
     """Ask these samples once more and count the answers that changed.
 
@@ -48,24 +47,14 @@ def ask_again(
         before: the grade of each sample's first answer, None where it failed.
         role: `audit` or `canary`: what the answers are kept as.
     """
-    asked = [
-        replace(r, key=content_id(role, labeller.run_id, r.key))
-        for r in labeller.requests([Batch(instruction, samples)])
-    ]
-    answers = ask_once(
-        labeller.store,
-        labeller.client,
-        labeller.journal,
-        asked,
-        role=role,
-        run_id=labeller.run_id,
-        budget=budget,
-        model=labeller.model,
-    )
+    session = labeller.session
+    requests = labeller.requests([Batch(instruction, samples)])
+    asked = [replace(r, key=content_id(role, session.run_id, r.key)) for r in requests]
+    answers = ask_once(session, asked, role=role)
     pairs = [
         (first, trace.grade)
         for first, answer in zip(before, answers, strict=True)
-        if first and (trace := parse_trace(answer.text or "", labeller.store.task).trace)
+        if first and (trace := parse_trace(answer.text or "", session.store.task).trace)
     ]
     return Repeated(len(pairs), sum(first != second for first, second in pairs))
 

@@ -5,26 +5,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from piar.judging.origin import Origin
-from piar.llm.base import Client, Request
-from piar.llm.cost import Budget, ceiling, charged
-from piar.llm.settings import ModelSettings, require_price
+from piar.judging.session import Session
+from piar.llm.base import Request
+from piar.llm.cost import charged
 from store.db import Store
 from store.ids import content_id
-from store.journal import Journal
 from store.types import Completion, Failure, Usage
 
 
 def ask_once(
-    store: Store,
-    client: Client,
-    journal: Journal,
-    requests: Sequence[Request],
-    *,
-    role: str,
-    run_id: str,
-    budget: Budget,
-    model: ModelSettings,
-    origin: Origin | None = None,
+    session: Session, requests: Sequence[Request], *, role: str, origin: Origin | None = None
 ) -> list[Completion]:
     """Answers in the order asked; those that the store holds are taken from there.
 
@@ -33,30 +23,28 @@ def ask_once(
     beyond the budget, taken at their highest cost, fail with class `budget`.
 
     Args:
+        role: what the answers are kept as.
         origin: where the model is asked; what it was answered elsewhere then is no answer here, and that is said.
-
-    Raises:
-        UsageError: a cap in dollars, and a model without a price.
     """
-    require_price(model, budget)
+    budget, journal = session.budget, session.journal
     if origin is not None:
         requests = _of_origin(requests, origin)
-    known = _stored(store, [r.key for r in requests])
+    known = _stored(session.store, [r.key for r in requests])
     for completion, paid_by in known.values():
-        if paid_by == run_id:
+        if paid_by == session.run_id:
             budget.reserve(charged(completion))
             budget.settle(charged(completion), charged(completion))
     wanted = [r for r in requests if r.key not in known]
-    holds = ((r, budget.hold(ceiling(r, model.price, model.sent))) for r in wanted)
+    holds = ((r, budget.hold(session.ceiling(r))) for r in wanted)
     granted = [replace(request, hold=hold) for request, hold in holds if hold is not None]
     with journal.room():
-        fresh = client.generate(granted, lambda c: journal.append(role, run_id, c, None))
+        fresh = session.client.generate(granted, lambda c: journal.append(role, session.run_id, c, None))
     for request, completion in zip(granted, fresh, strict=True):
         if request.hold is not None:
             request.hold.settle(completion)
     answers = {c.key: c for c, _ in known.values()} | {c.key: c for c in fresh}
     spent = Failure("budget", "The budget is spent.")
-    return [answers.get(r.key) or Completion(r.key, client.model, failure=spent) for r in requests]
+    return [answers.get(r.key) or Completion(r.key, session.client.model, failure=spent) for r in requests]
 
 
 def _of_origin(requests: Sequence[Request], origin: Origin) -> list[Request]:

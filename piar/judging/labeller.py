@@ -11,46 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice, takewhile
-from pathlib import Path
 from types import TracebackType
-
-from pydantic import Field
 
 from piar.judging.earlier_verdicts import ANSWERED, Known
 from piar.judging.origin import Origin
-from piar.judging.outcome import LabelReport, OnProgress, Progress, stop_if_hopeless
+from piar.judging.outcome import LabelReport, Progress, stop_if_hopeless
 from piar.judging.requests import Ask, Batch, Questions
+from piar.judging.session import Session
 from piar.judging.votes import rounds, settled
-from piar.llm.base import Client, Request
-from piar.llm.cost import Budget, Charge, Hold, ceiling
+from piar.llm.base import Request
+from piar.llm.cost import Hold
 from piar.llm.interrupts import patient
-from piar.llm.settings import ModelSettings, require_price
-from store.db import Store
 from store.ids import short_hash
-from store.journal import Journal
-from store.settings import Settings
 from store.turns import Turn
 from store.types import Completion, Sample, Usage, Verdict
-
-__all__ = ["Batch", "LabelSettings", "Labeller", "OnVerdict"]
-
-
-class LabelSettings(Settings):
-    """`[label]`: how samples are asked.
-
-    Attributes:
-        votes: opinions asked of each sample; with `sure`, at most so many.
-        sure: stop asking a sample once its confidence has reached this: one vote, then three, then five, up to
-            `votes`. Without it every sample is asked all votes.
-        vote_temperature: of the second vote on, which need some spread; the first has the model's own.
-        chunk: samples handed to the client at a time.
-    """
-
-    votes: int = Field(default=1, ge=1)
-    sure: float | None = Field(default=None, gt=0, le=1)
-    vote_temperature: float = Field(default=0.7, ge=0, le=2)
-    chunk: int = Field(default=2000, ge=1)
-
 
 OnVerdict = Callable[[Verdict], None]
 
@@ -87,59 +61,27 @@ class Labeller:
     resumed after a crash decides exactly as an uninterrupted one.
 
     Args:
-        store: where verdicts are kept.
-        client: the model that is asked.
-        role: `teacher` or `student`; with the model's name it is the judge's name.
-        journal: makes answers durable at once; the caller closes it.
-        budget: hard cap, reserved before asking.
-        model: temperature, token limit and price of the client.
-        prompts: the project's folder of template overrides.
-
-    Raises:
-        UsageError: a cap in dollars, and a model without a price.
+        session: who is asked, in which run.
+        reuse: from now on, verdicts of the same model name at another endpoint count as answers of this one.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        client: Client,
-        journal: Journal,
-        *,
-        role: str = "teacher",
-        run_id: str = "",
-        budget: Budget | None = None,
-        model: ModelSettings | None = None,
-        prompts: Path | None = None,
-        settings: LabelSettings | None = None,
-        on_progress: OnProgress | None = None,
-        reuse: bool = False,
-    ) -> None:
-        self.store, self.client, self.journal = store, client, journal
-        self.role, self.run_id, self.judge_name = role, run_id, f"{role}:{client.model}"
-        self.budget, self.model = budget or Budget(), model or ModelSettings()
-        require_price(self.model, self.budget)
-        self.settings = settings or LabelSettings()
-        self._symbols, self._on_progress, self._shown_at = store.task.symbols, on_progress, time.monotonic()
-        self._origin = Origin(store, self.judge_name, self.model)
+    def __init__(self, session: Session, *, reuse: bool = False) -> None:
+        self.session, self.judge_name = session, session.judge
+        self.store, self.budget = session.store, session.budget
+        self._symbols, self._shown_at = session.store.task.symbols, time.monotonic()
+        self._origin = Origin(session.store, self.judge_name, session.model)
         if reuse:
             self._origin.adopt()
         if news := self._origin.news():
             warnings.warn(news, stacklevel=2)
-        self._questions = Questions(
-            store.task,
-            client.model,
-            self.model,
-            vote_temperature=self.settings.vote_temperature,
-            overrides=prompts,
-            origin=self._origin.mark,
-        )
+        self._questions = Questions(session.store.task, session, origin=self._origin.mark)
         self._total: int | None = None
         self._failed: Counter[str] = Counter()
         # Others who ask the same judge for the same project take turns, chunk by chunk.
         name = f"asking-{short_hash(self.judge_name, 12)}.lock"
-        self._turn = Turn(journal.folder / name, f"piar {run_id.partition('-')[0] or role}")
-        journal.fold(store)
-        self._known = Known(store, self.judge_name, journal, run_id)
+        self._turn = Turn(session.journal.folder / name, f"piar {session.run_id.partition('-')[0]}")
+        session.journal.fold(session.store)
+        self._known = Known(session.store, self.judge_name, session.journal, session.run_id)
 
     def __enter__(self) -> "Labeller":
         return self
@@ -149,7 +91,7 @@ class Labeller:
 
     def fold(self) -> None:
         """Bring everything that is in the journal into the store."""
-        self._known.fold(self.journal)
+        self._known.fold(self.session.journal)
 
     def judge(
         self, batches: Sequence[Batch], on_verdict: OnVerdict | None = None, *, only: Container[str] | None = None
@@ -170,7 +112,7 @@ class Labeller:
         self._total, self._failed = _total(batches), Counter()
         self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before
         with patient() as interrupted:
-            for ballots in _chunks(_ballots(batches), self.settings.chunk):
+            for ballots in _chunks(_ballots(batches), self.session.label.chunk):
                 try:
                     for verdict in self._judge_chunk(ballots, report, only):
                         report.count(verdict)
@@ -179,7 +121,7 @@ class Labeller:
                 finally:
                     self._turn.release()
                 self._show(report, force=True)
-                if interrupted() or self.journal.due:
+                if interrupted() or self.session.journal.due:
                     self.fold()
                 if interrupted():
                     raise KeyboardInterrupt
@@ -199,7 +141,7 @@ class Labeller:
         With adaptive votes: those that do not depend on an answer which is still to come.
         """
         self._total = None
-        for ballots in _chunks(_ballots(batches), self.settings.chunk):
+        for ballots in _chunks(_ballots(batches), self.session.label.chunk):
             for asked in self._rounds(ballots):
                 asks = [ask for _, asks in asked for ask in asks]
                 known = self._known.find(asks)
@@ -209,7 +151,7 @@ class Labeller:
 
     def granted(self, requests: Iterable[Request]) -> Iterator[Request]:
         """Of these requests, in order, those that the budget can hold at their highest cost; nothing is asked."""
-        return takewhile(lambda request: self.budget.reserve(self._ceiling(request)), requests)
+        return takewhile(lambda request: self.budget.reserve(self.session.ceiling(request)), requests)
 
     # -- one chunk --------------------------------------------------------------------------
 
@@ -240,7 +182,7 @@ class Labeller:
         """Verdicts by key: known ones, then what the budget allows to ask, then those it does not."""
         known = self._known.find(asks)
         if any(ask.request.key not in known for ask in asks) and self._another_asked():
-            self._known.catch_up(self.journal)
+            self._known.catch_up(self.session.journal)
             known = self._known.find(asks)
         report.cached += len(known)
         for key in known:
@@ -268,7 +210,7 @@ class Labeller:
 
         def keep(completion: Completion) -> None:
             verdict = self._questions.verdict(completion, by_key[completion.key], self.judge_name)
-            self.journal.append(self.role, self.run_id, completion, verdict)
+            self.session.journal.append("teacher", self.session.run_id, completion, verdict)
             self._known.add(verdict)
             verdicts[completion.key] = verdict
             report.add(completion)
@@ -277,8 +219,8 @@ class Labeller:
             self._show(report)
 
         requests = [replace(ask.request, hold=hold) for ask, hold in zip(asks, holds, strict=True)]
-        with self.journal.room():
-            completions = self.client.generate(requests, keep)
+        with self.session.journal.room():
+            completions = self.session.client.generate(requests, keep)
         for hold, completion in zip(holds, completions, strict=True):
             hold.settle(completion)
         stop_if_hopeless(completions)
@@ -288,11 +230,8 @@ class Labeller:
 
     def _reserve(self, asks: Sequence[Ask]) -> list[Hold]:
         """What is set aside for these requests, in order, as far as the budget reaches."""
-        holds = (self.budget.hold(self._ceiling(ask.request)) for ask in asks)
+        holds = (self.budget.hold(self.session.ceiling(ask.request)) for ask in asks)
         return [hold for hold in takewhile(lambda hold: hold is not None, holds) if hold is not None]
-
-    def _ceiling(self, request: Request) -> Charge:
-        return ceiling(request, self.model.price, self.model.sent)
 
     def _unasked(self, ask: Ask) -> Verdict:
         return Verdict(
@@ -303,11 +242,13 @@ class Labeller:
 
     def _show(self, report: LabelReport, *, force: bool = False) -> None:
         moment = time.monotonic()
-        if self._on_progress and (force or moment - self._shown_at > 0.2):
+        if self.session.on_progress and (force or moment - self._shown_at > 0.2):
             self._shown_at = moment
             usage = Usage(report.tokens_in, report.tokens_cached, report.tokens_out)
             done = report.asked + report.cached
-            self._on_progress(Progress(done, self._total, report.cost_usd, dict(self._failed), report.asked, usage))
+            self.session.on_progress(
+                Progress(done, self._total, report.cost_usd, dict(self._failed), report.asked, usage)
+            )
 
 
 def _ballots(batches: Sequence[Batch]) -> Iterator[_Ballot]:

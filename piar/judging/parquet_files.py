@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piar.judging.labeller import Batch, Labeller, LabelSettings
+from piar.judging.labeller import Labeller
 from piar.judging.outcome import LabelReport, OnProgress, Progress, counted
-from piar.judging.requests import Questions
+from piar.judging.requests import Batch, Questions
+from piar.judging.session import Respondent
 from piar.judging.students import student_verdicts
 from piar.judging.votes import count, rounds
-from piar.llm.base import Client, Request
+from piar.llm.base import Request
 from piar.llm.cost import Budget
-from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
@@ -119,17 +119,13 @@ class Pool:
     """How to judge the rows of Parquet files.
 
     Attributes:
-        prompts: the project's folder of template overrides.
         slice_rows: rows judged, and held in memory, at a time.
     """
 
     task: Task
-    client: Client
+    respondent: Respondent
     instruction: Instruction
-    model: ModelSettings
-    settings: LabelSettings = field(default_factory=LabelSettings)
     budget: Budget | None = None
-    prompts: Path | None = None
     slice_rows: int = SLICE_ROWS
 
     def label(self, source: Path, target: Path, on_progress: OnProgress = lambda progress: None) -> PoolReport:
@@ -139,8 +135,8 @@ class Pool:
             UsageError: no Parquet file, or one that lacks a field of the task.
             PiarError: the judge cannot be asked at all, or the budget is spent; what is paid for is kept.
         """
-        report, work = PoolReport(priced=self.model.priced), target.with_name(f"{target.name}.work")
-        first_votes = len(rounds(self.settings.votes, self.settings.sure)[0])
+        report, work = PoolReport(priced=self.respondent.model.priced), target.with_name(f"{target.name}.work")
+        first_votes = len(rounds(self.respondent.label.votes, self.respondent.label.sure)[0])
 
         def judge(now: Slice) -> list[list[Verdict]]:
             def show(state: Progress) -> None:
@@ -165,14 +161,7 @@ class Pool:
         Raises:
             UsageError: as `label`.
         """
-        settings = self.settings
-        questions = Questions(
-            self.task,
-            self.client.model,
-            self.model,
-            vote_temperature=settings.vote_temperature,
-            overrides=self.prompts,
-        )
+        questions = Questions(self.task, self.respondent)
         for rows in _slices(_open(source, self.task), self.slice_rows):
             for sample in _samples(rows, self.task):
                 yield from (ask.request for ask in questions.asks(self.instruction, sample, range(votes)))
@@ -182,18 +171,9 @@ class Pool:
         work.mkdir(parents=True, exist_ok=True)
         journal = Journal(work / "journal")
         store = Store.create(work / "piar.duckdb", self.task)
-        with Labeller(
-            store,
-            self.client,
-            journal,
-            run_id="pool",
-            budget=self.budget,
-            model=self.model,
-            prompts=self.prompts,
-            settings=self.settings,
-            on_progress=show,
-        ) as labeller:
-            batch = Batch(self.instruction, samples, self.settings.votes, self.settings.sure)
+        label = self.respondent.label
+        with Labeller(self.respondent.session(store, journal, "pool", self.budget, show)) as labeller:
+            batch = Batch(self.instruction, samples, label.votes, label.sure)
             done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
         report.add(done)

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 from piar.instructions.prompts import judge_prefix
+from piar.judging.session import Respondent
 from piar.llm.base import Brief, Message, Request
-from piar.llm.settings import ModelSettings
 from store.ids import content_id, short_hash
 from store.task import Task, sample_text
 from store.trace import parse_trace, trace_schema
@@ -64,25 +63,13 @@ class Questions:
     """Renders requests and reads answers.
 
     Args:
-        model: the model's name as it enters request keys.
-        settings: temperature and token limit of the model.
-        vote_temperature: of the second vote on.
-        overrides: the project's folder of template overrides.
+        respondent: who is asked; the client's name, its limits and the project's prompts enter the keys of requests.
         origin: who answers, where that is not who answered for the same name before.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        model: str,
-        settings: ModelSettings,
-        *,
-        vote_temperature: float,
-        overrides: Path | None,
-        origin: str = "",
-    ) -> None:
-        self._task, self._model, self._settings = task, model, settings
-        self._vote_temperature, self._overrides = vote_temperature, overrides
+    def __init__(self, task: Task, respondent: Respondent, *, origin: str = "") -> None:
+        self._task, self._respondent = task, respondent
+        self._settings, self._vote_temperature = respondent.model, respondent.label.vote_temperature
         self._grades, self._origin = task.symbols, origin
         self._prompts: dict[str, _Prompt] = {}
         # A client may read an answer to decide about a repair; the verdict then reads the same text.
@@ -132,9 +119,10 @@ class Questions:
     def _prompt(self, instruction: Instruction) -> _Prompt:
         name = instruction.id
         if name not in self._prompts:
-            prefix = judge_prefix(self._task, instruction, self._overrides)
+            prefix = judge_prefix(self._task, instruction, self._respondent.prompts)
             schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
-            shared: list[object] = [name, prefix, self._model, self._settings.temperature, self._vote_temperature]
+            model = self._respondent.client.model
+            shared: list[object] = [name, prefix, model, self._settings.temperature, self._vote_temperature]
             shared += [self._settings.max_tokens, schema, *([self._origin] if self._origin else [])]
             brief = Brief(self._task, instruction)
             self._prompts[name] = _Prompt(Message("system", prefix), schema, short_hash(shared, 32), brief)

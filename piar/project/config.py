@@ -12,7 +12,7 @@ from curriculum.settings import CurriculumSettings
 from mining.settings import MiningSettings
 from piar.evolve.run import EvolveSettings
 from piar.evolve.settings import ReviserSettings
-from piar.judging.labeller import LabelSettings
+from piar.judging.settings import LabelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places
 from piar.llm.settings import ModelSettings

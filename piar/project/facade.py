@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from piar.project import training_data as data
-from piar.project.folder import PROMPTS, PROPOSAL
+from piar.project.folder import PROPOSAL
 from piar.project.labelling import Judging
 from piar.project.workspace import whoami
 from store.errors import PiarError, UsageError
@@ -193,7 +193,7 @@ class Project(Judging):
 
         asked = {key: value for key, value in settings.items() if value is not None}
         chosen = EvolveSettings.model_validate({**self.config.evolve.model_dump(), **asked})
-        models = Models(self.client("teacher"), self.client("reviser"), self.config.teacher, self.config.reviser)
+        models = Models(self.respondent("teacher"), self.respondent("reviser"))
         with self.journal() as journal:
             report, standing = evolve(
                 self.store,
@@ -201,8 +201,6 @@ class Project(Judging):
                 self.adopt_instruction(),
                 chosen,
                 journal=journal,
-                label=self.config.label,
-                prompts=self.folder / PROMPTS,
                 restart=restart,
                 on_event=on_event,
                 on_progress=on_progress,

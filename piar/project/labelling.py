@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from piar.project.folder import PROMPTS
 from piar.project.workspace import Workspace
 from store.errors import UsageError
 
@@ -117,7 +116,7 @@ class Judging(Workspace):
             return export_requests(
                 labeller.granted(pending),
                 folder,
-                model=labeller.client.model,
+                model=labeller.session.client.model,
                 name=teacher.name,
                 extra=teacher.extra,
                 structured=teacher.structured,
@@ -202,7 +201,7 @@ class Judging(Workspace):
         def found(votes: int) -> "Forecast":
             return forecast(self.store, self.config.teacher, pool.requests(source, votes), pool.instruction.id)
 
-        settings = pool.settings
+        settings = pool.respondent.label
         least = found(len(rounds(settings.votes, settings.sure)[0]))
         if settings.sure is None:
             return least
@@ -214,12 +213,9 @@ class Judging(Workspace):
     ) -> "Pool":
         from piar.judging.parquet_files import Pool
 
-        config = self.config
         asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
-        settings = config.label.model_copy(update=asked)
-        return Pool(
-            self.task, self.client("teacher"), instruction, config.teacher, settings, budget, self.folder / PROMPTS
-        )
+        teacher = replace(self.respondent("teacher"), label=self.config.label.model_copy(update=asked))
+        return Pool(self.task, teacher, instruction, budget)
 
     def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
         """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.judging.trust`."""
@@ -241,23 +237,11 @@ class Judging(Workspace):
     ) -> "Iterator[Labeller]":
         from piar.judging.labeller import Labeller
 
-        asked = client or self.client("teacher")
-        with (
-            self.journal(looking=not run_id) as journal,
-            Labeller(
-                self.store,
-                asked,
-                journal,
-                run_id=run_id,
-                budget=budget,
-                model=self.config.teacher,
-                prompts=self.folder / PROMPTS,
-                settings=self.config.label,
-                on_progress=on_progress,
-                reuse=reuse,
-            ) as labeller,
-        ):
-            yield labeller
+        teacher = self.respondent("teacher", client)
+        with self.journal(looking=not run_id) as journal:
+            session = teacher.session(self.store, journal, run_id, budget, on_progress)
+            with Labeller(session, reuse=reuse) as labeller:
+                yield labeller
 
     def _batch(
         self, where: str, instruction: "Instruction", votes: int | None = None, sure: float | None = None

@@ -68,37 +68,13 @@ def synthesize(
         on_progress: told how many samples are kept.
     """
     from piar.judging.forecast import receipt
-    from piar.judging.labeller import Labeller
     from synth import synthesize
 
     settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
-    client = project.client("teacher")
-    writer = None if project.config.teacher.simulated else client
     with project.run("synth", settings.model_dump(mode="json"), settings.seed) as run_id, project.journal() as journal:
-        labeller = Labeller(
-            project.store,
-            client,
-            journal,
-            run_id=run_id,
-            budget=budget,
-            model=project.config.teacher,
-            prompts=project.folder / PROMPTS,
-            settings=project.config.label,
-        )
-        report = synthesize(
-            project.store,
-            client,
-            project.adopt_instruction(),
-            settings,
-            journal=journal,
-            run_id=run_id,
-            writer=writer,
-            labeller=labeller,
-            budget=budget,
-            targets=targets,
-            prompts=project.folder / PROMPTS,
-            on_progress=on_progress,
-        )
+        teacher = project.respondent("teacher").session(project.store, journal, run_id, budget, on_progress)
+        writer = None if project.config.teacher.simulated else teacher
+        report = synthesize(teacher, project.adopt_instruction(), settings, writer=writer, targets=targets)
     return report, receipt(project.store, run_id, priced=project.config.teacher.priced)
 
 

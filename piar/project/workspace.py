@@ -9,11 +9,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from piar.project.folder import INSTRUCTION, JOURNAL, SHOP, STORE, TASK, adopt, begin, making, put, refit, simulate_shop
+from piar.project.folder import (
+    INSTRUCTION,
+    JOURNAL,
+    PROMPTS,
+    SHOP,
+    STORE,
+    TASK,
+    adopt,
+    begin,
+    making,
+    put,
+    refit,
+    simulate_shop,
+)
 from store.errors import UsageError
 from store.files import read_text
 
 if TYPE_CHECKING:
+    from piar.judging.session import Respondent
     from piar.llm.base import Client
     from piar.offline import GuidelineImport
     from piar.project.config import Config
@@ -315,6 +329,18 @@ class Workspace:
         settings = getattr(self.config, role)
         disclosure(self.task, settings, self.config.privacy)
         return connect(settings)
+
+    def respondent(self, role: Literal["teacher", "reviser"], client: "Client | None" = None) -> "Respondent":
+        """The model of a role, and how this project asks it; raises as `client`.
+
+        Args:
+            client: stands in for the model.
+        """
+        from piar.judging.session import Respondent
+
+        return Respondent(
+            client or self.client(role), getattr(self.config, role), self.config.label, self.folder / PROMPTS
+        )
 
     @contextmanager
     def run(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import AuditSettings
 from store.types import Completion
-from tests.worlds import SEED, WordReviser, WordTeacher, world
+from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
 FAST = EvolveSettings(rounds=2, patience=1)
 
@@ -27,7 +27,7 @@ class Fickle(WordTeacher):
 
 def run(store, journal, teacher, settings=FAST, **more):
     events = []
-    models = Models(teacher, WordReviser())
+    models = loop_models(teacher, WordReviser())
     report, _ = evolve(store, models, SEED, settings, journal=journal, on_event=events.append, **more)
     return report, {e.kind: e.detail for e in events}
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from piar.evolve.diagnosis import Diagnosis, read_diagnoses
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import RevisionSettings
 from store.types import Completion
-from tests.worlds import SEED, WordReviser, WordTeacher, world
+from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
 FAST = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2))
 
@@ -39,7 +39,9 @@ class Reader(WordReviser):
 def run(tmp_path, reviser, settings=FAST):
     store, journal = world(tmp_path, groups=30)
     events = []
-    report, _ = evolve(store, Models(WordTeacher(), reviser), SEED, settings, journal=journal, on_event=events.append)
+    report, _ = evolve(
+        store, loop_models(WordTeacher(), reviser), SEED, settings, journal=journal, on_event=events.append
+    )
     return report, events
 
 

@@ -13,13 +13,13 @@ from piar.evolve.ending import HEADLINES
 from piar.evolve.ending import ended as ended_as
 from piar.evolve.last_search import tried
 from piar.evolve.ledger import record
-from piar.evolve.run import EvolveReport, EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveReport, EvolveSettings, evolve
 from piar.evolve.settings import PromotionSettings
 from piar.query.show import candidate, difference
 from piar.report.page import report
 from store.errors import UsageError
 from store.types import Instruction, Rule
-from tests.worlds import SEED, WordReviser, WordTeacher, world
+from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
 KNOWING = Instruction(SEED.preamble, (Rule("R01", "the title has w2", "2"),))
 PLAIN = EvolveSettings(rounds=1, kept_back=0, redraft=False)
@@ -89,7 +89,7 @@ def ended(request, tmp_path_factory):
     seed, reviser, teacher, settings, truth = ENDINGS[request.param]
     groups = 60 if seed is SEED else 120  # losing a whole grade takes more rows to be outweighed
     store, journal = world(tmp_path_factory.mktemp("ended"), groups=groups, truth=truth)
-    found, standing = evolve(store, Models(teacher(), reviser), seed, settings, journal=journal)
+    found, standing = evolve(store, loop_models(teacher(), reviser), seed, settings, journal=journal)
     journal.close()
     return request.param, store, found, standing, seed
 
@@ -179,7 +179,7 @@ def test_reports_that_earlier_versions_kept_are_told_alike(ended):
 
 def test_an_instruction_without_errors_is_told_from_a_search_that_failed(tmp_path):
     store, journal = world(tmp_path, groups=20, noise=0, truth=lambda *_: "1")
-    found, _ = evolve(store, Models(WordTeacher(), Saying()), SEED, PLAIN, journal=journal)
+    found, _ = evolve(store, loop_models(WordTeacher(), Saying()), SEED, PLAIN, journal=journal)
     journal.close()
     assert (found.ending, found.errors) == ("nothing found", 0)
     assert "makes no error" in found.detail

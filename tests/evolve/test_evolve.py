@@ -12,20 +12,20 @@ import pytest
 
 from benchmarks.judging import judge
 from piar.evolve.resume import Event
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import PromotionSettings, ReviserSettings, RevisionSettings
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings
 from store.errors import PiarError, UsageError
 from store.types import Completion, Failure
 from tests import ROOT
-from tests.worlds import SEED, WordReviser, WordTeacher, fill, world
+from tests.worlds import SEED, WordReviser, WordTeacher, fill, loop_models, world
 
 FAST = EvolveSettings(rounds=4, patience=2)
 
 
 def run(store, journal, settings=FAST, teacher=None, reviser=None, **more):
-    models = Models(teacher or WordTeacher(), reviser or WordReviser())
+    models = loop_models(teacher or WordTeacher(), reviser or WordReviser())
     return evolve(store, models, SEED, settings, journal=journal, **more)
 
 
@@ -65,8 +65,8 @@ def test_the_same_command_again_costs_nothing(finished):
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from tests.worlds import SEED, TASK, WordReviser, WordTeacher
-from piar.evolve.run import EvolveSettings, Models, evolve
+from tests.worlds import SEED, TASK, WordReviser, WordTeacher, loop_models
+from piar.evolve.run import EvolveSettings, evolve
 from store.db import Store
 from store.journal import Journal
 
@@ -79,7 +79,7 @@ class Dying(WordTeacher):
 folder = Path(sys.argv[1])
 store = Store.open(folder / "piar.duckdb", TASK)
 settings = EvolveSettings.model_validate_json(sys.argv[3])
-evolve(store, Models(Dying(), WordReviser()), SEED, settings, journal=Journal(folder / "journal"))
+evolve(store, loop_models(Dying(), WordReviser()), SEED, settings, journal=Journal(folder / "journal"))
 """
 
 
@@ -170,7 +170,7 @@ class Dear(WordReviser):
 def test_dollars_and_tokens_of_the_reviser_are_reserved_too(tmp_path):
     store, journal = world(tmp_path, groups=40)
     dear = ReviserSettings(price=Price(input=1.0, output=60.0))  # at most about half a dollar
-    models = Models(WordTeacher(), Dear(), reviser_settings=dear)
+    models = loop_models(WordTeacher(), Dear(), reviser_settings=dear)
     report, _ = evolve(store, models, SEED, FAST.model_copy(update={"max_usd": 1.2}), journal=journal)
     assert 0.5 <= report.cost_usd <= 1.2
     assert report.stopped == "the budget for searching is spent"
@@ -200,7 +200,7 @@ def test_money_is_kept_for_the_end_where_judging_dev_costs_nothing(tmp_path):
     teacher = WordTeacher(cost=0.001)
     judge(store, teacher, SEED, store.samples(), journal=journal)  # `piar label` came first
     journal.fold(store)
-    models = Models(teacher, WordReviser(), ModelSettings(price=Price(output=2.0)))  # at most what it costs
+    models = loop_models(teacher, WordReviser(), ModelSettings(price=Price(output=2.0)))  # at most what it costs
     report, _ = evolve(store, models, SEED, FAST.model_copy(update={"max_usd": 0.55}), journal=journal)
     assert report.promotions
     assert "gold" in report.test

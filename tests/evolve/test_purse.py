@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from piar.evolve.inputs import deal, forecast_rows, rows_of
 from piar.evolve.purse import BudgetSpent, Needs, Purse, Rows
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import AuditSettings, RevisionSettings
 from piar.evolve.truth import load_truth
 from store.errors import PiarError
-from tests.worlds import SEED, WordReviser, WordTeacher, world
+from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
 ROWS = Rows(train=100, dev=40, holdout=30, test=30, largest=6)
 
@@ -54,7 +54,7 @@ def test_what_is_asked_is_never_more_than_was_forecast(chosen, reviser, again):
         for run in range(1 + again):  # the second one has a canary to ask
             teacher, wanted = WordTeacher(), chosen.model_copy(update={"seed": chosen.seed + run})
             try:
-                evolve(store, Models(teacher, reviser()), SEED, wanted, journal=journal)
+                evolve(store, loop_models(teacher, reviser()), SEED, wanted, journal=journal)
             except PiarError as refused:
                 assert "too few" in refused.message or "prove nothing" in refused.message  # noqa: PT017
             assert teacher.calls <= needs.capped

@@ -7,14 +7,14 @@ import pytest
 
 from piar.evolve.inspection import Judged, cause_of, contrast_evidence, inspect
 from piar.evolve.resume import data_fingerprint
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.truth import Truth, load_truth, people_heard, review_comments
 from piar.review.batch import compose
 from piar.review.push_pull import pull, push
 from piar.review.settings import ReviewSettings
 from store.types import Label, Sample, Verdict
 from tests.review_world import ANNOTATORS, Desk, result, review_store
-from tests.worlds import SEED, WordReviser, WordTeacher, world
+from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
 BLIND = {"batch": "w47", "blind": True}
 SETTLED = {"batch": "w48", "blind": False}
@@ -165,7 +165,7 @@ def test_evolve_shows_no_comments_of_closed_splits_and_says_how_many_labels_it_u
     said = [Label(key, "human", "ann", "1", comment=f"about {split}", **BLIND) for key, split in rows]
     store.add_labels(said, "r")
     reviser = _Listening()
-    models = Models(WordTeacher(), reviser)
+    models = loop_models(WordTeacher(), reviser)
     report, _ = evolve(store, models, SEED, EvolveSettings(rounds=1, redraft=redraft), journal=journal)
     assert reviser.heard == heard
     assert report.people == {"labels": len(rows), "reviewed": 0, "settled": 0, "commented": len(rows)}

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.judging import judge
 from piar.connect import connect
-from piar.judging.labeller import LabelSettings
+from piar.judging.settings import LabelSettings
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.judging import judge
-from piar.judging.labeller import Batch, Labeller, LabelSettings
+from benchmarks.judging import judge, session
+from piar.judging.labeller import Labeller
+from piar.judging.requests import Batch
+from piar.judging.settings import LabelSettings
 from piar.llm.cost import Budget, Price
 from piar.llm.settings import ModelSettings
 from store.db import Store
@@ -226,7 +228,7 @@ def test_candidates_of_a_round_are_asked_together_and_progress_is_shown(place):
     store, journal = place
     other = Instruction("Judge it otherwise.")
     shown, client = [], Scripted()
-    with Labeller(store, client, journal, on_progress=shown.append) as labeller:
+    with Labeller(session(store, client, journal, on_progress=shown.append)) as labeller:
         labeller.judge([Batch(INSTRUCTION, samples(4)), Batch(other, samples(4), votes=2)])
         labeller.judge([Batch(INSTRUCTION, samples(5))])
     assert client.batches == [12, 1]

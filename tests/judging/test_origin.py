@@ -5,18 +5,19 @@ import warnings
 
 import pytest
 
-from piar.evolve.reviser import Models
+from benchmarks.judging import session
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity
 from piar.judging.ask_once import ask_once
-from piar.judging.labeller import Batch, Labeller
+from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
+from piar.judging.requests import Batch
 from piar.llm.base import Message, Request
-from piar.llm.cost import Budget
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.journal import Journal
 from tests.judging.test_label import INSTRUCTION, TASK, Scripted, samples
+from tests.worlds import loop_models
 
 A, B = "https://a.example/v1", "https://b.example/v1"
 
@@ -34,7 +35,8 @@ class World:
         before = len(self.client.asked)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with Labeller(self.store, self.client, self.journal, model=model, reuse=reuse) as labeller:
+            asking = session(self.store, self.client, self.journal, model=model)
+            with Labeller(asking, reuse=reuse) as labeller:
                 batch = [Batch(INSTRUCTION, samples(3))]
                 found = len(list(labeller.pending(batch))) if dry else labeller.judge(batch).asked
         self.news = [str(warning.message) for warning in caught]
@@ -81,8 +83,9 @@ def test_what_a_reviser_wrote_elsewhere_is_no_answer_here(world, served_by):
         model = ModelSettings(model="openai:scripted", base_url=url, served_by=served_by)
         origin, before = Origin(world.store, "reviser:scripted", model, "answers"), len(world.client.asked)
         request = Request("k", (Message("user", "{}"),))
-        ask_once(world.store, world.client, world.journal, [request], role="reviser", run_id="r", budget=Budget(),
-                 model=model, origin=origin)  # fmt: skip
+        ask_once(
+            session(world.store, world.client, world.journal, model=model), [request], role="reviser", origin=origin
+        )
         world.journal.fold(world.store)
         return len(world.client.asked) - before
 
@@ -99,8 +102,8 @@ def test_a_search_that_was_cut_off_does_not_go_on_at_another_endpoint(world):
             role: ModelSettings(model="openai:scripted", base_url=kinds.get(role, url))
             for role in ("teacher", "reviser")
         }
-        models = Models(world.client, world.client, settings["teacher"], settings["reviser"])
-        return identity(world.store, models, INSTRUCTION, EvolveSettings(), None)
+        models = loop_models(world.client, world.client, settings["teacher"], settings["reviser"])
+        return identity(world.store, models, INSTRUCTION, EvolveSettings())
 
     before = identified(A)
     assert world.asked(A) == 3

@@ -2,10 +2,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from piar.judging.labeller import LabelSettings
 from piar.judging.parquet_files import Pool, score_files
+from piar.judging.session import Respondent
+from piar.judging.settings import LabelSettings
 from piar.llm.cost import Budget
-from piar.llm.settings import ModelSettings
 from store.errors import PiarError, UsageError
 from tests.judging.test_label import INSTRUCTION, TASK, Scripted
 
@@ -21,7 +21,7 @@ def grade(fields):
 
 
 def pool(client, **more):
-    return Pool(TASK, client, INSTRUCTION, ModelSettings(), LabelSettings(chunk=5), **({"slice_rows": 10} | more))
+    return Pool(TASK, Respondent(client, label=LabelSettings(chunk=5)), INSTRUCTION, **({"slice_rows": 10} | more))
 
 
 def test_rows_come_out_in_order_with_their_own_columns(tmp_path):

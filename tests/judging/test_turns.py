@@ -10,10 +10,13 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.judging import session
 from piar.connect import connect
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import AuditSettings
-from piar.judging.labeller import Batch, Labeller, LabelSettings
+from piar.judging.labeller import Labeller
+from piar.judging.requests import Batch
+from piar.judging.settings import LabelSettings
 from piar.llm.settings import ModelSettings
 from store.db import Store
 from store.errors import PiarError
@@ -23,7 +26,7 @@ from store.types import Rule
 from synth import SynthSettings, synthesize
 from tests.faulty_server import FaultyServer
 from tests.judging.test_label import INSTRUCTION, TASK, Scripted, samples
-from tests.worlds import SEED, WordReviser, world
+from tests.worlds import SEED, WordReviser, loop_models, world
 
 HOLD = """
 import sys, time
@@ -125,7 +128,7 @@ def test_two_at_once_pay_once(tmp_path, monkeypatch):
 
     def label():
         journal = Journal(tmp_path / "journal")
-        with Labeller(store, client, journal, run_id="label-1", settings=LabelSettings(chunk=7)) as labeller:
+        with Labeller(session(store, client, journal, settings=LabelSettings(chunk=7))) as labeller:
             reports.append(labeller.judge([Batch(INSTRUCTION, rows)]))
         journal.close()
 
@@ -140,10 +143,10 @@ def test_two_at_once_pay_once(tmp_path, monkeypatch):
 def test_what_is_known_needs_no_turn(tmp_path):
     store, client, rows = Store.create(tmp_path / "s.duckdb", TASK), Scripted(), samples(5)
     journal = Journal(tmp_path / "journal")
-    with Labeller(store, client, journal) as labeller:
+    with Labeller(session(store, client, journal)) as labeller:
         labeller.judge([Batch(INSTRUCTION, rows)])
         [lock] = journal.folder.glob("asking-*.lock")
-    with alone(lock, "piar label"), Labeller(store, client, journal) as labeller:
+    with alone(lock, "piar label"), Labeller(session(store, client, journal)) as labeller:
         assert labeller.judge([Batch(INSTRUCTION, rows)]).cached == len(rows)
 
 
@@ -154,7 +157,7 @@ def test_two_searches_at_once_pay_an_endpoint_once(tmp_path, monkeypatch):
 
     def search(url):
         teacher = ModelSettings(model="openai:m", base_url=url)
-        journal, models = Journal(tmp_path / "journal"), Models(connect(teacher), WordReviser(), teacher)
+        journal, models = Journal(tmp_path / "journal"), loop_models(connect(teacher), WordReviser(), teacher)
         reports.append(evolve(store, models, SEED, settings, journal=journal)[0])
         journal.close()
 
@@ -182,11 +185,12 @@ def test_two_syntheses_at_once_pay_for_drafts_and_verdicts_once(tmp_path, monkey
     def write(url):
         teacher = ModelSettings(model="openai:m", base_url=url)
         journal = Journal(tmp_path / "journal")
-        with Labeller(store, connect(teacher), journal, model=teacher) as labeller:
-            synthesize(
-                store, labeller.client, instruction, SynthSettings(votes=1, methods=("structured",)), journal=journal,
-                run_id=threading.current_thread().name, writer=writer, labeller=labeller, targets=cell,
-            )  # fmt: skip
+        judging, writing = (
+            session(store, client, journal, run_id=threading.current_thread().name, model=teacher)
+            for client in (connect(teacher), writer)
+        )
+        settings = SynthSettings(votes=1, methods=("structured",))
+        synthesize(judging, instruction, settings, writer=writing, targets=cell)
         journal.close()
 
     with FaultyServer(latency=0.0005).running() as server:

@@ -3,8 +3,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.judging import judge
-from piar.judging.labeller import Batch, Labeller, LabelSettings
+from benchmarks.judging import judge, session
+from piar.judging.labeller import Labeller
+from piar.judging.requests import Batch
+from piar.judging.settings import LabelSettings
 from piar.judging.votes import count, rounds, settled
 from piar.llm.cost import Budget
 from store.types import Failure, Verdict
@@ -32,7 +34,9 @@ def wanted(number):
 def test_more_is_asked_only_while_unsure(place):  # noqa: F811
     store, journal = place
     client, seen, shown = Wavering(), [], []
-    with Labeller(store, client, journal, settings=LabelSettings(chunk=5), on_progress=shown.append) as labeller:
+    with Labeller(
+        session(store, client, journal, settings=LabelSettings(chunk=5), on_progress=shown.append)
+    ) as labeller:
         report = labeller.judge([Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)], seen.append)
     asked = {s.id: sum(v.sample_id == s.id for v in seen) for s in samples(12)}
     assert list(asked.values()) == [wanted(i) for i in range(12)]
@@ -50,7 +54,7 @@ def test_more_is_asked_only_while_unsure(place):  # noqa: F811
 def test_the_next_round_is_pending_once_the_first_is_known(place):  # noqa: F811
     store, journal = place
     batch = Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)
-    with Labeller(store, Wavering(), journal) as labeller:
+    with Labeller(session(store, Wavering(), journal)) as labeller:
         assert len(list(labeller.pending([batch]))) == 12
         assert len(list(labeller.pending([replace(batch, sure=None)]))) == 60
         labeller.judge([replace(batch, votes=1)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveSettings, evolve
 from piar.offline.teacher import RulebookClient
 from piar.report.headline import claim
 from piar.report.page import report
@@ -20,7 +20,7 @@ from store.journal import Journal
 from store.task import Grade, Task
 from store.types import Instruction, Label, Verdict
 from tests.small_project import small_project
-from tests.worlds import fill
+from tests.worlds import fill, loop_models
 
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}"
 TASK = Task(
@@ -65,7 +65,7 @@ def evolved(folder: Path, notes: str = "note") -> Store:
     import_files(store, [folder / "rows.csv"], mapping, "r", 0)
     journal = Journal(folder / "journal")
     seed = Instruction(f"Judge. {HOSTILE}", note=notes)
-    evolve(store, Models(RulebookClient(), RulebookClient()), seed, EvolveSettings(rounds=2), journal=journal)
+    evolve(store, loop_models(RulebookClient(), RulebookClient()), seed, EvolveSettings(rounds=2), journal=journal)
     journal.close()
     return store
 

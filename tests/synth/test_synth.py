@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.judging import judge
+from benchmarks.judging import judge, session
 from piar.judging.outcome import Progress
 from piar.llm.base import Completion, Usage
 from piar.llm.cost import Budget
@@ -225,8 +225,7 @@ def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
         "select * exclude (created_at) from samples where split in ('dev', 'holdout', 'test') order by all"
     )
     heard = list[Progress]()
-    report = synthesize(store, RulebookClient(), ORACLE, SETTINGS, journal=journal, run_id="synth-1",
-                        on_progress=heard.append)  # fmt: skip
+    report = synthesize(session(store, RulebookClient(), journal, on_progress=heard.append), ORACLE, SETTINGS)
     assert 0 == heard[0].done < heard[-1].done <= report.asked
     made = store.frame(
         "select s.*, y.rule, y.grade from samples s join synthesis y using (sample_id) where status = 'kept'"
@@ -248,7 +247,7 @@ def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
     joined = made.join(verdicts, on="sample_id", suffix="_said")
     assert (joined["grade"] == joined["grade_said"]).all()
     assert (joined["rules"].list.first() == joined["rule"]).all()
-    again = synthesize(store, RulebookClient(), ORACLE, SETTINGS, journal=journal, run_id="synth-2")
+    again = synthesize(session(store, RulebookClient(), journal, run_id="synth-2"), ORACLE, SETTINGS)
     assert store.frame("select count(*) - count(distinct sample_id) from samples").item() == 0
     filled = {(t.rule, t.bucket) for t, kept in report.cells if kept == t.wanted}
     assert not filled & {(t.rule, t.bucket) for t, _ in again.cells}
@@ -267,9 +266,8 @@ def test_a_models_rubbish_is_dropped_with_reasons_and_kept_for_reading(shop):
     writer = Writer(json.dumps({"samples": rubbish}))
     settings = SynthSettings(n=1, thin=4, methods=("structured",), votes=1)
     sql = "select 'R02' as rule, '0' as grade, 1 as wanted"
-    report = synthesize(
-        store, RulebookClient(), ORACLE, settings, journal=journal, run_id="s", writer=writer, targets=sql
-    )
+    asked, writes = (session(store, client, journal) for client in (RulebookClient(), writer))
+    report = synthesize(asked, ORACLE, settings, writer=writes, targets=sql)
     assert report.kept == 0
     assert report.dropped == {
         "leak: group of a closed split": 1,
@@ -287,10 +285,9 @@ CELL = "select 'R02' as rule, '0' as grade, 1 as wanted"
 def written(shop, writer, run_id="s", budget=None):
     """Synthesis of one cell by a model that writes."""
     settings = SynthSettings(n=1, thin=4, methods=("structured", "paraphrase"), votes=1)
-    return synthesize(
-        shop[0], RulebookClient(), ORACLE, settings, journal=shop[1], run_id=run_id, writer=writer, targets=CELL,
-        budget=budget,
-    )  # fmt: skip
+    store, journal = shop
+    asked, writes = (session(store, c, journal, run_id=run_id, budget=budget) for c in (RulebookClient(), writer))
+    return synthesize(asked, ORACLE, settings, writer=writes, targets=CELL)
 
 
 def test_drafts_are_not_paid_for_twice(shop):
