@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,15 @@ class Task(_Strict):
     def values(self) -> dict[str, float]:
         """Grade symbol -> value."""
         return {g.symbol: g.value for g in self.grades}
+
+    def pair(self, texts: Sequence[str]) -> tuple[str, str]:
+        """A sample as two texts: the field that the task groups by (else the first), and all others, a line each.
+
+        Args:
+            texts: of the fields, in their order; with one field the second text is empty.
+        """
+        first = self.fields.index(self.group_by) if self.group_by in self.fields else 0
+        return texts[first], "\n".join(text for i, text in enumerate(texts) if i != first)
 
     def index(self, symbol: str) -> int:
         """Position of a grade symbol.

@@ -96,11 +96,9 @@ def predict(
 
 
 def _inputs(tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Any:
-    """The field that the task groups by (else the first) against all others."""
-    first = task.fields.index(task.group_by) if task.group_by in task.fields else 0
-    asked = [whole(row["fields"][first]) for row in rows]
-    others = [whole("\n".join(text for i, text in enumerate(row["fields"]) if i != first)) for row in rows]
-    pair = (asked, others) if len(task.fields) > 1 else (asked,)
+    """Rows as pairs of texts, see `Task.pair`."""
+    asked, others = zip(*(task.pair([whole(text) for text in row["fields"]]) for row in rows), strict=True)
+    pair = (list(asked), list(others)) if len(task.fields) > 1 else (list(asked),)
     return tokenizer(
         *pair, padding=True, truncation=True, max_length=limit, return_tensors="pt", split_special_tokens=True
     )  # what a sample says is never a control token

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError
@@ -23,6 +24,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_ENCODERS = "Pass the folder of one, such as a BERT, a RoBERTa, or a model of sentence-transformers, as safetensors."
 AGAIN = "Download it again, or use another model."
 
 
@@ -40,6 +42,21 @@ def load_classifier(model: str, **names: Any) -> Any:
     return _load(AutoModelForSequenceClassification, model, "classifier", new_head=True, **names)
 
 
+def load_encoder(model: str) -> Any:
+    """The body of a text encoder of a folder, without a head.
+
+    Raises:
+        PiarError: no folder, another kind of model, or errors as for `load_lm`.
+    """
+    folder = Path(model)
+    if not (folder / "config.json").is_file():
+        raise PiarError(f"{model} is no folder of a text encoder: it has no config.json.", _ENCODERS)
+    kind = str(_json(folder / "config.json").get("model_type"))
+    if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (folder / "modules.json").is_file():
+        raise PiarError(f"{model} is no text encoder: {kind!r} is another kind of model.", _ENCODERS)
+    return _load(AutoModel, model, "text encoder", optional=("pooler.", "lm_head.", "cls."))
+
+
 def load_tokenizer(model: str) -> Any:
     """The tokenizer of a Hugging Face folder or hub name.
 
@@ -52,7 +69,9 @@ def load_tokenizer(model: str) -> Any:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
 
 
-def _load(kind: Any, model: str, words: str, *, new_head: bool = False, **more: Any) -> Any:
+def _load(
+    kind: Any, model: str, words: str, *, new_head: bool = False, optional: tuple[str, ...] = (), **more: Any
+) -> Any:
     with _opening(model, words):
         if Path(model).is_dir():
             look_over(Path(model))
@@ -61,6 +80,7 @@ def _load(kind: Any, model: str, words: str, *, new_head: bool = False, **more: 
         )
         prefix = lm.base_model_prefix
         missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}.encoder"))
+        missing = [k for k in missing if not k.startswith(optional)]
         if missing:
             raise PiarError(
                 f"The weights of {model!r} are those of another model: {len(missing)} are missing, such as "

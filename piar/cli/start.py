@@ -75,6 +75,8 @@ def look(
     """
     from piar.look import look as look_at
     from piar.look import render
+    from piar.measure.embeddings import embedder
+    from piar.project.config import load
 
     said = mapping(
         gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
@@ -84,6 +86,7 @@ def look(
 
         control = load_label_config(label_config, None).control
     how = reading(encoding, sheet, control, plain)
+    settings = load(asked().folder, asked().overrides, optional=True).baselines
     with steps() as told:
         report = look_at(
             file,
@@ -94,6 +97,7 @@ def look(
             mapping=said,
             sample=sample,
             seed=seed,
+            embed=embedder(settings),
             on_step=told,
         )
     return Answer(report.model_dump(mode="json"), render(report, (str(file), *asked().columns)))

@@ -13,6 +13,7 @@ from piar.look import findings
 from piar.look.columns import Material, load
 from piar.look.report import BaselineFigure, GradeShare, LookReport
 from piar.look.view import render
+from piar.measure.baselines import Embed
 from store.prepare import ImportMapping
 from store.readers import Reading
 from store.stats import Floats
@@ -33,6 +34,7 @@ def look(
     mapping: ImportMapping | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
+    embed: Embed | None = None,
     on_step: Callable[[str], None] = lambda words: None,
 ) -> LookReport:
     """Look at a file of labels: CSV, TSV, JSON lines or Parquet.
@@ -46,6 +48,7 @@ def look(
         mapping: what else is known of the columns, as `piar.Project.init` takes it.
         sample: rows that baselines see at most.
         seed: of sampling and resampling; the same file and seed give the same report.
+        embed: the encoder of `[baselines]`, which has baselines of its own.
         on_step: is told in words what begins, for those who wait.
 
     Raises:
@@ -59,7 +62,7 @@ def look(
     learnt: list[Floats] = []
     if material.task is not None and any(share.n for share in shares):
         seen = findings.sample_of(material, sample, seed)
-        figures, learnt = findings.simple_judges(material, seen, seed, on_step)
+        figures, learnt = findings.simple_judges(material, seen, seed, on_step, embed)
     known = material.frame["truth"].count()
     return LookReport(
         file=Path(path).name,

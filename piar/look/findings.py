@@ -237,12 +237,17 @@ def sample_of(material: Material, rows: int, seed: int) -> pl.DataFrame:
 
 
 def simple_judges(
-    material: Material, sample: pl.DataFrame, seed: int, on_step: Callable[[str], None]
+    material: Material,
+    sample: pl.DataFrame,
+    seed: int,
+    on_step: Callable[[str], None],
+    embed: baselines.Embed | None = None,
 ) -> tuple[list[BaselineFigure], list[Floats]]:
     """Baselines with intervals by group; and of those that learnt, per row 1 or 0 for right.
 
     Args:
         on_step: is told what begins.
+        embed: the encoder of `[baselines]`.
     """
     task = material.task
     assert task is not None
@@ -252,9 +257,11 @@ def simple_judges(
     figures = [BaselineFigure(name="majority", accuracy=bootstrap_by_group(common, groups, seed=seed))]
     learnable = sample.with_columns(gold=pl.col("truth"))
     right: list[Floats] = []
-    for name in ("tfidf", "tfidf_overlap") if len(task.fields) > 1 else ("tfidf",):
+    for name in baselines.names(task, embed):
+        if name == "majority" or (name == "tfidf_overlap" and len(task.fields) < 2):
+            continue
         on_step(f"teaching {name}, a simple baseline, on {len(sample):,} rows")
-        probs = baselines.cross_validate(name, learnable, task, groups, seed=seed)
+        probs = baselines.cross_validate(name, learnable, task, groups, seed=seed, embed=embed)
         if probs is None:
             continue
         right.append((probs.argmax(axis=1) == truth).astype(np.float64))

@@ -14,7 +14,13 @@ from store.figures import bracketed, span
 from store.stats import Interval
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
-_NAMES = {"majority": "majority grade", "tfidf": "TF-IDF logistic", "tfidf_overlap": "with word overlap"}
+_NAMES = {
+    "majority": "majority grade",
+    "tfidf": "TF-IDF logistic",
+    "tfidf_overlap": "with word overlap",
+    "cosine": "cosine of the encoder",
+    "probe": "encoder probe",
+}
 _COUNTS = {2: "both raters", 3: "all three", 4: "all four", 5: "all five"}
 
 

@@ -1,4 +1,4 @@
-"""What any judge has to beat: the majority grade, TF-IDF with logistic regression, one rater alone.
+"""What any judge has to beat: the majority grade, TF-IDF with logistic regression, a frozen encoder, one rater alone.
 
 Every baseline has one interface: `fit(name, frame, task)`, then `predict(frame)` gives
 probabilities (N, K) in the task's grade order. Frames hold the task's fields as text and,
@@ -7,15 +7,18 @@ for fitting, `gold` as symbols.
     majority       the shares of the grades
     tfidf          words of each field, marked by field, into a logistic regression
     tfidf_overlap  the same, and how the first field's words overlap with the others'
+    cosine         cosine of a frozen encoder's vectors of the two texts of `Task.pair`, into a logistic regression
+    probe          those vectors u and v, |u − v| and u · v (one field: u alone), into a logistic regression
     rater:COLUMN   what that rater said
 
 A pair of texts is judged by how its parts fit together. Words alone cannot express that, so
 plain TF-IDF learns which words are common among relevant rows; `tfidf_overlap` is the fair
-linear baseline for search, and is named so because it is more than the standard one.
+linear baseline for search, and is named so because it is more than the standard one. The probe's features are
+those of InferSent (Conneau et al. 2017, arXiv 1705.02364); the strength of its ridge is chosen by group.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +31,10 @@ from store.errors import UsageError
 from store.task import Task
 
 Floats = NDArray[np.float64]
+Predict = Callable[[pl.DataFrame], Floats]
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]  # texts -> (N, D) unit vectors
 _WORD = re.compile(r"\w+")
+_RIDGES = (1e-3, 1e-2, 1e-1)  # strengths that the probe chooses from, as C of standardised features
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +42,77 @@ class Baseline:
     """A fitted baseline; `predict` maps a frame to (N, K) probabilities, NaN rows where it has no answer."""
 
     name: str
-    predict: Callable[[pl.DataFrame], Floats]
+    predict: Predict
 
 
-def fit(name: str, frame: pl.DataFrame, task: Task, *, seed: int = 0) -> Baseline:
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What a baseline learns from: labelled rows of a task, the group of each, and what makes vectors of texts."""
+
+    frame: pl.DataFrame
+    task: Task
+    groups: NDArray[Any]
+    seed: int
+    embed: Embed | None
+
+    @property
+    def embedded(self) -> Embed:
+        """What makes vectors of texts.
+
+        Raises:
+            UsageError: no encoder is named.
+        """
+        if self.embed is None:
+            raise UsageError(
+                "This baseline needs a frozen text encoder.",
+                'Name its folder: `[baselines] encoder = "PATH"` in piar.toml, or --set baselines.encoder=PATH.',
+            )
+        return self.embed
+
+
+def names(task: Task, embed: Embed | None = None) -> tuple[str, ...]:
+    """The baselines that a task can have, the plainest first; those of an encoder only where there is one."""
+    usable = {"cosine": embed is not None and len(task.fields) > 1, "probe": embed is not None}
+    return tuple(name for name in _FITTERS if usable.get(name, True))
+
+
+def fit(
+    name: str, frame: pl.DataFrame, task: Task, *, groups: Any = None, seed: int = 0, embed: Embed | None = None
+) -> Baseline:
     """Fit a baseline on rows with `gold`.
 
+    Args:
+        groups: (N,) group of each row, by which the probe chooses; each row alone when None.
+        embed: texts -> vectors, for `cosine` and `probe`.
+
     Raises:
-        UsageError: no baseline of that name, or nothing to learn from.
+        UsageError: no baseline of that name or none for this task, no encoder, or nothing to learn from.
     """
     if frame.is_empty() or frame["gold"].null_count() == len(frame):
         raise UsageError("A baseline needs labelled rows.", "Import a file with --gold or --raters first.")
-    train = frame.filter(pl.col("gold").is_not_null())
     if name.startswith("rater:"):
         return Baseline(name, _rater(name.removeprefix("rater:"), task))
     if name not in _FITTERS:
         raise UsageError(f"There is no baseline {name!r}.", f"Choose one of {', '.join(NAMES)}, or rater:COLUMN.")
-    with _one_thread():
-        return Baseline(name, _FITTERS[name](train, task, seed))
+    known = frame["gold"].is_not_null()
+    group_of = np.arange(len(frame)) if groups is None else np.asarray(groups)
+    return Baseline(name, _FITTERS[name](Fitting(frame.filter(known), task, group_of[known.to_numpy()], seed, embed)))
 
 
 def cross_validate(
-    name: str, frame: pl.DataFrame, task: Task, groups: Any, *, folds: int = 5, seed: int = 0
+    name: str,
+    frame: pl.DataFrame,
+    task: Task,
+    groups: Any,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    embed: Embed | None = None,
 ) -> Floats | None:
-    """Out-of-fold probabilities (N, K), no group both learnt from and predicted; None for fewer than two groups."""
+    """Out-of-fold probabilities (N, K), no group both learnt from and predicted; None for fewer than two groups.
+
+    Rows without `gold` are predicted too. A fold whose other folds hold no `gold` stays NaN.
+    """
     from sklearn.model_selection import GroupKFold
 
     groups = np.asarray(groups)
@@ -69,24 +122,27 @@ def cross_validate(
     probs = np.full((len(frame), len(task.grades)), np.nan)
     splitter = GroupKFold(min(folds, n_groups), shuffle=True, random_state=seed)
     for learn, held in splitter.split(groups, groups=groups):
-        probs[held] = fit(name, frame[learn], task, seed=seed).predict(frame[held])
+        if frame["gold"][learn].null_count() < len(learn):
+            fitted = fit(name, frame[learn], task, groups=groups[learn], seed=seed, embed=embed)
+            probs[held] = fitted.predict(frame[held])
     return probs
 
 
-def _majority(frame: pl.DataFrame, task: Task, seed: int) -> Callable[[pl.DataFrame], Floats]:
-    counts = dict(frame["gold"].value_counts().iter_rows())
-    shares = np.array([counts.get(symbol, 0) for symbol in task.symbols], dtype=np.float64) / len(frame)
+def _majority(given: Fitting) -> Predict:
+    task = given.task
+    counts = dict(given.frame["gold"].value_counts().iter_rows())
+    shares = np.array([counts.get(symbol, 0) for symbol in task.symbols], dtype=np.float64) / len(given.frame)
     return lambda rows: np.tile(shares, (len(rows), 1))
 
 
-def _tfidf(frame: pl.DataFrame, task: Task, seed: int, *, overlap: bool = False) -> Callable[[pl.DataFrame], Floats]:
+def _tfidf(given: Fitting, *, overlap: bool = False) -> Predict:
     from scipy.sparse import csr_array, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    labels = frame["gold"].to_numpy()
+    frame, task, labels = given.frame, given.task, given.frame["gold"].to_numpy()
     if len(set(labels)) < 2:
-        return _majority(frame, task, seed)
+        return _majority(given)
     vectorizers, words = {}, []
     for field in task.fields:
         vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000, dtype=np.float32)
@@ -96,30 +152,111 @@ def _tfidf(frame: pl.DataFrame, task: Task, seed: int, *, overlap: bool = False)
             continue
         vectorizers[field] = vectorizer
     if not vectorizers:
-        return _majority(frame, task, seed)
+        return _majority(given)
 
     def together(parts: list[Any], rows: pl.DataFrame) -> Any:
         return hstack([*parts, csr_array(overlap_features(rows, task))] if overlap else parts).tocsr()
 
-    model = LogisticRegression(max_iter=200, tol=3e-3, random_state=seed).fit(together(words, frame), labels)
+    def features(rows: pl.DataFrame) -> Any:
+        return together(
+            [vectorizer.transform(rows[field].to_list()) for field, vectorizer in vectorizers.items()], rows
+        )
+
+    model = LogisticRegression(max_iter=200, tol=3e-3, random_state=given.seed)
+    with _one_thread():
+        model.fit(together(words, frame), labels)
+    return _by_model(model, features, task)
+
+
+def _tfidf_overlap(given: Fitting) -> Predict:
+    return _tfidf(given, overlap=True)
+
+
+def _cosine(given: Fitting) -> Predict:
+    from sklearn.linear_model import LogisticRegression
+
+    task, embed, labels = given.task, given.embedded, given.frame["gold"].to_numpy()
+    if len(task.fields) < 2:
+        raise UsageError("A cosine needs two texts; this task has one field.", "Use baseline:probe.")
+    if len(set(labels)) < 2:
+        return _majority(given)
+
+    def features(rows: pl.DataFrame) -> Floats:
+        asked, others = _vectors(rows, task, embed)
+        return np.asarray(np.sum(asked * others, axis=1, keepdims=True), dtype=np.float64)
+
+    model = LogisticRegression(C=1e3, max_iter=1000, random_state=given.seed)  # two figures a grade need no ridge
+    inputs = features(given.frame)
+    with _one_thread():
+        model.fit(inputs, labels)
+    return _by_model(model, features, task)
+
+
+def _probe(given: Fitting) -> Predict:
+    from sklearn.preprocessing import StandardScaler
+
+    task, embed, labels = given.task, given.embedded, given.frame["gold"].to_numpy()
+    if len(set(labels)) < 2:
+        return _majority(given)
+    scaler = StandardScaler()
+
+    def raw(rows: pl.DataFrame) -> Any:
+        asked, others = _vectors(rows, task, embed)
+        return asked if others is None else np.hstack([asked, others, np.abs(asked - others), asked * others])
+
+    inputs = scaler.fit_transform(raw(given.frame))
+    with _one_thread():
+        model = _ridge(_strength(inputs, labels, given), given.seed).fit(inputs, labels)
+    return _by_model(model, lambda rows: scaler.transform(raw(rows)), task)
+
+
+def _strength(inputs: Any, labels: Any, given: Fitting) -> float:
+    """The ridge under which unseen groups are least surprising; the middle one for fewer than six groups."""
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import GroupKFold
+
+    if len(np.unique(given.groups)) < 6:
+        return _RIDGES[1]
+    losses = np.zeros(len(_RIDGES))
+    classes = np.unique(labels)
+    for learn, held in GroupKFold(3, shuffle=True, random_state=given.seed).split(inputs, groups=given.groups):
+        if len(set(labels[learn])) < len(classes):  # a rare grade that these folds lack
+            continue
+        for i, strength in enumerate(_RIDGES):
+            probs = _ridge(strength, given.seed).fit(inputs[learn], labels[learn]).predict_proba(inputs[held])
+            losses[i] += log_loss(labels[held], probs, labels=classes, normalize=False)
+    return _RIDGES[int(losses.argmin())]
+
+
+def _ridge(strength: float, seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=200, tol=1e-3, random_state=seed)
+
+
+def _vectors(rows: pl.DataFrame, task: Task, embed: Embed) -> tuple[Any, Any]:
+    """(N, D) vectors of the two texts of `Task.pair`; None for the second where there is one field."""
+    pairs = [task.pair(texts) for texts in rows.select(task.fields).iter_rows()]
+    asked, others = [first for first, _ in pairs], [second for _, second in pairs]
+    return embed(asked), embed(others) if len(task.fields) > 1 else None
+
+
+def _by_model(model: Any, features: Callable[[pl.DataFrame], Any], task: Task) -> Predict:
+    """Probabilities in the task's order of grades; zero for grades that were not learnt."""
     columns = [task.index(symbol) for symbol in model.classes_]
 
     def predict(rows: pl.DataFrame) -> Floats:
         probs = np.zeros((len(rows), len(task.grades)))
         if len(rows):
+            inputs = features(rows)
             with _one_thread():
-                parts = [vectorizer.transform(rows[field].to_list()) for field, vectorizer in vectorizers.items()]
-                probs[:, columns] = model.predict_proba(together(parts, rows))
+                probs[:, columns] = model.predict_proba(inputs)
         return probs
 
     return predict
 
 
-def _tfidf_overlap(frame: pl.DataFrame, task: Task, seed: int) -> Callable[[pl.DataFrame], Floats]:
-    return _tfidf(frame, task, seed, overlap=True)
-
-
-def _rater(column: str, task: Task) -> Callable[[pl.DataFrame], Floats]:
+def _rater(column: str, task: Task) -> Predict:
     def predict(rows: pl.DataFrame) -> Floats:
         if column not in rows.columns:
             raise UsageError(f"There is no rater {column!r} among the columns.", "Name one of the file's raters.")
@@ -177,9 +314,11 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-_FITTERS: dict[str, Callable[[pl.DataFrame, Task, int], Callable[[pl.DataFrame], Floats]]] = {
+_FITTERS: dict[str, Callable[[Fitting], Predict]] = {
     "majority": _majority,
     "tfidf": _tfidf,
     "tfidf_overlap": _tfidf_overlap,
+    "cosine": _cosine,
+    "probe": _probe,
 }
 NAMES = tuple(_FITTERS)

@@ -12,6 +12,7 @@ from store.judges import Judge
 if TYPE_CHECKING:
     import polars as pl
 
+    from piar.measure.baselines import Embed
     from store.db import Store
     from store.metrics import Scores
     from store.probability_scores import ProbabilityScores
@@ -73,6 +74,7 @@ def score(
     instruction: str | None = None,
     against: str | None = None,
     simulated: bool = False,
+    embed: "Embed | None" = None,
     run_id: str = "",
     seed: int = 0,
     on_progress: OnProgress | None = None,
@@ -83,6 +85,7 @@ def score(
         teach: makes sure that the teacher has judged the split under an instruction (None: the one in force).
         against: the id of an instruction, or a judge.
         simulated: the teacher is the offline one.
+        embed: the encoder of `[baselines]`, which puts all baselines beside any judge.
         on_progress: told how far a student is.
 
     Raises:
@@ -95,7 +98,7 @@ def score(
         raise UsageError(f"There is no split {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
 
     def ready(name: str) -> Judge:
-        return _ready(store, name, split, run_id, lambda: teach(instruction), on_progress)
+        return _ready(store, name, split, run_id, lambda: teach(instruction), embed, on_progress)
 
     measured = measure(store, ready(judge), split, seed=seed)
     gained = None
@@ -104,10 +107,11 @@ def score(
         gained = compare(store, measured.judge, other, split, seed=seed)
     simple: tuple[Measured, ...] = ()
     # A rule learner is always shown beside other simple learners.
-    if simulated and judge == "teacher" and learnable(store):
-        from piar.measure.baselines import NAMES
+    if ((simulated and judge == "teacher") or embed is not None) and learnable(store):
+        from piar.measure.baselines import names
 
-        simple = tuple(measure(store, ready(f"baseline:{name}"), split, seed=seed) for name in NAMES)
+        others = (f"baseline:{name}" for name in names(store.task, embed))
+        simple = tuple(measure(store, ready(other), split, seed=seed) for other in others if other != judge)
     return Scored(measured, gained, simple, _latencies(store, judge, split, on_progress))
 
 
@@ -116,14 +120,20 @@ def _is_judge(text: str) -> bool:
 
 
 def _ready(
-    store: "Store", judge: str, split: "Split", run_id: str, teach: Callable[[], Judge], on_progress: OnProgress | None
+    store: "Store",
+    judge: str,
+    split: "Split",
+    run_id: str,
+    teach: Callable[[], Judge],
+    embed: "Embed | None",
+    on_progress: OnProgress | None,
 ) -> Judge:
     """The judge with all its verdicts in the store."""
     kind, _, name = judge.partition(":")
     if judge == "teacher":
         return teach()
     if kind == "baseline":
-        return _baseline(store, name, split, run_id)
+        return _baseline(store, name, split, run_id, embed)
     if kind == "student":
         return let_student_judge(store, name, _labelled(store, split), run_id, on_progress)
     raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
@@ -142,7 +152,7 @@ def _latencies(store: "Store", judge: str, split: "Split", on_progress: OnProgre
     return latencies(student, timed, on_progress=counted(len(timed), on_progress, doing="timing"))
 
 
-def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:
+def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Embed | None") -> Judge:
     """Fit a baseline on train and let it judge the labelled rows of a split."""
     import numpy as np
 
@@ -153,7 +163,8 @@ def _baseline(store: "Store", name: str, split: "Split", run_id: str) -> Judge:
     judge, symbols = Judge(f"baseline:{name}"), store.task.symbols
     rater = name.removeprefix("rater:") if name.startswith("rater:") else None
     asked = _labelled(store, split, rater)
-    probs = fit(name, _labelled(store, "train", rater), store.task).predict(asked)
+    train = _labelled(store, "train", rater)
+    probs = fit(name, train, store.task, groups=train["group_key"], embed=embed).predict(asked)
     verdicts = [
         Verdict(
             key=content_id(judge.name, sample_id),
@@ -184,8 +195,9 @@ def _labelled(store: "Store", split: str, rater: str | None = None) -> "pl.DataF
     join = "left join (select * from label where annotator = ? and ordinal = 0) l using (sample_id)" if rater else ""
     fields = ", ".join(f"any_value(s.{quote(field)}) as {quote(field)}" for field in store.task.fields)
     return store.frame(
-        f"select s.sample_id, any_value(t.grade) as gold, {fields}{vote} from samples s join truth t using (sample_id) "
-        f"{join} where s.split = ? group by s.sample_id order by s.sample_id",
+        f"select s.sample_id, any_value(s.group_key) as group_key, any_value(t.grade) as gold, {fields}{vote} "
+        f"from samples s join truth t using (sample_id) {join} "
+        "where s.split = ? group by s.sample_id order by s.sample_id",
         [*([rater] if rater else []), split],
     )
 

@@ -16,6 +16,7 @@ from piar.judging.settings import LabelSettings
 from piar.llm.privacy import PrivacySettings
 from piar.llm.secrets import secret_places
 from piar.llm.settings import ModelSettings
+from piar.measure.embeddings import BaselineSettings
 from piar.project.folder import CONFIG
 from piar.review.settings import ReviewSettings
 from piar.serve.settings import ServeSettings
@@ -58,6 +59,7 @@ class Config(Settings):
     split: SplitSettings = SplitSettings()
     label: LabelSettings = LabelSettings()
     privacy: PrivacySettings = PrivacySettings()
+    baselines: BaselineSettings = BaselineSettings()
     mining: MiningSettings = MiningSettings()
     synth: SynthSettings = SynthSettings()
     review: ReviewSettings = ReviewSettings()

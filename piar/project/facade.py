@@ -92,6 +92,7 @@ class Project(Judging):
                 instruction=instruction,
                 against=against,
                 simulated=self.config.teacher.simulated,
+                embed=self.encoder,
                 run_id=run_id,
                 on_progress=on_progress,
             )
@@ -284,7 +285,7 @@ class Project(Judging):
             current = self.instruction()
         except PiarError:  # a page is written although `instruction.md` cannot be read
             current = None
-        return report(self.store, path, current=current, offline=offline, moved=self._drift())
+        return report(self.store, path, current=current, offline=offline, moved=self._drift(), embed=self.encoder)
 
     def _drift(self) -> "Drift | None":
         """Whether the teacher's grades of the latest logs have moved; None where `instruction.md` cannot be read."""

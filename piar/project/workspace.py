@@ -29,6 +29,7 @@ from store.files import read_text
 if TYPE_CHECKING:
     from piar.judging.session import Respondent
     from piar.llm.base import Client
+    from piar.measure.embeddings import Embedder
     from piar.offline import GuidelineImport
     from piar.project.config import Config
     from store.db import Store
@@ -281,6 +282,13 @@ class Workspace:
         from store.db import Store
 
         return Store.open(self.folder / STORE, self.task)
+
+    @cached_property
+    def encoder(self) -> "Embedder | None":
+        """The frozen encoder of `[baselines]`, None where none is named."""
+        from piar.measure.embeddings import embedder
+
+        return embedder(self.config.baselines, self.folder)
 
     def instruction(self, id: str | None = None) -> "Instruction":
         """What `instruction.md` says now, or a known version by the beginning of its id. Nothing is written.

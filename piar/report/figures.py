@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from piar.measure.baselines import fit
+from piar.measure.baselines import Embed, fit, names
 from piar.measure.word_support import support
 from piar.report.pair import Pair, paired
 from store.db import Store, quote
@@ -79,7 +79,7 @@ def gains(store: Store, pair: Pair) -> dict[str, Any] | None:
 
 
 def beside_baselines(
-    store: Store, teachers: Sequence[tuple[str, Instruction]], judge: str | None
+    store: Store, teachers: Sequence[tuple[str, Instruction]], judge: str | None, embed: Embed | None = None
 ) -> list[dict[str, Any]]:
     """The teacher under each instruction, and plain baselines (learnt from train), on the same test rows; [] unless
     the teacher has judged them.
@@ -87,6 +87,7 @@ def beside_baselines(
     Args:
         teachers: what the page calls an instruction, and the instruction; left out where test is not judged under it.
         judge: whose verdicts.
+        embed: the encoder of `[baselines]`, which has baselines of its own.
     """
     fields = ", ".join(f"s.{quote(f)}" for f in store.task.fields)
     labelled = store.frame(
@@ -108,8 +109,9 @@ def beside_baselines(
         known = test.join(said, on="sample_id", how="left", maintain_order="left")
         if known["said"].is_not_null().all():
             rows.append(_judged(f"teacher, instruction {name}", known, store))
-    for name in ("majority", "tfidf", "tfidf_overlap") if rows else ():
-        best = fit(name, train, store.task).predict(test).argmax(axis=1)
+    for name in names(store.task, embed) if rows else ():
+        fitted = fit(name, train, store.task, groups=train["group_key"], embed=embed)
+        best = fitted.predict(test).argmax(axis=1)
         symbols = pl.Series("said", [store.task.symbols[i] for i in best], dtype=pl.String)
         rows.append(_judged(f"baseline: {name}", test.with_columns(symbols), store))
     return rows

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,6 +22,9 @@ from piar.report.pair import Pair, pair
 from piar.report.unwritten_policy import contradictions
 from store.db import Store, now
 from store.types import Instruction
+
+if TYPE_CHECKING:
+    from piar.measure.baselines import Embed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def report(
     offline: bool = False,
     notes: tuple[str, ...] = (),
     moved: Any = None,
+    embed: "Embed | None" = None,
 ) -> ReportFile:
     """Write the page.
 
@@ -51,12 +55,13 @@ def report(
         offline: the configured teacher is the offline one, which the page calls simulated.
         notes: more to show under the headline.
         moved: `piar.measure.live_logs.drift` of the latest logs, None where it is not known.
+        embed: the encoder of `[baselines]`, whose baselines are shown too.
 
     Raises:
         PiarError: the store cannot be read, or the folder of `out` cannot be written.
     """
     with store.read():
-        values = collect(store, current or in_force(store), (*simulated(store, offline), *notes), moved)
+        values = collect(store, current or in_force(store), (*simulated(store, offline), *notes), moved, embed)
     page = (
         _environment()
         .from_string(files("piar").joinpath("templates", "report.html.j2").read_text("utf-8"))
@@ -91,7 +96,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def collect(
-    store: Store, current: Instruction | None, notes: tuple[str, ...] = (), moved: Any = None
+    store: Store,
+    current: Instruction | None,
+    notes: tuple[str, ...] = (),
+    moved: Any = None,
+    embed: "Embed | None" = None,
 ) -> dict[str, Any]:
     """Everything the page shows, as plain values."""
     last, folder = tried(store), store.path.parent
@@ -105,7 +114,7 @@ def collect(
         "store_name": store.path.name,
         "simulated": list(notes),
         "gains": gains,
-        "baselines": data.beside_baselines(store, _teachers(compared, current), compared.judge),
+        "baselines": data.beside_baselines(store, _teachers(compared, current), compared.judge, embed),
         "candidate": candidate(store, last, compared),
         "rules": data.rules(store, current, compared.judge, start),
         "confusions": data.confusions(store, compared),

@@ -6,6 +6,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
+from piar.measure.embeddings import BaselineSettings
 from tests import ROOT
 from tests.docs.test_readme import BLOCK, run
 from trainers import config
@@ -14,7 +15,7 @@ TEXT = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
 TABLES = {
     "[student]": config.StudentSettings, "[train.sft]": config.SftSettings, "[train.grpo]": config.GrpoSettings,
     "[train.distill]": config.DistillSettings, "[train.encoder]": config.EncoderSettings,
-    "all trainers": config.TrainSettings,
+    "[baselines]": BaselineSettings, "all trainers": config.TrainSettings,
 }  # fmt: skip
 
 

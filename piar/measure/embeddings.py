@@ -1,0 +1,98 @@
+"""The encoder of `[baselines]`: what it makes of a text is kept beside the store, in `embeddings/`.
+
+A file there is named by a hash of the encoder's files, so that its vectors are never those of another one. The folder
+can be removed at any time.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.errors import UsageError
+from store.manifest import file_sha256
+from store.settings import Settings
+from store.vectors import VectorCache, Vectors
+
+if TYPE_CHECKING:
+    from trainers.embedding import Encoder
+
+FOLDER = "embeddings"
+_VERSION = "1"  # of how a text becomes a vector
+_SHAPES = (".json", ".safetensors", ".txt", ".model")  # files that shape a vector
+log = logging.getLogger(__name__)
+
+
+class BaselineSettings(Settings):
+    """The `[baselines]` section of `piar.toml`.
+
+    Attributes:
+        encoder: folder of a frozen text encoder in safetensors; puts `cosine` and `probe` beside the other baselines.
+    """
+
+    encoder: str = ""
+
+
+class Embedder:
+    """Texts -> unit vectors of an encoder; it is loaded when a text comes that is not known yet.
+
+    Args:
+        folder: of the encoder.
+        cache: the project's folder of vectors; None keeps them in memory alone.
+
+    Raises:
+        UsageError: no folder of a model.
+    """
+
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
+        if not (folder / "config.json").is_file():
+            what = f"{folder} has no config.json" if folder.is_dir() else f"there is no folder {folder}"
+            raise UsageError(f"[baselines] encoder: {what}.", "Name the folder of a text encoder that lies here.")
+        self.folder = folder
+        self._cache = VectorCache(cache / f"{fingerprint(folder)[:24]}.sqlite" if cache else None)
+
+    @cached_property
+    def _encoder(self) -> "Encoder":
+        from trainers.embedding import Encoder
+
+        return Encoder.load(self.folder)
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """(N, D) vectors, in the order given; says how many texts were cut.
+
+        Raises:
+            PiarError: the folder holds no text encoder.
+        """
+        before = self._cut
+        found = self._cache.vectors(texts, lambda new: self._encoder.embed(new))
+        if cut := self._cut - before:
+            log.warning("%d new texts were cut: the encoder is given %d tokens", cut, self._encoder.tokens)
+        return found
+
+    @property
+    def _cut(self) -> int:
+        return self._encoder.cut if "_encoder" in self.__dict__ else 0
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of all files that shape an encoder's vectors, those of its layers too."""
+    told = hashlib.sha256(_VERSION.encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in _SHAPES:
+            told.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return told.hexdigest()
+
+
+def embedder(settings: BaselineSettings, project: Path | None = None) -> Embedder | None:
+    """The encoder that a project names, None where it names none.
+
+    Args:
+        project: its folder, from which the encoder may be named too; None: nothing is written.
+    """
+    if not settings.encoder:
+        return None
+    named = Path(settings.encoder).expanduser()
+    inside = project / named if project else named
+    return Embedder(named if named.exists() or not inside.exists() else inside, project / FOLDER if project else None)

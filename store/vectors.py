@@ -1,0 +1,91 @@
+"""Vectors of texts, kept so that no text is embedded twice: one SQLite file for each encoder, keyed by the text's hash.
+
+The file can be removed at any time. One that is damaged is begun anew; where none can be written, memory does.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+T = TypeVar("T")
+_TABLE = "create table if not exists vector (key blob primary key, value blob not null) without rowid"
+_ASKED = 500  # keys in one query
+_MADE = 1_024  # texts embedded between two writes, which is what an interruption can cost
+
+
+class VectorCache:
+    """Vectors by text.
+
+    Args:
+        path: the file, whose name tells the encoder and all that shapes a vector; None keeps them in memory alone.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._con = _open(path)
+
+    def vectors(self, texts: Sequence[str], make: Callable[[list[str]], Any]) -> Vectors:
+        """(N, D) vectors of texts, in the order given.
+
+        Args:
+            make: texts -> (M, D) vectors, asked once for each text that is not known.
+        """
+        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        if not keys:
+            return np.zeros((0, 0), dtype=np.float32)
+        known = self._known(list(dict.fromkeys(keys)))
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        for part in _parts(list(missing), _MADE):
+            made = np.asarray(make([missing[key] for key in part]), dtype=np.float32)
+            found = {key: row.tobytes() for key, row in zip(part, made, strict=True)}
+            known |= found
+            with suppress(sqlite3.Error), self._con:  # a full disk costs the cache, not the work
+                self._con.executemany("insert or replace into vector values (?, ?)", found.items())
+        return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
+
+    def _known(self, keys: list[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        try:
+            for part in _parts(keys, _ASKED):
+                marks = ", ".join("?" * len(part))
+                found |= dict(self._con.execute(f"select key, value from vector where key in ({marks})", part))
+        except sqlite3.DatabaseError:
+            self._con.close()
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+            self._con = _open(self._path)
+            return {}
+        return found
+
+
+def _parts(items: list[T], size: int) -> Iterator[list[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    for place in (path, path, None):  # a damaged file is begun anew, once
+        with suppress(OSError, sqlite3.OperationalError):  # a folder that cannot be written, a file that is locked
+            try:
+                return _ready(place)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                assert place is not None
+                place.unlink(missing_ok=True)
+    raise AssertionError("memory can always be written")
+
+
+def _ready(path: Path | None) -> sqlite3.Connection:
+    if path is not None and not path.parent.is_dir():
+        path.parent.mkdir(parents=True)
+        (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+    con = sqlite3.connect(path or ":memory:", timeout=60)
+    con.execute(_TABLE)
+    return con
