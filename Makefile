@@ -17,7 +17,7 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[teacher,review,train,serve,excel,dev]'
+	$(PIP) -e '.[teacher,review,train,serve,excel,rank,dev]'
 	@touch $@ $(VENV)/.core
 
 $(VENV)/.peers: $(VENV)/.dev

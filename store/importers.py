@@ -45,7 +45,8 @@ class ImportReport:
         ungraded: word for nothing, such as `N/A` -> how often it stood where a grade stands.
         rejected: rows left out, each with its line and reason.
         splits: all samples of the store by split, now that these rows are in.
-        same_ids: ids of the owner that stand for more than one content.
+        same_ids: ids of the owner that stand for more than one content, the group aside: an id may name a document
+            that several queries found.
         near_duplicates: pairs of groups in different splits that differ in spelling only.
     """
 
@@ -340,12 +341,17 @@ class _Load:
         """Ids of the owner that stand for more than one content, here or together with what the store has."""
         if self.rows.frame["external"].null_count() == len(self.rows.frame):
             return []
+        own = [(i, name) for i, name in enumerate(self.task.fields) if name != self.task.group_by]
+        if not own:
+            own = list(enumerate(self.task.fields))
+        ours = "[" + ", ".join(f"nfc_normalize(f{i})" for i, _ in own) + "]"
+        held = "[" + ", ".join(f"s.{quote(name)}" for _, name in own) + "]"
         found = self.con.execute(
-            """select external as id from hashed where external <> ''
-            group by external having min(sample_id) <> max(sample_id)
+            f"""select external as id from hashed where external <> ''
+            group by external having min({ours}) <> max({ours})
             union
             select h.external from hashed h join samples s on s.external_id = h.external
-            where s.sample_id <> h.sample_id
+            where {held} <> {ours}
             order by id"""
         ).fetchall()
         return [str(row[0]) for row in found]

@@ -49,6 +49,8 @@ EXTRAS = {
     "uvicorn": "serve",
     "prometheus_client": "serve",
     "python_calamine": "excel",
+    "ir_measures": "rank",
+    "pytrec_eval": "rank",
 }
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from piar.project import training_data as data
+from piar.project.comparing import Comparing
 from piar.project.folder import PROPOSAL
-from piar.project.labelling import Judging
 from piar.project.workspace import whoami
 from store.errors import PiarError, UsageError
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from synth.drafts import Target
 
 
-class Project(Judging):
+class Project(Comparing):
     """A folder with `piar.toml`, `task.toml`, `instruction.md` and the store; its verbs are methods."""
 
     # -- measuring --------------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""How a comparison of rankings looks on a terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from piar.cli.render.common import facts, table
+from store.figures import NO_INTERVAL, bracketed, span
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from piar.rankings.comparison import Comparison
+    from store.stats import Interval
+
+
+def comparison_view(found: "Comparison", out: Path | None) -> "RenderableType":
+    """The claim, every measure, the segments, the queries that decide, and how it was read."""
+    from rich.console import Group
+    from rich.text import Text
+
+    claim = found.differences[0]
+    name_a, name_b = found.names
+    measures = [
+        [d.measure, _mean(d.a), _mean(d.b), _signed(d.difference), f"{d.p_value:.3g}", _number(d.detectable)]
+        for d in found.differences
+    ]
+    parts: list[RenderableType] = [
+        Text(verdict(found), style="bold"),
+        table(["", f"A {name_a}", f"B {name_b}", "B - A (95 %)", "p", "detectable"], measures),
+        "",
+    ]
+    if found.segments:
+        rows = [
+            [name, f"{d.queries:,}", _mean(d.a), _mean(d.b), _signed(d.difference)]
+            for name, d in found.segments.items()
+        ]
+        parts += [table([claim.measure, "queries", "A", "B", "B - A (95 %)"], rows), ""]
+    deciding = [[query, f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"] for query, a, b in found.deciding()]
+    parts += [table([f"decided by ({claim.measure})", "A", "B", "B - A"], deciding), ""]
+    lines = [
+        ("queries", f"{claim.queries:,}, judged by {found.judge}"),
+        ("unjudged", f"{found.unjudged[0]:.1%} of A's and {found.unjudged[1]:.1%} of B's first {found.depth} places; "
+                     "they count as not relevant"),
+        *(("read", note) for note in found.notes),
+        *([("written", str(out))] if out else []),
+    ]  # fmt: skip
+    return Group(*parts, facts(lines))
+
+
+def verdict(found: "Comparison") -> str:
+    """One sentence: which ranking is better, or that this cannot be told."""
+    claim = found.differences[0]
+    ends = span(claim.difference.low, claim.difference.high, "{:+.3f}")
+    sure = f"95 % interval {ends} over queries" if ends else f"no interval: {NO_INTERVAL}"
+    if claim.decided:
+        better = found.names[1] if (claim.difference.value or 0) > 0 else found.names[0]
+        return f"{better} is better: {claim.measure} {claim.difference.value:+.3f} (B - A), {sure}."
+    return f"No difference can be claimed: {claim.measure} {claim.difference.value or 0:+.3f} (B - A), {sure}."
+
+
+def _mean(interval: "Interval | None") -> str:
+    return "–" if interval is None or interval.value is None else f"{interval.value:.3f}"
+
+
+def _signed(interval: "Interval") -> str:
+    value = interval.value or 0.0
+    return f"{value:+.3f}{bracketed(span(interval.low, interval.high, '{:+.3f}'))}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

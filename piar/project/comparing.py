@@ -1,0 +1,122 @@
+"""Comparing rankings by the grades of a project's judges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from piar.project.labelling import Judging
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from piar.judging.outcome import OnProgress
+    from piar.rankings.comparison import Comparison
+    from piar.rankings.matching import Matched
+    from store.judges import Judge
+    from store.types import Split
+
+GOLD = "gold"
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Two rankings, and how their queries and documents are found among the samples.
+
+    Attributes:
+        a, b: files.
+        columns: role -> column of a table, see `piar.rankings.runs.read_ranking`.
+        query, document: columns of the samples that hold the runs' names; the best ones when None.
+        queries, documents: tables that say what the runs' names stand for. That of the queries may hold weights
+            (column `weight` unless named), the chance with which a query was drawn (`inclusion`), and segments.
+        weight, segments: columns of `queries`.
+        split: only samples of this split.
+    """
+
+    a: Path
+    b: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    query: str | None = None
+    document: str | None = None
+    queries: Path | None = None
+    documents: Path | None = None
+    weight: str | None = None
+    segments: tuple[str, ...] = ()
+    split: "Split | None" = None
+
+    def __post_init__(self) -> None:
+        if self.queries is None and (named := [*([self.weight] if self.weight else []), *self.segments]):
+            raise UsageError(f"{named[0]!r} is a column of no table.", "Name the table: --queries FILE.")
+
+
+class Comparing(Judging):
+    """A project that compares rankings."""
+
+    def compare(
+        self,
+        runs: Runs,
+        measures: str | None = None,
+        *,
+        by: str = GOLD,
+        instruction: str | None = None,
+        relevant: str | None = None,
+        seed: int = 0,
+        on_progress: "OnProgress | None" = None,
+    ) -> "Comparison":
+        """Compare two rankings: B - A, with intervals over queries; nothing is asked of the teacher.
+
+        Args:
+            measures: names as of ir_measures with commas between them; the first is the claim.
+            by: `gold` (what is held true), `teacher` (its verdicts so far), or `student:PATH` (judges now).
+            instruction: under which the teacher judged; `instruction.md` when None.
+            relevant: the lowest grade that counts as relevant for RR, AP and P.
+
+        Raises:
+            UsageError: a file, column, measure or judge that is none.
+            PiarError: the runs' queries or documents are not among the samples, or nobody has graded them.
+        """
+        from piar.rankings.comparison import compare
+        from piar.rankings.judges import judgements
+        from piar.rankings.measures import DEFAULT, parsed
+        from piar.rankings.queries import query_table, weights_and_segments
+
+        asked = parsed(measures or DEFAULT, self.task, relevant)
+        table = query_table(runs.queries)
+        matched = self._matched(runs)
+        judge = self._grader(by, instruction, matched, on_progress)
+        weights, segments = weights_and_segments(self.store, matched, table, runs.weight, runs.segments)
+        found = judgements(self.store, matched, judge)
+        return compare(matched, found, asked, judge=by, weights=weights, segments=segments, seed=seed)
+
+    def _matched(self, runs: Runs) -> "Matched":
+        from piar.rankings.matching import match
+        from piar.rankings.queries import query_table
+        from piar.rankings.runs import read_ranking
+
+        tables = {"query": query_table(runs.queries), "document": query_table(runs.documents)}
+        return match(
+            self.store,
+            [read_ranking(path, runs.columns) for path in (runs.a, runs.b)],
+            runs.query,
+            runs.document,
+            f"split = '{runs.split}'" if runs.split else "true",
+            {role: table for role, table in tables.items() if table is not None},
+        )
+
+    def _grader(
+        self, by: str, instruction: str | None, matched: "Matched", on_progress: "OnProgress | None"
+    ) -> "Judge | None":
+        """The judge of this name, with its verdicts in the store; None for what is held true."""
+        from piar.judging.students import let_student_judge
+        from store.judges import Judge
+
+        kind, _, path = by.partition(":")
+        if by == GOLD:
+            return None
+        if by == "teacher":
+            return Judge(f"teacher:{self.config.teacher.model}", self.instruction(instruction).id)
+        if kind != "student" or not path:
+            raise UsageError(f"There is no judge {by!r} here.", "Choose gold, teacher or student:PATH.")
+        texts = self.store.frame("select * from samples order by sample_id")
+        asked = texts.join(matched.samples.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
+        with self.run("compare", {"judge": by}) as run_id:
+            return let_student_judge(self.store, path, asked, run_id, on_progress)

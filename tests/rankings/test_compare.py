@@ -1,0 +1,203 @@
+"""Two rankings compared, through the Python API and the command line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import polars as pl
+import pytest
+
+from piar.cli import main
+from piar.project.comparing import Runs
+from store.errors import PiarError, UsageError
+from tests.rankings.world import World, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("rankings"))
+
+
+@pytest.fixture(scope="module")
+def runs(world: World) -> Runs:
+    return replace(world.runs, queries=world.a.parent / "queries.csv")
+
+
+def lines(path: Path) -> list[list[str]]:
+    return [line.split() for line in path.read_text().splitlines()]
+
+
+def test_means_and_differences_are_those_of_ir_measures(world, runs):
+    unweighed = replace(runs, weight="equal", queries=world.a.parent / "equal.csv")
+    table = pl.read_csv(world.a.parent / "queries.csv").drop("weight").with_columns(equal=1)
+    table.write_csv(unweighed.queries)
+    found = world.project.compare(unweighed)
+    qrels = [ir_measures.Qrel(q.replace(" ", "%20"), d, g) for q, d, _, g in world.rows]
+    asked = [ir_measures.parse_measure(n) for n in ("nDCG@10", "RR", "AP", "P@10")]
+    sides = [
+        ir_measures.pytrec_eval.calc_aggregate(asked, qrels, list(ir_measures.read_trec_run(str(path))))
+        for path in (world.a, world.b)
+    ]
+    for measure, difference in zip(asked, found.differences, strict=False):
+        assert difference.a.value == pytest.approx(sides[0][measure], abs=1e-9)
+        assert difference.difference.value == pytest.approx(sides[1][measure] - sides[0][measure], abs=1e-9)
+    claim = found.differences[0]
+    assert claim.decided
+    assert claim.difference.low < claim.difference.value < claim.difference.high
+    assert claim.p_value < 0.01
+    assert found.unjudged == (0.0, 0.0)
+
+
+def test_weights_and_segments_come_from_the_table_of_queries(world, runs):
+    found = world.project.compare(replace(runs, segments=("kind",)), "nDCG@10")
+    values = found.values
+    expected = np.average(values["b nDCG@10"] - values["a nDCG@10"], weights=values["weight"])
+    assert found.differences[0].difference.value == pytest.approx(expected)
+    assert set(found.segments) == {"kind: head", "kind: tail"}
+    assert found.segments["kind: head"].queries == 20
+    # A query that was drawn with a chance of a half stands for two.
+    drawn = world.a.parent / "drawn.csv"
+    pl.read_csv(runs.queries).with_columns(inclusion=pl.lit(0.5), weight=pl.lit(1)).write_csv(drawn)
+    assert set(world.project.compare(replace(runs, queries=drawn)).values["weight"]) == {2.0}
+
+
+def test_equal_scores_stay_in_the_file_s_order(world, tmp_path):
+    (query, best), (_, worst) = max_and_min(world)
+    for name, order in (("first", (best, worst)), ("second", (worst, best))):
+        (tmp_path / f"{name}.csv").write_text("query,document,score\n" + "".join(f"{query},{d},1.0\n" for d in order))
+    found = world.project.compare(Runs(tmp_path / "first.csv", tmp_path / "second.csv"), "nDCG@1")
+    assert found.values.row(0)[2:] == (1.0, 0.0)
+    assert sum("file's order" in note for note in found.notes) == 2
+
+
+def max_and_min(world: World) -> tuple[tuple[str, str], tuple[str, str]]:
+    """A best and a worst document of a query that has both."""
+    for query in dict.fromkeys(row[0] for row in world.rows):
+        graded = {doc: grade for q, doc, _, grade in world.rows if q == query}
+        best = max(graded, key=lambda doc: graded[doc])
+        worst = min(graded, key=lambda doc: graded[doc])
+        if graded[best] and not graded[worst]:
+            return (query, best), (query, worst)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_tables_and_ranks_give_what_the_trec_run_gives(world, runs, tmp_path, suffix):
+    tables = []
+    for path in (world.a, world.b):
+        rows = [(line[0].replace("%20", " "), line[2], -float(line[4])) for line in lines(path)]
+        frame = pl.DataFrame(rows, orient="row", schema=["Query Text", "doc_id", "score"])
+        frame = frame.with_columns(position=pl.col("score").rank("ordinal").over("Query Text")).drop("score")
+        tables.append(tmp_path / (path.stem + suffix))
+        {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".jsonl": frame.write_ndjson}[suffix](tables[-1])
+    equal = world.project.compare(Runs(*tables))
+    assert equal.values.drop("weight").equals(world.project.compare(runs).values.drop("weight"))
+
+
+def test_names_that_differ_by_case_or_form_are_found_and_said(world, tmp_path):
+    for path in (world.a, world.b):
+        rows = [f"{q.upper()},{d.lower()},{s}" for q, _, d, _, s, _ in lines(path)]
+        text = "\n".join(["query,document,score", *rows]).replace("%20", " ")
+        (tmp_path / f"{path.stem}.csv").write_text(text)
+    found = world.project.compare(Runs(tmp_path / "a.csv", tmp_path / "b.csv"))
+    assert found.unjudged == (0.0, 0.0)
+    assert any("case, blanks" in note for note in found.notes)
+
+
+def test_documents_may_be_named_by_their_text_or_through_a_table(world, tmp_path):
+    titles = {doc: title for _, doc, title, _ in world.rows}
+    (tmp_path / "docs.csv").write_text("key,name\n" + "".join(f"x-{doc},{title}\n" for doc, title in titles.items()))
+    for path in (world.a, world.b):
+        for form, called in (("text", titles.get), ("id", "x-{}".format)):
+            rows = [f"{q},{called(d)},{s}" for q, _, d, _, s, _ in lines(path)]
+            text = "\n".join(["query,document,score", *rows]).replace("%20", " ")
+            (tmp_path / f"{path.stem}-{form}.csv").write_text(text)
+    by_text = world.project.compare(Runs(tmp_path / "a-text.csv", tmp_path / "b-text.csv"))
+    through = Runs(tmp_path / "a-id.csv", tmp_path / "b-id.csv", documents=tmp_path / "docs.csv")
+    assert by_text.unjudged == (0.0, 0.0)
+    assert by_text.values.equals(world.project.compare(through).values)
+    with pytest.raises(PiarError, match="No document of the runs") as told:
+        world.project.compare(replace(through, documents=None))
+    assert "--documents" in told.value.fix
+
+
+def test_what_nobody_graded_is_counted_and_not_relevant(world, runs, tmp_path):
+    padded = tmp_path / "padded.run"
+    extra = [f"{line[0]} Q0 new{i} 1 99 x" for i, line in enumerate(lines(world.a)[::12])]
+    padded.write_text("\n".join([*(" ".join(line) for line in lines(world.a)), *extra]))
+    found = world.project.compare(replace(runs, b=padded), "P@10")
+    assert found.unjudged[0] == 0.0
+    assert found.unjudged[1] == pytest.approx(0.1)
+    assert (found.values["b P@10"] <= found.values["a P@10"] + 1e-9).all()
+
+
+def test_a_query_that_one_run_does_not_answer_counts_nothing_there(world, runs, tmp_path):
+    short = tmp_path / "short.run"
+    first = lines(world.b)[0][0]
+    short.write_text("".join(" ".join(line) + "\n" for line in lines(world.b) if line[0] != first))
+    found = world.project.compare(replace(runs, b=short), "nDCG@10")
+    lost = found.values.filter(pl.col("query") == first.replace("%20", " "))
+    assert lost["b nDCG@10"].item() == 0.0
+    assert any("does not answer 1 of the queries" in note for note in found.notes)
+
+
+def test_slices_that_depend_on_the_query_alone_are_segments(world, tmp_path):
+    own = make_world(tmp_path, queries=24)
+    path = own.project.folder / "task.toml"
+    path.write_text(path.read_text() + "\n[slices]\nlate = \"query > 'query 2'\"\nsome = \"title > 'title 5'\"\n")
+    reopened = type(own.project).open(own.project.folder)
+    found = reopened.compare(replace(own.runs, queries=tmp_path / "queries.csv"))
+    assert {name.rpartition(":")[0] for name in found.segments} == {"slice late"}
+
+
+def test_the_verb_prints_json_and_writes_a_page_and_a_table(world, runs, tmp_path, capsys):
+    out = tmp_path / "compare.html"
+    asked = ["compare", str(world.a), str(world.b), "--queries", str(runs.queries), "-C", str(world.project.folder)]
+    assert main([*asked, "--json", "--out", str(out)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [m["measure"] for m in document["measures"]] == ["nDCG@10", "RR", "AP", "P@10", "ERR@10"]
+    assert document["measures"][0]["decided"] is True
+    assert document["deciding"][0]["query"].startswith("query ")
+    page = out.read_text()
+    assert "<rect" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert main([*asked, "--out", str(tmp_path / "values.csv")]) == 0
+    assert pl.read_csv(tmp_path / "values.csv").height == 40
+    assert "b is better" in capsys.readouterr().out
+
+
+def test_texts_of_data_are_no_markup_on_the_page(tmp_path):
+    own = make_world(tmp_path, queries=8)
+    for path in (own.a, own.b):
+        path.write_text(path.read_text().replace("%20", "<b>"))
+    names = dict.fromkeys(query for query, *_ in own.rows)
+    table = tmp_path / "q.csv"
+    table.write_text("id,text\n" + "".join(f"{q.replace(' ', '<b>')},{q}\n" for q in names))
+    found = own.project.compare(Runs(own.a, own.b, queries=table))
+    from piar.rankings.page import page
+
+    assert "<b>" not in page(replace(found, notes=("<b>",), names=("<b>", "<i>")))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"query": "nothing"}, "no column of the samples"),
+        ({"columns": {"document": "nothing"}}, "names nothing"),
+        ({"weight": "nothing"}, "no column 'nothing'"),
+        ({"queries": None, "weight": "w"}, "of no table"),
+        ({"a": Path("nowhere.run")}, "does not exist"),
+    ],
+)
+def test_wrong_names_are_refused(world, runs, change, says):
+    with pytest.raises(UsageError, match=says):
+        world.project.compare(replace(runs, **change))
+
+
+def test_who_has_graded_nothing_is_told_so(world, runs):
+    with pytest.raises(PiarError, match="has a grade by teacher"):
+        world.project.compare(runs, by="teacher")
+    with pytest.raises(UsageError, match="no judge"):
+        world.project.compare(runs, by="oracle")
