@@ -63,7 +63,7 @@ def prepare(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSe
     con.execute("set memory_limit = ?", [settings.memory])
     find_leaks(con, store, settings.leak_similarity)
     teacher = choose(con, store, settings, instruction)
-    set_anchor_rates(con, settings.anchor_share)
+    set_anchor_rates(con, settings.to_schedule().anchor_share)
     rows = _counts(con, "coalesce(bucket, 'mid')", "fate = 'train'")
     grades = _counts(con, "grade", "fate = 'train'")
     left_out = _counts(con, "fate", "split in ('train', 'pool') and fate <> 'train'")

@@ -35,10 +35,8 @@ class CurriculumSettings(Settings):
 
     schedule: Literal["stages", "gaussian", "natural", "shuffled"] = "stages"
     stages: tuple[Stage, ...] = DEFAULT_STAGES
-    sigma: float = Field(default=0.5, gt=0)
     floor: float | None = None
     natural_tail: float = Field(default=0.1, ge=0, le=1)
-    anchor_share: float = Field(default=0.2, ge=0, le=1)
     teacher: str = ""
     teacher_confidence: float = Field(default=0.85, ge=0, le=1)
     suspects: Literal["checked", "all", "none"] = "checked"
@@ -60,8 +58,6 @@ class CurriculumSettings(Settings):
         return Schedule(
             kind=self.schedule,
             stages=self.stages,
-            sigma=self.sigma,
             floor=self.floor,
             natural_tail=self.natural_tail,
-            anchor_share=self.anchor_share,
         )

@@ -126,7 +126,7 @@ def _written(writer: Session, request: Request) -> Completion:
 
 def _drafts(proposer: Proposer, target: Target, settings: SynthSettings) -> list[Draft]:
     """Drafts of all methods in turn, so that the first kept ones mix them."""
-    each = -(-target.wanted * settings.tries // len(settings.methods))
+    each = settings.drafts(target.wanted)
     by_method = [proposer.propose(target, method, each) for method in settings.methods]
     longest = max(map(len, by_method), default=0)
     return [drafts[i] for i in range(longest) for drafts in by_method if i < len(drafts)]

@@ -326,7 +326,7 @@ def _without_racing(world: World, endpoint: Simulator, budget: int, seed: int) -
 
 
 def _without_redraft(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
-    return ours(world, endpoint, budget, seed, redraft=False)
+    return ours(world, endpoint, budget, seed, redraft="none")
 
 
 ARMS: dict[str, Arm] = {

@@ -155,7 +155,7 @@ def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> A
 
     cells = project.thin_cells(n, targets)
     settings, teacher = project.config.synth, project.config.teacher.model
-    drafts = sum(-(-t.wanted * settings.tries // len(settings.methods)) * len(settings.methods) for t in cells)
+    drafts = sum(settings.drafts(t.wanted) * len(settings.methods) for t in cells)
     document = {
         "dry_run": True,
         "judge": teacher,

@@ -276,7 +276,7 @@ def _answered(project: "Project", report: "PullReport") -> Answer:
     from piar.review.first import settle_in
 
     moved = settle_in(project.store, project.config.split, _settings(project).seed)
-    retired = retire(project.store, project.config.evolve.promotion)
+    retired = retire(project.store)
     words = [f"splits: {', '.join(f'{split} {n:,}' for split, n in moved.items())} rows of the pool"] if moved else []
     words += [retired_words(retired)] if retired else []
     return Answer({**_plain(report), "splits": moved, "retired": retired}, "\n".join([pulled_view(report), *words]))

@@ -16,6 +16,8 @@ from piar.evolve.settings import PromotionSettings
 from store.stats import Floats, group_codes, group_sums, holm, sign_flip_test
 from store.task import Task
 
+_HARM_LEVEL = 0.10  # familywise: a loss beyond the margin counts as real
+
 State = Literal["holds", "harm", "unclear", "unearned"]
 STATES: dict[State, str] = {
     "holds": "holds",
@@ -98,7 +100,7 @@ def guards(paired: Paired, task: Task, settings: PromotionSettings, seed: int) -
 
 def _guard(watched: _Watched, harm_p: float, holds_p: float, settings: PromotionSettings) -> Guard:
     state: State = "holds" if holds_p <= settings.alpha else "unclear"
-    lost = watched.change < -settings.margin and harm_p <= settings.guard_alpha
+    lost = watched.change < -settings.margin and harm_p <= _HARM_LEVEL
     if lost:
         state = "unearned" if watched.unearned else "harm"
     note = watched.unearned if lost else ""

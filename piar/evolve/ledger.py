@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from piar.evolve.settings import PromotionSettings
 from store.db import Store, now
 from store.errors import PiarError
 from store.ids import short_hash
 from store.splits import with_forms
+
+WORN_FROM = 3  # tests on the same holdout groups after which a warning is given
+MOST_USES = 8  # ... after which no further one is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +81,24 @@ def record(
         )
 
 
-def check_uses(ledger: Ledger, settings: PromotionSettings) -> str | None:
+def check_uses(ledger: Ledger) -> str | None:
     """A warning when the holdout is worn, None while it is fresh.
 
     Raises:
         PiarError: it has been used too often to prove anything.
     """
     fix = "Import newly labelled groups: part of them becomes fresh holdout."
-    if ledger.uses >= settings.max_uses:
+    if ledger.uses >= MOST_USES:
         raise PiarError(
             f"These holdout groups have been tested on {ledger.uses:.0f} times and prove nothing more.", fix
         )
-    if ledger.uses >= settings.warn_uses:
+    if ledger.uses >= WORN_FROM:
         return f"These holdout groups have been tested on {ledger.uses:.0f} times; each test gets stricter. {fix}"
     return None
 
 
-def retire(store: Store, settings: PromotionSettings) -> int:
-    """Move groups that have decided `warn_uses` promotions from holdout to train.
+def retire(store: Store) -> int:
+    """Move groups that have decided `WORN_FROM` promotions from holdout to train.
 
     Nothing moves while there are fewer labelled holdout groups that have decided less.
 
@@ -114,7 +116,7 @@ def retire(store: Store, settings: PromotionSettings) -> int:
                left join truth using (sample_id) where split = 'holdout' group by 1 order by 1"""
         )
     )
-    worn = [uses[fingerprints([group])[0]] >= settings.warn_uses for group in groups["group"].to_list()]
+    worn = [uses[fingerprints([group])[0]] >= WORN_FROM for group in groups["group"].to_list()]
     groups = groups.with_columns(worn=pl.Series(worn, dtype=pl.Boolean))
     groups = groups.with_columns(leaves=pl.col("worn").any().over("form"))
     leaving, fresh = groups.filter("leaves")["group"].to_list(), groups.filter(~pl.col("leaves") & pl.col("labelled"))

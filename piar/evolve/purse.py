@@ -65,7 +65,7 @@ class Needs:
         It is for revisers that have been shown all of train and could be shown more: one that reads forty samples has
         seen what it can see.
         """
-        wanted = self.settings.redraft and self.evidence > self.rows.train
+        wanted = self.settings.redraft != "none" and self.evidence > self.rows.train
         return 2 * self.rows.dev + FOLDS + 1 if wanted else 0
 
     @property

@@ -81,7 +81,7 @@ def _questions(
         reviser.question(parent, pack, told, candidates=wanted[i], seed=inputs.seed(number, "reviser", i))
         for i, pack in enumerate(packs)
     ]
-    if not settings.diagnose or reviser.counts:
+    if settings.diagnose == "none" or reviser.counts:
         return questions
     informed, findings = reviser.diagnosed(questions)
     log.step("diagnosed", round=number, findings=[d.sentence() for d in findings])
@@ -151,6 +151,14 @@ def redrafted(inputs: Inputs, search: Search, log: RunLog, winner: Instruction) 
         return winner
     log.keep(draft)
     return draft
+
+
+def kept(inputs: Inputs, search: Search, log: RunLog, winner: Instruction) -> Instruction:
+    """The winner as the search found it."""
+    return winner
+
+
+REDRAFTS = {"cross_validated": redrafted, "none": kept}
 
 
 def _cross_validated(inputs: Inputs, search: Search, winner: Instruction, rows: Sequence[Sample]) -> float | None:

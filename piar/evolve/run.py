@@ -18,7 +18,7 @@ from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Comparison, Tested, Worth
 from piar.evolve.resume import OnEvent, RunLog, begin
 from piar.evolve.reviser import Models
-from piar.evolve.round import redrafted, revised
+from piar.evolve.round import REDRAFTS, revised
 from piar.evolve.search import PARENTS, Search, raced
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.setup import identity, open_run, prepare
@@ -163,7 +163,7 @@ def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Ins
         if stale >= settings.patience:
             stopped = f"no better candidate in {stale} rounds"
             break
-    winner = redrafted(inputs, search, log, best)
+    winner = REDRAFTS[settings.redraft](inputs, search, log, best)
     log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in search.candidates], best=winner.id)
     return _close(inputs, search, log, winner, rounds, stopped, warnings)
 

@@ -26,6 +26,7 @@ from store.types import Instruction, Sample, Verdict
 _UNKNOWN, _FAILED = -2, -1
 _BEATEN_BY = 1.64  # standard errors by group: one-sided 5 %
 _MIN_GROUPS = 5  # fewer say nothing about a standard error
+_BLOCK = 100  # rows of dev between two decisions of a race
 _RACED_IN = 3  # a race has at least so many blocks, however small dev is
 
 Pair = tuple[Instruction, Instruction]
@@ -150,7 +151,7 @@ def raced(
         BudgetSpent: not even one could be judged on all of dev.
     """
     best = search.board.best(search.candidates, inputs.dev)
-    size = min(inputs.settings.block, -(-len(inputs.dev) // _RACED_IN))
+    size = min(_BLOCK, -(-len(inputs.dev) // _RACED_IN))
     plan = RACES[inputs.settings.race](search.board, best, inputs.dev, size, inputs.seed(number, "race"))
     survivors, dropped = race(search.board, best, candidates, plan)
     for name, reason in dropped.items():

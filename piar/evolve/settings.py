@@ -1,14 +1,21 @@
 """`[evolve]` and its sections, `[reviser]`: how the loop searches, what it may spend, and what must be shown."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from piar.evolve.truth import TruthMode
 from piar.llm.settings import ModelSettings
 from store.settings import Settings
 
-STRATEGIES = ("race", "parents", "merge")  # of `piar.evolve.search`, by name
+
+def _by_name(value: object, on: str) -> object:
+    """`true` and `false`, as settings had it before strategies had names."""
+    return (on if value else "none") if isinstance(value, bool) else value
+
+
+Diagnose = Annotated[Literal["causes", "none"], BeforeValidator(lambda v: _by_name(v, "causes"))]
+Redraft = Annotated[Literal["cross_validated", "none"], BeforeValidator(lambda v: _by_name(v, "cross_validated"))]
 
 
 class ReviserSettings(ModelSettings):
@@ -29,8 +36,8 @@ class RevisionSettings(Settings):
         max_operations: most edits in one proposal.
         max_words: longest rule.
         max_length: longest rulebook in tokens, taken for four bytes each: every sample pays for it.
-        diagnose: whether a language model is asked for causes before it is asked for edits: one more call for each
-            request of a round. The offline inducer, which weighs evidence, never is.
+        diagnose: ask a language model for `causes` before it is asked for edits, one more call for each request of a
+            round, or `none`. The offline inducer, which weighs evidence, is never asked.
     """
 
     candidates: int = 4
@@ -39,7 +46,7 @@ class RevisionSettings(Settings):
     max_operations: int = 8
     max_words: int = 60
     max_length: int = 4000
-    diagnose: bool = True
+    diagnose: Diagnose = "causes"
 
 
 class PromotionSettings(Settings):
@@ -51,19 +58,13 @@ class PromotionSettings(Settings):
             grade is within the margin of zero (it gives the grade whatever the truth is), or the candidate's is no
             lower, shown not to be by more than the margin (it makes up by precision for what it misses).
         margin: loss of a grade's metric or a slice's accuracy that is borne, as a share (.05: five points).
-        guard_alpha: familywise level at which a loss beyond the margin counts as real.
         min_support: rows that a grade or slice needs to be guarded at all.
-        warn_uses: tests on the same holdout after which a warning is given.
-        max_uses: tests on the same holdout after which no further one is made.
     """
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     metric: Literal["recall", "f1"] = "recall"
     margin: float = Field(default=0.05, ge=0)
-    guard_alpha: float = Field(default=0.10, gt=0, lt=0.5)
     min_support: int = 30
-    warn_uses: int = 3
-    max_uses: int = 8
 
 
 class AuditSettings(Settings):
@@ -90,9 +91,9 @@ class EvolveSettings(Settings):
         kept_back: share of train's groups that no reviser is shown; they join dev in driving the search. With few
             groups a reviser fits the ones it sees, and dev alone (a tenth) is too small to notice.
         train_rows: rows of train judged under a parent in one round, in whole groups.
-        redraft: draft the winner once more from train and dev together, if the reviser can be shown that much.
+        redraft: draft the winner once more from train and dev together, if the reviser can be shown that much and it is
+            `cross_validated` that such drafts do as well, or `none`.
         race: how candidates meet dev: in `blocks`, dropping the beaten after each, or each on the `whole` of it.
-        block: rows of dev between two decisions of a race; fewer when dev is small.
         parents: whose revision comes next: drawn from the `pareto` front over groups, or always the `best`.
         merge: merge two `complementary` candidates in each round, or `none`.
         max_calls: cap on requests to teacher and reviser together, final test included.
@@ -106,9 +107,8 @@ class EvolveSettings(Settings):
     truth: TruthMode = "gold"
     kept_back: float = Field(default=0.35, ge=0, lt=1)
     train_rows: int = Field(default=4000, ge=1)
-    redraft: bool = True
+    redraft: Redraft = "cross_validated"
     race: Literal["blocks", "whole"] = "blocks"
-    block: int = Field(default=100, ge=1)
     parents: Literal["pareto", "best"] = "pareto"
     merge: Literal["complementary", "none"] = "complementary"
     max_calls: int | None = None

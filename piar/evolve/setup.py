@@ -10,7 +10,7 @@ from piar.evolve.resume import Begun, OnEvent, RunLog, data_fingerprint
 from piar.evolve.reviser import Models, Reviser, reviser_origin
 from piar.evolve.revision import evidence_limit
 from piar.evolve.search import Scoreboard, Search
-from piar.evolve.settings import STRATEGIES, EvolveSettings
+from piar.evolve.settings import EvolveSettings
 from piar.evolve.steadiness import Canary, ask_again, changed_endpoint, known_canary, last_flip_rate
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
@@ -37,13 +37,20 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
         "teacher": Origin(store, models.teacher.judge, models.teacher.model).name,
         "reviser": reviser_origin(store, models.reviser).name,
         "prompts": short_hash([template_source(name, models.teacher.prompts) for name in _PROMPTS]),
-        "settings": settings.model_dump(mode="json", exclude={"seed", *_usual(settings)}),
+        "settings": _kept(settings),
     }
 
 
-def _usual(settings: EvolveSettings) -> set[str]:
-    """Strategies that are the defaults: runs begun before they had names did the same."""
-    return {n for n in STRATEGIES if getattr(settings, n) == EvolveSettings.model_fields[n].default}
+_LATER = ("race", "parents", "merge")  # settings that came later; runs begun before did as their defaults say
+
+
+def _kept(settings: EvolveSettings) -> dict[str, Any]:
+    """The settings as runs have kept them from the first version on, so that one which was cut off goes on."""
+    usual = {n for n in _LATER if getattr(settings, n) == EvolveSettings.model_fields[n].default}
+    told = settings.model_dump(mode="json", exclude={"seed", *usual})
+    told["redraft"], told["revision"]["diagnose"] = settings.redraft != "none", settings.revision.diagnose != "none"
+    told["promotion"] |= {"guard_alpha": 0.1, "warn_uses": 3, "max_uses": 8}  # settings that are constants now
+    return told | {"block": 100}
 
 
 def prepare(
@@ -92,7 +99,7 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
     """
     incumbent, board = inputs.incumbent, search.board
     used = ledger(inputs.store, [s.group for s in inputs.splits["holdout"]], log.run_id)
-    warning = check_uses(used, inputs.settings.promotion)
+    warning = check_uses(used)
     level = spend(used.spent, total=inputs.settings.promotion.alpha)
     told = power([s.group for s in inputs.splits["holdout"]], level)
     log.keep(incumbent)

@@ -45,6 +45,13 @@ REMOVED = {
     "mining.random_share": "7 % of the queue are drawn at random",
     "mining.rows_per_range": "a million samples are judged at a time",
     "synth.similar": "texts one word apart are near from 80 % of common words on",
+    "evolve.block": "a race decides after every 100 rows of dev, or a third of it",
+    "evolve.promotion.guard_alpha": "a loss beyond the margin counts as real at a familywise level of 10 %",
+    "evolve.promotion.warn_uses": "three tests on the same holdout are warned of",
+    "evolve.promotion.max_uses": "eight tests on the same holdout are the last",
+    "curriculum.sigma": "the bell of `gaussian` is half a bucket wide",
+    "curriculum.anchor_share": "a fifth of every stage is drawn from anchors",
+    "synth.tries": "twelve drafts are made for each sample that is wanted",
     "synth.per_parent": "three kept drafts of a cell may share a parent",
     "train.grpo.trace_scale": "a trace's advantages are divided by its group's deviation, as `std` had it",
 }

@@ -245,7 +245,7 @@ class Workspace:
                 import_table(self.store, table, columns, source_name(path), run_id, seed, self.config.split, report)
                 found = replace(found, mapping=columns)
                 notes += [f"{path.name}: {note}" for note in table.notes]
-            retired = retire(self.store, self.config.evolve.promotion)
+            retired = retire(self.store)
         reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
         if config and proposed and not config.ordered:
             reasons["grades"] = "where the first choice is the best one, take `ordered = false` out of task.toml"

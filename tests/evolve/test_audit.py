@@ -58,7 +58,7 @@ def test_a_gain_below_the_teachers_own_flip_rate_is_not_claimed(tmp_path):
 def test_both_can_be_turned_off(tmp_path):
     store, journal = world(tmp_path, groups=20)
     teacher = WordTeacher()
-    settings = FAST.model_copy(update={"audit": AuditSettings(items=0, canary=0), "redraft": False})
+    settings = FAST.model_copy(update={"audit": AuditSettings(items=0, canary=0), "redraft": "none"})
     report, events = run(store, journal, teacher, settings)
     assert not {"audit", "canary"} & set(events)
     assert report.calls == teacher.calls + report.rounds

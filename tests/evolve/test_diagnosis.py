@@ -59,7 +59,7 @@ def test_the_findings_reach_the_reviser_and_what_is_suspect_does_not(tmp_path):
 
 def test_it_can_be_turned_off(tmp_path):
     reviser = Reader()
-    run(tmp_path, reviser, FAST.model_copy(update={"revision": RevisionSettings(candidates=2, diagnose=False)}))
+    run(tmp_path, reviser, FAST.model_copy(update={"revision": RevisionSettings(candidates=2, diagnose="none")}))
     assert reviser.calls == len(reviser.shown)
     assert all(s["diagnosis"] == [] for s in reviser.shown)
 

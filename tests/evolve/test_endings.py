@@ -22,7 +22,7 @@ from store.types import Instruction, Rule
 from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
 KNOWING = Instruction(SEED.preamble, (Rule("R01", "the title has w2", "2"),))
-PLAIN = EvolveSettings(rounds=1, kept_back=0, redraft=False)
+PLAIN = EvolveSettings(rounds=1, kept_back=0, redraft="none")
 GUARDED = PLAIN.model_copy(update={"promotion": PromotionSettings(min_support=10)})
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.judging import judge
+from piar.evolve.ledger import fingerprints, record
 from piar.evolve.resume import Event
 from piar.evolve.run import EvolveSettings, evolve
-from piar.evolve.settings import PromotionSettings, ReviserSettings, RevisionSettings
+from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings
 from store.errors import PiarError, UsageError
@@ -60,6 +61,25 @@ def test_the_same_command_again_costs_nothing(finished):
     teacher = WordTeacher()
     again, same = run(store, journal, teacher=teacher)
     assert (again, same.id, teacher.calls) == (report, standing.id, 0)
+
+
+# What a run kept of its settings before some became constants and two strategies had names.
+EARLIER = {
+    "rounds": 4, "patience": 2, "truth": "gold", "kept_back": 0.35, "train_rows": 4000, "redraft": True, "block": 100,
+    "max_calls": None, "max_usd": None, "max_tokens": None,
+    "revision": {"candidates": 4, "evidence": None, "max_rules": 40, "max_operations": 8, "max_words": 60,
+                 "max_length": 4000, "diagnose": True},
+    "promotion": {"alpha": 0.05, "metric": "recall", "margin": 0.05, "guard_alpha": 0.1, "min_support": 30,
+                  "warn_uses": 3, "max_uses": 8},
+    "audit": {"items": 50, "canary": 20},
+}  # fmt: skip
+
+
+def test_a_run_that_an_earlier_version_kept_is_the_same_run(finished):
+    store, _, report, _, _, _ = finished
+    with store.read() as con:
+        kept = json.loads(con.execute("select config from runs where run_id = ?", [report.run]).fetchone()[0])
+    assert kept["settings"] == EARLIER
 
 
 DIE = """
@@ -241,7 +261,7 @@ def test_the_winner_is_drafted_anew_from_train_and_dev_within_the_budget(tmp_pat
     assert step["stands"]
     assert standing.id == step["candidate"] == report.proposal
     assert report.calls == teacher.calls + reviser.calls <= (cap or 10**6)
-    alone, _ = run(store, journal, settings.model_copy(update={"redraft": False}), restart=True)
+    alone, _ = run(store, journal, settings.model_copy(update={"redraft": "none"}), restart=True)
     assert alone.champion != standing.id
 
 
@@ -342,15 +362,24 @@ def test_a_teacher_that_never_grades_is_named_before_more_is_spent(tmp_path, ans
         assert con.execute("select count(*) from completions").fetchone()[0] == teacher.calls
 
 
+def _decided(store, groups, times):
+    detail = {"level": 0.001, "holdout_groups": fingerprints(groups)}
+    for n in range(times):
+        record(store, "promotion", f"c{n}", SEED.id, "refused", "chance", detail, "piar", f"earlier {n}")
+
+
 def test_a_worn_holdout_is_refused(tmp_path):
     store, journal = world(tmp_path, groups=20)
-    settings = FAST.model_copy(update={"promotion": PromotionSettings(warn_uses=1, max_uses=2)})
-    first, _ = run(store, journal, settings)
-    second, _ = run(store, journal, settings.model_copy(update={"seed": 1}))
-    assert not any("stricter" in w for w in first.warnings)
-    assert "stricter" in second.warnings[0]
+    settings = FAST.model_copy(update={"rounds": 1})
+    groups = [s.group for s in store.samples(where="split = 'holdout'")]
+    for used, told in ((2, None), (3, "stricter")):
+        _decided(store, groups, used)
+        report, _ = run(store, journal, settings.model_copy(update={"seed": used}))
+        assert [w for w in report.warnings if "tested on" in w] == [w for w in report.warnings if told and told in w]
+        assert bool(told) == any("tested on" in w for w in report.warnings)
+    _decided(store, groups, 8)
     with pytest.raises(PiarError, match="prove nothing more"):
-        run(store, journal, settings.model_copy(update={"seed": 2}))
+        run(store, journal, settings.model_copy(update={"seed": 8}))
 
 
 def test_unlabelled_data_is_refused_with_a_way_out(tmp_path):

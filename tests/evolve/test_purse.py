@@ -36,7 +36,7 @@ SETTINGS = st.builds(
     seed=st.integers(0, 99),
     kept_back=st.sampled_from([0.0, 0.35, 0.8]),
     train_rows=st.sampled_from([1, 40, 4000]),
-    redraft=st.booleans(),
+    redraft=st.sampled_from(["cross_validated", "none"]),
     max_calls=st.sampled_from([None, 300, 500]),
     revision=st.builds(
         RevisionSettings, candidates=st.integers(1, 4), evidence=st.sampled_from([None, 20]), max_rules=st.just(12)

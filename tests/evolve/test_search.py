@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from piar.evolve.purse import BudgetSpent
+from piar.evolve.round import REDRAFTS
 from piar.evolve.search import PAIRS, PARENTS, RACES, Scoreboard, blocks, complementary, draw_parent, race
-from piar.evolve.settings import STRATEGIES, EvolveSettings
+from piar.evolve.settings import EvolveSettings
 from piar.evolve.truth import Truth
 from piar.judging.outcome import LabelReport
 from piar.llm.cost import Budget
@@ -112,6 +113,13 @@ def test_each_strategy_can_be_switched_off():
 
 
 def test_settings_name_strategies_that_there_are():
-    tables = {"race": RACES, "parents": PARENTS, "merge": PAIRS}
-    for name in STRATEGIES:
-        assert set(get_args(EvolveSettings.model_fields[name].annotation)) == set(tables[name])
+    tables = {"race": RACES, "parents": PARENTS, "merge": PAIRS, "redraft": REDRAFTS}
+    for name, table in tables.items():
+        assert set(get_args(EvolveSettings.model_fields[name].annotation)) == set(table)
+        assert getattr(EvolveSettings(), name) in table
+
+
+def test_what_was_yes_or_no_before_it_had_a_name_still_opens():
+    on, off = (EvolveSettings.model_validate({"redraft": v, "revision": {"diagnose": v}}) for v in (True, False))
+    assert (on.redraft, on.revision.diagnose) == ("cross_validated", "causes")
+    assert (off.redraft, off.revision.diagnose) == ("none", "none")

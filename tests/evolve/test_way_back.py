@@ -158,7 +158,9 @@ class _Listening(WordReviser):
         return super().say(request)
 
 
-@pytest.mark.parametrize(("redraft", "heard"), [(False, {"about train"}), (True, {"about train", "about dev"})])
+@pytest.mark.parametrize(
+    ("redraft", "heard"), [("none", {"about train"}), ("cross_validated", {"about train", "about dev"})]
+)
 def test_evolve_shows_no_comments_of_closed_splits_and_says_how_many_labels_it_used(tmp_path, redraft, heard):
     store, journal = world(tmp_path)
     rows = store.frame("select sample_id, split from samples").rows()

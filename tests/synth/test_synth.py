@@ -36,7 +36,7 @@ from synth.targets import find_parents, find_targets, make_cited
 
 WORLD = make_shop(500, 3)
 TASK, ORACLE = WORLD.task, WORLD.oracle
-SETTINGS = SynthSettings(n=24, thin=4, buckets=("mid",), votes=2, tries=10)
+SETTINGS = SynthSettings(n=24, thin=4, buckets=("mid",), votes=2)
 TARGET = Target("R02", "0", "mid", 1, 3)
 PARENT = Parent("p", "red mouse", {"query": "red mouse", "title": "Rasko Red Mouse"}, "3", "R25", ("Red Mouse",))
 
