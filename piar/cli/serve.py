@@ -31,8 +31,9 @@ def serve(
     """Serve a student over HTTP: the grade at once, the reason streamed after it.
 
     `POST /score` grades one or many samples; `POST /explain` streams the grade as its first event, then the trace as it
-    is written. `POST /v1/decisions` gives the same grades to clients of decision models. A page to try it is at `/`,
-    the API at `/docs`, Prometheus counters at `/metrics`, health at `/healthz`.
+    is written. `POST /v1/decisions` gives the same grades to clients of decision models, `POST /rerank` ranks
+    documents by them. A page to try it is at `/`, the API at `/docs`, Prometheus counters at `/metrics`, health at
+    `/healthz`.
     More work than the limits of `[serve]` allow is answered 429 with Retry-After. Ctrl-C and SIGTERM finish what is
     under way. Other addresses than this machine's own need a token: clients send `Authorization: Bearer TOKEN`.
 

@@ -22,6 +22,7 @@ from piar.serve.guard import BodyGuard, Counted
 from piar.serve.handlers import add_handlers, engine_of
 from piar.serve.meters import Meters
 from piar.serve.offer import Offer
+from piar.serve.rerank import add_rerank
 from piar.serve.settings import ServeSettings
 from store.task import Task
 from store.version import version
@@ -105,7 +106,9 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
     app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
     add_handlers(app)
     _judging(app, task, settings, name, writes=session.student.card.completion == "trace")
-    add_decisions(app, Offer.of(session.student, name, settings))
+    offer = Offer.of(session.student, name, settings)
+    add_decisions(app, offer)
+    add_rerank(app, offer, settings)
     _around(app, task, name, meters)
     return app
 

@@ -12,22 +12,13 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from piar.serve.contracts import Refused
+from piar.serve.contracts import OpenAIError, Refused, documented, known_keys
 from piar.serve.engine import Judged
 from piar.serve.handlers import engine_of
 from piar.serve.offer import MOST_LEVELS, Offer
 
 MOST_QUESTIONS = 64  # as vLLM has it; one student has no use for more
 _KNOWN = frozenset({"prompt_cache_key", "prompt_cache_options", "safety_identifier"})  # legal, and without effect here
-# A key that only another contract has -> what its sender should know.
-_ELSEWHERE = {
-    "state": "a `state` with a map of questions goes to POST /v1/systemone",
-    "documents": "documents to be ranked go to POST /v1/rerank",
-    "texts": "texts to be ranked go to POST /rerank",
-    "samples": "samples go to POST /score",
-    "messages": "this is no chat model: the sample goes into `input`",
-    "stream": "this route does not stream; POST /explain streams the reason",
-}
 
 
 class _Strict(BaseModel):
@@ -109,7 +100,7 @@ def add_decisions(app: FastAPI, offer: Offer) -> None:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, **entry} for name in offer.names]}
 
-    @app.get("/v1/models/{name:path}", summary="One of these names", responses=_refusals(404))
+    @app.get("/v1/models/{name:path}", summary="One of these names", responses=documented(OpenAIError, 404))
     async def model(name: str) -> dict[str, Any]:
         offer.model(name)
         return {"id": name, **entry}
@@ -117,7 +108,7 @@ def add_decisions(app: FastAPI, offer: Offer) -> None:
     @app.post(
         "/v1/decisions",
         summary="Answer the student's own question about one sample",
-        responses=_refusals(400, 401, 404, 408, 413, 421, 429, 500, 503),
+        responses=documented(OpenAIError),
     )
     async def decide(body: DecisionRequest, request: Request) -> dict[str, Any]:
         known_keys(body, _KNOWN)
@@ -133,19 +124,6 @@ def add_decisions(app: FastAPI, offer: Offer) -> None:
             ],
             "usage": usage(judged),
         }
-
-
-def known_keys(body: BaseModel, known: frozenset[str]) -> None:
-    """Make sure that a body asks for nothing that is not done here.
-
-    Raises:
-        Refused: it has a key of another contract, or one that is unknown.
-    """
-    for key, value in (body.model_extra or {}).items():
-        if key in known or (key == "stream" and not value):
-            continue
-        words = _ELSEWHERE.get(key, "this server knows no such parameter here")
-        raise Refused(400, words, param=key[:80], code="unknown_parameter")
 
 
 def usage(judged: Judged) -> dict[str, Any]:
@@ -230,20 +208,3 @@ _ANSWERS: dict[str, Callable[[Offer, Any, str], Answering]] = {
     "choice": _choice,
     "predicate": _predicate,
 }
-
-
-class _Error(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class Error(BaseModel):
-    """OpenAI's error object."""
-
-    error: _Error
-
-
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Error, "description": "Refused; the message says why."} for status in statuses}

@@ -77,6 +77,7 @@ class _Asked:
 
     samples: Sequence[Sample]
     most: int | None
+    cut: bool
     answer: "asyncio.Future[Judged]"
     since: float
     prompts: "list[Tokens]" = field(default_factory=list)
@@ -149,11 +150,12 @@ class Engine:
         """Samples that wait for the model."""
         return self._waiting
 
-    async def score(self, samples: Sequence[Sample], most: int | None = None) -> Judged:
+    async def score(self, samples: Sequence[Sample], most: int | None = None, *, cut: bool = False) -> Judged:
         """Judge samples, in the order given.
 
         Args:
             most: tokens that they may have, beside those that all prompts begin with.
+            cut: shorten the longest field of a sample that is too long.
 
         Raises:
             Busy: too many wait already.
@@ -162,7 +164,7 @@ class Engine:
             Failed: the model raised an error.
         """
         loop = asyncio.get_running_loop()
-        asked = _Asked(samples, most, loop.create_future(), time.perf_counter())
+        asked = _Asked(samples, most, cut, loop.create_future(), time.perf_counter())
         with self._wake:
             if self._waiting + len(samples) > self._settings.waiting and self._waiting:
                 raise Busy(max(1, math.ceil(self._waiting * self._seconds_a_sample)))
@@ -220,11 +222,10 @@ class Engine:
                 return None
             chosen: list[_Asked] = []
             room = self._settings.batch
-            for asked in self._asked:
-                if room <= 0:
-                    break
-                chosen.append(asked)
-                room -= asked.left
+            while room > 0 and len(chosen) < len(self._asked):
+                chosen.append(self._asked[0])
+                room -= self._asked[0].left
+                self._asked.rotate(-1)  # who is not done waits for those who came meanwhile
             return chosen, self._to_explain.popleft() if self._to_explain else None
 
     def _guarded(self, act: Callable[[], None], on: "Sequence[_Asked | Explanation]") -> None:
@@ -256,7 +257,8 @@ class Engine:
         """Make the prompts of a request, once; False, and the request is answered, if they cannot be judged."""
         if asked.prompts:
             return True
-        for i, prompt in enumerate(self._session.prompts(asked.samples)):
+        read = self._session.student.fitting if asked.cut else self._session.prompts
+        for i, prompt in enumerate(read(asked.samples)):
             if isinstance(prompt, TooLong):
                 self._fail(asked, Unfit(i, _too_long(prompt)))
                 return False

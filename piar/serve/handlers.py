@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from piar.serve.contracts import Refused, answer_of, contract_of
+from piar.serve.contracts import CONTRACTS, ELSEWHERE, Refused, answer_of, contract_of
 from piar.serve.engine import Busy, Engine, Failed, TooMuch, Unfit
 
 MOST_PROBLEMS = 20  # told of one request
@@ -35,8 +35,13 @@ def engine_of(request: Request) -> Engine:
 
 
 def _answer(request: Request, refused: Refused, headers: dict[str, str] | None = None) -> Response:
-    status, body, more = answer_of(refused, request.url.path)
+    status, body, more = answer_of(refused, request.url.path, _spoken(request))
     return JSONResponse(body, status, {**more, **(headers or {})})
+
+
+def _spoken(request: Request) -> str:
+    """The contract that a route found its body to be in, where the path alone does not tell."""
+    return getattr(request.state, "contract", "")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -52,12 +57,16 @@ async def _busy(request: Request, error: Exception) -> Response:
 
 async def _unfit(request: Request, error: Exception) -> Response:
     assert isinstance(error, Unfit)
-    status = contract_of(request.url.path).too_long
-    return _answer(request, Refused(status, f"sample {error.index}: {error}", code="context_length_exceeded"))
+    words = f"sample {error.index}: {error}"
+    return _answer(request, Refused(_too_long(request), words, code="context_length_exceeded"))
 
 
 async def _too_much(request: Request, error: Exception) -> Response:
-    return _answer(request, Refused(contract_of(request.url.path).too_long, str(error), code="context_length_exceeded"))
+    return _answer(request, Refused(_too_long(request), str(error), code="context_length_exceeded"))
+
+
+def _too_long(request: Request) -> int:
+    return contract_of(request.url.path, _spoken(request)).too_long
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -79,11 +88,17 @@ async def _invalid(request: Request, error: Exception) -> Response:
         problems.append({"loc": ["body"], "msg": f"and {left:,} more problems", "type": "more"})
     if "json" not in request.headers.get("content-type", ""):
         problems = [{"loc": ["header", "content-type"], "msg": "send application/json", "type": "content_type"}]
-    status = contract_of(request.url.path).invalid
-    if status == 422:
-        return JSONResponse({"detail": problems}, status)
-    words = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:_PLACES])
-    return _answer(request, Refused(status, words, param=_place(problems[0]["loc"])))
+    path = request.url.path
+    if contract_of(path) is CONTRACTS["own"]:
+        return JSONResponse({"detail": problems}, 422)
+    sent = error.body if isinstance(error.body, dict) else {}
+    if path == "/rerank" and "texts" in sent:
+        request.state.contract = "tei"
+    away = [
+        words for key, (home, words) in ELSEWHERE.items() if key in sent and contract_of(home) is not contract_of(path)
+    ][:1]
+    words = "; ".join(away or [f"{_place(p['loc'])}: {p['msg']}" for p in problems[:_PLACES]])
+    return _answer(request, Refused(422, words, param=_place(problems[0]["loc"])))
 
 
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -9,7 +9,7 @@ from typing import Any
 from piar.serve.contracts import Refused
 from piar.serve.settings import ServeSettings
 from store.task import Task
-from trainers.scoring import Student
+from trainers.scoring import Scored, Student
 
 MOST_LEVELS = 10  # of a score question, in both contracts
 _TOLD = 12  # labels that an error names
@@ -118,8 +118,11 @@ class Offer:
             raise Refused(400, f"the object {wrong}; a sample of this task is {_listed(fields)}", param=where)
         return {name: self.text(data[name], f"{where}.{name}") for name in fields}
 
-    def text(self, value: Any, where: str) -> str:
+    def text(self, value: Any, where: str, *, cut: bool = False) -> str:
         """A value as the text of a field; what is no text is given as JSON, nothing as "".
+
+        Args:
+            cut: give the beginning of a text that is too long.
 
         Raises:
             Refused: too long, or no Unicode.
@@ -129,10 +132,15 @@ class Offer:
             text.encode()
         except (RecursionError, UnicodeEncodeError):
             raise Refused(400, "nested too deeply, or half of a surrogate pair", param=where) from None
-        if len(text) > self.most:
+        if len(text) > self.most and not cut:
             words = f"{len(text):,} characters; this server reads {self.most:,} of a field"
             raise Refused(400, words, param=where, code="context_length_exceeded")
-        return text
+        return text[: self.most]
+
+    def relevance(self, scored: Scored) -> float:
+        """The expected grade, from 0 for the lowest to 1 for the highest."""
+        low, high = self.task.grades[0].value, self.task.grades[-1].value
+        return min(1.0, max(0.0, (scored.expected - low) / (high - low))) if high > low else 0.0
 
     def told(self) -> str:
         """What it answers, in a sentence for people who asked something else."""

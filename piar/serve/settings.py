@@ -15,6 +15,9 @@ class ServeSettings(Settings):
             (`Authorization: Bearer TOKEN`), whatever they ask for.
         allow_hosts: names that requests may be addressed to, beside this machine's own and `host`; `*` for any.
         names: what requests may call the model, beside the path that it is served from.
+        rerank_query: the field that takes the query of a rerank request; by default that of the groups.
+        rerank_field: the field that takes a document that is a text; by default the only other one.
+        rerank_tokens: tokens that the documents of one rerank request may have together.
         batch: samples that one forward pass judges at most.
         request_samples: samples that one request may hold.
         waiting: samples that may wait for the model; more are answered 429 with Retry-After.
@@ -31,6 +34,9 @@ class ServeSettings(Settings):
     token_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
     allow_hosts: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    rerank_query: str = ""
+    rerank_field: str = ""
+    rerank_tokens: int = Field(default=262_144, ge=1)
     batch: int = Field(default=32, ge=1)
     request_samples: int = Field(default=1024, ge=1)
     waiting: int = Field(default=4096, ge=1)

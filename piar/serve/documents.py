@@ -1,0 +1,50 @@
+"""What a text fills of a task's fields, where it is an object in JSON or YAML: documents come so from clients."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+MOST_CHARACTERS = 200_000  # of a text that may be JSON or YAML
+MOST_NODES = 10_000
+MOST_DEPTH = 32
+
+
+def fields_in(text: str, fields: Collection[str]) -> Mapping[str, Any] | None:
+    """The mapping that a text is in JSON or YAML, when it has one of the fields as a key; else None.
+
+    Scalars stay the text that they are (`0.10`, `yes`, `2026-01-01`). A YAML text with anchors or aliases is taken for
+    no mapping: a short one can stand for gigabytes.
+    """
+    if not fields or len(text) > MOST_CHARACTERS:
+        return None
+    if text.lstrip().startswith("{"):
+        found = _json(text)
+    elif re.search(rf"""^(["']?)(?:{"|".join(map(re.escape, fields))})\1\s*:""", text, re.MULTILINE):
+        found = _yaml(text)
+    else:
+        return None
+    return found if isinstance(found, dict) and any(name in found for name in fields) else None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # texts, lists and mappings alone
+    depth = 0
+    try:
+        for n, event in enumerate(yaml.parse(text, Loader=loader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            shared = isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None
+            if shared or n > MOST_NODES or depth > MOST_DEPTH:
+                return None
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError:
+        return None
