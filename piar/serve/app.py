@@ -24,6 +24,7 @@ from piar.serve.meters import Meters
 from piar.serve.offer import Offer
 from piar.serve.rerank import add_rerank
 from piar.serve.settings import ServeSettings
+from piar.serve.systemone import add_systemone
 from store.task import Task
 from store.version import version
 from trainers.scoring import Scored
@@ -108,6 +109,7 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
     _judging(app, task, settings, name, writes=session.student.card.completion == "trace")
     offer = Offer.of(session.student, name, settings)
     add_decisions(app, offer)
+    add_systemone(app, offer)
     add_rerank(app, offer, settings)
     _around(app, task, name, meters)
     return app

@@ -1,7 +1,7 @@
 """`POST /v1/decisions` and `GET /v1/models`, as the `openai` package's `client.decisions.create` speaks them.
 
 Wire: openai 3.54, `types/decision.py` and `types/decision_create_params.py`. A student has one question, its grades: a
-request is answered by one prefill, whatever it asks of it. Our choices: at most `MOST_QUESTIONS`; `confidence` is the
+request is answered by one prefill, whatever it asks of it. Our choices: at most 64 questions; `confidence` is the
 winner's probability, as the grade has it in `/score`; nothing is written, so no output token is counted.
 """
 
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from piar.serve.contracts import OpenAIError, Refused, documented, known_keys
 from piar.serve.engine import Judged
 from piar.serve.handlers import engine_of
-from piar.serve.offer import MOST_LEVELS, Offer
+from piar.serve.offer import MOST_QUESTIONS, Offer
 
-MOST_QUESTIONS = 64  # as vLLM has it; one student has no use for more
+_SEVERAL = "send one user message with one `input_json` part"
 _KNOWN = frozenset({"prompt_cache_key", "prompt_cache_options", "safety_identifier"})  # legal, and without effect here
 
 
@@ -140,29 +140,21 @@ def usage(judged: Judged) -> dict[str, Any]:
 def _sample(given: str | Sequence[Mapping[str, Any]], offer: Offer) -> dict[str, str]:
     """The sample in an input: a text for the task's only field, or one user message with one text or JSON part."""
     if isinstance(given, str):
-        return _of_text(given, offer, "input")
+        return offer.only(given, "input", _SEVERAL)
     if len(given) != 1 or given[0].get("role") != "user" or given[0].get("type", "message") != "message":
         raise Refused(400, "this student reads one user message: no other roles, no tool calls", param="input")
     content, where = given[0].get("content"), "input[0].content"
     if isinstance(content, str):
-        return _of_text(content, offer, where)
+        return offer.only(content, where, _SEVERAL)
     if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
         raise Refused(400, "this student reads one part of a message: a text, or an object of JSON", param=where)
     part, where = content[0], f"{where}[0]"
     match part.get("type"):
         case "input_text" if isinstance(part.get("text"), str):
-            return _of_text(part["text"], offer, f"{where}.text")
+            return offer.only(part["text"], f"{where}.text", _SEVERAL)
         case "input_json" if isinstance(part.get("data"), dict):
             return offer.sample(part["data"], f"{where}.data")
     raise Refused(400, "this student reads text or one object of JSON: no images, no lists", param=where)
-
-
-def _of_text(text: str, offer: Offer, where: str) -> dict[str, str]:
-    fields = offer.task.fields
-    if len(fields) > 1:
-        words = "this task has several fields: send one user message with one `input_json` part"
-        raise Refused(400, f"{words}; {offer.told()}", param=where)
-    return {fields[0]: offer.text(text, where)}
 
 
 Answering = Callable[[Sequence[float]], dict[str, Any]]
@@ -170,13 +162,7 @@ Answering = Callable[[Sequence[float]], dict[str, Any]]
 
 def _score(offer: Offer, question: ScoreQuestion, where: str) -> Answering:
     labels = [level.label for level in question.levels]
-    if not offer.task.ordered:
-        raise Refused(400, f"this student's grades have no order: {offer.told()}", param=f"{where}.type")
-    if len(labels) > MOST_LEVELS:
-        words = f"a score question has at most {MOST_LEVELS} levels, a choice more: {offer.told()}"
-        raise Refused(400, words, param=f"{where}.levels")
-    offer.labels(labels, f"{where}.levels")
-    offer.instructions(question.asks, f"{where}.instructions")
+    offer.question("score", labels, question.asks, where, "levels")
     return lambda probs: {
         "score": sum(i * p for i, p in enumerate(probs)),
         "confidence": max(probs),
@@ -189,8 +175,7 @@ def _score(offer: Offer, question: ScoreQuestion, where: str) -> Answering:
 
 def _choice(offer: Offer, question: ChoiceQuestion, where: str) -> Answering:
     values = [choice.value for choice in question.choices]
-    offer.labels(values, f"{where}.choices")
-    offer.instructions(question.asks, f"{where}.instructions")
+    offer.question("choice", values, question.asks, where, "choices")
     return lambda probs: {
         "choice": values[max(range(len(probs)), key=probs.__getitem__)],
         "confidence": max(probs),

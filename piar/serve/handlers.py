@@ -1,6 +1,6 @@
 """What is answered when a request is refused or fails, in the shape of the contract that was spoken."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,7 +12,7 @@ from piar.serve.contracts import CONTRACTS, ELSEWHERE, Refused, answer_of, contr
 from piar.serve.engine import Busy, Engine, Failed, TooMuch, Unfit
 
 MOST_PROBLEMS = 20  # told of one request
-_TAGS = ("score", "choice", "predicate")  # pydantic names the member of a union in a place
+_TAGS = ("score", "choice", "predicate", "noul", "str")  # pydantic names the members of unions in places
 _PLACES = 3  # of them, where the contract has room for one sentence
 
 
@@ -83,7 +83,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     """What is wrong and where, without echoing what was sent."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    problems = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in found[:MOST_PROBLEMS]]
+    problems = [{"loc": e["loc"], "msg": _words(e), "type": e["type"]} for e in found[:MOST_PROBLEMS]]
     if left := len(found) - len(problems):
         problems.append({"loc": ["body"], "msg": f"and {left:,} more problems", "type": "more"})
     if "json" not in request.headers.get("content-type", ""):
@@ -101,6 +101,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _answer(request, Refused(422, words, param=_place(problems[0]["loc"])))
 
 
+def _words(error: Mapping[str, Any]) -> str:
+    if error["type"] == "union_tag_invalid":  # pydantic's words repeat what was sent
+        return f"Input should be one of {error['ctx']['expected_tags']}"
+    return str(error["msg"])
+
+
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     Refused: _refused,
     Busy: _busy,
@@ -116,7 +122,7 @@ def _place(loc: Any) -> str:
     """A place as programs write it: `questions[0].levels`."""
     text = ""
     for part in loc[1:] or loc:
-        if part in _TAGS:
+        if part in _TAGS or "[" in str(part):
             continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")[:200]

@@ -11,7 +11,8 @@ from piar.serve.settings import ServeSettings
 from store.task import Task
 from trainers.scoring import Scored, Student
 
-MOST_LEVELS = 10  # of a score question, in both contracts
+MOST_LEVELS = 10  # of a score question, in both contracts of decision models
+MOST_QUESTIONS = 64  # of one request, as vLLM has it; one student has no use for more
 _TOLD = 12  # labels that an error names
 _AT_LEAST = re.compile(r"\s*grade\s*>=\s*(\S|\S.*\S)\s*")
 
@@ -43,9 +44,10 @@ class Offer:
 
     @property
     def scales(self) -> tuple[tuple[str, ...], ...]:
-        """The labels that a question may give the grades: their symbols, or their names where all have one."""
-        names = tuple(grade.name for grade in self.task.grades)
-        return (self.task.symbols, names) if all(names) and len(set(names)) == len(names) else (self.task.symbols,)
+        """The labels that a question may give the grades: all symbols, all names, or all meanings."""
+        grades = self.task.grades
+        kinds = (self.task.symbols, tuple(g.name for g in grades), tuple(g.meaning for g in grades))
+        return tuple(labels for labels in kinds if all(labels) and len(set(labels)) == len(labels))
 
     @property
     def kind(self) -> str:
@@ -80,16 +82,25 @@ class Offer:
                 param=where,
             )
 
-    def labels(self, given: Sequence[object], where: str) -> None:
-        """Make sure that a question's labels are the grades, in their order.
+    def question(self, kind: str, labels: Sequence[object], instructions: str, where: str, key: str) -> None:
+        """Make sure that a score or choice question is the student's own: its grades in their order.
+
+        Args:
+            where: the question's place in the body; its labels are under `key`.
 
         Raises:
-            Refused: they are not; says which they are.
+            Refused: it is not; says what the student answers.
         """
-        if tuple(given) in self.scales:
-            return
-        order = "in another order than" if any(set(given) == set(scale) for scale in self.scales) else "other than"
-        raise Refused(400, f"these are {order} this student's grades, {self._grades()}", param=where)
+        if kind == "score" and not self.task.ordered:
+            raise Refused(400, f"this student's grades have no order: {self.told()}", param=f"{where}.type")
+        if kind == "score" and len(labels) > MOST_LEVELS:
+            words = f"a score question has at most {MOST_LEVELS} levels, a choice more: {self.told()}"
+            raise Refused(400, words, param=f"{where}.{key}")
+        if tuple(labels) not in self.scales:
+            same = any(set(labels) == set(scale) for scale in self.scales)
+            words = f"these are {'in another order' if same else 'other'} than this student's grades: {self.told()}"
+            raise Refused(400, words, param=f"{where}.{key}")
+        self.instructions(instructions, f"{where}.instructions")
 
     def at_least(self, name: str, instructions: str, where: str) -> int:
         """The place of K in a predicate whose name or instructions are `grade>=K`.
@@ -117,6 +128,20 @@ class Offer:
             wrong = f"lacks {_listed(missing)}" if missing else f"has {len(unknown)} keys too many"
             raise Refused(400, f"the object {wrong}; a sample of this task is {_listed(fields)}", param=where)
         return {name: self.text(data[name], f"{where}.{name}") for name in fields}
+
+    def only(self, text: str, where: str, instead: str) -> dict[str, str]:
+        """A text as the task's only field.
+
+        Args:
+            instead: what to send for a task of several fields.
+
+        Raises:
+            Refused: it has several, or the text is too long.
+        """
+        fields = self.task.fields
+        if len(fields) > 1:
+            raise Refused(400, f"this task has several fields, so {instead}: {self.told()}", param=where)
+        return {fields[0]: self.text(text, where)}
 
     def text(self, value: Any, where: str, *, cut: bool = False) -> str:
         """A value as the text of a field; what is no text is given as JSON, nothing as "".
@@ -151,7 +176,7 @@ class Offer:
         )
 
     def _grades(self) -> str:
-        return " or ".join(_listed(scale) for scale in self.scales)
+        return " or ".join(_listed(scale) for scale in self.scales[:2])
 
 
 def _listed(names: Sequence[str]) -> str:

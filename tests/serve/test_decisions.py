@@ -131,6 +131,7 @@ def user(*parts):
         ({"questions": [{"type": "predicate", "instructions": "grade>=7"}]}, "questions[0].instructions", "grade>=K"),
         ({"questions": [{"type": "choice", "instructions": "", "choices": [{"value": True}, {"value": False}]}]},
          "questions[0].choices", "grades"),
+        (question(type="s3cret"), "questions[0]", "'score'"),
         ({"questions": [SCORE] * 400}, "questions", "at most 64"),
         ({"questions": []}, "questions", "at least 1"),
         ({"input": "red lamp"}, "input", "input_json"),
@@ -158,6 +159,7 @@ def test_what_the_student_does_not_answer_is_refused_in_the_shape_of_the_contrac
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert words in error["message"]
     assert len(error["message"]) < 500
+    assert "s3cret" not in refused.text
 
 
 def test_a_model_that_is_not_here_is_not_found_and_the_names_are_listed(shop):
