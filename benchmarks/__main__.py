@@ -10,6 +10,7 @@ NAMES = (
     "store",
     "look",
     "coverage",
+    "rankings",
     "teacher",
     "mining",
     "mining_quality",

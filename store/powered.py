@@ -35,19 +35,30 @@ class Powered:
 
 
 def powered_mean(
-    scores: ArrayLike, proxies: ArrayLike, groups: object, *, inclusion: ArrayLike | None = None, level: float = 0.95
+    scores: ArrayLike,
+    proxies: ArrayLike,
+    groups: object,
+    *,
+    inclusion: ArrayLike | None = None,
+    mass: ArrayLike | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    unseen: float = 1.0,
+    level: float = 0.95,
 ) -> Powered:
     """The mean score of all rows, of which few are known.
 
-    θ = λ·mean(f) + Σ w (y − λ f) / Σ w, with w = 1 / inclusion over the rows with gold; its error is a sum over groups
-    of a − λ b, so that λ = Σ a b / Σ b², kept within 0 and 1. At λ = 0 it is gold alone: before both are
-    cut to [0, 1] the interval is never wider.
+    θ = λ·mean(f) + Σ w (y − λ f) / Σ w, with w = mass / inclusion over the rows with gold; its error is a sum over
+    groups of a − λ b, so that λ = Σ a b / Σ b², kept within 0 and 1. At λ = 0 it is gold alone: before both are
+    cut to the bounds the interval is never wider.
 
     Args:
         scores: (N,) y of a row that people judged (right = 1), NaN of the others; whose rows were drawn at random.
-        proxies: (N,) f, what the model thinks the score is, in [0, 1].
+        proxies: (N,) f, what the model thinks the score is, within the bounds.
         groups: (N,) group of each row.
         inclusion: (N,) probability with which a row was drawn for people; equal ones when None.
+        mass: (N,) how much a row counts in the mean; equal when None.
+        bounds: of a score.
+        unseen: how far a row may be off that gold did not happen to show; its square enters the variance once.
 
     Raises:
         ValueError: fewer than two groups with gold.
@@ -59,19 +70,21 @@ def powered_mean(
     if judged < 2:
         raise ValueError("a mean with an interval needs gold in two groups or more")
     chance = np.ones(len(y)) if inclusion is None else np.asarray(inclusion, dtype=np.float64)
-    w = np.where(known, 1 / chance, 0.0)
+    share = np.ones(len(y)) if mass is None else np.asarray(mass, dtype=np.float64)
+    share = share / share.sum()
+    w = np.where(known, share / chance, 0.0)
     w /= w.sum()
     gold = np.where(known, y, 0.0)
-    mean_y, mean_f, mean_all = float(w @ gold), float(w @ f), float(f.mean())
-    parts = np.stack([w * (gold - mean_y), w * (f - mean_f) - (f - mean_all) / len(f)], axis=1)
+    mean_y, mean_f, mean_all = float(w @ gold), float(w @ f), float(share @ f)
+    parts = np.stack([w * (gold - mean_y), w * (f - mean_f) - share * (f - mean_all)], axis=1)
     a, b = group_sums(parts, codes, n_groups).T
     against = float(b @ b)
     weight = min(1.0, max(0.0, float(a @ b) / against)) if against > 1e-24 else 0.0
     reach = t_quantile(0.5 + level / 2, judged - 1)
     value = mean_y + weight * (mean_all - mean_f)
     return Powered(
-        _interval(value, a - weight * b, w, reach),
-        _interval(mean_y, a, w, reach),
+        _interval(value, a - weight * b, unseen * w, reach, bounds),
+        _interval(mean_y, a, unseen * w, reach, bounds),
         weight,
         len(y),
         int(known.sum()),
@@ -79,6 +92,6 @@ def powered_mean(
     )
 
 
-def _interval(value: float, errors: Floats, w: Floats, reach: float) -> Interval:
+def _interval(value: float, errors: Floats, w: Floats, reach: float, bounds: tuple[float, float]) -> Interval:
     spread = reach * math.sqrt(float(errors @ errors) + float(w @ w) ** 2)  # w·w is 1 / n where all weigh the same
-    return Interval(value=value, low=max(0.0, value - spread), high=min(1.0, value + spread))
+    return Interval(value=value, low=max(bounds[0], value - spread), high=min(bounds[1], value + spread))

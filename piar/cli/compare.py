@@ -25,7 +25,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A TREC run, or a table of queries and documents.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other ranking; the difference is B - A.")],
     by: Annotated[
-        str, typer.Option("--by", metavar="JUDGE", help="gold, teacher (its verdicts so far) or student:PATH.")
+        str, typer.Option("--by", metavar="JUDGE", help="gold, teacher, corrected (by gold) or student:PATH.")
     ] = "gold",
     measure: Annotated[
         str | None,

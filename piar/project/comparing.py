@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from store.judges import Judge
     from store.types import Split
 
-GOLD = "gold"
+GOLD, CORRECTED = "gold", "corrected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ class Comparing(Judging):
 
         Args:
             measures: names as of ir_measures with commas between them; the first is the claim.
-            by: `gold` (what is held true), `teacher` (its verdicts so far), or `student:PATH` (judges now).
+            by: `gold` (what is held true), `teacher` (its verdicts so far), `corrected` (the teacher corrected by the
+                queries that gold knows whole), or `student:PATH` (judges now).
             instruction: under which the teacher judged; `instruction.md` when None.
             relevant: the lowest grade that counts as relevant for RR, AP and P.
 
@@ -75,6 +76,7 @@ class Comparing(Judging):
             PiarError: the runs' queries or documents are not among the samples, or nobody has graded them.
         """
         from piar.rankings.comparison import compare
+        from piar.rankings.corrected import corrected
         from piar.rankings.judges import judgements
         from piar.rankings.measures import DEFAULT, parsed
         from piar.rankings.queries import query_table, weights_and_segments
@@ -82,9 +84,12 @@ class Comparing(Judging):
         asked = parsed(measures or DEFAULT, self.task, relevant)
         table = query_table(runs.queries)
         matched = self._matched(runs)
-        judge = self._grader(by, instruction, matched, on_progress)
+        judge = self._grader("teacher" if by == CORRECTED else by, instruction, matched, on_progress)
         weights, segments = weights_and_segments(self.store, matched, table, runs.weight, runs.segments)
         found = judgements(self.store, matched, judge)
+        if by == CORRECTED:
+            gold = judgements(self.store, matched, None)
+            return corrected(matched, found, gold, asked, weights=weights, segments=segments, seed=seed)
         return compare(matched, found, asked, judge=by, weights=weights, segments=segments, seed=seed)
 
     def _matched(self, runs: Runs) -> "Matched":
@@ -115,7 +120,7 @@ class Comparing(Judging):
         if by == "teacher":
             return Judge(f"teacher:{self.config.teacher.model}", self.instruction(instruction).id)
         if kind != "student" or not path:
-            raise UsageError(f"There is no judge {by!r} here.", "Choose gold, teacher or student:PATH.")
+            raise UsageError(f"There is no judge {by!r} here.", "Choose gold, teacher, corrected or student:PATH.")
         texts = self.store.frame("select * from samples order by sample_id")
         asked = texts.join(matched.samples.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
         with self.run("compare", {"judge": by}) as run_id:

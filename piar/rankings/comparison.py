@@ -43,6 +43,7 @@ class Difference:
         p_value: two-sided, of the sign-flip test over groups.
         detectable: smallest true difference that so many queries show with power 80 % (two-sided, 5 %).
         queries: how many.
+        alone: the difference from gold alone, where the teacher's grades are corrected by it.
     """
 
     measure: str
@@ -52,6 +53,7 @@ class Difference:
     p_value: float
     detectable: float | None
     queries: int
+    alone: Interval | None = None
 
     @property
     def decided(self) -> bool:

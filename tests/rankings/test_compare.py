@@ -12,6 +12,7 @@ import pytest
 from piar.cli import main
 from piar.project.comparing import Runs
 from store.errors import PiarError, UsageError
+from store.types import Verdict
 from tests.rankings.world import World, make_world
 
 
@@ -201,3 +202,50 @@ def test_who_has_graded_nothing_is_told_so(world, runs):
         world.project.compare(runs, by="teacher")
     with pytest.raises(UsageError, match="no judge"):
         world.project.compare(runs, by="oracle")
+
+
+# -- the teacher, and the teacher corrected by gold -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Runs]:
+    """Gold on a third of the queries; the teacher has judged all of them, and grades most rows too high."""
+    world = make_world(tmp_path_factory.mktemp("taught"), queries=60, graded=20)
+    project, rng = world.project, np.random.default_rng(1)
+    judge, read = f"teacher:{project.config.teacher.model}", project.adopt_instruction().id
+    truth = {(query, title): grade for query, _, title, grade in world.rows}
+    said = []
+    for sample in project.store.samples():
+        grade = min(3, truth[sample.fields["query"], sample.fields["title"]] + int(rng.random() < 0.5))
+        said.append(Verdict(f"{sample.id}-v", sample.id, judge, read, 0, str(grade)))
+    project.store.record_verdicts(said, "run")
+    return world, replace(world.runs, queries=world.a.parent / "queries.csv", weight="one")
+
+
+def test_the_teacher_s_verdicts_judge_every_query(taught):
+    world, runs = taught
+    assert len(world.project.compare(runs, "nDCG@10", by="teacher").values) == 60
+    assert len(world.project.compare(runs, "nDCG@10").values) == 20
+
+
+def test_corrected_by_gold_every_figure_has_an_interval_and_is_narrower_than_from_gold_alone(taught):
+    world, runs = taught
+    found = world.project.compare(runs, "P(rel=3)@5,nDCG@10,ERR@5", by="corrected")
+    teacher = world.project.compare(runs, "P(rel=3)@5", by="teacher").differences[0]
+    gold = world.project.compare(runs, "P(rel=3)@5").differences[0]
+    claim = found.differences[0]
+    assert claim.alone.value == pytest.approx(gold.difference.value)
+    assert claim.difference.high - claim.difference.low < claim.alone.high - claim.alone.low
+    # The teacher sees too much that is good; what people say takes that away again.
+    assert abs(claim.a.value - gold.a.value) < abs(teacher.a.value - gold.a.value)
+    assert all(0 <= d.p_value <= 1 and d.detectable > 0 for d in found.differences)
+    assert any("20 of 60 queries whole" in note for note in found.notes)
+
+
+def test_corrected_wants_some_queries_that_gold_knows_whole(tmp_path, taught):
+    world, runs = taught
+    one = tmp_path / "one.csv"
+    pl.read_csv(runs.queries).head(23).tail(5).write_csv(one)  # two of them with gold
+    with pytest.raises(PiarError, match="Gold knows all of the first 10") as told:
+        world.project.compare(replace(runs, queries=one), "nDCG@10", by="corrected")
+    assert "at random" in told.value.fix

@@ -24,8 +24,8 @@ class World:
         return Runs(self.a, self.b)
 
 
-def make_world(folder: Path, queries: int = 40, documents: int = 12, seed: int = 0) -> World:
-    """Ranking B follows the grades more closely than A."""
+def make_world(folder: Path, queries: int = 40, documents: int = 12, seed: int = 0, graded: int = 1000) -> World:
+    """Ranking B follows the grades more closely than A; the first `graded` queries have gold."""
     rng = np.random.default_rng(seed)
     rows = [
         (f"query {q}", f"D{d:03}", f"title {d}", int(rng.integers(0, 4)))
@@ -33,7 +33,9 @@ def make_world(folder: Path, queries: int = 40, documents: int = 12, seed: int =
         for d in rng.choice(200, documents, replace=False)
     ]
     table = folder / "gold.csv"
-    lines = [f"{query},{title},{doc},{grade}" for query, doc, title, grade in rows]
+    asked = list(dict.fromkeys(query for query, *_ in rows))
+    known = set(asked[:graded])
+    lines = [f"{query},{title},{doc},{grade if query in known else ''}" for query, doc, title, grade in rows]
     table.write_text("\n".join(["query,title,docid,grade", *lines]))
     columns = ImportMapping(gold="grade", group="query", id="docid", fields={"query": "query", "title": "title"})
     project = Project.init(folder / "p", from_=table, mapping=columns)
@@ -44,9 +46,9 @@ def make_world(folder: Path, queries: int = 40, documents: int = 12, seed: int =
         paths.append(folder / f"{name}.run")
         paths[-1].write_text("".join(f"{q} Q0 {d} 1 {s:.6f} {name}\n" for q, d, s in ranked))
     queries_file = folder / "queries.csv"
-    asked = dict.fromkeys(query for query, *_ in rows)
+    parts = ["head" if i < len(asked) / 2 else "tail" for i in range(len(asked))]
     queries_file.write_text(
-        "id,text,weight,kind\n"
-        + "".join(f"{q.replace(' ', '%20')},{q},{1 + i},{'head' if i < 20 else 'tail'}\n" for i, q in enumerate(asked))
+        "id,text,weight,one,kind\n"
+        + "".join(f"{q.replace(' ', '%20')},{q},{1 + i},1,{parts[i]}\n" for i, q in enumerate(asked))
     )
     return World(project, rows, *paths)

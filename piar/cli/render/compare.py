@@ -41,6 +41,7 @@ def comparison_view(found: "Comparison", out: Path | None) -> "RenderableType":
         ("queries", f"{claim.queries:,}, judged by {found.judge}"),
         ("unjudged", f"{found.unjudged[0]:.1%} of A's and {found.unjudged[1]:.1%} of B's first {found.depth} places; "
                      "they count as not relevant"),
+        *([("gold alone", f"{claim.measure} {_signed(claim.alone)}")] if claim.alone else []),
         *(("read", note) for note in found.notes),
         *([("written", str(out))] if out else []),
     ]  # fmt: skip
