@@ -16,6 +16,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     student: Annotated[Path, typer.Option("--student", metavar="PATH", help="A checkpoint folder.")],
+    shadow: Annotated[
+        Path | None,
+        typer.Option("--shadow", metavar="PATH", help="Another student, that judges too and does not answer."),
+    ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option("--port", help="0 takes a free one.", show_default="8900")] = None,
     token_env: Annotated[
@@ -35,7 +39,9 @@ def serve(
     documents by them. A page to try it is at `/`, the API at `/docs`, Prometheus counters at `/metrics`, health at
     `/healthz`.
     More work than the limits of `[serve]` allow is answered 429 with Retry-After. Ctrl-C and SIGTERM finish what is
-    under way. Other addresses than this machine's own need a token: clients send `Authorization: Bearer TOKEN`.
+    under way; SIGHUP reads the folder again, and no request is lost. With --shadow, samples to which the other student
+    gives another grade are kept in `[serve] shadow_log`. Other addresses than this machine's own need a token: clients
+    send `Authorization: Bearer TOKEN`.
 
     Example: `piar serve --student students/sft/final --port 8900`
     """
@@ -51,6 +57,11 @@ def serve(
     overrides = (*asked().overrides, *(f"{key}={value}" for key, value in given.items() if value is not None))
     settings = load(asked().folder, overrides, optional=True).serve
     student = located(student)
-    served = run(student, settings, device=device, on_ready=lambda url: messages().print(f"Serving {student} on {url}"))
-    document = {"url": served.url, "requests": served.requests, "samples": served.samples}
-    return Answer(document, f"Served {served.requests:,} requests, {served.samples:,} samples judged.")
+    second = (located(shadow), asked().folder / settings.shadow_log) if shadow else None
+    served = run(student, settings, device=device, shadow=second, tell=messages().print)
+    document = {"url": served.url, "requests": served.requests, "samples": served.samples, "shadow": served.shadowed}
+    told = [f"Served {served.requests:,} requests, {served.samples:,} samples judged."]
+    if second:
+        outcomes = ", ".join(f"{outcome} {n:,}" for outcome, n in sorted(served.shadowed.items()))
+        told.append(f"The shadow {outcomes or 'judged none'}; where it differs is in {second[1]}.")
+    return Answer(document, "\n".join(told))

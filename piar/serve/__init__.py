@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store.errors import PiarError
 
@@ -23,35 +23,44 @@ class Served:
     url: str
     samples: int
     requests: int
+    shadowed: dict[str, int]  # outcome -> samples that a shadow judged too
 
 
 def serve(
-    student: Path, settings: "ServeSettings", *, device: str | None = None, on_ready: Callable[[str], None] = print
+    student: Path,
+    settings: "ServeSettings",
+    *,
+    device: str | None = None,
+    shadow: tuple[Path, Path] | None = None,
+    tell: Callable[[str], None] = print,
 ) -> Served:
-    """Serve a student until SIGTERM or Ctrl-C; requests under way are finished first.
+    """Serve a student until SIGTERM or Ctrl-C; requests under way are finished first. SIGHUP reads its folder again.
 
     Args:
         student: a checkpoint folder.
         device: `cpu`, `cuda:1`, …; None takes a GPU when there is one.
-        on_ready: called with the URL once requests are taken.
+        shadow: another student's folder, that judges too and does not answer, and a JSONL file that keeps the samples
+            to which they give different grades.
+        tell: called with a line once requests are taken, and about each reload.
 
     Raises:
-        PiarError: no student there, or the port is taken.
+        PiarError: no student there, a shadow of another task, or the port is taken.
         UsageError: a token is needed, or named, and not there.
     """
     import uvicorn
 
     from piar.serve.app import build
     from piar.serve.door import head_limit, token_of
-    from trainers.scoring import Student
-    from trainers.session import Session
+    from piar.serve.reload import reload_on_hangup, whole_student
 
     token_of(settings)  # before the port is taken and the student read
     listening = _listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listening.getsockname()[1]}"
     with listening:
-        app = build(Session(Student.load(student, device=device)), settings, student.as_posix())
+        session = whole_student(student, device)
+        second = (whole_student(shadow[0], device, session.student.task), shadow[1]) if shadow else None
+        app = build(session, settings, student.as_posix(), second)
         config = uvicorn.Config(
             app,
             log_level=logging.ERROR,
@@ -62,7 +71,8 @@ def serve(
             ws="none",
             timeout_graceful_shutdown=settings.drain_seconds,
         )
-        server = _announcing(uvicorn.Server(config), lambda: on_ready(url))
+        server = _announcing(uvicorn.Server(config), lambda: tell(f"Serving {student} on {url}"))
+        reload_on_hangup(app, student, device, tell)
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
         try:
             server.run(sockets=[listening])
@@ -71,8 +81,13 @@ def serve(
         finally:
             signal.signal(signal.SIGTERM, before)
     count = app.state.meters.registry.get_sample_value
-    requests = sum(s.value for m in app.state.meters.requests.collect() for s in m.samples if s.name.endswith("_total"))
-    return Served(url, int(count("piar_samples_total") or 0), int(requests))
+    requests = sum(s.value for s in _totals(app.state.meters.requests))
+    shadowed = {s.labels["outcome"]: int(s.value) for s in _totals(app.state.meters.shadowed)}
+    return Served(url, int(count("piar_samples_total") or 0), int(requests), shadowed)
+
+
+def _totals(counter: Any) -> list[Any]:
+    return [s for metric in counter.collect() for s in metric.samples if s.name.endswith("_total")]
 
 
 def _announcing(server: "uvicorn.Server", on_ready: Callable[[], None]) -> "uvicorn.Server":

@@ -24,6 +24,7 @@ from piar.serve.meters import Meters
 from piar.serve.offer import Offer
 from piar.serve.rerank import add_rerank
 from piar.serve.settings import ServeSettings
+from piar.serve.shadow import Shadow
 from piar.serve.systemone import add_systemone
 from store.task import Task
 from store.version import version
@@ -69,14 +70,15 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 NO_TRACES = {"model": Problem, "description": "This student was taught grades alone."}
 
 
-def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
+def build(session: Session, settings: ServeSettings, name: str, shadow: tuple[Session, Path] | None = None) -> FastAPI:
     """The application, with an engine that lives as long as it does.
 
     Args:
         name: of the student, as answers give it.
+        shadow: another student of the same task, that judges too, and the file that keeps where they differ.
 
     Raises:
-        UsageError: a token is needed, or named, and not there.
+        UsageError: a token is needed, or named, and not there; or a setting names no field.
     """
     token = token_of(settings)
     meters = Meters()
@@ -84,7 +86,7 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = Engine(session, settings, meters)
+        app.state.engine = Engine(session, settings, meters, Shadow(*shadow, meters) if shadow else None)
         yield
         app.state.engine.close()
 
@@ -106,16 +108,16 @@ def build(session: Session, settings: ServeSettings, name: str) -> FastAPI:
     app.add_middleware(Doorman, hosts=answers_to(settings), token=token)
     app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
     add_handlers(app)
-    _judging(app, task, settings, name, writes=session.student.card.completion == "trace")
-    offer = Offer.of(session.student, name, settings)
-    add_decisions(app, offer)
-    add_systemone(app, offer)
-    add_rerank(app, offer, settings)
+    app.state.offer = Offer.of(session.student, (name, *settings.names), settings.field_characters)
+    _judging(app, task, settings, name)
+    add_decisions(app)
+    add_systemone(app)
+    add_rerank(app, settings)
     _around(app, task, name, meters)
     return app
 
 
-def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, writes: bool) -> None:
+def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str) -> None:
     Sample, Samples = _bodies(task, settings)
 
     @app.post("/score", responses=REFUSALS, summary="Grade one or many samples")
@@ -125,9 +127,10 @@ def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, wr
         return Opinions(results=[_opinion(s, task) for s in (await engine.score(samples)).scored], student=name)
 
     async def begin(body: Sample, request: Request) -> AsyncIterator[Explanation]:  # type: ignore[valid-type]
-        if not writes:
+        engine = engine_of(request)
+        if engine.student.card.completion == "grade":
             raise HTTPException(409, "This student was taught grades alone: it has no trace to write.")
-        explanation = await engine_of(request).explain(body.model_dump(by_alias=True))  # type: ignore[attr-defined]
+        explanation = await engine.explain(body.model_dump(by_alias=True))  # type: ignore[attr-defined]
         try:
             yield explanation
         finally:

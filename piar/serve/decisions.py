@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from piar.serve.contracts import OpenAIError, Refused, documented, known_keys
 from piar.serve.engine import Judged
-from piar.serve.handlers import engine_of
+from piar.serve.handlers import engine_of, offer_of
 from piar.serve.offer import MOST_QUESTIONS, Offer
 
 _SEVERAL = "send one user message with one `input_json` part"
@@ -91,18 +91,18 @@ class DecisionRequest(BaseModel):
     questions: list[Question] = Field(min_length=1, max_length=MOST_QUESTIONS)
 
 
-def add_decisions(app: FastAPI, offer: Offer) -> None:
+def add_decisions(app: FastAPI) -> None:
     """Add both routes to the application."""
     began = int(time.time())
     entry = {"object": "model", "created": began, "owned_by": "piar"}
 
     @app.get("/v1/models", summary="What requests may call this student")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": name, **entry} for name in offer.names]}
+    async def models(request: Request) -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": name, **entry} for name in offer_of(request).names]}
 
     @app.get("/v1/models/{name:path}", summary="One of these names", responses=documented(OpenAIError, 404))
-    async def model(name: str) -> dict[str, Any]:
-        offer.model(name)
+    async def model(name: str, request: Request) -> dict[str, Any]:
+        offer_of(request).model(name)
         return {"id": name, **entry}
 
     @app.post(
@@ -112,6 +112,7 @@ def add_decisions(app: FastAPI, offer: Offer) -> None:
     )
     async def decide(body: DecisionRequest, request: Request) -> dict[str, Any]:
         known_keys(body, _KNOWN)
+        offer = offer_of(request)
         offer.model(body.model)
         answers = [_ANSWERS[q.type](offer, q, f"questions[{i}]") for i, q in enumerate(body.questions)]
         judged = await engine_of(request).score([_sample(body.input, offer)])

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from piar.serve.meters import Meters
 from piar.serve.settings import ServeSettings
+from piar.serve.shadow import Shadow
 from trainers.session import Session, TooLong
 
 if TYPE_CHECKING:
     from store.trace import Parsed
     from trainers.layout import Tokens
-    from trainers.scoring import Scored
+    from trainers.scoring import Scored, Student
     from trainers.session import Writing
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class _Asked:
     cut: bool
     answer: "asyncio.Future[Judged]"
     since: float
+    session: Session | None = None  # all of a request is judged by the student that read it
     prompts: "list[Tokens]" = field(default_factory=list)
     found: "list[Scored]" = field(default_factory=list)
 
@@ -126,10 +128,11 @@ class Engine:
 
     Args:
         session: the student; only the engine's own thread touches it.
+        shadow: judges after it, while nothing else is to be done.
     """
 
-    def __init__(self, session: Session, settings: ServeSettings, meters: Meters) -> None:
-        self._session, self._settings, self._meters = session, settings, meters
+    def __init__(self, session: Session, settings: ServeSettings, meters: Meters, shadow: Shadow | None = None) -> None:
+        self._session, self._settings, self._meters, self._shadow = session, settings, meters, shadow
         self._asked: deque[_Asked] = deque()
         self._to_explain: deque[Explanation] = deque()
         self._explaining: list[Explanation] = []
@@ -149,6 +152,16 @@ class Engine:
     def waiting(self) -> int:
         """Samples that wait for the model."""
         return self._waiting
+
+    @property
+    def student(self) -> "Student":
+        """Who answers requests that come now."""
+        return self._session.student
+
+    def replace(self, session: Session) -> None:
+        """Let another student answer what comes from now on; what was begun is finished by the one that began it."""
+        with self._wake:
+            self._session = session
 
     async def score(self, samples: Sequence[Sample], most: int | None = None, *, cut: bool = False) -> Judged:
         """Judge samples, in the order given.
@@ -212,11 +225,13 @@ class Engine:
                 self._guarded(partial(self._begin, begin), [begin])
             for explanation in list(self._explaining):
                 self._guarded(partial(self._write, explanation), [explanation])
+            if self._shadow and not (self._asked or self._to_explain or self._explaining):
+                self._shadow.step()
 
     def _next(self) -> tuple[list[_Asked], Explanation | None] | None:
         """What to do now, or None to stop: requests of the next batch, and an explanation to begin."""
         with self._wake:
-            while not (self._asked or self._to_explain or self._explaining or self._closing):
+            while not (self._asked or self._to_explain or self._explaining or self._closing or self._shadow):
                 self._wake.wait()
             if self._closing:
                 return None
@@ -243,27 +258,32 @@ class Engine:
     def _score(self, chosen: list[_Asked]) -> None:
         started = time.perf_counter()
         shares = self._shares([asked for asked in chosen if self._read(asked)])
-        prompts = [p for asked, n in shares for p in asked.prompts[len(asked.found) : len(asked.found) + n]]
-        if not prompts:
-            return
-        scored = self._session.score(prompts)
-        self._meters.batch.observe(len(prompts))
-        self._seconds_a_sample += 0.1 * ((time.perf_counter() - started) / len(prompts) - self._seconds_a_sample)
-        for asked, n in shares:
-            self._settle(asked, scored[:n])
-            del scored[:n]
+        size = sum(n for _, n in shares)
+        for session in dict.fromkeys(asked.session for asked, _ in shares):  # two while one takes over from another
+            assert session is not None
+            theirs = [(asked, n) for asked, n in shares if asked.session is session]
+            scored = session.score(
+                [p for asked, n in theirs for p in asked.prompts[len(asked.found) : len(asked.found) + n]]
+            )
+            for asked, n in theirs:
+                self._settle(asked, scored[:n])
+                del scored[:n]
+        if size:
+            self._meters.batch.observe(size)
+            self._seconds_a_sample += 0.1 * ((time.perf_counter() - started) / size - self._seconds_a_sample)
 
     def _read(self, asked: _Asked) -> bool:
         """Make the prompts of a request, once; False, and the request is answered, if they cannot be judged."""
-        if asked.prompts:
+        if asked.session is not None:
             return True
-        read = self._session.student.fitting if asked.cut else self._session.prompts
+        asked.session = session = self._session
+        read = session.student.fitting if asked.cut else session.prompts
         for i, prompt in enumerate(read(asked.samples)):
             if isinstance(prompt, TooLong):
                 self._fail(asked, Unfit(i, _too_long(prompt)))
                 return False
             asked.prompts.append(prompt)
-        own = sum(map(len, asked.prompts)) - len(asked.prompts) * len(self._session.root)
+        own = sum(map(len, asked.prompts)) - len(asked.prompts) * len(session.root)
         if asked.most is not None and own > asked.most:
             words = f"the samples have {own:,} tokens together; this server reads {asked.most:,} for one request"
             self._fail(asked, TooMuch(words))
@@ -283,7 +303,9 @@ class Engine:
         self._forget(asked, len(found), whole=not asked.left)
         if not asked.left:
             self._meters.judged(asked.found, time.perf_counter() - asked.since)
-            cached = len(asked.prompts) * len(self._session.root)
+            if self._shadow is not None:
+                self._shadow.add(asked.samples, asked.found)
+            cached = len(asked.prompts) * len(asked.session.root) if asked.session else 0
             _resolve(asked.answer, Judged(asked.found, sum(map(len, asked.prompts)), cached))
 
     def _fail(self, one: "_Asked | Explanation", error: Exception) -> None:
@@ -313,6 +335,8 @@ class Engine:
         explanation.writing = self._session.begin(prompt)
         scored = explanation.writing.scored
         self._meters.judged([scored], time.perf_counter() - explanation.since)
+        if self._shadow is not None:
+            self._shadow.add([explanation.sample], [scored])
         self._explaining.append(explanation)
         _resolve(explanation.begun, scored)
 

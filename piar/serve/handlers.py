@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from piar.serve.contracts import CONTRACTS, ELSEWHERE, Refused, answer_of, contract_of
 from piar.serve.engine import Busy, Engine, Failed, TooMuch, Unfit
+from piar.serve.offer import Offer
 
 MOST_PROBLEMS = 20  # told of one request
 _TAGS = ("score", "choice", "predicate", "noul", "str")  # pydantic names the members of unions in places
@@ -20,6 +21,12 @@ def add_handlers(app: FastAPI) -> None:
     """Let the application answer what goes wrong."""
     for kind, answer in _HANDLERS.items():
         app.add_exception_handler(kind, answer)
+
+
+def offer_of(request: Request) -> Offer:
+    """What the student answers that serves now."""
+    offer: Offer = request.app.state.offer
+    return offer
 
 
 def engine_of(request: Request) -> Engine:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from piar.serve.contracts import Refused
-from piar.serve.settings import ServeSettings
 from store.task import Task
 from trainers.scoring import Scored, Student
 
@@ -35,12 +34,12 @@ class Offer:
     most: int
 
     @classmethod
-    def of(cls, student: Student, name: str, settings: ServeSettings) -> "Offer":
+    def of(cls, student: Student, names: tuple[str, ...], most: int) -> "Offer":
         """The offer of a student, by its card."""
         card = student.card
         own = frozenset(text.strip() for text in (card.rubric, card.instruction, card.task.ask)) | {""}
         known = card.task.ask or card.instruction
-        return cls(card.task, (name, *settings.names), own, known, settings.field_characters)
+        return cls(card.task, names, own, known, most)
 
     @property
     def scales(self) -> tuple[tuple[str, ...], ...]:

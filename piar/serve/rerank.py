@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from piar.serve.contracts import Refused, RerankError, TeiError, documented, known_keys
 from piar.serve.documents import fields_in
 from piar.serve.engine import Judged
-from piar.serve.handlers import engine_of
+from piar.serve.handlers import engine_of, offer_of
 from piar.serve.offer import Offer
 from piar.serve.settings import ServeSettings
 from store.errors import UsageError
@@ -120,19 +120,20 @@ class Ranking:
         return {self.document: text}
 
 
-def add_rerank(app: FastAPI, offer: Offer, settings: ServeSettings) -> None:
+def add_rerank(app: FastAPI, settings: ServeSettings) -> None:
     """Add the three routes to the application.
 
     Raises:
         UsageError: a setting names no field of the task.
     """
-    ranking = Ranking.of(offer, settings)
+    Ranking.of(app.state.offer, settings)
 
     async def ranked(body: RerankRequest, request: Request, name: str) -> tuple[list[tuple[int, float]], Judged]:
         """Places and relevance of the documents, best first, and what was read."""
         known_keys(body, _KNOWN)
+        offer = offer_of(request)
         offer.model(body.model)
-        samples = ranking.samples(body, name)
+        samples = Ranking.of(offer, settings).samples(body, name)
         distinct = {tuple(sample.values()): sample for sample in samples}
         judged = await engine_of(request).score(list(distinct.values()), settings.rerank_tokens, cut=body.cut)
         expected = dict(zip(distinct, (offer.relevance(one) for one in judged.scored), strict=True))
@@ -154,7 +155,7 @@ def add_rerank(app: FastAPI, offer: Offer, settings: ServeSettings) -> None:
         shown = asked if asked is not None else request.url.path != "/v2/rerank"  # Cohere's v2 has no such parameter
         tokens = judged.tokens
         return {
-            "model": offer.names[0],
+            "model": offer_of(request).names[0],
             "results": [
                 {
                     "index": i,

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from piar.serve.contracts import OpenAIError, Refused, documented, known_keys
-from piar.serve.handlers import engine_of
+from piar.serve.handlers import engine_of, offer_of
 from piar.serve.offer import MOST_QUESTIONS, Offer
 
 # Legal in one of the servers, and without effect here.
@@ -59,7 +59,7 @@ class SystemOneRequest(BaseModel):
     )
 
 
-def add_systemone(app: FastAPI, offer: Offer) -> None:
+def add_systemone(app: FastAPI) -> None:
     """Add the route to the application."""
 
     @app.post(
@@ -69,6 +69,7 @@ def add_systemone(app: FastAPI, offer: Offer) -> None:
     )
     async def decide(body: SystemOneRequest, request: Request) -> dict[str, Any]:
         known_keys(body, _KNOWN)
+        offer = offer_of(request)
         offer.model(body.model)
         offer.instructions(body.instructions or "", "instructions")
         answers = {name: _ANSWERS[q.type](offer, q, name) for name, q in body.questions.items()}

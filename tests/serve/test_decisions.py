@@ -34,10 +34,10 @@ PART = [{"role": "user", "content": [{"type": "input_json", "data": SAMPLE}]}]
 SCORE = {"type": "score", "instructions": "", "levels": [{"label": name} for name in NAMES]}
 
 
-def make(folder, task, **card):
+def make(folder, task, seed=0, **card):
     sample = json.dumps(dict.fromkeys(task.fields, "red lamp «chair» é"))
     tokenizer = tiny_tokenizer([sample], task.symbols, 400)
-    lm = tiny_model(len(tokenizer), hidden=64, layers=2)
+    lm = tiny_model(len(tokenizer), hidden=64, layers=2, seed=seed)
     return Student.load(save(folder / task.name, lm, tokenizer, StudentCard(task=task, **card)))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -31,8 +33,8 @@ def judge(tmp_path_factory):
 
 @contextmanager
 def serving(judge, log, *options):
-    folder = judge.policy.lm.config._name_or_path
-    command = [sys.executable, "-m", "piar", "serve", "--student", folder, "--port", "0", *options]
+    folder = judge if isinstance(judge, Path) else judge.policy.lm.config._name_or_path
+    command = [sys.executable, "-m", "piar", "serve", "--student", str(folder), "--port", "0", *options]
     with log.open("w") as output:
         process = subprocess.Popen(command, stderr=output, stdout=output)
     try:
@@ -43,6 +45,22 @@ def serving(judge, log, *options):
     finally:
         process.kill()
         process.wait()
+
+
+def test_sighup_reads_the_folder_again(judge, tmp_path):
+    folder = shutil.copytree(judge.policy.lm.config._name_or_path, tmp_path / "student")
+    log = tmp_path / "log"
+    with serving(folder, log) as (process, url):
+        before = httpx.post(f"{url}/score", json={"samples": SAMPLES}).json()
+        (folder / "model.safetensors").write_bytes(b"half")
+        process.send_signal(signal.SIGHUP)
+        while "Not reloaded" not in log.read_text():
+            time.sleep(0.1)
+        shutil.copytree(judge.policy.lm.config._name_or_path, folder, dirs_exist_ok=True)
+        process.send_signal(signal.SIGHUP)
+        while "answers from now on" not in log.read_text():
+            time.sleep(0.1)
+        assert httpx.post(f"{url}/score", json={"samples": SAMPLES}).json() == before
 
 
 def test_sigterm_under_load_finishes_what_is_under_way_and_exits_with_0(judge, tmp_path):

@@ -52,8 +52,7 @@ def judge(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def serving(judge, **limits):
-    app = build(Session(judge), ServeSettings(port=0, **limits), "students/tiny")
+def running(app):
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -66,6 +65,10 @@ def serving(judge, **limits):
     server.should_exit = True
     thread.join(20)
     assert not thread.is_alive()
+
+
+def serving(judge, **limits):
+    return running(build(Session(judge), ServeSettings(port=0, **limits), "students/tiny"))
 
 
 @pytest.fixture(scope="module")
