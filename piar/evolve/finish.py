@@ -2,25 +2,75 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
+from piar.evolve.ending import ended
 from piar.evolve.guards import Paired
 from piar.evolve.inputs import Inputs
 from piar.evolve.ledger import fingerprints, ledger, record
-from piar.evolve.promotion import Outcome, confirm
+from piar.evolve.promotion import Outcome, confirm, power
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.results import Audited, Comparison, GuardJson, Side, Tested, gain_json
+from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Side, Tested, Worth, gain_json
 from piar.evolve.resume import RunLog
-from piar.evolve.search import Scoreboard
+from piar.evolve.search import Scoreboard, Search
 from piar.evolve.steadiness import Repeated, ask_again
-from piar.evolve.truth import Truth, TruthMode, load_truth
+from piar.evolve.truth import Truth, TruthMode, ceiling, load_truth, people_heard
 from store.db import Store
 from store.errors import PiarError
 from store.metrics import accuracy, confusion_by_group, macro_f1
 from store.stats import group_codes, paired_gain
 from store.types import Instruction, Sample
+
+
+def finish(
+    inputs: Inputs, search: Search, log: RunLog, winner: Instruction, rounds: int, stopped: str, warnings: list[str]
+) -> tuple[EvolveReport, Instruction]:
+    """Promotion on the holdout, the untouched test split, what each rule is worth; then the report."""
+    incumbent, board, purse, splits = inputs.incumbent, search.board, search.purse, inputs.splits
+    purse.open_end()
+    outcome = promote(inputs, board, log, winner) if winner.id != incumbent.id else None
+    standing = winner if outcome and outcome.passed else incumbent
+    holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else Comparison()
+    test = on_test(inputs, board, standing)
+    purse.open_attribution()
+    attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
+    report = EvolveReport(
+        run=log.run_id,
+        champion=standing.id,
+        seed_instruction=incumbent.id,
+        proposal=standing.id if standing is not incumbent else None,
+        calls=purse.budget.calls,
+        cost_usd=purse.budget.usd,
+        rounds=rounds,
+        promotions=[promotion_json(outcome)] if outcome else [],
+        holdout=holdout,
+        test=test,
+        attribution=attribution,
+        detectable=power([s.group for s in splits["holdout"]], inputs.settings.promotion.alpha).sentence(),
+        ceiling=ceiling(inputs.truths.values()),
+        stopped=stopped,
+        errors=search.errors,
+        people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),
+        warnings=(*warnings, *_unheard(inputs, search)),
+    )
+    return with_ending(report), standing
+
+
+def with_ending(report: EvolveReport) -> EvolveReport:
+    return report.model_copy(update=asdict(ended(report.model_dump(mode="json"))))
+
+
+def _unheard(inputs: Inputs, search: Search) -> list[str]:
+    """A warning when nothing that the reviser said could be tried."""
+    if not search.refused or len(search.seen) > 1:
+        return []
+    told = ", ".join(f"{reason} ({n})" for reason, n in search.refused.most_common(3))
+    return [
+        f"Nothing that the reviser {inputs.reviser.client.model} said could be tried: {told}. `piar show run` keeps "
+        "the steps; ask another model in [reviser], or change prompts/revise.j2."
+    ]
 
 
 def promote(inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction) -> Outcome:
@@ -158,3 +208,54 @@ def compare(
         rights.append(said == truth)
     gain = paired_gain(rights[0], rights[1], codes)
     return {"n": len(samples), "groups": count, "seed": sides[0], "champion": sides[1], "gain": gain_json(gain)}
+
+
+# -- what each rule is worth -----------------------------------------------------------------------
+
+
+def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sample]) -> list[Worth]:
+    """What each rule is worth: the instruction with and without it, on the rows that cite it.
+
+    Rows that do not cite a rule are taken to be untouched by it. That is exact for the offline teacher and saves
+    most calls for a language model, where any edit can flip any row: there it is an estimate.
+
+    Args:
+        samples: of dev and holdout.
+
+    Returns:
+        one for each rule; fewer when the budget ends.
+    """
+    found: list[Worth] = []
+    try:
+        verdicts = board.verdicts(instruction, samples)
+        cited = {
+            r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
+            for r in instruction.rules
+        }
+        without = {
+            r.id: replace(instruction, rules=tuple(o for o in instruction.rules if o is not r))
+            for r in instruction.rules
+        }
+        for rule in instruction.rules:
+            board.judge([without[rule.id]], cited[rule.id])
+            found.append(_worth(board, rule.id, instruction, without[rule.id], cited[rule.id]))
+    except BudgetSpent:
+        pass
+    return found
+
+
+def _worth(board: Scoreboard, rule: str, whole: Instruction, without: Instruction, rows: Sequence[Sample]) -> Worth:
+    if not rows:
+        return {"rule": rule, "cited": 0, "fixes": 0, "breaks": 0, "gain": None, "state": "dead"}
+    truth = board.truth(rows)
+    right, otherwise = (board.grades(i, rows) == truth for i in (whole, without))
+    gain = paired_gain(otherwise, right, [s.group for s in rows])
+    state: Literal["helps", "harms", "unclear"] = "helps" if gain.above else "harms" if gain.below else "unclear"
+    return {
+        "rule": rule,
+        "cited": len(rows),
+        "fixes": int(np.sum(right & ~otherwise)),
+        "breaks": int(np.sum(otherwise & ~right)),
+        "gain": gain_json(gain),
+        "state": state,
+    }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from piar.evolve.settings import EvolveSettings
 from piar.llm.cost import Budget
+from store.db import Store
 from store.errors import PiarError
 
 FOLDS = 3  # of dev's groups, when asked whether a draft from more rows does better
@@ -98,6 +99,21 @@ class Needs:
     def capped(self) -> int:
         """The same within the cap on calls."""
         return self.total if self.settings.max_calls is None else min(self.total, self.settings.max_calls)
+
+
+def cost_of_an_answer(budget: Budget, store: Store, judge: str, instruction: str) -> tuple[float, float]:
+    """Dollars and tokens of one answer: of this run's, else of those that earlier runs have paid for.
+
+    Args:
+        instruction: id of the one that the judge was asked under.
+    """
+    if budget.calls:
+        return budget.usd / budget.calls, budget.tokens / budget.calls
+    sql = """select coalesce(avg(cost_usd), 0), coalesce(avg(tokens_in + tokens_out), 0) from completions
+             where key in (select key from verdicts where judge = ? and instruction = ?)"""
+    with store.read() as con:
+        found = con.execute(sql, [judge, instruction]).fetchone()
+    return found or (0.0, 0.0)
 
 
 class Purse:

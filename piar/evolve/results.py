@@ -5,10 +5,11 @@ Reports are kept with their runs. Those of earlier versions lack some keys, so n
 
 from typing import Literal
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from piar.evolve.guards import State
-from store.stats import Gain
+from store.stats import Gain, Result
 
 
 class GainJson(TypedDict, total=False):
@@ -107,3 +108,50 @@ class Worth(TypedDict, total=False):
     breaks: int
     gain: GainJson | None
     state: Literal["helps", "harms", "dead", "unclear"]
+
+
+class EvolveReport(Result):
+    """What `piar evolve --json` prints, and what the run keeps.
+
+    Attributes:
+        champion: the instruction that stands after the run: the proposal, or the incumbent.
+        seed_instruction: the incumbent, which was to be beaten.
+        proposal: the id that waits for `piar accept`, or None.
+        holdout: incumbent against standing instruction (`seed`, `champion`) where promotion was decided (optimistic
+            given promotion).
+        test: the same on the untouched split, against `gold` and `majority`.
+        detectable: what the holdout can show, in words.
+        ceiling: how often one person agrees with the truth, None without raters.
+        people: how much of what people said was used; see `piar.evolve.truth.people_heard`.
+        attribution: what each of its rules fixes and breaks; see `piar.evolve.finish.attribute`.
+        stopped: why the search ended.
+        errors: fewest errors of an instruction on the train rows of a round; None where no round was made.
+        ending: how it ended, one of `piar.evolve.ending.Ending`.
+        headline: what was decided, in one sentence.
+        detail: the figures behind the decision.
+        advice: what to do next.
+        priced: whether teacher and reviser have a price; without one, `cost_usd` means nothing.
+    """
+
+    run: str
+    champion: str
+    seed_instruction: str
+    proposal: str | None
+    calls: int
+    cost_usd: float
+    rounds: int
+    promotions: list[Tested]
+    holdout: Comparison
+    test: dict[str, Comparison | str]
+    attribution: list[Worth]
+    detectable: str
+    ceiling: float | None
+    stopped: str
+    errors: int | None = None
+    ending: str = ""
+    headline: str = ""
+    detail: str = ""
+    advice: str = ""
+    people: dict[str, int] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    priced: bool = True

@@ -10,27 +10,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply
-from piar.instructions.prompts import render
 from piar.instructions.revision_schema import (
     EvidenceItem,
-    GradeShown,
     RevisionAnswer,
-    RevisionBudget,
     RevisionCandidate,
-    RevisionRequest,
     RuleOperation,
-    RuleShown,
-    answer_schema,
 )
-from piar.llm.base import Client, Message, Request, is_simulated
-from piar.llm.settings import ModelSettings
-from store.ids import content_id
 from store.task import Task
 from store.types import Completion, Instruction, Rule
 
@@ -124,61 +114,9 @@ def _runs(words: Sequence[str]) -> Iterator[str]:
 # -- asking ---------------------------------------------------------------------------------------
 
 
-def evidence_limit(client: Client, settings: RevisionSettings) -> int:
-    """How many samples one request shows."""
-    return settings.evidence or (3000 if counts_evidence(client) else 40)
-
-
-def counts_evidence(client: Client) -> bool:
-    """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some."""
-    return is_simulated(client)
-
-
 def shares(candidates: int, requests: int) -> list[int]:
     """Candidates that each request asks for, together as many as a round has; at least one each."""
     return [max(1, len(range(i, candidates, requests))) for i in range(requests)]
-
-
-def request(
-    client: Client,
-    parent: Instruction,
-    evidence: Sequence[EvidenceItem],
-    hints: Sequence[str],
-    task: Task,
-    settings: RevisionSettings,
-    model: ModelSettings,
-    *,
-    candidates: int,
-    seed: int,
-    prompts: Path | None = None,
-) -> Request:
-    """The question to a reviser."""
-    shown = RevisionRequest(
-        grades=tuple(
-            GradeShown(symbol=g.symbol, name=g.name, value=g.value, meaning=parent.meanings.get(g.symbol, g.meaning))
-            for g in task.grades
-        ),
-        rules=tuple(RuleShown(id=r.id, text=r.text, grade=r.grade) for r in parent.rules),
-        evidence=tuple(evidence),
-        budget=RevisionBudget(
-            max_rules=settings.max_rules, max_operations=settings.max_operations, max_words=settings.max_words
-        ),
-        candidates=candidates,
-        hints=tuple(hints),
-        seed=seed,
-    )
-    system = render("revise", {"task": task, "instruction": parent, "settings": settings}, prompts)
-    user = shown.model_dump_json()
-    key = content_id("revise", client.model, system, user, str(model.max_tokens), str(model.temperature))
-    return Request(
-        key,
-        (Message("system", system), Message("user", user)),
-        schema=answer_schema(),
-        max_tokens=model.max_tokens,
-        temperature=model.temperature,
-        seed=seed,
-        purpose="revise",
-    )
 
 
 def read_answer(completion: Completion) -> tuple[list[RevisionCandidate], Counter[str]]:

@@ -10,13 +10,11 @@ from math import ceil
 import numpy as np
 
 from piar.evolve.inputs import Inputs
-from piar.evolve.inspection import Cluster, Inspection, Judged, contrast_evidence, hints, inspect, whole_evidence
+from piar.evolve.inspection import Judged, hints, inspect, whole_evidence
 from piar.evolve.purse import FOLDS, BudgetSpent
 from piar.evolve.resume import RunLog
-from piar.evolve.revision import revise, shares
+from piar.evolve.revision import revise
 from piar.evolve.search import Search, beaten_by, merged
-from piar.instructions.revision_schema import EvidenceItem
-from piar.llm.base import Request
 from store.types import Instruction, Sample
 
 
@@ -40,10 +38,13 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
         causes=found.counts(),
         hints=list(told),
     )
-    packs = _packs(inputs, found, number)
-    answers = inputs.reviser.ask(_questions(inputs, log, parent, told, packs, number))
+    packs = inputs.reviser.packs(found, inputs.seed(number, "evidence"))
+    seeds = [inputs.seed(number, "reviser", i) for i in range(len(packs))]
+    questions, findings = inputs.reviser.diagnosed(inputs.reviser.questions(parent, packs, told, seeds))
+    if findings is not None:
+        log.step("diagnosed", round=number, findings=[d.sentence() for d in findings])
     revision = revise(
-        answers,
+        inputs.reviser.ask(questions),
         parent,
         packs,
         inputs.store.task,
@@ -65,29 +66,6 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
     return candidates
 
 
-def _questions(
-    inputs: Inputs,
-    log: RunLog,
-    parent: Instruction,
-    told: Sequence[str],
-    packs: Sequence[Sequence[EvidenceItem]],
-    number: int,
-) -> list[Request]:
-    """One question to the reviser for each pack of evidence; with its own diagnosis in it, where it reads evidence
-    instead of counting it."""
-    reviser, settings = inputs.reviser, inputs.settings.revision
-    wanted = shares(settings.candidates, len(packs))
-    questions = [
-        reviser.question(parent, pack, told, candidates=wanted[i], seed=inputs.seed(number, "reviser", i))
-        for i, pack in enumerate(packs)
-    ]
-    if settings.diagnose == "none" or reviser.counts:
-        return questions
-    informed, findings = reviser.diagnosed(questions)
-    log.step("diagnosed", round=number, findings=[d.sentence() for d in findings])
-    return informed
-
-
 def _train_batch(inputs: Inputs, number: int) -> list[Sample]:
     """Whole groups of train at random, up to about `train_rows` rows, in a fixed order."""
     by_group: dict[str, list[Sample]] = {}
@@ -99,15 +77,6 @@ def _train_batch(inputs: Inputs, number: int) -> list[Sample]:
         if not batch or len(batch) + len(by_group[names[i]]) <= inputs.settings.train_rows:
             batch += by_group[names[i]]
     return sorted(batch, key=lambda s: s.id)
-
-
-def _packs(inputs: Inputs, found: Inspection, number: int) -> list[tuple[EvidenceItem, ...]]:
-    """What each request shows: everything for a reviser that counts, one cluster each for one that reads."""
-    reviser, seed = inputs.reviser, inputs.seed(number, "evidence")
-    if reviser.counts:
-        return [whole_evidence(found.judged, reviser.limit, seed)]
-    focuses: list[Cluster | None] = [*found.clusters[: inputs.settings.revision.candidates]] or [None]
-    return [contrast_evidence(found, reviser.limit, seed, focus) for focus in focuses]
 
 
 def judged(inputs: Inputs, search: Search, instruction: Instruction, samples: Sequence[Sample]) -> list[Judged]:

@@ -5,80 +5,35 @@ strict: the winner of the search meets the incumbent once, on holdout groups tha
 it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else is ours.
 """
 
-from dataclasses import asdict
+from typing import Any
 
-from pydantic import Field
-
-from piar.evolve.attribution import attribute
-from piar.evolve.ending import BUDGET_SPENT, ended
-from piar.evolve.finish import compare, on_test, promote, promotion_json
-from piar.evolve.inputs import Inputs
+from piar.evolve.ending import BUDGET_SPENT
+from piar.evolve.finish import finish, with_ending
+from piar.evolve.inputs import Inputs, automatic, by_grade, deal, members, owners, rows_of
+from piar.evolve.ledger import check_uses, ledger
 from piar.evolve.promotion import power
-from piar.evolve.purse import BudgetSpent
-from piar.evolve.results import Comparison, Tested, Worth
-from piar.evolve.resume import OnEvent, RunLog, begin
-from piar.evolve.reviser import Models
+from piar.evolve.purse import BudgetSpent, Needs, Purse, cost_of_an_answer
+from piar.evolve.results import EvolveReport
+from piar.evolve.resume import Begun, OnEvent, RunLog, begin, data_fingerprint
+from piar.evolve.reviser import Models, Reviser, evidence_limit, reviser_origin
 from piar.evolve.round import REDRAFTS, revised
-from piar.evolve.search import PARENTS, Search, raced
+from piar.evolve.search import PARENTS, Scoreboard, Search, one_grade, raced
 from piar.evolve.settings import EvolveSettings
-from piar.evolve.setup import identity, open_run, prepare
-from piar.evolve.truth import ceiling, people_heard
+from piar.evolve.steadiness import watch
+from piar.evolve.truth import load_truth, review_comments
+from piar.instructions.prompts import template_source
+from piar.judging.labeller import Labeller
+from piar.judging.origin import Origin
 from piar.judging.outcome import OnProgress
 from store.db import Store
 from store.errors import PiarError
+from store.ids import short_hash
 from store.journal import Journal
-from store.stats import Result
+from store.stats import spend
 from store.turns import alone
 from store.types import Instruction
 
 __all__ = ["EvolveReport", "EvolveSettings", "Models", "evolve"]
-
-
-class EvolveReport(Result):
-    """What `piar evolve --json` prints, and what the run keeps.
-
-    Attributes:
-        champion: the instruction that stands after the run: the proposal, or the incumbent.
-        seed_instruction: the incumbent, which was to be beaten.
-        proposal: the id that waits for `piar accept`, or None.
-        holdout: incumbent against standing instruction (`seed`, `champion`) where promotion was decided (optimistic
-            given promotion).
-        test: the same on the untouched split, against `gold` and `majority`.
-        detectable: what the holdout can show, in words.
-        ceiling: how often one person agrees with the truth, None without raters.
-        people: how much of what people said was used; see `piar.evolve.truth.people_heard`.
-        attribution: what each of its rules fixes and breaks; see `piar.evolve.attribution.attribute`.
-        stopped: why the search ended.
-        errors: fewest errors of an instruction on the train rows of a round; None where no round was made.
-        ending: how it ended, one of `piar.evolve.ending.Ending`.
-        headline: what was decided, in one sentence.
-        detail: the figures behind the decision.
-        advice: what to do next.
-        priced: whether teacher and reviser have a price; without one, `cost_usd` means nothing.
-    """
-
-    run: str
-    champion: str
-    seed_instruction: str
-    proposal: str | None
-    calls: int
-    cost_usd: float
-    rounds: int
-    promotions: list[Tested]
-    holdout: Comparison
-    test: dict[str, Comparison | str]
-    attribution: list[Worth]
-    detectable: str
-    ceiling: float | None
-    stopped: str
-    errors: int | None = None
-    ending: str = ""
-    headline: str = ""
-    detail: str = ""
-    advice: str = ""
-    people: dict[str, int] = Field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    priced: bool = True
 
 
 def evolve(
@@ -127,7 +82,7 @@ def _evolve(
 ) -> tuple[EvolveReport, Instruction]:
     begun = begin(store, "evolve", identity(store, models, instruction, settings), settings.seed, restart=restart)
     if begun.finished:
-        report = _with_ending(EvolveReport.model_validate(begun.finished))
+        report = with_ending(EvolveReport.model_validate(begun.finished))
         return report, instruction if report.proposal is None else store.instruction(report.proposal)
     try:
         inputs, search, log = prepare(store, models, instruction, settings, journal, begun, on_event, on_progress)
@@ -165,56 +120,102 @@ def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Ins
             break
     winner = REDRAFTS[settings.redraft](inputs, search, log, best)
     log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in search.candidates], best=winner.id)
-    return _close(inputs, search, log, winner, rounds, stopped, warnings)
+    return finish(inputs, search, log, winner, rounds, stopped, warnings)
 
 
-# -- the end ---------------------------------------------------------------------------------------
+# -- the beginning ---------------------------------------------------------------------------------
+
+_PROMPTS = ("judge", "diagnose", "revise")
 
 
-def _unheard(inputs: Inputs, search: Search) -> list[str]:
-    """A warning when nothing that the reviser said could be tried."""
-    if not search.refused or len(search.seen) > 1:
-        return []
-    told = ", ".join(f"{reason} ({n})" for reason, n in search.refused.most_common(3))
-    return [
-        f"Nothing that the reviser {inputs.reviser.client.model} said could be tried: {told}. `piar show run` keeps "
-        "the steps; ask another model in [reviser], or change prompts/revise.j2."
-    ]
+def identity(store: Store, models: Models, instruction: Instruction, settings: EvolveSettings) -> dict[str, Any]:
+    """What decides the outcome of a run; a run that was cut off goes on only while none of it has changed."""
+    return {
+        "seed": settings.seed,
+        "task": store.task.hash,
+        "data": data_fingerprint(store),
+        "instruction": instruction.id,
+        "teacher": Origin(store, models.teacher.judge, models.teacher.model).name,
+        "reviser": reviser_origin(store, models.reviser).name,
+        "prompts": short_hash([template_source(name, models.teacher.prompts) for name in _PROMPTS]),
+        "settings": _kept(settings),
+    }
 
 
-def _close(
-    inputs: Inputs, search: Search, log: RunLog, winner: Instruction, rounds: int, stopped: str, warnings: list[str]
-) -> tuple[EvolveReport, Instruction]:
-    """Promotion on the holdout, the untouched test split, what each rule is worth; then the report."""
-    incumbent, board, purse, splits = inputs.incumbent, search.board, search.purse, inputs.splits
-    purse.open_end()
-    outcome = promote(inputs, board, log, winner) if winner.id != incumbent.id else None
-    standing = winner if outcome and outcome.passed else incumbent
-    holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else Comparison()
-    test = on_test(inputs, board, standing)
-    purse.open_attribution()
-    attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
-    report = EvolveReport(
-        run=log.run_id,
-        champion=standing.id,
-        seed_instruction=incumbent.id,
-        proposal=standing.id if standing is not incumbent else None,
-        calls=purse.budget.calls,
-        cost_usd=purse.budget.usd,
-        rounds=rounds,
-        promotions=[promotion_json(outcome)] if outcome else [],
-        holdout=holdout,
-        test=test,
-        attribution=attribution,
-        detectable=power([s.group for s in splits["holdout"]], inputs.settings.promotion.alpha).sentence(),
-        ceiling=ceiling(inputs.truths.values()),
-        stopped=stopped,
-        errors=search.errors,
-        people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),
-        warnings=(*warnings, *_unheard(inputs, search)),
+_LATER = ("race", "parents", "merge")  # settings that came later; runs begun before did as their defaults say
+
+
+def _kept(settings: EvolveSettings) -> dict[str, Any]:
+    """The settings as runs have kept them from the first version on, so that one which was cut off goes on."""
+    usual = {n for n in _LATER if getattr(settings, n) == EvolveSettings.model_fields[n].default}
+    told = settings.model_dump(mode="json", exclude={"seed", *usual})
+    told["redraft"], told["revision"]["diagnose"] = settings.redraft != "none", settings.revision.diagnose != "none"
+    told["promotion"] |= {"guard_alpha": 0.1, "warn_uses": 3, "max_uses": 8}  # settings that are constants now
+    return told | {"block": 100}
+
+
+def prepare(
+    store: Store,
+    models: Models,
+    instruction: Instruction,
+    settings: EvolveSettings,
+    journal: Journal,
+    begun: Begun,
+    on_event: OnEvent | None,
+    on_progress: OnProgress | None,
+) -> tuple[Inputs, Search, RunLog]:
+    """Everything that a run needs, its samples dealt and its budget divided; nothing is asked.
+
+    Raises:
+        PiarError: too few labelled groups, or a budget that cannot suffice.
+        UsageError: a cap in dollars, and a model without a price.
+    """
+    truths = load_truth(store, settings.truth)
+    splits = deal(store, truths, settings)
+    evidence = evidence_limit(models.reviser.client, settings.revision)
+    purse = Purse(settings, Needs(settings, rows_of(splits), evidence))
+    labeller = Labeller(models.teacher.session(store, journal, begun.run_id, purse.budget, on_progress))
+    reviser = Reviser(models.reviser.session(store, journal, begun.run_id, purse.budget), settings.revision)
+    board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths)
+    inputs = Inputs(
+        store,
+        settings,
+        reviser,
+        instruction,
+        truths,
+        splits,
+        slices=members(store, owners(store)),
+        noticed={**members(store, automatic(store)), **by_grade(truths)},
+        comments=review_comments(store),
     )
-    return _with_ending(report), standing
+    search = Search(board, purse, candidates=[instruction], seen={instruction.id})
+    return inputs, search, RunLog(store, begun.run_id, on_event)
 
 
-def _with_ending(report: EvolveReport) -> EvolveReport:
-    return report.model_copy(update=asdict(ended(report.model_dump(mode="json"))))
+def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
+    """Judge the incumbent on dev, set money aside for the end, and say what the holdout can show.
+
+    Returns:
+        warnings: a worn holdout, an endpoint that changed.
+    """
+    incumbent, board = inputs.incumbent, search.board
+    used = ledger(inputs.store, [s.group for s in inputs.splits["holdout"]], log.run_id)
+    warning = check_uses(used)
+    level = spend(used.spent, total=inputs.settings.promotion.alpha)
+    told = power([s.group for s in inputs.splits["holdout"]], level)
+    log.keep(incumbent)
+    log.step("opened", champion=incumbent.id, level=level, detectable=told.sentence(), warning=warning)
+    try:
+        board.judge([incumbent], inputs.dev)
+    except BudgetSpent:
+        fix = "Raise --max-usd, --max-calls or --max-tokens."
+        raise PiarError("The budget does not cover judging dev once.", fix) from None
+    judge = board.labeller.judge_name
+    search.purse.keep_for_the_end(*cost_of_an_answer(search.purse.budget, inputs.store, judge, incumbent.id))
+    score = float(board.scores(incumbent, inputs.dev).mean())
+    log.step("champion", instruction=incumbent.id, dev=score, rows=len(inputs.dev))
+    log.flush()
+    dull = one_grade(board, incumbent, inputs.dev)
+    alarm = watch(inputs, board, log)
+    log.flush()
+    return [said for said in (warning, dull, alarm) if said]

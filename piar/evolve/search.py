@@ -20,6 +20,7 @@ from piar.evolve.truth import Truth
 from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Batch
+from store.errors import PiarError
 from store.stats import Floats, group_codes, group_sums
 from store.types import Instruction, Sample, Verdict
 
@@ -111,6 +112,31 @@ class Scoreboard:
 
     def _grades_of(self, instruction_id: str) -> NDArray[np.int8]:
         return self._grades.setdefault(instruction_id, np.full(len(self._row), _UNKNOWN, dtype=np.int8))
+
+
+def one_grade(board: Scoreboard, instruction: Instruction, samples: Sequence[Sample]) -> str | None:
+    """A warning when the teacher gives one grade to everything.
+
+    Raises:
+        PiarError: it gives none to anything.
+    """
+    grades = board.grades(instruction, samples)
+    failed = int((grades < 0).sum())
+    if failed == len(grades):
+        raise PiarError(
+            f"The teacher {board.labeller.session.client.model} gave no grade on any of {failed} dev rows: it refuses "
+            "or answers otherwise than asked. Its answers are kept.",
+            "Read some with `piar sql \"select text from completions where role = 'teacher' limit 5\"`, then change "
+            "[teacher] or prompts/judge.j2 and add --restart.",
+        )
+    said = set(grades[grades >= 0].tolist())
+    lost = f" and no grade on {failed} more" if failed else ""
+    if len(said) > 1 or len(grades) < 10:
+        return (
+            f"The teacher gave no grade on {failed} of {len(grades)} dev rows." if failed > 0.1 * len(grades) else None
+        )
+    symbol, heard = board.symbols[said.pop()], len(grades) - failed
+    return f"The teacher says {symbol} on all of {heard} dev rows{lost}: the instruction may tell it nothing yet."
 
 
 @dataclass(slots=True)

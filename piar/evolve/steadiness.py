@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from piar.evolve.inputs import Inputs
+from piar.evolve.resume import RunLog
+from piar.evolve.search import Scoreboard
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Batch
@@ -116,3 +119,29 @@ def last_flip_rate(store: Store, model: str, run_id: str) -> float:
         ).fetchall()
     found = (json.loads(detail) for (detail,) in rows)
     return next((float(d["flipped"]) / d["asked"] for d in found if d["model"] == model and d["asked"]), 0.0)
+
+
+def watch(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
+    """Ask the canary rows of this teacher again, or begin a canary; a warning when the endpoint has changed."""
+    model, size = board.labeller.session.client.model, inputs.settings.audit.canary
+    if not size:
+        return None
+    canary = known_canary(inputs.store, model, log.run_id)
+    if canary is None:
+        rows = sorted(inputs.dev, key=lambda s: s.id)[:size]
+        grades = board.grades(inputs.incumbent, rows)
+        first = {s.id: board.symbols[g] for s, g in zip(rows, grades, strict=True) if g >= 0}
+        log.step("canary", **Canary(inputs.incumbent.id, first).to_json(model), asked=0, flipped=0)
+        return None
+    samples = inputs.store.samples(ids=list(canary.grades)[: min(size, len(inputs.dev))])
+    found = ask_again(
+        board.labeller,
+        inputs.store.instruction(canary.instruction),
+        samples,
+        [canary.grades[s.id] for s in samples],
+        "canary",
+    )
+    usual = last_flip_rate(inputs.store, model, log.run_id)
+    alarm = changed_endpoint(found, canary, usual)
+    log.step("canary", model=model, asked=found.asked, flipped=found.flipped, warning=alarm)
+    return alarm

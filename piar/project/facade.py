@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from piar.evolve.last_search import Tried
+    from piar.evolve.results import EvolveReport
     from piar.evolve.resume import OnEvent
-    from piar.evolve.run import EvolveReport
     from piar.judging.forecast import Forecast, Receipt
     from piar.judging.outcome import OnProgress
     from piar.llm.cost import Budget
@@ -219,7 +219,7 @@ class Project(Comparing):
         """
         from piar.evolve.inputs import forecast_rows
         from piar.evolve.purse import Needs
-        from piar.evolve.revision import evidence_limit
+        from piar.evolve.reviser import evidence_limit
         from piar.evolve.settings import EvolveSettings
         from piar.judging.forecast import forecast, scaled
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from piar.cli.render.evolve import evolve_view
 from piar.cli.render.live import SearchView
+from piar.evolve.results import EvolveReport
 from piar.evolve.resume import Event
-from piar.evolve.run import EvolveReport
 from piar.judging.outcome import Progress
 
 

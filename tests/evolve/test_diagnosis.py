@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from piar.evolve.diagnosis import Diagnosis, read_diagnoses
+from piar.evolve.reviser import Diagnosis, read_diagnoses
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import RevisionSettings
 from store.types import Completion

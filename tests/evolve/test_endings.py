@@ -13,7 +13,8 @@ from piar.evolve.ending import HEADLINES
 from piar.evolve.ending import ended as ended_as
 from piar.evolve.last_search import tried
 from piar.evolve.ledger import record
-from piar.evolve.run import EvolveReport, EvolveSettings, evolve
+from piar.evolve.results import EvolveReport
+from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import PromotionSettings
 from piar.query.show import candidate, difference
 from piar.report.page import report

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piar.evolve.revision import contradiction, read_answer, request, revise
+from piar.evolve.reviser import request
+from piar.evolve.revision import contradiction, read_answer, revise
 from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply, merge
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation

@@ -6,8 +6,8 @@ import warnings
 import pytest
 
 from benchmarks.judging import session
+from piar.evolve.run import identity
 from piar.evolve.settings import EvolveSettings
-from piar.evolve.setup import identity
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin

@@ -11,8 +11,8 @@ from store.stats import Gain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from piar.evolve.results import EvolveReport
     from piar.evolve.resume import Event
-    from piar.evolve.run import EvolveReport
 
 
 _CAUSES = {
