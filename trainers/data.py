@@ -216,15 +216,20 @@ def _plan(corpus: Corpus, total: int, seed: int) -> list[int]:
     return plan
 
 
-def micro_batches(items: Sequence[Item], budget: int, shares: bool) -> list[list[int]]:
-    """Indices of items in groups of about `budget` tokens, common prefixes side by side and counted once."""
+def micro_batches(items: Sequence[Item], budget: int, window: int) -> list[list[int]]:
+    """Indices of items in groups of about `budget` tokens, common prefixes side by side and counted once.
+
+    Items deeper than `window` share nothing (see `Policy`): they form groups of their own, alike in length.
+    """
+    long = [item.depth if item.depth > window else 0 for item in items]
     groups: list[list[int]] = []
     size = 0
     previous: Tokens = ()
-    for i in sorted(range(len(items)), key=lambda j: list(items[j].prompt)):
+    for i in sorted(range(len(items)), key=lambda j: (long[j], list(items[j].prompt))):
         own = sum(map(len, items[i].completions))
-        common = common_prefix(previous, items[i].prompt) if shares else 0
-        if not groups or size + len(items[i].prompt) - common + own > budget:
+        common = 0 if long[i] else common_prefix(previous, items[i].prompt)
+        apart = bool(groups) and bool(long[i]) != bool(long[groups[-1][-1]])
+        if not groups or apart or size + len(items[i].prompt) - common + own > budget:
             groups.append([])
             size, common = 0, 0
         groups[-1].append(i)

@@ -24,7 +24,7 @@ from trainers import losses
 from trainers.checkpoint import writing
 from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
-from trainers.head import over_rows
+from trainers.head import Head, over_rows
 from trainers.layout import Labels, labels
 from trainers.logs import progress
 from trainers.loop import Run, Trained
@@ -87,7 +87,7 @@ def distill_step(run: Run, batch: Sequence[Example], signals: Signals, settings:
 
 def _terms(
     hidden: Tensor,
-    head: Tensor,
+    head: Head,
     *,
     part: Sequence[Example],
     rows: Labels,

@@ -4,6 +4,7 @@ Weights are safetensors; pickled ones could run code. `trust_remote_code` is nev
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError
@@ -26,6 +31,8 @@ VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "s
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _ENCODERS = "Pass the folder of one, such as a BERT, a RoBERTa, or a model of sentence-transformers, as safetensors."
 AGAIN = "Download it again, or use another model."
+CAUSAL = "Pass a causal (decoder-only) language model, such as one of the Qwen, Llama, Gemma or SmolLM families."
+UNPACKED = "Pass the model that the GGUF file was made from: a folder with config.json and safetensors."
 
 
 def load_lm(model: str, dtype: torch.dtype) -> Any:
@@ -74,7 +81,9 @@ def _load(
 ) -> Any:
     with _opening(model, words):
         if Path(model).is_dir():
-            look_over(Path(model))
+            config = look_over(Path(model))
+            if kind is AutoModelForCausalLM:
+                _look_over_kind(Path(model), config)
         lm, found = kind.from_pretrained(
             model, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **more
         )
@@ -98,7 +107,8 @@ def _opening(model: str, kind: str) -> Iterator[None]:
     """
     path = Path(model)
     if path.is_file():
-        raise PiarError(f"{model} is a file; a model is a folder.", "Pass the folder that holds it.")
+        fix = UNPACKED if path.suffix == ".gguf" else "Pass the folder that holds it."
+        raise PiarError(f"{model} is a file; a model is a folder.", fix)
     if not path.is_dir() and (model.count("/") > 1 or model.startswith((".", "~"))):
         raise PiarError(f"There is no folder {model}.", "Pass `tiny`, a Hugging Face folder, or a model's name.")
     try:
@@ -113,8 +123,8 @@ def _opening(model: str, kind: str) -> Iterator[None]:
         ) from None
 
 
-def look_over(folder: Path) -> None:
-    """Make sure that a folder holds a model that can be loaded, before anything of it is.
+def look_over(folder: Path) -> dict[str, Any]:
+    """Make sure that a folder holds a model that can be loaded, before anything of it is; its configuration.
 
     Raises:
         PiarError: what is missing, damaged or refused.
@@ -125,8 +135,12 @@ def look_over(folder: Path) -> None:
                 f"Cannot load {folder}: it holds adapters without the model that they belong to.",
                 "Merge them (peft: merge_and_unload, save_pretrained), and pass that folder.",
             )
-        what = "is empty" if not any(folder.iterdir()) else "has no config.json"
-        raise PiarError(f"Cannot load {folder} as a causal language model: it {what}.", "Pass a Hugging Face folder.")
+        gguf = any(folder.glob("*.gguf"))
+        what = "is empty" if not any(folder.iterdir()) else "holds GGUF files" if gguf else "has no config.json"
+        raise PiarError(
+            f"Cannot load {folder} as a causal language model: it {what}.",
+            UNPACKED if gguf else "Pass a Hugging Face folder.",
+        )
     config = _json(folder / "config.json")
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
@@ -141,6 +155,21 @@ def look_over(folder: Path) -> None:
                 held.keys()
         except (SafetensorError, OSError) as error:
             raise PiarError(f"{path} is truncated, or no safetensors file: {error}", AGAIN) from None
+    return config
+
+
+def _look_over_kind(folder: Path, config: dict[str, Any]) -> None:
+    """Make sure that a folder's architecture writes one token after another."""
+    kind = config["model_type"]
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
+        raise PiarError(
+            f"{folder} holds an encoder ({kind}), which reads a text and writes none.",
+            f"Teach it with `piar train encoder --model {shlex.quote(str(folder))}`, or pass a causal language model.",
+        )
+    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise PiarError(f"{folder} holds a sequence-to-sequence model ({kind}).", CAUSAL)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise PiarError(f"{folder} holds a model ({kind}) that transformers cannot load as a language model.", CAUSAL)
 
 
 def _weights(folder: Path) -> list[Path]:

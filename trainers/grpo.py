@@ -25,7 +25,7 @@ from store.ids import seed_of
 from trainers import losses
 from trainers.config import GrpoSettings, SftSettings, StudentSettings
 from trainers.data import Example, micro_batches
-from trainers.head import read_labels
+from trainers.head import Head, read_labels
 from trainers.layout import Item, Labels, labels
 from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id
@@ -134,7 +134,7 @@ def reward_step(
     """Gradients of the rewards' loss: the grade's, the segments', and KL, each over its own count."""
     items = [Item(g.example.prompt, g.completions) for g in groups]
     sums, tokens = Counter[str](), 0
-    for number, part in enumerate(micro_batches(items, settings.pack_tokens, run.policy.shares)):
+    for number, part in enumerate(micro_batches(items, settings.pack_tokens, run.policy.window)):
         chosen = [groups[i] for i in part]
         packs = run.policy.pack([items[i] for i in part])
         rows = labels(packs, run.device)
@@ -159,7 +159,7 @@ def reward_step(
 
 def _terms(
     hidden: Tensor,
-    head: Tensor,
+    head: Head,
     *,
     groups: Sequence[Group],
     rows: Labels,

@@ -6,6 +6,7 @@ backward pass, so that peak memory is one chunk, whatever the number of rows.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,36 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = 1 << 25  # logits held at once (floats)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """How a model makes logits of hidden rows [n, h]: `cap * tanh(scale * (W x + b) / cap)`, uncapped where cap is 0.
+
+    The names of `scale` and `cap` in transformers' configurations are in `of`; `wrap` checks that they are all.
+    """
+
+    weight: Tensor  # [V, h]
+    bias: Tensor | None = None  # [V]
+    scale: float = 1.0
+    cap: float = 0.0
+
+    @classmethod
+    def of(cls, lm: Any) -> "Head":
+        """The head of a transformers causal model."""
+        layer, config = lm.get_output_embeddings(), lm.config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+        scale /= getattr(config, "logits_scaling", None) or 1.0
+        cap = getattr(config, "final_logit_softcapping", None) or 0.0
+        return cls(layer.weight, getattr(layer, "bias", None), float(scale), float(cap))
+
+    def __call__(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """[n, V] logits in float32, or [n, K] of the tokens `ids` [K] alone."""
+        weight, bias = self.weight, self.bias
+        if ids is not None:
+            weight, bias = weight[ids], None if bias is None else bias[ids]
+        logits = linear(hidden, weight, bias).float() * self.scale
+        return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +56,18 @@ class Readout:
 
 
 def over_rows(
-    read: Callable[..., tuple[Tensor, ...]], hidden: Tensor, weight: Tensor, *per_row: Tensor
+    read: Callable[..., tuple[Tensor, ...]], hidden: Tensor, head: Head, *per_row: Tensor
 ) -> tuple[Tensor, ...]:
     """Apply `read(logits [c, V], *per_row [c, …])` chunk by chunk and join its tensors along the rows.
 
     Args:
-        hidden: [n, h]; weight: [V, h]; each of `per_row`: [n, …].
+        hidden: [n, h]; each of `per_row`: [n, …].
     """
 
     def chunk(rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        return read(linear(rows, weight).float(), *values)
+        return read(head(rows), *values)
 
-    step = max(1, CHUNK // weight.shape[0])
+    step = max(1, CHUNK // head.weight.shape[0])
     if len(hidden) <= step:
         return chunk(hidden, *per_row)
     parts = [
@@ -46,7 +77,7 @@ def over_rows(
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def read_labels(hidden: Tensor, weight: Tensor, targets: Tensor, grade_ids: Tensor) -> Readout:
+def read_labels(hidden: Tensor, head: Head, targets: Tensor, grade_ids: Tensor) -> Readout:
     """Log-probabilities of targets and grades, and the entropy, of each labelled row."""
 
     def read(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,9 +86,9 @@ def read_labels(hidden: Tensor, weight: Tensor, targets: Tensor, grade_ids: Tens
             entropy = total - ((logits - total[:, None]).exp() * logits).sum(-1)
         return logits.gather(1, wanted[:, None])[:, 0] - total, logits[:, grade_ids] - total[:, None], entropy
 
-    return Readout(*over_rows(read, hidden, weight, targets))
+    return Readout(*over_rows(read, hidden, head, targets))
 
 
-def read_grades(hidden: Tensor, weight: Tensor, grade_ids: Tensor) -> Tensor:
+def read_grades(hidden: Tensor, head: Head, grade_ids: Tensor) -> Tensor:
     """[n, K] probabilities over the grades alone: only K rows of the head are multiplied."""
-    return linear(hidden, weight[grade_ids]).float().softmax(-1)
+    return head(hidden, grade_ids).softmax(-1)

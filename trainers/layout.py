@@ -10,8 +10,8 @@ logit rows of its own.
 
 On CPU, attention runs in blocks: a subtree against its ancestors and itself, never one T×T mask
 over the pack (FlexAttention has no CPU backward). On GPU the same integers make a FlexAttention
-BlockMask. Left out: dropout inside attention, sliding windows and linear attention (the models
-that need them take whole sequences, see `repeated`).
+BlockMask. Left out: dropout inside attention, linear attention, and sequences longer than a sliding
+window (they are computed whole, see `repeated`).
 """
 
 import importlib.util
@@ -33,6 +33,7 @@ SHARE = 8  # a common prefix shorter than this many tokens is not worth a node
 BLOCK = 256  # subtrees up to this many tokens are one attention block
 FLEX_PAD = 128
 CPU_PAD = 32
+OWN_TERMS = ("softcap", "s_aux", "position_bias")  # as transformers' models hand them to their attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Item:
 
     prompt: Tokens
     completions: Sequence[Tokens]
+
+    @property
+    def depth(self) -> int:
+        """Tokens of its longest sequence, as far as a model reads them: the last of a completion is only predicted."""
+        return len(self.prompt) + max(map(len, self.completions), default=1) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,11 @@ class Pack:
     targets: Tensor  # [n]
     owner: Tensor  # [n], the completion that a row belongs to, counted over items in the order given
     place: Tensor  # [n], where in its completion a row is (0 is the grade)
+
+    @cached_property
+    def depth(self) -> int:
+        """Tokens of the longest sequence, see `Item.depth`."""
+        return int(self.positions.max()) + 1
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -275,12 +286,17 @@ def tree_attention(
     tree: Any = None,
     narrow: Any = None,
     scaling: float | None = None,
-    **_: Any,
+    **own: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers' interface; shapes as for `attend_blocks`, and None for the weights.
 
     `tree` is a `Pack`, or anything with an `attend` method; the module `narrow` answers labelled rows only.
+
+    Raises:
+        NotImplementedError: the model's attention has terms of its own (a cap, sinks, a bias of positions).
     """
+    if tree is None or any(own.get(name) is not None for name in OWN_TERMS):
+        raise NotImplementedError("attention that a tree cannot carry")
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, norms give them back in float32
     if not isinstance(tree, Pack):
         return tree.attend(module.layer_idx, module, query, key, value, scaling), None

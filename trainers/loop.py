@@ -28,10 +28,19 @@ from trainers.config import Completion, StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
-from trainers.model import symbol_ids
+from trainers.model import context, symbol_ids
 from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
 from trainers.scoring import measure
-from trainers.weights import add_lora, gather, make_optimizer, make_policy, plain_weights, scatter, sum_gradients
+from trainers.weights import (
+    add_lora,
+    gather,
+    make_optimizer,
+    make_policy,
+    plain_weights,
+    scatter,
+    sum_gradients,
+    transposed,
+)
 
 T = TypeVar("T")
 
@@ -81,7 +90,8 @@ class Run:
             student, shards, settings.seed, self.device, last=last, tokenizer_from=tokenizer_from
         )
         self.precision = self._told(for_training(settings.precision, self.policy.lm, self.device))[0]
-        self.corpus: Corpus = read_corpus(shards, self.tokenizer, max_length=settings.max_length, completion=completion)
+        longest = min(settings.max_length, context(self.policy.lm) or settings.max_length)
+        self.corpus: Corpus = read_corpus(shards, self.tokenizer, max_length=longest, completion=completion)
         self.task = self.corpus.manifest.task
         self.grade_ids = torch.tensor(symbol_ids(self.tokenizer, self.task.symbols), device=self.device)
         self.card = StudentCard.of(
@@ -145,7 +155,7 @@ class Run:
 
     def cut(self, examples: Sequence[Example]) -> list[list[Example]]:
         """Examples in parts that fit `pack_tokens`, common prefixes side by side."""
-        groups = micro_batches([e.item for e in examples], self.settings.pack_tokens, self.policy.shares)
+        groups = micro_batches([e.item for e in examples], self.settings.pack_tokens, self.policy.window)
         return [[examples[i] for i in group] for group in groups]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -300,7 +310,7 @@ class Run:
                 "precision": tuple(self.precision),
                 "adapters": {k: v for k, v in weights.items() if "lora_" in k},
             }
-            plain = plain_weights(weights, self.student.lora)
+            plain = plain_weights(weights, self.student.lora, transposed=transposed(self.policy.lm))
             checkpoint.save(folder, self.policy.lm, self.tokenizer, self.card, None if final else state, weights=plain)
             checkpoint.prune(self.out, self.settings.keep)
         if self.world > 1:

@@ -1,12 +1,13 @@
 """The student's network: any Hugging Face causal model (`trainers.tiny` makes a small one from nothing).
 
 `Policy` runs packs of trees through a stock transformers model: the tree mask enters as an attention
-function of transformers' own interface, no model code is patched. A model that cannot carry it
-(sliding windows, linear attention, logit scaling) is told apart by its configuration or by the
-parity check, and takes whole sequences in padded batches instead.
+function of transformers' own interface, no model code is patched. Sequences longer than a model's sliding
+window, and those of a model that cannot carry the tree (linear attention, attention with terms of its own:
+told apart by its configuration or by the parity check), are computed whole, in padded batches.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from transformers import AttentionInterface
 from store.errors import PiarError, UsageError
 from trainers.chat import add_template, encode, encode_plain, render
 from trainers.folder import load_lm, load_tokenizer
-from trainers.head import read_grades
+from trainers.head import Head, read_grades
 from trainers.layout import Item, Pack, Tokens, even, pack, repeated, tree_attention
 
 T = TypeVar("T")
@@ -32,7 +33,10 @@ AttentionInterface.register(ATTENTION, tree_attention)
 END_OF_TURN = "<|im_end|>"
 
 
-PADDED = 8192  # tokens, padding included, that a model without shared prefixes computes at once
+PADDED = 8192  # tokens, padding included, that are computed at once where no prefix is shared
+EVERY = sys.maxsize  # a window that every sequence fits
+WINDOWED = {"full_attention", "sliding_attention", "chunked_attention"}  # layers that are plain causal in their window
+LEAST = 32  # tokens: a narrower window is not worth a tree
 
 
 class Policy(nn.Module):
@@ -40,14 +44,35 @@ class Policy(nn.Module):
 
     Args:
         lm: a transformers causal model.
-        shares: whether prefixes are shared; otherwise each sequence is a pack of its own, in padded batches.
+        window: tokens of the longest sequence that may share its prefix with others; 0 for a model that cannot.
+            Longer ones are packs of their own, computed in padded batches.
     """
 
-    def __init__(self, lm: Any, *, shares: bool = True) -> None:
+    def __init__(self, lm: Any, *, window: int = EVERY) -> None:
         super().__init__()
         self.lm = lm
-        self.shares = shares
-        lm.set_attn_implementation(ATTENTION if shares else "sdpa")
+        self.window = window
+        self._set(trees=window > 0)
+
+    @property
+    def shares(self) -> bool:
+        """Whether any prefix may be shared."""
+        return self.window > 0
+
+    @property
+    def head(self) -> Head:
+        """What makes logits of its hidden rows."""
+        return Head.of(self.lm)
+
+    def body(self, *, trees: bool) -> Any:
+        """The layers below the head, ready for packs of trees or for whole sequences."""
+        self._set(trees=trees)
+        return self.lm.get_decoder()
+
+    def _set(self, *, trees: bool) -> None:
+        wanted = ATTENTION if trees else "sdpa" if self.lm._supports_sdpa else "eager"
+        if self.lm.config._attn_implementation != wanted:
+            self.lm.set_attn_implementation(wanted)
 
     @property
     def device(self) -> torch.device:
@@ -55,8 +80,8 @@ class Policy(nn.Module):
         return torch.device(next(self.lm.parameters()).device)
 
     def pack(self, items: Sequence[Item]) -> list[Pack]:
-        """Items as packs that this model can read, completions in order."""
-        return [pack(items)] if self.shares else repeated(items)
+        """Items as packs that this model can read, completions in order: one tree, if all of them fit the window."""
+        return [pack(items)] if max(item.depth for item in items) <= self.window else repeated(items)
 
     @property
     def _evens(self) -> bool:
@@ -82,14 +107,14 @@ class Policy(nn.Module):
             probs: Tensor = self(packs, lambda hidden, head: read_grades(hidden, head, ids))
         return probs
 
-    def forward(self, packs: Sequence[Pack], read: Callable[[Tensor, Tensor], T]) -> T:
-        """`read(hidden [n, h], head weight [V, h])` of the labelled rows of all packs, in order."""
-        found = [self._hidden(one.to(self.device)) for one in packs] if self.shares else self._alone(packs)
-        rows = torch.cat(found)
-        return read(rows, self.lm.get_output_embeddings().weight)
+    def forward(self, packs: Sequence[Pack], read: Callable[[Tensor, Head], T]) -> T:
+        """`read(hidden [n, h], head)` of the labelled rows of all packs, in order."""
+        trees = max(one.depth for one in packs) <= self.window
+        body = self.body(trees=trees)
+        found = [self._hidden(body, one.to(self.device)) for one in packs] if trees else self._whole(body, packs)
+        return read(torch.cat(found), self.head)
 
-    def _hidden(self, one: Pack) -> Tensor:
-        body = self.lm.get_decoder()
+    def _hidden(self, body: Any, one: Pack) -> Tensor:
         if self._evens:
             one = one.padded(even(len(one.tokens)))
         with _only_rows(body, one.rows, len(one.tokens)) as narrow:
@@ -99,7 +124,7 @@ class Policy(nn.Module):
         hidden: Tensor = out.last_hidden_state[0, one.rows]
         return hidden
 
-    def _alone(self, packs: Sequence[Pack]) -> list[Tensor]:
+    def _whole(self, body: Any, packs: Sequence[Pack]) -> list[Tensor]:
         """Hidden rows of packs of one sequence each, alike in length together; nothing attends to what follows it."""
         found: dict[int, Tensor] = {}
         batch: list[int] = []
@@ -110,7 +135,7 @@ class Policy(nn.Module):
                 ids = pad_sequence([packs[j].tokens for j in batch], batch_first=True).to(self.device)
                 if self._evens:
                     ids = pad(ids, (0, even(ids.shape[1]) - ids.shape[1]))
-                hidden = self.lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+                hidden = body(input_ids=ids, use_cache=False).last_hidden_state
                 found |= {j: row[packs[j].rows.to(self.device)] for j, row in zip(batch, hidden, strict=True)}
                 batch = []
         return [found[i] for i in range(len(packs))]
@@ -149,41 +174,74 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     """A policy and its tokenizer from a Hugging Face folder or hub name; checks that prefixes may be shared.
 
     Raises:
-        PiarError: nothing there that transformers can load as a causal language model.
+        PiarError: nothing there that transformers can load as a causal language model, or a tokenizer or chat template
+            that does not fit it.
     """
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     add_template(tokenizer)
-    if tokenizer.vocab_size > (rows := lm.get_input_embeddings().weight.shape[0]):
+    rows = lm.get_input_embeddings().weight.shape[0]
+    [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
+    if (most := max(tokenizer.vocab_size - 1, end_id(tokenizer), *asked)) >= rows:
         raise PiarError(
-            f"The tokenizer of {model!r} has {tokenizer.vocab_size:,} tokens, its model {rows:,}.",
+            f"The tokenizer of {model!r} writes token {most:,} ({tokenizer.convert_ids_to_tokens(most)!r}); its model "
+            f"knows {rows:,}.",
             "They belong to different models: download it again.",
         )
     return wrap(lm.to(torch.device(device))), tokenizer
 
 
 def wrap(lm: Any) -> Policy:
-    """A policy that shares prefixes if the model can, else one that does not, with a word about it.
+    """A policy that shares prefixes as far as the model can, with a word where it cannot.
 
     Raises:
-        PiarError: the model's own log-probabilities are not those of its head (softened logits, for example).
+        PiarError: the model's own log-probabilities are not those of its hidden rows and head.
     """
-    kinds = set(getattr(lm.config, "layer_types", None) or ["full_attention"])
-    policy = Policy(lm, shares=kinds == {"full_attention"} and not getattr(lm.config, "is_encoder_decoder", False))
-    tolerance = 1e-3 if lm.dtype == torch.float32 else 0.15
-    if policy.shares and (gap := parity_gap(policy)) > tolerance:
-        log.warning("tree and repeated prompts differ by %.1e in this model", gap)
-        policy = Policy(lm, shares=False)
+    tolerance, kind = 1e-3 if lm.dtype == torch.float32 else 0.15, lm.config.model_type
+    policy = Policy(lm, window=_window(lm.config))
+    if policy.shares and (why := _unlike(policy, tolerance)) is not None:
+        log.info("%s carries no tree: %s", kind, why)
+        policy = Policy(lm, window=0)
     if not policy.shares:
-        if (gap := parity_gap(policy)) > tolerance:
+        if (why := _unlike(policy, tolerance)) is not None:
             raise PiarError(
-                f"{lm.config.model_type} computes its answers in a way that piar cannot follow (its "
-                f"log-probabilities differ by {gap:.1e}).",
-                "Use another model.",
+                f"{kind} computes its answers in a way that piar cannot follow ({why}).", "Use another model."
             )
-        log.warning(
-            "%s cannot share prefixes: prompts are computed whole, in padded batches, slower", lm.config.model_type
-        )
+        log.warning("%s cannot share prefixes: prompts are computed whole, in padded batches, slower", kind)
+    elif policy.window < EVERY:
+        log.info("%s shares the prefixes of sequences up to %d tokens, its window", kind, policy.window)
     return policy
+
+
+def context(lm: Any) -> int | None:
+    """Tokens of the longest sequence that a model has positions for; None where its configuration does not say."""
+    most = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def _window(config: Any) -> int:
+    """Tokens up to which every layer sees all that came before; 0 for layers of other kinds than attention."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or WINDOWED)  # older configurations do not say: any may be there
+    if not kinds <= WINDOWED or getattr(config, "is_encoder_decoder", False):
+        return 0
+    named = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    sizes = [getattr(text, name, None) or EVERY for kind, name in named.items() if kind in kinds]
+    window = min([*sizes, EVERY])
+    return window if window >= LEAST else 0
+
+
+def _unlike(policy: Policy, tolerance: float) -> str | None:
+    """What is not as in the stock model: its log-probabilities, or its ways altogether; None if all is."""
+    try:
+        gap = parity_gap(policy)
+        kept = policy.lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=policy.device), use_cache=True)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    if getattr(kept, "past_key_values", None) is None:
+        return "it keeps no keys and values"
+    return f"its log-probabilities differ by {gap:.1e}" if gap > tolerance else None
 
 
 def parity_gap(policy: Policy) -> float:
@@ -194,16 +252,15 @@ def parity_gap(policy: Policy) -> float:
     items = [Item(rubric + tails[0], [tails[2], tails[3]]), Item(rubric + tails[1], [tails[4]])]
     stock = []
     with policy.judging():
-        scored = policy(policy.pack(items), lambda h, w: (h @ w.T).float().log_softmax(-1))
+        scored = policy(policy.pack(items), lambda hidden, head: head(hidden).log_softmax(-1))
         with torch.enable_grad():  # scoring takes a shorter way
-            trained = policy(policy.pack(items), lambda h, w: (h @ w.T).float().log_softmax(-1)).detach()
-        policy.lm.set_attn_implementation("sdpa")
+            trained = policy(policy.pack(items), lambda hidden, head: head(hidden).log_softmax(-1)).detach()
+        policy.body(trees=False)
         for item in items:
             for completion in item.completions:
                 ids = torch.tensor([[*item.prompt, *completion[:-1]]], device=policy.device)
                 logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(item.prompt) - 1 :]
                 stock.append(logits.float().log_softmax(-1))
-    policy.lm.set_attn_implementation(ATTENTION if policy.shares else "sdpa")
     return max(float((found - torch.cat(stock)).abs().max()) for found in (scored, trained))
 
 

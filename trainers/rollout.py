@@ -6,16 +6,16 @@ its rollouts, in a static buffer that compacts as rollouts end. Left out: specul
 caches, CUDA graphs (for large models use vLLM on the exported checkpoint).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from trainers.layout import Item, Pack, Tokens, pack, tree_attention
-from trainers.model import Policy
+from trainers.model import PADDED, WINDOWED, Policy
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
 
@@ -104,15 +104,26 @@ def _spread(states: Tensor, index: Tensor, copies: int, room: int) -> Tensor:
 
 
 class Stock:
-    """The model's own cache of one sequence, for models that cannot share."""
+    """The model's own cache of a batch of whole sequences, shorter ones padded on the left."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy, self._cache = policy, None
+        self._seen = torch.zeros(0, 0, dtype=torch.long)
+        takes = signature(policy.lm.forward).parameters
+        self._places, self._last = "position_ids" in takes, {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
-    def read(self, tokens: Tokens) -> Tensor:
-        """[1, V] logits after more tokens."""
-        ids = torch.tensor([list(tokens)], device=self._policy.device)
-        out = self._policy.lm(input_ids=ids, past_key_values=self._cache, use_cache=True)
+    def read(self, rows: Sequence[Tokens]) -> Tensor:
+        """[B, V] logits after more tokens of each of the B sequences."""
+        policy, width = self._policy, max(map(len, rows))
+        more = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=policy.device)
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=policy.device)
+        self._seen = torch.cat([self._seen, more], 1) if self._cache is not None else more
+        given: dict[str, Any] = dict(self._last)
+        if not self._seen.all():
+            places = (self._seen.cumsum(1) - 1).clamp(min=0)[:, -width:]
+            given |= {"attention_mask": self._seen} | ({"position_ids": places} if self._places else {})
+        policy.body(trees=False)
+        out = policy.lm(input_ids=ids, past_key_values=self._cache, use_cache=True, **given)
         self._cache = out.past_key_values
         logits: Tensor = out.logits[:, -1].float()
         return logits
@@ -139,10 +150,28 @@ def generate(
         temperature: 0 for the most likely token.
     """
     draw = partial(_draw, temperature=temperature, generator=generator)
-    if not policy.shares:
-        given = [None] * len(prompts) if starts is None else starts
-        alone = partial(_alone, policy, end=end, limit=limit, draw=draw)
-        return [[alone(p, start) for _ in range(copies)] for p, start in zip(prompts, given, strict=True)]
+    found: dict[int, list[list[int]]] = {}
+    short = [i for i, prompt in enumerate(prompts) if len(prompt) + limit <= policy.window]
+    long = sorted(set(range(len(prompts))) - set(short), key=lambda i: len(prompts[i]))
+    parts = [(_shared, short)] if short else []
+    parts += [(_whole, batch) for batch in _batches(policy, prompts, long, copies, limit)]
+    for write, batch in parts:
+        given = None if starts is None else [starts[i] for i in batch]
+        written = write(policy, [prompts[i] for i in batch], end, limit, copies, given, draw)
+        found |= dict(zip(batch, written, strict=True))
+    return [found[i] for i in range(len(prompts))]
+
+
+def _shared(
+    policy: Policy,
+    prompts: Sequence[Tokens],
+    end: int,
+    limit: int,
+    copies: int,
+    starts: Sequence[int] | None,
+    draw: Callable[[Tensor], Tensor],
+) -> list[list[list[int]]]:
+    """Completions of prompts whose prefixes are shared."""
     prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
     logits = run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
     if starts is None:
@@ -169,8 +198,9 @@ def generate(
 
 def run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any) -> Tensor:
     """Logits [n, V] of the rows of one row of tokens [T], through a `tree` with an `attend` method."""
-    out = policy.lm.get_decoder()(input_ids=tokens[None], position_ids=positions[None], use_cache=False, tree=tree)
-    return linear(out.last_hidden_state[0, rows], policy.lm.get_output_embeddings().weight).float()
+    body = policy.body(trees=True)
+    out = body(input_ids=tokens[None], position_ids=positions[None], use_cache=False, tree=tree)
+    return policy.head(out.last_hidden_state[0, rows])
 
 
 def _draw(logits: Tensor, *, temperature: float, generator: torch.Generator | None) -> Tensor:
@@ -180,13 +210,42 @@ def _draw(logits: Tensor, *, temperature: float, generator: torch.Generator | No
     return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
 
 
-def _alone(
-    policy: Policy, prompt: Tokens, start: int | None, *, end: int, limit: int, draw: Callable[[Tensor], Tensor]
-) -> list[int]:
-    """One completion, for models that cannot share."""
+def _batches(
+    policy: Policy, prompts: Sequence[Tokens], chosen: Sequence[int], copies: int, limit: int
+) -> Iterator[list[int]]:
+    """Prompts chosen in order of length, in batches; of one length, where layers would read what pads them."""
+    kinds = set(getattr(policy.lm.config.get_text_config(), "layer_types", None) or WINDOWED)
+    batch: list[int] = []
+    for i in chosen:
+        size = len(prompts[i])
+        apart = bool(batch) and not kinds <= WINDOWED and size != len(prompts[batch[-1]])
+        if apart or (batch and (size + limit) * copies * (len(batch) + 1) > PADDED):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _whole(
+    policy: Policy,
+    prompts: Sequence[Tokens],
+    end: int,
+    limit: int,
+    copies: int,
+    starts: Sequence[int] | None,
+    draw: Callable[[Tensor], Tensor],
+) -> list[list[list[int]]]:
+    """Completions of prompts that share nothing, all of them token by token together."""
     stock = Stock(policy)
-    logits = stock.read(prompt)
-    found = [int(draw(logits)) if start is None else start]
-    while len(found) < limit and found[-1] != end:
-        found.append(int(draw(stock.read(found[-1:]))))
-    return found
+    logits = stock.read([prompt for prompt in prompts for _ in range(copies)])
+    given = None if starts is None else [start for start in starts for _ in range(copies)]
+    done = [[token] for token in (draw(logits).tolist() if given is None else given)]
+    for _ in range(limit - 1):
+        if all(row[-1] == end for row in done):
+            break
+        more = draw(stock.read([row[-1:] for row in done])).tolist()
+        for row, token in zip(done, more, strict=True):
+            if row[-1] != end:
+                row.append(token)
+    return [done[i : i + copies] for i in range(0, len(done), copies)]

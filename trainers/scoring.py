@@ -22,7 +22,7 @@ from store.trace import Parsed, parse_trace
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
 from trainers.data import Example, micro_batches
 from trainers.layout import Item, Tokens
-from trainers.model import Policy, end_id, load_policy, prompt_ids, symbol_ids
+from trainers.model import Policy, context, end_id, load_policy, prompt_ids, symbol_ids
 from trainers.precision import for_judging
 from trainers.rollout import generate
 
@@ -78,9 +78,7 @@ class Student:
     def most(self) -> int:
         """Tokens of the longest prompt that it reads: room for the trace is kept, and memory grows with the square."""
         room = TRACE_TOKENS if self.card.completion == "trace" else 0
-        return (
-            min(int(getattr(self.policy.lm.config, "max_position_embeddings", PROMPT_TOKENS)) - 1, PROMPT_TOKENS) - room
-        )
+        return min((context(self.policy.lm) or PROMPT_TOKENS) - 1, PROMPT_TOKENS) - room
 
     def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
         """Tokens of the prompts, a sample's longest field cut where its prompt would be too long; says how many were.
@@ -138,7 +136,7 @@ class Student:
         """
         prompts = self.fitting(samples)
         scored: list[Scored] = [Scored("", (), 0.0)] * len(prompts)
-        for batch in batches(prompts):
+        for batch in batches(prompts, self.policy):
             chosen = [prompts[i] for i in batch]
             for i, one in zip(batch, self.scored(chosen), strict=True):
                 scored[i] = one
@@ -190,7 +188,7 @@ def measure(
         on_progress: called with the number of examples done so far, see `trainers.logs.progress`.
     """
     probs, done = np.zeros((len(examples), len(ids))), 0
-    for batch in batches([e.prompt for e in examples]):
+    for batch in batches([e.prompt for e in examples], policy):
         probs[batch] = policy.grades([examples[i].prompt for i in batch], ids).cpu().numpy()
         done += len(batch)
         on_progress(done, {})
@@ -214,6 +212,6 @@ def headline(
     return found
 
 
-def batches(prompts: Sequence[Tokens]) -> list[list[int]]:
+def batches(prompts: Sequence[Tokens], policy: Policy) -> list[list[int]]:
     """Indices of prompts that are judged together: common prefixes side by side, and counted once."""
-    return micro_batches([Item(prompt, []) for prompt in prompts], BATCH_TOKENS, shares=True)
+    return micro_batches([Item(prompt, []) for prompt in prompts], BATCH_TOKENS, policy.window)

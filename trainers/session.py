@@ -62,21 +62,22 @@ class Session:
     """Answers requests with one student.
 
     Args:
-        student: ready to judge; a model that cannot share prefixes works too, without the warm root.
+        student: ready to judge; prompts longer than its model's window are computed whole, without the warm root.
     """
 
     def __init__(self, student: Student) -> None:
         self.student = student
         self.root: list[int] = []
         self._layers: Layers = {}
-        if student.policy.shares:
-            self._warm()
+        self._warm()
 
     @torch.inference_mode()
     def _warm(self) -> None:
         fields = self.student.task.fields
         alike = self.student.prompts([dict.fromkeys(fields, "a"), dict.fromkeys(fields, "7 b")])
         root = alike[0][: common_prefix(*alike)]
+        if len(root) >= self.student.policy.window:
+            return
         prefill = Prefill(pack([Item([*root, 0], [[0]])]).to(self.student.policy.device))
         self._hidden(prefill)
         self._layers = {n: (k[:, :, : len(root)], v[:, :, : len(root)]) for n, (k, v) in prefill.layers.items()}
@@ -94,7 +95,7 @@ class Session:
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens]) -> list[Scored]:
         """The grade of each prompt, in one prefill."""
-        if not self.student.policy.shares:
+        if max(map(len, prompts)) > self.student.policy.window:
             return self.student.scored(prompts)
         return self._grades(self._hidden(self._below_root(prompts)))
 
@@ -110,7 +111,7 @@ class Session:
                 "This student was taught grades alone: it has no trace to write.",
                 "Train with train.sft.completion=trace.",
             )
-        if not self.student.policy.shares:
+        if len(prompt) + TRACE_TOKENS > self.student.policy.window:
             [scored] = self.student.scored([prompt])
             return Writing(self.student, scored, Stock(self.student.policy), unread=prompt)
         prefill = self._below_root([prompt])
@@ -125,14 +126,14 @@ class Session:
 
     def _hidden(self, prefill: Prefill) -> Tensor:
         one = prefill.pack
-        body = self.student.policy.lm.get_decoder()
+        body = self.student.policy.body(trees=True)
         out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=prefill)
         rows: Tensor = out.last_hidden_state[0, one.rows]
         return rows
 
     def _grades(self, hidden: Tensor) -> list[Scored]:
         ids = torch.tensor(self.student.grade_ids, device=hidden.device)
-        probs = read_grades(hidden, self.student.policy.lm.get_output_embeddings().weight, ids)
+        probs = read_grades(hidden, self.student.policy.head, ids)
         return [self.student.opinion(row) for row in probs.tolist()]
 
 
@@ -205,7 +206,7 @@ class Writing:
     @torch.inference_mode()
     def step(self) -> str:
         """Write one more token; returns the text that became whole with it, and sets `done` at the end."""
-        token = int(self._model.read(self._unread)[0].argmax())
+        token = int(self._model.read([self._unread])[0].argmax())
         self._unread = [token]
         self.done = token == self._end or len(self._tokens) + 1 >= TRACE_TOKENS
         if token != self._end:
@@ -228,10 +229,10 @@ class _Tree:
     def __init__(self, policy: Policy, memory: Memory, depth: int) -> None:
         self._policy, self._memory, self._depth = policy, memory, depth
 
-    def read(self, tokens: Tokens) -> Tensor:
-        """[1, V] logits after one more token."""
+    def read(self, rows: Sequence[Tokens]) -> Tensor:
+        """[1, V] logits after one more token of the only row."""
         device = self._policy.device
         here = torch.tensor([self._depth + self._memory.step], device=device)
-        logits = run(self._policy, torch.tensor(tokens, device=device), here, self._memory, slice(None))
+        logits = run(self._policy, torch.tensor(rows[0], device=device), here, self._memory, slice(None))
         self._memory.step += 1
         return logits

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainers.config import SftSettings, StudentSettings
 from trainers.data import Example
-from trainers.head import read_labels
+from trainers.head import Head, read_labels
 from trainers.layout import Labels
 from trainers.loop import Run, Trained
 from trainers.losses import Totals, sft_loss
@@ -64,7 +64,7 @@ def text_step(run: Run, batch: Sequence[Example], *, scale: float = 1.0) -> tupl
     """Gradients of plain cross-entropy, a mean over all completion tokens; the loss and the tokens, see `Run.learn`."""
     count = max(1, sum(len(e.completion) for e in batch))
 
-    def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor]:
+    def terms_of(hidden: Tensor, head: Head, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor]:
         live = torch.tensor([float(e.weight > 0) for e in part], device=run.device)[rows.owner]
         return (-(read_labels(hidden, head, rows.targets, run.grade_ids).logp * live).sum() / count,)
 
@@ -82,7 +82,7 @@ def sft_step(
     """
     totals = totals_of(batch)
 
-    def terms_of(hidden: Tensor, head: Tensor, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor, Tensor]:
+    def terms_of(hidden: Tensor, head: Head, *, part: Sequence[Example], rows: Labels) -> tuple[Tensor, Tensor]:
         out = read_labels(hidden, head, rows.targets, run.grade_ids)
         return sft_loss(
             out,

@@ -1,5 +1,6 @@
 """Weights and optimizer state on their way in and out of a run: adapters, sharding (FSDP2), plain checkpoints."""
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainers.folder import load_tokenizer
 from trainers.model import Policy, end_id, load_policy, wrap
 from trainers.tiny import phrases, tiny_model, tiny_tokenizer
 
+EXPERTS = r".*\.experts"  # peft would take them for the names that their projections share with other layers
 MESSAGE = 1 << 25  # gradients added over processes at once (numbers)
 
 
@@ -65,12 +67,31 @@ def make_optimizer(policy: Policy, settings: TrainSettings) -> torch.optim.Optim
 
 
 def add_lora(lm: Any, rank: int) -> None:
-    """Adapters in all linear layers; the rest is frozen."""
+    """Adapters in all linear layers below the head that read text, experts left out; the rest is frozen."""
     from peft import LoraConfig, inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
 
+    body = lm.get_decoder()
+    below = next(name for name, module in lm.named_modules() if module is body)
+    linear = [name for name, module in body.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    wanted = [f"{below}.{name}" if below else name for name in linear]
     inject_adapter_in_model(
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"), lm
+        LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules=wanted,
+            exclude_modules=EXPERTS if any(re.fullmatch(EXPERTS, name) for name, _ in lm.named_modules()) else None,
+            fan_in_fan_out=transposed(lm),
+        ),
+        lm,
     )
+
+
+def transposed(lm: Any) -> bool:
+    """Whether a model's layers keep their matrices as `[in, out]`, as GPT-2's do."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in lm.modules())
 
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -111,13 +132,17 @@ def scatter(policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, A
     dcp.set_optimizer_state_dict(policy, optimizer, state["optimizer"], options=options)
 
 
-def plain_weights(weights: dict[str, Any], lora: int) -> dict[str, Any]:
-    """Weights by the stock model's names, adapters (whose scale is 2) merged in."""
+def plain_weights(weights: dict[str, Any], lora: int, *, transposed: bool = False) -> dict[str, Any]:
+    """Weights by the stock model's names, adapters (whose scale is 2) merged in.
+
+    Args:
+        transposed: see the function of this name.
+    """
     plain = {k.removeprefix("lm."): v for k, v in weights.items()}
     if not lora:
         return plain
     for name in [k for k in plain if k.endswith(".lora_A.default.weight")]:
         stem = name.removesuffix(".lora_A.default.weight")
         low = plain[f"{stem}.lora_B.default.weight"] @ plain[name]
-        plain[f"{stem}.base_layer.weight"] = plain[f"{stem}.base_layer.weight"] + 2.0 * low
+        plain[f"{stem}.base_layer.weight"] = plain[f"{stem}.base_layer.weight"] + 2.0 * (low.T if transposed else low)
     return {k.replace(".base_layer", ""): v for k, v in plain.items() if "lora_" not in k}

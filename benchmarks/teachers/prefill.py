@@ -45,13 +45,12 @@ def main():
         client = TransformersClient(str(made), LocalOptions(device="cpu"))
     asked = requests(client._tokenizer, options.samples)
     shared = client._policy
-    whole = Policy(shared.lm, shares=False)
+    whole = Policy(shared.lm, window=0)
     ratios, largest = [], 0.0
     client.generate(asked[:4])  # warms up
     for _ in range(options.rounds):
         seconds, probs = [], []
-        for policy, attention in ((shared, "piar_tree"), (whole, "sdpa")):
-            policy.lm.set_attn_implementation(attention)
+        for policy in (shared, whole):
             client._policy = policy
             started = time.process_time()
             probs.append([c.probs for c in client.generate(asked)])

@@ -82,7 +82,7 @@ class TransformersClient:
             else:
                 alike.setdefault((request.grades, request.temperature, request.max_tokens), []).append(position)
         for positions in alike.values():
-            for batch in batches([prompts[p] for p in positions]):
+            for batch in batches([prompts[p] for p in positions], self._policy):
                 chosen = [positions[i] for i in batch]
                 answered = self._batch([requests[p] for p in chosen], [prompts[p] for p in chosen])
                 yield from zip(chosen, answered, strict=True)
@@ -138,7 +138,9 @@ class TransformersClient:
         return [(self._tokenizer.decode([t for t in only if t != end]), len(only)) for [only] in found]
 
     def _too_long(self, prompt: list[int]) -> Failure | None:
-        most = min(getattr(self._policy.lm.config, "max_position_embeddings", PROMPT_TOKENS), PROMPT_TOKENS)
+        from trainers.model import context
+
+        most = min(context(self._policy.lm) or PROMPT_TOKENS, PROMPT_TOKENS)
         if len(prompt) < most:
             return None
         return Failure("request", f"the prompt has {len(prompt)} tokens; the model takes {most - 1}")

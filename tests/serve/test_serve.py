@@ -117,7 +117,7 @@ def test_an_explanation_gives_the_grade_first_and_then_the_offline_trace(judge, 
 
 @pytest.mark.exact
 def test_a_model_that_cannot_share_prefixes_answers_the_same(judge):
-    alone = Student(Policy(judge.policy.lm, shares=False), judge.tokenizer, judge.card)
+    alone = Student(Policy(judge.policy.lm, window=0), judge.tokenizer, judge.card)
     session = Session(alone)
     prompts = session.prompts(SAMPLES[:3])
     plain = [s.probs for s in session.score(prompts)]

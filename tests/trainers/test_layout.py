@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers import layout
-from trainers.head import over_rows, read_labels
+from trainers.head import Head, over_rows, read_labels
 from trainers.layout import Item, pack, repeated
 from trainers.model import Policy, parity_gap, wrap
 from trainers.rollout import generate, run
@@ -111,7 +111,7 @@ def test_the_padding_that_gpus_get_changes_no_row(policy):
     wide = one.padded(128)
     assert len(wide.tokens) == 128
     assert (wide.blocks[-1].end, wide.padded(128)) == (128, wide)
-    plain, padded = (policy([p], lambda h, w: h @ w.T) for p in (one, wide))
+    plain, padded = (policy([p], lambda hidden, head: head(hidden)) for p in (one, wide))
     served = run(policy, wide.tokens, wide.positions, Below(wide, {}), wide.rows)  # as a session runs it
     assert torch.allclose(plain, padded, atol=1e-5)
     assert torch.allclose(plain, served, atol=1e-5)
@@ -126,7 +126,7 @@ def test_chunks_of_the_head_change_nothing(monkeypatch):
     targets = torch.randint(VOCAB, (37,), generator=generator)
 
     def run():
-        out = read_labels(hidden, weight, targets, GRADES)
+        out = read_labels(hidden, Head(weight), targets, GRADES)
         (out.logp.sum() + out.grades.square().sum()).backward()
         grads = hidden.grad.clone(), weight.grad.clone()
         hidden.grad = weight.grad = None
@@ -139,7 +139,7 @@ def test_chunks_of_the_head_change_nothing(monkeypatch):
     naive = torch.distributions.Categorical(logits=hidden @ weight.T)
     assert torch.allclose(whole[0], naive.log_prob(targets), atol=1e-5)
     assert torch.allclose(whole[1], naive.entropy(), atol=1e-4)
-    assert over_rows(lambda logits: (logits.sum(-1),), hidden, weight)[0].shape == (37,)
+    assert over_rows(lambda logits: (logits.sum(-1),), hidden, Head(weight))[0].shape == (37,)
 
 
 def test_parity_is_checked_and_a_broken_mask_is_noticed(policy, monkeypatch, caplog):
@@ -161,7 +161,7 @@ def test_a_sliding_window_model_falls_back_and_still_answers():
     policy = wrap(lm)
     assert not policy.shares
     items = [Item(list(range(20)), [[1, 2, 3], [4]])]
-    out = policy(policy.pack(items), lambda h, w: h @ w.T)
+    out = policy(policy.pack(items), lambda hidden, head: head(hidden))
     stock = lm(input_ids=torch.tensor([[*range(20), 1, 2]])).logits[0, 19:]
     assert torch.allclose(out[:3], stock, atol=1e-5)
     assert len(generate(policy, [[1, 2, 3]], end=0, limit=4, copies=2)[0]) == 2
@@ -177,7 +177,7 @@ def test_shared_rollouts_are_those_of_a_plain_forward(policy, items):
         ids = list(prompt)
         for token in completion:
             ids_in = [Item(ids, [[0]])]
-            logits = policy(repeated(ids_in), lambda h, w: h @ w.T)[0]
+            logits = policy(repeated(ids_in), lambda hidden, head: head(hidden))[0]
             assert logits[token] >= logits.max() - 1e-4
             ids.append(token)
         assert completion[-1] == 0 or len(completion) == 6
@@ -186,7 +186,7 @@ def test_shared_rollouts_are_those_of_a_plain_forward(policy, items):
 def test_rollouts_are_drawn_from_the_policy(policy):
     policy.float()
     prompt = [1, 2, 3, 4]
-    logits = policy(repeated([Item(prompt, [[0]])]), lambda h, w: h @ w.T)[0].detach() / 0.5
+    logits = policy(repeated([Item(prompt, [[0]])]), lambda hidden, head: head(hidden))[0].detach() / 0.5
     drawn = generate(policy, [prompt], end=0, limit=1, copies=20_000, temperature=0.5,
                      generator=torch.Generator().manual_seed(1))  # fmt: skip
     counts = torch.bincount(torch.tensor([c[0] for c in drawn[0]]), minlength=VOCAB) / 20_000

@@ -17,6 +17,7 @@ from trainers.chat import PLAIN_TEMPLATE, encode, render
 from trainers.checkpoint import StudentCard
 from trainers.config import DistillSettings, EncoderSettings, SftSettings, StudentSettings
 from trainers.encoder import train as train_encoder
+from trainers.head import Head
 from trainers.layout import Item
 from trainers.loop import Run
 from trainers.model import Policy, completion_ids, load_policy, prompt_ids
@@ -129,19 +130,17 @@ def test_sequences_that_cannot_share_are_computed_in_padded_batches(sliding, mon
         lambda _, args, given: calls.append(given["input_ids"].shape), with_kwargs=True
     )
     monkeypatch.setattr("trainers.model.PADDED", 42)
-    together = policy(policy.pack(items), lambda h, w: h @ w.T)
+    together = policy(policy.pack(items), lambda hidden, head: head(hidden))
     assert calls == [(3, 13), (1, 21)]
     for i, item in enumerate(items):
         alone = policy.lm(input_ids=torch.tensor([[*item.prompt, 7]])).logits[0, -2:]
         assert torch.allclose(together[2 * i : 2 * i + 2], alone, atol=CLOSE)
 
 
-def test_a_model_that_changes_its_logits_after_the_head_is_refused(sliding, tmp_path):
-    folder = shutil.copytree(sliding, tmp_path / "soft")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 0.1}))
+def test_a_model_that_changes_its_logits_in_a_way_of_its_own_is_refused(sliding, monkeypatch):
+    monkeypatch.setattr("trainers.head.Head.of", lambda lm: Head(0.5 * lm.get_output_embeddings().weight))
     with pytest.raises(PiarError, match="cannot follow"):
-        load_policy(str(folder))
+        load_policy(str(sliding))
 
 
 # --- text is never control ------------------------------------------------------------------------
@@ -189,6 +188,14 @@ def test_a_long_field_is_cut_with_a_word(caplog):
 # --- folders --------------------------------------------------------------------------------------
 
 
+def added(folder):
+    """A token that the tokenizer got after the model was made, which ends every answer."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"eos_token": "<|end|>"})
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|end|>")
+    tokenizer.save_pretrained(folder)
+
+
 def alter(folder, **values):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -212,6 +219,12 @@ def foreign(folder):
     from safetensors.torch import save_file
 
     save_file({"other": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def packed(folder):
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").unlink()
+    (folder / "model-q4.gguf").write_bytes(b"GGUF")
 
 
 def adapters(folder):
@@ -239,6 +252,12 @@ DAMAGE = {
     "code of its own": (lambda f: alter(f, model_type="mine", auto_map={"AutoModel": "m.M"}), "code of its own"),
     "unknown architecture": (lambda f: alter(f, model_type="mine"), "knows no architecture 'mine'"),
     "adapters": (adapters, "adapters without the model"),
+    "GGUF": (packed, "holds GGUF files"),
+    "an encoder": (lambda f: alter(f, model_type="modernbert"), "holds an encoder"),
+    "another encoder": (lambda f: alter(f, model_type="bert"), "piar train encoder --model"),
+    "sequence to sequence": (lambda f: alter(f, model_type="t5"), "holds a sequence-to-sequence model"),
+    "another kind of model": (lambda f: alter(f, model_type="vit"), "cannot load as a language model"),
+    "tokens without rows": (added, "its model knows"),
     "template broken": (lambda f: (f / "chat_template.jinja").write_text("{% for"), "chat template cannot"),
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ from trainers.config import SftSettings, StudentSettings
 from trainers.data import Sampler, micro_batches, read_corpus
 from trainers.layout import Item, labels
 from trainers.loop import Run
+from trainers.model import EVERY
 from trainers.scoring import Student
 from trainers.tiny import tiny_tokenizer
 
@@ -53,7 +54,7 @@ def same(a, b):
 def budget(batch, parts):
     """`pack_tokens` that cut a batch into so many parts."""
     items = [e.item for e in batch]
-    return next(n for n in range(8, 10_000, 4) if len(micro_batches(items, n, True)) == parts)
+    return next(n for n in range(8, 10_000, 4) if len(micro_batches(items, n, EVERY)) == parts)
 
 
 def records(out):
@@ -399,12 +400,12 @@ def test_shuffled_is_the_same_multiset_in_another_order(corpus):
 def test_micro_batches_hold_every_item_once_within_the_budget():
     rng = np.random.default_rng(0)
     items = [Item(list(range(50)) + rng.integers(0, 90, 5).tolist(), [[1] * int(n)]) for n in rng.integers(1, 30, 40)]
-    groups = micro_batches(items, 200, shares=True)
+    groups = micro_batches(items, 200, EVERY)
     assert sorted(i for g in groups for i in g) == list(range(40))
     from trainers.layout import pack
 
     assert all(len(pack([items[i] for i in g]).tokens) <= 200 for g in groups)
-    assert len(micro_batches(items, 200, shares=False)) > len(groups)
+    assert len(micro_batches(items, 200, 0)) > len(groups)
     rows = labels([pack([items[0]]), pack([items[1]])], torch.device("cpu"))
     assert rows.owner.unique().tolist() == [0, 1]
 

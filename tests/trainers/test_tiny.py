@@ -63,7 +63,7 @@ def test_only_labelled_rows_go_through_the_last_feed_forward():
     seen = []
     policy.lm.get_decoder().layers[-1].mlp.register_forward_hook(lambda _, given, out: seen.append(given[0].shape[1]))
     packs = policy.pack([Item([1, 2, 3, 4, 5], [[6, 7], [8]])])
-    policy(packs, lambda h, w: h @ w.T)
+    policy(packs, lambda hidden, head: head(hidden))
     assert seen == [3]
 
 

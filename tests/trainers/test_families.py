@@ -1,0 +1,196 @@
+"""Families of pretrained models, tiny and random: windows, heads, layers and adapters of many kinds."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from store.errors import PiarError
+from tests.precision import CLOSE
+from tests.shards_fixture import write_shards
+from tests.tiny_model import make_tiny_model
+from trainers.config import SftSettings, StudentSettings
+from trainers.data import micro_batches
+from trainers.head import read_labels
+from trainers.layout import Item, labels, repeated
+from trainers.loop import Run
+from trainers.model import EVERY, wrap
+from trainers.rollout import generate
+from trainers.scoring import Student
+from trainers.sft import sft_step
+
+VOCAB, WINDOW, END = 60, 40, 0
+GRADES = torch.tensor([3, 4, 5])
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+BOTH = ["sliding_attention", "full_attention"]
+WINDOWED = SIZES | {"sliding_window": WINDOW, "layer_types": BOTH}
+CAPPED = WINDOWED | {"final_logit_softcapping": 3.0}
+FAMILIES = {  # family -> its configuration, and up to how many tokens it shares prefixes
+    "qwen2": (SIZES, EVERY),
+    "qwen3 with a window": (
+        SIZES | {"use_sliding_window": True, "sliding_window": WINDOW, "layer_types": BOTH},
+        WINDOW,
+    ),
+    "mistral with a window": (SIZES | {"sliding_window": WINDOW}, WINDOW),
+    "gemma3_text": (CAPPED, WINDOW),
+    "gemma3": ({"text_config": WINDOWED}, WINDOW),
+    "gemma2": (CAPPED, 0),
+    "granite": (SIZES | {"logits_scaling": 5.0}, EVERY),
+    "cohere": (SIZES | {"logit_scale": 0.1}, EVERY),
+    "phi": (SIZES, EVERY),
+    "gpt2": ({"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}, EVERY),
+    "stablelm": (SIZES, 0),
+    "lfm2": (SIZES | {"layer_types": ["conv", "full_attention"]}, 0),
+    "qwen3_moe": (SIZES | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}, EVERY),
+}
+
+
+def made(family, **more):
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.split()[0], **FAMILIES[family][0] | more)).eval()
+    bias = getattr(lm.get_output_embeddings(), "bias", None)
+    if bias is not None:
+        torch.nn.init.normal_(bias)
+    return lm
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param, wrap(made(request.param)).eval()
+
+
+def drawn(*lengths):
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randint(3, VOCAB, (n,), generator=draw).tolist() for n in lengths]
+
+
+def items():
+    """Sequences with a common beginning, the longer ones longer than the window."""
+    rubric, *tails = drawn(20, 3, 30, 7, 12)
+    return [Item(rubric + tail, [completion]) for tail in tails for completion in ([3, 7, 8], [4, 9])]
+
+
+def loss_and_gradient(policy, rows, groups, pack):
+    """A loss in which every row has a weight of its own, computed group by group, and its gradient."""
+    policy.zero_grad()
+    total = 0.0
+    for group in groups:
+        packs = pack([rows[i] for i in group])
+        at = labels(packs, policy.device)
+        weight = at.place + torch.tensor(group)[at.owner] + 1.0
+        out = policy(packs, partial(read_labels, targets=at.targets, grade_ids=GRADES))
+        loss = -(weight * (out.logp + out.grades[:, 1])).sum()
+        loss.backward()
+        total += loss.item()
+    return total, torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+
+
+@pytest.mark.exact
+def test_batches_have_the_loss_and_gradient_of_one_sequence_at_a_time(family):
+    name, policy = family
+    rows, window = items(), FAMILIES[name][1]
+    assert policy.window == window
+    groups = micro_batches(rows, 10**6, policy.window)
+    assert len(groups) == (2 if window == WINDOW else 1)
+    expected, alone = loss_and_gradient(policy, rows, [[i] for i in range(len(rows))], repeated)
+    found, together = loss_and_gradient(policy, rows, groups, policy.pack)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert ((together - alone).norm() / alone.norm()).item() < 1e-4
+
+
+def test_short_sequences_share_a_tree_and_long_ones_are_padded():
+    policy = wrap(made("gemma3_text"))
+    calls = []
+    policy.lm.get_decoder().register_forward_pre_hook(
+        lambda _, args, given: calls.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    for group in micro_batches(items(), 10**6, policy.window):
+        policy(policy.pack([items()[i] for i in group]), lambda hidden, head: head(hidden))
+    assert len(calls) == 2
+    assert calls[0][0] == 1
+    assert calls[1] == (2, 52)
+
+
+@pytest.mark.exact
+def test_generation_is_the_stock_models_own(family):
+    _, policy = family
+    prompts = drawn(30, 6, 44, 33, 6)
+    found = generate(policy, prompts, end=END, limit=8, temperature=0)
+    policy.body(trees=False)
+    for prompt, [completion] in zip(prompts, found, strict=True):
+        ids = list(prompt)
+        for token in completion:
+            logits = policy.lm(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+            assert logits[token] >= logits.max() - 1e-4
+            ids.append(token)
+        assert completion[-1] == END or len(completion) == 8
+
+
+def test_long_prompts_are_written_together():
+    policy = wrap(made("gemma3_text"))
+    calls = []
+    policy.lm.register_forward_pre_hook(
+        lambda _, args, given: calls.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    found = generate(policy, drawn(44, 60, 50), end=-1, limit=5, copies=2, starts=[7, 8, 9])
+    assert calls == [(6, 60)] + [(6, 1)] * 4
+    assert [[c[0] for c in group] for group in found] == [[7, 7], [8, 8], [9, 9]]
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, 40, held_out=8, rubric="R01: another kind is bad.")
+    return folder
+
+
+@pytest.mark.precision
+@pytest.mark.parametrize("name", ["gpt2", "qwen3_moe", "gemma3", "lfm2"])
+def test_adapters_of_any_family_are_merged_into_the_student(shards, tmp_path, name):
+    folder = make_tiny_model(tmp_path / "model", width=64, layers=1)
+    (folder / "model.safetensors").unlink()
+    vocab = len(AutoTokenizer.from_pretrained(folder))
+    sizes = FAMILIES[name][0]
+    text = (
+        {"text_config": sizes["text_config"] | {"vocab_size": vocab}}
+        if "text_config" in sizes
+        else {"vocab_size": vocab}
+    )
+    made(name, **text).save_pretrained(folder)
+    settings = SftSettings(steps=4, batch_size=8, learning_rate=0.02, grade_first=0.0)
+    run = Run("sft", shards, tmp_path / "run", StudentSettings(model=str(folder), lora=4), settings)
+    before = run.policy.grades([e.prompt for e in run.corpus.train[:4]], run.grade_ids)
+    for _ in run.steps():
+        sft_step(run, run.draw(), settings)
+        run.update(1)
+    prompts = [e.prompt for e in run.corpus.train[:4]]
+    with run.autocast():
+        taught = run.policy.grades(prompts, run.grade_ids)
+    judge = Student.load(run.finish().checkpoint)
+    assert (taught - before).abs().max() > 0.01
+    assert torch.allclose(judge.policy.grades(prompts, run.grade_ids), taught, atol=CLOSE * 10)
+
+
+def test_rows_longer_than_a_models_context_are_left_out_and_counted(shards, tmp_path):
+    folder = make_tiny_model(tmp_path / "model", width=64, layers=1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 100}))
+    with pytest.raises(PiarError, match="longer than 100 tokens"):
+        Run("sft", shards, tmp_path / "run", StudentSettings(model=str(folder)), SftSettings())
