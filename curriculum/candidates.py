@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import duckdb
 
 from curriculum.settings import CurriculumSettings
+from store.calibrated import calibrated_relation
 from store.db import Store
 from store.fragments import literal, valid_probs
-from store.judges import id_ranges, main_teacher, verdict_relation
+from store.judges import Judge, id_ranges, main_teacher, verdict_relation
 from store.task import Task
 
 # Filled range by range: latest versions and winners of ten million labels at once do not fit in a gigabyte.
@@ -98,9 +99,8 @@ def choose(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSet
     for low, high in id_ranges(con, ROWS):
         con.execute(_TRUTH, {"low": low, "high": high})
     con.execute(_CHECKED)
-    con.execute(
-        opinion_sql(store.task, verdict_relation(con, judge, instruction)), {"judge": judge, "instruction": instruction}
-    )
+    verdicts = teacher_verdicts(con, store, judge, instruction)
+    con.execute(opinion_sql(store.task, verdicts), {"judge": judge, "instruction": instruction})
     con.execute(
         _CANDIDATES,
         {
@@ -110,6 +110,11 @@ def choose(con: duckdb.DuckDBPyConnection, store: Store, settings: CurriculumSet
         },
     )
     return judge
+
+
+def teacher_verdicts(con: duckdb.DuckDBPyConnection, store: Store, judge: str, instruction: str) -> str:
+    """Where to read a teacher's verdicts, calibrated where it is; a name or a query in brackets."""
+    return calibrated_relation(con, store, verdict_relation(con, judge, instruction), [Judge(judge, instruction)])
 
 
 def set_anchor_rates(con: duckdb.DuckDBPyConnection, share: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import duckdb
 
+from curriculum.candidates import teacher_verdicts
 from curriculum.card import CARD, write_card
 from curriculum.plan import Plan, prepare
 from curriculum.rows import file_sql, slice_sql
@@ -22,7 +23,7 @@ from piar.instructions.prompts import judge_prefix
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.ids import SEPARATOR
-from store.judges import id_ranges, verdict_relation
+from store.judges import id_ranges
 from store.manifest import MANIFEST, Manifest, RuleRecord, Shard, file_sha256, read_manifest
 from store.types import BUCKETS, Instruction
 
@@ -65,7 +66,7 @@ def export(
             "rule_pairs": [r.id + SEPARATOR + s for r in instruction.rules for s in store.task.symbols if r.admits(s)],
             **({"rubric": rubric} if rubric else {}),
         }
-        verdicts = verdict_relation(con, the_plan.teacher, instruction.id)
+        verdicts = teacher_verdicts(con, store, the_plan.teacher, instruction.id)
         sql = slice_sql(store.task, settings.weights, prompt, verdicts)
         shards, copies = _write_slices(con, staging, sql, values, settings)
         manifest = Manifest(

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import duckdb
 
+from store.calibrated import calibrated_relation
 from store.db import Store
 from store.fragments import literal, valid_probs
-from store.judges import Range
+from store.judges import Judge, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ def make_judged(con: duckdb.DuckDBPyConnection, store: Store, judges: Judges, ra
     con.execute(_HELD)
     con.execute(_people_sql(symbols))
     con.execute(_RULES, {name: values[name] for name in ("teacher", "instruction")})
-    con.execute(f"create or replace temp table spoken as {_spoken_sql(symbols, 'verdicts')}", values)
+    told = [Judge(judges.teacher, judges.instruction), Judge(judges.student)]
+    verdicts = calibrated_relation(con, store, "verdicts", told)
+    con.execute(f"create or replace temp table spoken as {_spoken_sql(symbols, verdicts)}", values)
     summed = _range_sql(symbols, "spoken", student=bool(judges.student))
     for number, (low, high) in enumerate(ranges):
         start = "insert into judged" if number else "create or replace temp table judged as"
@@ -64,7 +67,8 @@ def make_judged(con: duckdb.DuckDBPyConnection, store: Store, judges: Judges, ra
         if con.execute(again, {"low": low, "high": high}).fetchall()[0][0]:
             # Someone was asked again: the view `verdict` knows which answer counts, at several times the cost.
             con.execute(f"delete from judged where {inside}", {"low": low, "high": high})
-            once = _range_sql(symbols, f"({_spoken_sql(symbols, 'verdict', inside)})", student=bool(judges.student))
+            verdicts = calibrated_relation(con, store, "verdict", told)
+            once = _range_sql(symbols, f"({_spoken_sql(symbols, verdicts, inside)})", student=bool(judges.student))
             con.execute(f"insert into judged {once}", {**values, "low": low, "high": high})
     con.execute("drop table spoken; alter table judged drop column again")
 

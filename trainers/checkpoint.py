@@ -20,6 +20,7 @@ import torch
 from pydantic import Field, RootModel, ValidationError
 from safetensors import SafetensorError
 
+from store.calibration import Calibration
 from store.errors import PiarError
 from store.files import read_text
 from store.manifest import Manifest, RuleRecord, file_sha256
@@ -51,6 +52,7 @@ class StudentCard(Settings):
     trainer: str = ""
     base: str = ""
     simulated: bool = False
+    calibration: Calibration | None = None  # of its probabilities, where dev showed that it helps
 
     @classmethod
     def of(cls, manifest: Manifest, **more: Any) -> "StudentCard":
@@ -176,6 +178,34 @@ def read_card(folder: Path) -> StudentCard:
         raise PiarError(f"{folder} holds no student: it has no {CARD}.", "Train one with `piar train sft`.") from None
     except ValidationError as error:
         raise PiarError(f"{folder / CARD}: {explain(error)}", "Train again with this version.") from None
+
+
+def keep_calibration(folder: Path, calibration: Calibration | None) -> None:
+    """Put a calibration, or none, into a student's card; the folder is replaced whole, its weights are not copied.
+
+    Raises:
+        PiarError: no student there, or the folder cannot be written.
+    """
+    card = read_card(folder).model_copy(update={"calibration": calibration})
+    marked = (folder / MARKER).exists()
+    with writing(folder) as aside:
+        aside.mkdir()
+        for path in folder.iterdir():
+            if path.name not in (CARD, MARKER):
+                _same(path, aside / path.name)
+        (aside / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+        if marked:
+            files = _Marked.model_validate_json(read_text(folder / MARKER)).root
+            files[CARD] = ((aside / CARD).stat().st_size, file_sha256(aside / CARD))
+            (aside / MARKER).write_text(json.dumps(files), encoding="utf-8")
+
+
+def _same(path: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system knows no second name."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copytree(path, target) if path.is_dir() else shutil.copy2(path, target)
 
 
 def latest(run: Path) -> Path | None:

@@ -76,7 +76,7 @@ def _gap(judge: Student, classifier: Any) -> float:
     gaps = []
     for ids, one in zip(judge.prompts(samples), scored, strict=True):
         probs = classifier(input_ids=torch.tensor([ids])).logits[0].float().softmax(-1)
-        gaps.append(float((probs - torch.tensor(one.probs)).abs().max()))
+        gaps.append(float((probs - torch.tensor(one.raw)).abs().max()))
     return max(gaps)
 
 

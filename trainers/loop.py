@@ -17,10 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
+from store.calibration import Fit
 from store.errors import PiarError
 from trainers import checkpoint
 from trainers.checkpoint import StudentCard
@@ -30,7 +33,7 @@ from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
 from trainers.model import context, symbol_ids
 from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
-from trainers.scoring import measure
+from trainers.scoring import calibration, headline, opinions
 from trainers.weights import (
     add_lora,
     gather,
@@ -43,6 +46,7 @@ from trainers.weights import (
 )
 
 T = TypeVar("T")
+DEV = "dev"  # the evaluation split that calibrates; others stay closed to choices
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Trained:
     stopped: bool = False
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> rows
     precision: str = "fp32"
+    calibration: Fit | None = None  # of the grade's probabilities on dev; kept in the card where it helps
 
 
 class Run:
@@ -107,6 +112,7 @@ class Run:
         self.step, self.tokens, self.stopped, self._signalled = 0, 0, False, False
         self.metrics: dict[str, float] = {}  # the newest of each; `_unlogged`: since the log's last line
         self._unlogged: dict[str, float] = {}
+        self.opinions: dict[str, NDArray[np.float64]] = {}  # evaluation split -> [rows, K] when it was last measured
         self.extra: dict[str, Any] = {}  # a trainer's own state; saved with the rest
         self.writes = RunLog(out, tensorboard=settings.tensorboard) if self.rank == 0 else None
         if last is not None:
@@ -289,7 +295,10 @@ class Run:
             if not examples:
                 continue
             with progress(f"measuring {split}", 0, len(examples), quiet=self.rank > 0) as show:
-                found |= measure(self.policy, examples, self.grade_ids, self.task, prefix=f"{split}/", on_progress=show)
+                probs = opinions(self.policy, examples, self.grade_ids, on_progress=show)
+            groups, gold = [e.group for e in examples], [e.grade for e in examples]
+            found |= headline(groups, gold, probs, self.task, prefix=f"{split}/")
+            self.opinions[split] = probs
         return found
 
     def save(self, *, final: bool = False) -> Path:
@@ -345,14 +354,17 @@ class Run:
             self.generator.set_state(state["generators"][self.rank][1])
 
     def finish(self) -> Trained:
-        """Measure and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
+        """Measure, calibrate and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
+        found: Fit | None = None
         if not self.stopped:
             self._note(self.evaluate())
             measured = {name: value for name, value in self.metrics.items() if "/" in name}
-            self.card = self.card.model_copy(update={"metrics": measured})
+            if DEV in self.opinions:
+                found = calibration(self.corpus.evaluation[DEV], self.opinions[DEV])
+            self.card = self.card.model_copy(update={"metrics": measured, "calibration": found and found.kept})
         self._log()
         folder = self.save(final=not self.stopped)
-        return Trained(folder, self.step, self.metrics, self.stopped, self.corpus.left_out, self.precision.name)
+        return Trained(folder, self.step, self.metrics, self.stopped, self.corpus.left_out, self.precision.name, found)
 
 
 def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from store.calibration import Fit, fit
 from store.errors import PiarError
 from store.metrics import evaluate_arrays
 from store.task import Task, sample_text
@@ -34,11 +35,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A student's opinion of one sample."""
+    """A student's opinion of one sample, calibrated where its card has a calibration."""
 
     grade: str  # the most likely symbol
     probs: tuple[float, ...]  # over the task's grades in ascending order of value; sums to 1
     expected: float  # value of the grade
+    raw: tuple[float, ...] = ()  # as the network has it: what the store keeps
     text: str | None = None  # the whole answer, when a trace was asked for
     trace: Parsed | None = None  # the answer, parsed
 
@@ -153,11 +155,13 @@ class Student:
         return [self.opinion(row) for row in self.policy.grades(prompts, ids).tolist()]
 
     def opinion(self, probs: Sequence[float]) -> Scored:
-        """The likeliest grade and the expected value of a distribution over the task's grades."""
-        values = [g.value for g in self.task.grades]
+        """The likeliest grade and the expected value of a distribution over the task's grades, once calibrated."""
+        values, raw = [g.value for g in self.task.grades], tuple(probs)
+        if self.card.calibration is not None:
+            [probs] = self.card.calibration.apply([raw]).tolist()
         best = max(range(len(probs)), key=probs.__getitem__)
         expected = sum(v * p for v, p in zip(values, probs, strict=True))
-        return Scored(self.task.symbols[best], tuple(probs), expected)
+        return Scored(self.task.symbols[best], tuple(probs), expected, raw)
 
     def _texts(self, prompts: Sequence[Tokens], grades: Sequence[int]) -> list[str]:
         end = end_id(self.tokenizer)
@@ -172,16 +176,14 @@ def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str
     return [{"role": "system", "content": card.rubric}, sample] if card.prompt == "rulebook" else [sample]
 
 
-def measure(
+def opinions(
     policy: Policy,
     examples: Sequence[Example],
     ids: Tensor,
-    task: Task,
     *,
-    prefix: str = "",
     on_progress: Callable[[int, dict[str, float]], None] = lambda n, metrics: None,
-) -> dict[str, float]:
-    """Headline metrics of the first token, each with its interval by group as `_low` and `_high`.
+) -> NDArray[np.float64]:
+    """[rows, K] probabilities of the first token, over the grades alone.
 
     Args:
         ids: [K] tokens of the grades.
@@ -192,7 +194,17 @@ def measure(
         probs[batch] = policy.grades([examples[i].prompt for i in batch], ids).cpu().numpy()
         done += len(batch)
         on_progress(done, {})
-    return headline([e.group for e in examples], [e.grade for e in examples], probs, task, prefix=prefix)
+    return probs
+
+
+def calibration(examples: Sequence[Example], probs: NDArray[np.float64]) -> Fit | None:
+    """Which correction of these probabilities helps, by group; None with fewer than two groups to tell.
+
+    Args:
+        examples: rows that no step has seen, with the probabilities of each.
+    """
+    groups = [e.group for e in examples]
+    return fit(groups, [e.grade for e in examples], probs) if len(set(groups)) > 1 else None
 
 
 def headline(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from piar.cli import compare, data, develop, improve, inspect, label, people, serve, start, train
+from piar.cli import calibrate, compare, data, develop, improve, inspect, label, people, serve, start, train
 from piar.cli.verb import AsJson, Folder, Overrides, Panel, group, remember
 from store.version import version as piar_version
 
@@ -29,7 +29,8 @@ def build() -> typer.Typer:
     """The application with all verbs."""
     app = group(HELP, cls=ByPanel)
     app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
-    for part in (start, improve, label, people, data, train, serve, inspect, compare, develop):
+    parts = (start, improve, label, calibrate, people, data, train, serve, inspect, compare, develop)
+    for part in parts:
         part.register(app)
     return app
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
+from piar.cli.options import DryRun, Instruction, MaxCalls, MaxUsd, budget
 from piar.cli.render.common import dollars, facts, forecast_view, receipt_lines, score_view
 from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, asked, open_project, plain, verb
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from piar.llm.openai.batch_files import RequestManifest
     from piar.measure.live_logs import Live
     from piar.project.facade import Project
-
-Instruction = Annotated[
-    str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
-]
 
 _CITED = (
     "Ask every row again, or those that cited a rule: "
@@ -284,6 +280,7 @@ def score(
         "majority": measured.majority,
         "unjudged": measured.unjudged,
         "probabilities": measured.probabilities,
+        "calibrated": scored.calibrated,
         "baselines": {other.judge.name: other.scores for other in scored.baselines},
         "receipt": receipt,
     }

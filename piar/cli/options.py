@@ -117,6 +117,9 @@ Plain = Annotated[
     typer.Option("--plain", help="Take it as a table, whatever tool it seems to come from.", rich_help_panel=_READING),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
+Instruction = Annotated[
+    str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and at what cost; ask nothing.")]
 MaxUsd = Annotated[
     float | None,

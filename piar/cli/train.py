@@ -150,6 +150,7 @@ def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path,
 
 def _answer(done: "Trained", *, serves: bool = True) -> Answer:
     from piar.cli.render.common import facts
+    from piar.cli.render.probabilities import fit_words
 
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         raise typer.Exit(130 if done.stopped else 0)
@@ -161,6 +162,8 @@ def _answer(done: "Trained", *, serves: bool = True) -> Answer:
         if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
             low, high = (done.metrics.get(f"{name}_{end}") for end in ("low", "high"))
             lines.append((name, f"{value:.3f}{bracketed(span(low, high, '{:.3f}'))}"))
+    if done.calibration is not None:
+        lines.append(("calibration", fit_words(done.calibration)))
     if serves and not done.stopped:
         student = shlex.quote(str(done.checkpoint))
         lines += [("next", here(f"piar score --judge student:{student}")), ("", f"piar serve --student {student}")]
@@ -170,5 +173,6 @@ def _answer(done: "Trained", *, serves: bool = True) -> Answer:
         "metrics": done.metrics,
         "left_out": done.left_out,
         "precision": done.precision,
+        "calibration": done.calibration,
     }
     return Answer(document, facts(lines), 130 if done.stopped else 0)

@@ -24,6 +24,8 @@ from piar.judging.students import student_verdicts
 from piar.judging.votes import count, rounds
 from piar.llm.base import Request
 from piar.llm.cost import Budget
+from store.calibrated import calibrated_verdicts
+from store.calibration import Calibration
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
@@ -120,6 +122,7 @@ class Pool:
 
     Attributes:
         slice_rows: rows judged, and held in memory, at a time.
+        calibration: of the teacher under the instruction, where it has one.
     """
 
     task: Task
@@ -127,6 +130,7 @@ class Pool:
     instruction: Instruction
     budget: Budget | None = None
     slice_rows: int = SLICE_ROWS
+    calibration: Calibration | None = None
 
     def label(self, source: Path, target: Path, on_progress: OnProgress = lambda progress: None) -> PoolReport:
         """Judge every row of a file; the output has its columns and those of `OUTPUT`.
@@ -177,7 +181,14 @@ class Pool:
             done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
         report.add(done)
-        return [list(said[sample.id].values()) for sample in samples]
+        return self._calibrated([list(said[sample.id].values()) for sample in samples])
+
+    def _calibrated(self, votes: list[list[Verdict]]) -> list[list[Verdict]]:
+        if self.calibration is None:
+            return votes
+        flat = [verdict for said in votes for verdict in said]
+        found = iter(calibrated_verdicts(flat, self.calibration, self.task.symbols))
+        return [[next(found) for _ in said] for said in votes]
 
 
 def score_files(

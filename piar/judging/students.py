@@ -1,10 +1,10 @@
 """A student's verdicts, on samples of the store or of a file."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piar.judging.outcome import OnProgress, counted
+from store.calibrated import student_folder
 from store.db import Store
 from store.ids import content_id
 from store.judges import Judge
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 def let_student_judge(
     store: Store, path: str, asked: "pl.DataFrame", run_id: str, on_progress: OnProgress | None = None
 ) -> Judge:
-    """Let a student judge samples (sample_id and the task's fields) by its first token; its verdicts are recorded."""
+    """Let a student judge samples (sample_id and the task's fields) by its first token.
+
+    Its verdicts are recorded as its network has them; who reads them calibrates (`store.calibrated`).
+    """
     from trainers.scoring import Student
 
     judge = Judge(f"student:{path}")
     student = Student.load(student_folder(store, path))
-    done = counted(len(asked), on_progress)
+    done, symbols = counted(len(asked), on_progress), store.task.symbols
+
+    def likeliest(probs: Sequence[float]) -> str:
+        return symbols[max(range(len(probs)), key=probs.__getitem__)]
+
     found = student.score(asked.select(store.task.fields).to_dicts(), on_progress=done)
     verdicts = [
-        Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, said.grade, tuple(said.probs))
+        Verdict(content_id(judge.name, sample_id), sample_id, judge.name, "", 0, likeliest(said.raw), said.raw)
         for sample_id, said in zip(asked["sample_id"], found, strict=True)
     ]
     store.record_verdicts(verdicts, run_id)
     return judge
-
-
-def student_folder(store: Store, path: str) -> Path:
-    """Where the student of a judge's name lies: as named from here, else as named from the project's folder."""
-    return Path(path) if Path(path).exists() else store.path.parent / path
 
 
 def student_verdicts(

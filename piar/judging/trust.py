@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from piar.judging.calibration import Threshold, calibrate, threshold_for
+from store.calibrated import calibrated_relation
 from store.db import Store
 from store.errors import PiarError
+from store.judges import Judge
 
 # Gold of these splits calibrates: holdout decides promotions and test stays closed.
 CALIBRATED_ON = ("train", "dev")
@@ -18,7 +20,7 @@ _BALLOTS = """
     with counted as (select v.sample_id, g.symbol as grade, g.position, count(*) as votes, count(v.probs) as told,
                             count(*) filter (v.grade = g.symbol) as said,
                             avg(coalesce(v.probs[g.position + 1], (v.grade = g.symbol)::integer)) as confidence
-                     from verdict v cross join grades g
+                     from {verdicts} v cross join grades g
                      where v.judge = ? and v.instruction = ? and v.grade is not null
                      group by v.sample_id, g.symbol, g.position),
          best as (select * from counted
@@ -58,7 +60,9 @@ def trust(store: Store, judge: str, instruction: str, target: float, run_id: str
     Raises:
         PiarError: no verdicts, no truth to measure on, or a judge that never says how sure it is.
     """
-    rows = store.frame(_BALLOTS, [judge, instruction])
+    with store.read() as con:
+        verdicts = calibrated_relation(con, store, "verdict", [Judge(judge, instruction)])
+        rows = store.frame(_BALLOTS.format(verdicts=verdicts), [judge, instruction])
     if not rows["told"].any():
         raise PiarError(
             f"{judge} never said how sure it is.",

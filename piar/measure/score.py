@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from piar.judging.outcome import OnProgress, counted
-from piar.judging.students import let_student_judge, student_folder
+from piar.judging.students import let_student_judge
+from store.calibrated import student_folder
 from store.errors import PiarError, UsageError
 from store.judges import Judge
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from piar.measure.baselines import Embed
+    from piar.measure.calibrate import Calibrated
     from store.db import Store
     from store.metrics import Scores
     from store.probability_scores import ProbabilityScores
@@ -54,12 +56,19 @@ class Gained:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What `piar score` found. `baselines` are measured on the same rows as the judge; `latency_ms` is a student's."""
+    """What `piar score` found.
+
+    Attributes:
+        baselines: measured on the same rows as the judge.
+        latency_ms: a student's.
+        calibrated: the judge after its calibration; None where it has none.
+    """
 
     measured: Measured
     gained: Gained | None
     baselines: tuple[Measured, ...] = ()
     latency_ms: "Mapping[str, Latency]" = field(default_factory=dict)
+    calibrated: "Calibrated | None" = None
 
 
 Teach = Callable[[str | None], Judge]
@@ -97,13 +106,13 @@ def score(
     if split not in SPLITS:
         raise UsageError(f"There is no split {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
 
-    def ready(name: str) -> Judge:
-        return _ready(store, name, split, run_id, lambda: teach(instruction), embed, on_progress)
+    def asked(name: str) -> Judge:
+        return ready(store, name, split, run_id, lambda: teach(instruction), embed, on_progress)
 
-    measured = measure(store, ready(judge), split, seed=seed)
+    measured = measure(store, asked(judge), split, seed=seed)
     gained = None
     if against is not None:
-        other = ready(against) if _is_judge(against) else teach(against)
+        other = asked(against) if _is_judge(against) else teach(against)
         gained = compare(store, measured.judge, other, split, seed=seed)
     simple: tuple[Measured, ...] = ()
     # A rule learner is always shown beside other simple learners.
@@ -111,15 +120,18 @@ def score(
         from piar.measure.baselines import names
 
         others = (f"baseline:{name}" for name in names(store.task, embed))
-        simple = tuple(measure(store, ready(other), split, seed=seed) for other in others if other != judge)
-    return Scored(measured, gained, simple, _latencies(store, judge, split, on_progress))
+        simple = tuple(measure(store, asked(other), split, seed=seed) for other in others if other != judge)
+    from piar.measure.calibrate import after
+
+    calibrated = after(store, measured.judge, split, seed=seed)
+    return Scored(measured, gained, simple, _latencies(store, judge, split, on_progress), calibrated)
 
 
 def _is_judge(text: str) -> bool:
     return text.partition(":")[0] in JUDGES
 
 
-def _ready(
+def ready(
     store: "Store",
     judge: str,
     split: "Split",
@@ -128,7 +140,14 @@ def _ready(
     embed: "Embed | None",
     on_progress: OnProgress | None,
 ) -> Judge:
-    """The judge with all its verdicts in the store."""
+    """The judge with all its verdicts on the labelled rows of a split in the store.
+
+    Args:
+        teach: makes sure of the teacher's.
+
+    Raises:
+        UsageError: an unknown judge.
+    """
     kind, _, name = judge.partition(":")
     if judge == "teacher":
         return teach()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
     from piar.judging.outcome import OnProgress
     from piar.llm.cost import Budget
+    from piar.measure.calibrate import Calibrating, Choice
     from piar.measure.live_logs import Drift, Live
     from piar.measure.regression_gate import Checked
     from piar.measure.score import Scored
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from piar.query.show import Difference
     from piar.query.status import Status
     from piar.report.page import ReportFile
+    from store.judges import Judge
     from store.manifest import Manifest
     from store.types import Instruction, Split
     from synth import SynthReport
@@ -67,20 +69,16 @@ class Project(Comparing):
         """
         from piar.judging.forecast import receipt
         from piar.measure.score import score
-        from store.judges import Judge
 
         config = {"judge": judge, "split": split, "against": against, "teacher": self.config.teacher.model}
         cached = 0
         detail: dict[str, Any] = {}
 
-        def teach(instruction_id: str | None) -> Judge:
+        def teach(instruction_id: str | None) -> "Judge":
             nonlocal cached
-            with self._labeller(run_id, budget, on_progress) as labeller:
-                batch = self._batch(f"split = '{split}'", self.adopt_instruction(instruction_id), votes=1)
-                report = labeller.judge([batch])
-            report.require(labeller.judge_name)
-            cached += report.cached
-            return Judge(labeller.judge_name, batch.instruction.id)
+            taught, known = self._teach(split, instruction_id, run_id, budget, on_progress)
+            cached += known
+            return taught
 
         with self.run("score", config, detail=detail) as run_id:
             began = time.monotonic()
@@ -98,6 +96,59 @@ class Project(Comparing):
             )
             detail["latency_ms"] = {name: asdict(taken) for name, taken in scored.latency_ms.items()}
         return scored, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
+
+    def _teach(
+        self,
+        split: str,
+        instruction: str | None,
+        run_id: str,
+        budget: "Budget | None",
+        on_progress: "OnProgress | None",
+    ) -> "tuple[Judge, int]":
+        """The teacher with its first votes on a split, and how many of them were known."""
+        from store.judges import Judge
+
+        with self._labeller(run_id, budget, on_progress) as labeller:
+            batch = self._batch(f"split = '{split}'", self.adopt_instruction(instruction), votes=1)
+            report = labeller.judge([batch])
+        report.require(labeller.judge_name)
+        return Judge(labeller.judge_name, batch.instruction.id), report.cached
+
+    def calibrate(
+        self,
+        judge: str = "teacher",
+        strategy: "Choice | None" = None,
+        *,
+        instruction: str | None = None,
+        budget: "Budget | None" = None,
+        on_progress: "OnProgress | None" = None,
+    ) -> "tuple[Calibrating, Receipt]":
+        """Correct a judge's probabilities from now on, where dev shows by group that it helps.
+
+        Args:
+            judge: `teacher`, `baseline:NAME` or `student:PATH`; what it has not said of dev is asked first.
+            strategy: keep this one, helpful or not; see `piar.measure.calibrate.calibrate`.
+            instruction: what the teacher reads; `instruction.md` when None.
+
+        Raises:
+            PiarError: it gives no probabilities, or its rows with truth are of one group.
+        """
+        from piar.judging.forecast import receipt
+        from piar.measure.calibrate import calibrate, keep
+        from piar.measure.score import ready
+
+        began, cached, detail = time.monotonic(), 0, dict[str, Any]()
+        with self.run("calibrate", {"judge": judge, "strategy": strategy}, detail=detail) as run_id:
+
+            def teach() -> "Judge":
+                nonlocal cached
+                taught, cached = self._teach("dev", instruction, run_id, budget, on_progress)
+                return taught
+
+            asked = ready(self.store, judge, "dev", run_id, teach, self.encoder, on_progress)
+            found = calibrate(self.store, asked, strategy)
+            detail |= keep(self.store, found)
+        return found, receipt(self.store, run_id, cached, time.monotonic() - began, priced=self.config.teacher.priced)
 
     def live(
         self, judge: str, where: str, *, instruction: str | None = None, on_progress: "OnProgress | None" = None

@@ -212,10 +212,13 @@ class Judging(Workspace):
         self, instruction: "Instruction", votes: int | None, sure: float | None, budget: "Budget | None" = None
     ) -> "Pool":
         from piar.judging.parquet_files import Pool
+        from store.calibrated import kept
+        from store.judges import Judge
 
         asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
         teacher = replace(self.respondent("teacher"), label=self.config.label.model_copy(update=asked))
-        return Pool(self.task, teacher, instruction, budget)
+        judge = Judge(f"teacher:{teacher.client.model}", instruction.id)
+        return Pool(self.task, teacher, instruction, budget, calibration=kept(self.store, judge))
 
     def trust(self, target: float, *, instruction: str | None = None, seed: int = 0) -> "Trust":
         """Which of the teacher's labels reach a precision; the rest is queued for people. See `piar.judging.trust`."""

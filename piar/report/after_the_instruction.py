@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from piar.judging.students import student_folder
 from piar.measure.score import measure
 from store.agreement import krippendorff_alpha, level_of, vote_counts
+from store.calibrated import student_folder
 from store.db import Store
 from store.errors import PiarError
 from store.judges import Judge

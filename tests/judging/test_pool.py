@@ -6,6 +6,7 @@ from piar.judging.parquet_files import Pool, score_files
 from piar.judging.session import Respondent
 from piar.judging.settings import LabelSettings
 from piar.llm.cost import Budget
+from store.calibration import Calibration
 from store.errors import PiarError, UsageError
 from tests.judging.test_label import INSTRUCTION, TASK, Scripted
 
@@ -35,6 +36,16 @@ def test_rows_come_out_in_order_with_their_own_columns(tmp_path):
     assert [s for s in dict.fromkeys(shown) if s[0] in (10, 20, 30, 33)] == [(10, 33), (20, 33), (30, 33), (33, 33)]
     assert shown == sorted(shown)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+def test_a_calibrated_teacher_grades_files_with_its_calibration(tmp_path):
+    source, plain, better = pool_file(tmp_path / "in.parquet", 6), tmp_path / "a.parquet", tmp_path / "b.parquet"
+    leans = Calibration(strategy="bias", temperature=2.0, bias=(5.0, 0.0))
+    pool(Scripted(grade)).label(source, plain)
+    pool(Scripted(grade), calibration=leans).label(source, better)
+    raw, found = (pq.read_table(path).to_pydict() for path in (plain, better))
+    assert found["piar_grade"] == ["0"] * 6
+    assert found["piar_probs"] == [pytest.approx(row, abs=1e-5) for row in leans.apply(raw["piar_probs"]).tolist()]
 
 
 def test_what_was_cut_short_goes_on_where_it_was(tmp_path):

@@ -8,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from store import calibrated
+from store.calibration import Calibration
 from store.errors import PiarError, UsageError
 from store.task import sample_text
 from tests.precision import CLOSE
 from tests.shards_fixture import RULES, TASK
-from trainers.checkpoint import CARD, MARKER, StudentCard, save
+from trainers.checkpoint import CARD, MARKER, StudentCard, check, keep_calibration, save
 from trainers.model import completion_ids, load_policy, prompt_ids, symbol_ids
 from trainers.scoring import Student, messages
+from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.precision
@@ -134,3 +137,33 @@ def test_a_name_that_is_no_model_is_explained(tmp_path):
     for path in (str(tmp_path / "missing"), "students/sft/finl", "./final"):
         with pytest.raises(PiarError, match="There is no folder"):  # without asking the hub
             load_policy(path)
+
+
+def test_a_calibration_is_kept_in_the_folder_and_raw_probabilities_with_the_answer(folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "final")
+    (own / "notes").mkdir()
+    (own / "notes" / "a.txt").write_text("kept")
+    samples = [{"query": "red lamp", "title": f"blue chair {i}"} for i in range(4)]
+    before = Student.load(own).score(samples)
+    assert all(one.probs == one.raw for one in before)
+    leans = Calibration(strategy="bias", temperature=2.0, bias=(9.0, 0.0, 0.0))
+    weights = (own / "model.safetensors").stat().st_ino
+    keep_calibration(own, leans)
+    assert (own / "model.safetensors").stat().st_ino == weights  # not copied
+    assert (own / "notes" / "a.txt").read_text() == "kept"
+    check(own, hashes=True)
+    student = Student.load(own)
+    after = student.score(samples)
+    assert [one.grade for one in after] == [TASK.symbols[0]] * 4
+    assert [one.raw for one in after] == [one.probs for one in before]
+    expected = leans.apply([one.raw for one in after])
+    assert [one.probs for one in after] == [pytest.approx(row) for row in expected.tolist()]
+    assert [one.expected for one in after] == pytest.approx(expected @ [g.value for g in TASK.grades])
+    [warm] = Session(student).score(student.prompts(samples[:1]))
+    assert warm.probs == pytest.approx(after[0].probs, abs=CLOSE)
+    keep_calibration(own, None)
+    assert [one.probs for one in Student.load(own).score(samples)] == [one.probs for one in before]
+
+
+def test_the_store_and_the_trainers_mean_the_same_card():
+    assert calibrated.CARD == CARD

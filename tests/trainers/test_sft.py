@@ -234,6 +234,8 @@ def test_a_figure_is_logged_once_where_it_was_measured(shards, tmp_path):
     assert [r["step"] for r in found if "words_loss" in r] == [2, 3]
     assert [r["step"] for r in found if "trace_loss" in r] == [4, 6]
     assert done.metrics["dev/accuracy"] == pytest.approx(found[-1]["dev/accuracy"], abs=1e-6)
+    assert done.calibration.rows == checkpoint.read_card(done.checkpoint).rows["dev"]
+    assert checkpoint.read_card(done.checkpoint).calibration == done.calibration.kept
 
 
 def test_tensorboard_shows_every_logged_step(shards, tmp_path):

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from piar.cli.render.probabilities import probability_lines
+from piar.cli.render.probabilities import calibrated_lines, probability_lines
 from piar.cli.verb import clean
 from piar.project.endpoints import Check
 from store.figures import NO_INTERVAL, bracketed, span
@@ -169,6 +169,7 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
                 *_no_order(scores),
                 *_no_interval(scores),
                 *probability_lines(measured.probabilities),
+                *calibrated_lines(scored.calibrated),
                 *_gain(scored),
                 *_latency(scored),
                 *receipt_lines(receipt),

@@ -2,13 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from store.figures import bracketed, span
 
 if TYPE_CHECKING:
+    from piar.judging.forecast import Receipt
+    from piar.measure.calibrate import Calibrated, Calibrating
+    from store.calibration import Calibration, Fit
     from store.probability_scores import Alone, ProbabilityScores
-    from store.stats import Interval
+    from store.stats import Gain, Interval
 
 
 def probability_lines(found: "ProbabilityScores | None") -> list[tuple[str, RenderableType]]:
@@ -44,3 +48,88 @@ def _doubts(found: "ProbabilityScores") -> list[tuple[str, RenderableType]]:
     if found.clipped:
         lines.append(("", f"{found.clipped:,} rows gave the truth no chance at all; it counts as one in a million"))
     return lines
+
+
+def calibrated_lines(found: "Calibrated | None") -> list[tuple[str, RenderableType]]:
+    """The same figures after the judge's calibration."""
+    if found is None:
+        return []
+    from piar.cli.render.common import gain_short, percent
+
+    on = f"{found.rows:,} rows" + (f" in {found.groups:,} groups" if found.groups else " of the batch, without truth")
+    fold = ", each row here by other groups" if found.out_of_fold else ""
+    accuracy = f"accuracy {percent(found.accuracy)}, {gain_short(found.accuracy_gain)} points"
+    lines: list[tuple[str, RenderableType]] = [
+        ("calibrated", f"by {NAMES[found.strategy]}, from {on}{fold}"),
+        ("", f"{accuracy} · calibration error {percent(found.ece)}"),
+    ]
+    lines += [("", words) for _, words in probability_lines(found.probabilities)[:2]]
+    return [*lines, ("", f"a row's truth gains {nats(found.gain)}")]
+
+
+NAMES = {
+    "prior": "the batch's prior",
+    "temperature": "a temperature",
+    "bias": "a temperature and a bias for each grade",
+    "isotonic": "a rising curve for each grade",
+}
+
+
+def nats(gain: "Gain") -> str:
+    """A gain in log-likelihood."""
+    return f"{gain.mean:+.3f} nats{bracketed(span(gain.low, gain.high, '{:+.3f}'))}"
+
+
+def calibration_view(found: "Calibrating", receipt: "Receipt") -> RenderableType:
+    """What was tried, and what is used from now on."""
+    from piar.cli.render.common import facts, receipt_lines
+
+    read = f" under {found.judge.instruction}" if found.judge.instruction else ""
+    parts: list[RenderableType] = [Text(f"{found.judge.name}{read}", style="bold")]
+    if found.fit:
+        parts += [_tried(found.fit), ""]
+    return Group(*parts, facts([("from now on", _kept(found)), *receipt_lines(receipt)]))
+
+
+def fit_words(fit: "Fit") -> str:
+    """What a fit came to, in one line."""
+    on = f"{fit.rows:,} rows in {fit.groups:,} groups of dev"
+    if fit.kept is None:
+        return f"none: no correction of the probabilities is shown to help on {on}"
+    best = next(t for t in fit.tried if t.strategy == fit.kept.strategy)
+    right = f"accuracy {100 * (fit.accuracy.value or 0):.1f} to {100 * (best.accuracy.value or 0):.1f} %"
+    return f"by {NAMES[best.strategy]}: a row's truth gains {nats(best.gain)}, {right}, out of fold on {on}"
+
+
+def _tried(fit: "Fit") -> RenderableType:
+    from piar.cli.render.common import gain_short, percent, table
+
+    rows = [["as they are", figure_of(fit.nll), "", percent(fit.accuracy), ""]]
+    rows += [
+        [NAMES[t.strategy], figure_of(t.nll), nats(t.gain), percent(t.accuracy), gain_short(t.accuracy_gain)]
+        for t in fit.tried
+    ]
+    title = f"{fit.rows:,} rows, {fit.groups:,} groups"
+    return table([title, "NLL", "a row's truth gains", "accuracy, %", "points"], rows)
+
+
+def _kept(found: "Calibrating") -> str:
+    if found.kept is None:
+        few = "; more groups with truth would show smaller gains" if found.fit else ""
+        return f"raw probabilities{': none is shown to help' if found.fit else ''}{few}"
+    return f"probabilities corrected by {NAMES[found.kept.strategy]} ({_parameters(found.kept)}){_proof(found)}"
+
+
+def _proof(found: "Calibrating") -> str:
+    kept, fit = found.kept, found.fit
+    if fit is None:
+        return f", unproven: it takes all grades for about equally common, and {found.judge.name} for wrong where not"
+    shown = kept is not None and fit.kept is not None and fit.kept.strategy == kept.strategy
+    return "" if shown else "; that it helps is not shown"
+
+
+def _parameters(kept: "Calibration") -> str:
+    if kept.curves:
+        return f"{sum(len(x) for x, _ in kept.curves)} steps"
+    bias = " ".join(f"{b:+.2f}" for b in kept.bias)
+    return f"temperature {kept.temperature:.2f}" + (f", bias {bias}" if any(kept.bias) else "")

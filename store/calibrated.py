@@ -1,0 +1,140 @@
+"""Which calibration a judge has, and its verdicts read through it: raw probabilities stay in the store.
+
+A student's is in its folder, beside its weights; any other judge's is what `piar calibrate` found last under its
+instruction. A kept calibration replaces probabilities, and the grade of an answer that took the likeliest one.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from duckdb.func import PythonUDFType
+from pydantic import ValidationError
+
+from store.calibration import Calibration
+from store.errors import PiarError
+from store.fragments import literal, valid_probs
+from store.ids import short_hash
+from store.judges import Judge
+from store.probability_scores import usable
+from store.stats import Floats
+from store.types import Verdict
+
+if TYPE_CHECKING:
+    from store.db import Store
+
+CARD = "student.json"  # `trainers.checkpoint.CARD`, which this floor cannot ask
+VERB = "calibrate"  # of the runs that keep one in the store
+_LATEST = f"""
+select e.detail from run_events e join runs r using (run_id)
+where r.verb = '{VERB}' and e.status = 'done' and e.detail->>'judge' = ? and e.detail->>'instruction' = ?
+order by e.created_at desc limit 1"""
+
+
+def student_folder(store: "Store", path: str) -> Path:
+    """Where the student of a judge's name lies: as named from here, else as named from the project's folder."""
+    return Path(path) if Path(path).exists() else store.path.parent / path
+
+
+def kept(store: "Store", judge: Judge) -> Calibration | None:
+    """The judge's calibration, if it has one.
+
+    Raises:
+        PiarError: one that cannot be read, or that was fitted for other grades.
+    """
+    kind, _, path = judge.name.partition(":")
+    found = _of_folder(student_folder(store, path)) if kind == "student" else _of_store(store, judge)
+    if found is None:
+        return None
+    try:
+        calibration = Calibration.model_validate(found)
+    except ValidationError:
+        raise PiarError(f"The calibration of {judge.name} cannot be read.", "Fit it again: `piar calibrate`.") from None
+    calibration.require(len(store.task.symbols))
+    return calibration
+
+
+def _of_folder(folder: Path) -> Any:
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # its verdicts outlive the student
+        return None
+    return card.get("calibration") if isinstance(card, dict) else None
+
+
+def _of_store(store: "Store", judge: Judge) -> Any:
+    rows = store.frame(_LATEST, [judge.name, judge.instruction])
+    return json.loads(rows.item()).get("calibration") if rows.height else None
+
+
+def calibrated_relation(con: duckdb.DuckDBPyConnection, store: "Store", source: str, judges: Sequence[Judge]) -> str:
+    """Where to read verdicts whose probabilities are calibrated: `source` itself unless one of the judges has any.
+
+    Args:
+        con: the connection that will read; it learns the function of each calibration.
+        source: a table or view with the columns of `verdicts`.
+        judges: whose calibrations count; the verdicts of others are left as they are.
+
+    Returns:
+        A name, or a query in brackets.
+    """
+    known = {judge: found for judge in dict.fromkeys(judges) if judge.name and (found := kept(store, judge))}
+    for judge, calibration in known.items():
+        source = f"({_through(con, source, judge, calibration, store.task.symbols)})"
+    return source
+
+
+def calibrated_verdicts(verdicts: Sequence[Verdict], calibration: Calibration, symbols: Sequence[str]) -> list[Verdict]:
+    """The same for verdicts that are in no store, in the order given."""
+    raw = np.full((len(verdicts), len(symbols)), np.nan)
+    for place, verdict in enumerate(verdicts):
+        if verdict.probs is not None and verdict.grade is not None:
+            raw[place] = verdict.probs
+    found = calibration.apply(raw)
+    known = usable(found)
+    return [_moved(verdict, raw[i], found[i], symbols) if known[i] else verdict for i, verdict in enumerate(verdicts)]
+
+
+def _moved(verdict: Verdict, raw: Floats, found: Floats, symbols: Sequence[str]) -> Verdict:
+    likeliest = verdict.grade == symbols[int(raw.argmax())]
+    grade = symbols[int(found.argmax())] if likeliest else verdict.grade
+    return replace(verdict, grade=grade, probs=tuple(found.tolist()))
+
+
+def _through(
+    con: duckdb.DuckDBPyConnection, source: str, judge: Judge, calibration: Calibration, symbols: Sequence[str]
+) -> str:
+    name, likeliest = _function(con, calibration), "list_position({0}, list_max({0}))"
+    grades = f"[{', '.join(map(literal, symbols))}]"
+    mine = (
+        f"judge = {literal(judge.name)} and instruction = {literal(judge.instruction)} and grade is not null "
+        f"and {valid_probs('probs', len(symbols))}"
+    )
+    taken = f"grade = {grades}[{likeliest.format('probs')}]"
+    return f"""
+select * exclude (calibrated)
+    replace (if(calibrated is not null and {taken}, {grades}[{likeliest.format("calibrated")}], grade) as grade,
+             coalesce(calibrated, probs) as probs)
+from (select *, case when {mine} then {name}(probs) end as calibrated from {source})"""
+
+
+def _function(con: duckdb.DuckDBPyConnection, calibration: Calibration) -> str:
+    """The name under which this connection knows the calibration."""
+    name = f"calibrated_{short_hash(calibration.model_dump(mode='json'), 12)}"
+    if not con.execute("select 1 from duckdb_functions() where function_name = ?", [name]).fetchall():
+
+        def apply(probs: pa.ChunkedArray) -> pa.Array:
+            lists = probs.combine_chunks() if isinstance(probs, pa.ChunkedArray) else probs
+            raw = np.asarray(lists.flatten(), dtype=np.float64).reshape(len(lists), -1)
+            found = calibration.apply(raw).astype(np.float32)
+            ends = np.arange(len(lists) + 1, dtype=np.int32) * found.shape[1]
+            return pa.ListArray.from_arrays(pa.array(ends), pa.array(found.reshape(-1)))
+
+        floats = duckdb.list_type("FLOAT")
+        con.create_function(name, apply, [floats], floats, type=PythonUDFType.ARROW)
+    return name

@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from piar.cli.app import run
+from piar.measure.calibrate import after, calibrate
+from piar.measure.score import measure
+from store.calibrated import kept
+from store.errors import PiarError
+from store.judges import Judge
+from store.types import Verdict
+
+LEAN = Judge("teacher:lean", "i")
+
+
+def say(project, judge=LEAN, *, splits=("train", "dev", "test"), sharp=3.0, lean=9.0):
+    """Probabilities that follow truth, too sure, and lean to the last grade."""
+    draw = np.random.default_rng(0)
+    rows = project.store.frame(
+        "select s.sample_id, g.position from samples s join truth t using (sample_id) "
+        "join grades g on g.symbol = t.grade "
+        "where list_contains(?, s.split) order by s.sample_id",
+        [list(splits)],
+    ).rows()
+    symbols = project.task.symbols
+    verdicts = []
+    for key, truth in rows:
+        logits = draw.normal(0, 1, len(symbols)) + 1.5 * (np.arange(len(symbols)) == truth)
+        logits = sharp * logits
+        logits[-1] += lean
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        verdicts.append(Verdict("", key, judge.name, judge.instruction, 0, symbols[int(p.argmax())], tuple(p)))
+    project.store.record_verdicts(verdicts, "r")
+
+
+def keep(project, found):
+    run_id = project.store.start_run("calibrate", {})
+    detail = {"judge": LEAN.name, "instruction": LEAN.instruction, "calibration": found.kept.model_dump(mode="json")}
+    project.store.finish_run(run_id, "done", 0.0, detail)
+
+
+def test_a_leaning_teacher_is_put_right_on_rows_that_did_not_calibrate_it(shop):
+    say(shop)
+    found = calibrate(shop.store, LEAN)
+    assert found.kept.strategy in ("bias", "isotonic")
+    assert found.splits == ("train", "dev")
+    assert after(shop.store, LEAN, "test") is None
+    keep(shop, found)
+    raw, test = measure(shop.store, LEAN, "test"), after(shop.store, LEAN, "test")
+    assert not test.out_of_fold
+    assert test.gain.above
+    assert test.accuracy_gain.mean > 0.1
+    assert test.ece.value < raw.scores.ece.value / 2
+    assert test.probabilities.nll.value == pytest.approx(raw.probabilities.nll.value - test.gain.mean)
+    assert measure(shop.store, LEAN, "test") == raw  # raw probabilities stay
+    assert after(shop.store, LEAN, "dev").out_of_fold
+
+
+def test_test_rows_calibrate_nothing(shop):
+    say(shop, splits=("test",))
+    with pytest.raises(PiarError, match="no probabilities"):
+        calibrate(shop.store, LEAN)
+    say(shop, splits=("dev",))
+    batch = calibrate(shop.store, LEAN, "prior").kept
+    [dev] = shop.sql("select count(*) from samples where split = 'dev'").row(0)
+    assert batch.rows == dev
+
+
+def test_without_truth_the_prior_is_kept_and_called_unproven(shop, capsys):
+    with shop.store.write() as con:
+        con.execute("delete from labels")
+    assert run(["-C", str(shop.folder), "calibrate"]) == 0
+    told = capsys.readouterr().out
+    assert "unproven" in " ".join(told.split())
+    judge = Judge("teacher:rulebook", shop.adopt_instruction().id)
+    assert kept(shop.store, judge).strategy == "prior"
+    assert run(["-C", str(shop.folder), "calibrate", "--strategy", "none"]) == 0
+    assert kept(shop.store, judge) is None
+
+
+def test_a_judge_is_calibrated_scored_and_trusted_by_command(shop, capsys):
+    folder = ["-C", str(shop.folder)]
+    assert run([*folder, "calibrate", "--strategy", "isotonic", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["kept"]["strategy"] == "isotonic"
+    assert {t["strategy"] for t in document["fit"]["tried"]} == {"prior", "temperature", "bias", "isotonic"}
+    assert run([*folder, "score", "--split", "dev", "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert (scored["calibrated"]["strategy"], scored["calibrated"]["out_of_fold"]) == ("isotonic", True)
+    assert scored["accuracy"]["value"] is not None
+    assert run([*folder, "score", "--split", "dev"]) == 0
+    assert "a rising curve for each grade" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_judge_without_probabilities_is_told_apart(shop, capsys):
+    silent = Judge("teacher:silent", "i")
+    ids = shop.sql("select sample_id from samples where split = 'dev'")["sample_id"].to_list()
+    shop.store.record_verdicts([Verdict("", key, silent.name, "i", 0, "0") for key in ids], "r")
+    with pytest.raises(PiarError, match="no probabilities"):
+        calibrate(shop.store, silent)
