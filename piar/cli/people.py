@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from piar.cli.here import label_here
 from piar.cli.render.people import composed_view, pulled_view, status_view
 from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
@@ -42,6 +43,7 @@ Adjudicate = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these verbs to the application."""
     review = group(HELP)
+    verb(review, "here")(label_here)
     for function in (push, pull, status, agenda, hours):
         verb(review, function.__name__)(function)
     verb(review, "fetch")(fetch_)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import polars as pl
 
-from piar.review.first import first_rows, starting
+from piar.review.first import DIVERSE, first_rows, starting
 from piar.review.settings import ReviewSettings
 from store.db import Store, now
 from store.errors import PiarError, UsageError
@@ -90,6 +90,7 @@ def compose(
     *,
     relabel: Split | Sequence[str] | None = None,
     adjudicate: str | None = None,
+    answers: int | None = None,
 ) -> Batch:
     """Choose the rows of a batch and record them; a batch composed before is returned as it was.
 
@@ -101,6 +102,7 @@ def compose(
         relabel: a whole split, or samples by their ids, to be judged again, blind, instead of queue and random rows.
         adjudicate: an earlier batch; rows on which its people contradict each other or gold are
             settled, with all opinions in sight: that grade is the truth from then on.
+        answers: size of the batch, where it is not to follow from hours and people's pace.
 
     Raises:
         UsageError: no annotators, or a name that is not a plain word.
@@ -112,7 +114,7 @@ def compose(
         raise UsageError(f"{name!r} is no batch name", "Use letters, digits, '-', '_' and '.', e.g. --batch w47.")
     if not settings.annotators:
         raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
-    answers = max(1, round(settings.hours * 3600 / seconds_per_row(store)))
+    answers = answers or max(1, round(settings.hours * 3600 / seconds_per_row(store)))
     wanted = 0 if adjudicate else round(answers * settings.checks)
     if adjudicate:
         picks = _disputed(store, adjudicate)
@@ -160,7 +162,9 @@ def _rows(store: Store, answers: int, settings: ReviewSettings, name: str) -> li
     """
     unique = max(1, round(answers / (1 + settings.overlap)))
     if starting(store):
-        at_random, diverse = first_rows(store, unique, seed_of(settings.seed, name, "first"))
+        at_random, diverse = first_rows(
+            store, unique, seed_of(settings.seed, name, "first"), min(DIVERSE, 1 - settings.random)
+        )
         if at_random:
             return [_Pick(i, "random", "", p) for i, p in at_random] + [_Pick(i, "queue", "diverse") for i in diverse]
     free = store.frame(f"select s.sample_id from samples s where {_FREE} order by s.sample_id")["sample_id"].to_list()

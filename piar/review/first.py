@@ -26,12 +26,15 @@ def starting(store: Store) -> bool:
     return store.frame(sql).is_empty() and store.frame("select 1 from label_queue limit 1").is_empty()
 
 
-def first_rows(store: Store, wanted: int, seed: int) -> tuple[list[tuple[str, float]], list[str]]:
+def first_rows(
+    store: Store, wanted: int, seed: int, differing: float = DIVERSE
+) -> tuple[list[tuple[str, float]], list[str]]:
     """Rows for a first batch.
 
     Args:
         wanted: rows in all.
         seed: of the draw.
+        differing: share of the rows that are chosen because they differ.
 
     Returns:
         (sample id, inclusion probability) of the random rows, and the ids of the diverse ones.
@@ -48,7 +51,7 @@ def first_rows(store: Store, wanted: int, seed: int) -> tuple[list[tuple[str, fl
     order = sorted(by_group)
     rng.shuffle(order)
     drawn, at_random = 0, list[tuple[str, str, int]]()
-    while drawn < len(order) and len(at_random) < (1 - DIVERSE) * wanted:
+    while drawn < len(order) and len(at_random) < (1 - differing) * wanted:
         group = by_group[order[drawn]]
         chosen = rng.sample(group, min(ROWS_A_GROUP, len(group)))
         at_random += [(sample, order[drawn], len(chosen)) for sample in chosen]

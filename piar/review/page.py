@@ -37,10 +37,10 @@ def field_key(name: str) -> str:
 
 
 def hotkeys(task: Task) -> dict[str, str]:
-    """Grade symbol -> key: the symbol itself where it is one character, else the next free key."""
-    taken = {s.lower() for s in task.symbols if len(s) == 1 and s.isalnum()}
-    free = iter(k for k in _KEYS if k not in taken)
-    return {s: s.lower() if len(s) == 1 and s.isalnum() else next(free) for s in task.symbols}
+    """Grade symbol -> key: the symbol itself where it is one key, else the next free one; "" where none is left."""
+    own = {s.lower(): s for s in reversed(task.symbols) if len(s) == 1 and s.isascii() and s.isalnum()}
+    free = iter(k for k in _KEYS if k not in own)
+    return {s: s.lower() if own.get(s.lower()) == s else next(free, "") for s in task.symbols}
 
 
 def page(task: Task, instruction: Instruction, *, suggestions: bool = False) -> str:
@@ -94,9 +94,8 @@ def _grades(root: ET.Element, task: Task, instruction: Instruction) -> None:
         requiredMessage="Choose a grade.",
     )
     for grade in reversed(task.grades):
-        ET.SubElement(
-            choices, "Choice", value=_text(caption(grade, instruction)), alias=grade.symbol, hotkey=keys[grade.symbol]
-        )
+        key = {"hotkey": keys[grade.symbol]} if keys[grade.symbol] else {}
+        ET.SubElement(choices, "Choice", {"value": _text(caption(grade, instruction)), "alias": grade.symbol} | key)
 
 
 def caption(grade: Grade, instruction: Instruction) -> str:

@@ -69,6 +69,7 @@ _ANSWERS = """
 select t.sample_id, t.annotator as owner, t.role, l.annotator, l.grade, l.seconds, l.flags, g.grade as gold
 from review_tasks t
 left join label l on l.sample_id = t.sample_id and l.batch = t.batch and l.source = 'human'
+                     and not list_contains(l.flags, 'undone')
                      and (l.annotator = t.annotator or list_contains(l.flags, 'foreign_project'))
 left join (select sample_id, max(grade) as grade from label where source = 'gold' group by sample_id
            having count(distinct grade) = 1) g on g.sample_id = t.sample_id
