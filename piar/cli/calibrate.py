@@ -28,11 +28,11 @@ def calibrate(
 
     Tried out of fold by group on dev, of a teacher on train, too (what it has not said of dev is asked): a temperature;
     a temperature with a bias for each grade; a rising curve for each grade; and the prior, each grade relative to its
-    mean over the batch. The best by likelihood is kept if its gain's interval lies above zero. Without truth the prior
-    is kept, unproven: it takes all grades for about equally common. A bias or a curve may change grades; the accuracy
-    before and after is shown. What is kept (a student's: in its folder) is used by score, label, mine, curriculum,
-    pools and serve. Raw probabilities stay in the store: `--strategy none` goes back to them. A student is calibrated
-    when its training ends.
+    mean over the batch. The best by likelihood is kept if its gain's interval lies above zero and it costs no accuracy;
+    a bias or a curve may change grades, so accuracy before and after is shown. Without truth the prior is kept,
+    unproven: it takes all grades for about equally common. What is kept (a student's: in its folder) is used by score,
+    label, mine, curriculum, pools and serve. Raw probabilities stay in the store: `--strategy none` goes back to them.
+    A student is calibrated when its training ends.
 
     Example: `piar calibrate`
 

@@ -77,7 +77,7 @@ def calibrate(store: "Store", judge: Judge, strategy: Choice | None = None, *, s
     splits = splits_of(judge)
     if strategy == "none":
         return Calibrating(judge, splits, None, None)
-    frame = _judged(store, judge, splits)
+    frame = judged_rows(store, judge, splits)
     if frame.is_empty() or strategy == "prior":
         return Calibrating(judge, splits, None, _batch(store, judge))
     groups, gold, probs = positions(frame, store.task)
@@ -107,7 +107,7 @@ def after(store: "Store", judge: Judge, split: str, *, seed: int = 0) -> Calibra
     """
     found = kept(store, judge)
     inside = found is not None and found.strategy != "prior" and split in splits_of(judge)
-    frame = _judged(store, judge, splits_of(judge) if inside else (split,)) if found else None
+    frame = judged_rows(store, judge, splits_of(judge) if inside else (split,)) if found else None
     if found is None or frame is None or frame.is_empty():
         return None
     groups, gold, raw = positions(frame, store.task)
@@ -139,7 +139,7 @@ def _figures(
     )
 
 
-def _judged(store: "Store", judge: Judge, splits: Sequence[str]) -> "pl.DataFrame":
+def judged_rows(store: "Store", judge: Judge, splits: Sequence[str]) -> "pl.DataFrame":
     """Rows of these splits with truth and a judge's probabilities: split, group, gold, probs."""
     return store.frame(
         """select s.split, s.group_key as "group", t.grade as gold, v.probs

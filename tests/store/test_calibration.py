@@ -47,6 +47,19 @@ def test_honest_probabilities_are_left_alone():
     assert sum(one is not None for one in kept) <= 2
 
 
+def test_a_judge_that_knows_nothing_keeps_its_grades():
+    """Two grades are as common, one in each half of the groups: what is learnt of the others is wrong of one's own."""
+    draw = np.random.default_rng(0)
+    gold = np.repeat(3 * (np.arange(40) % 2), 10)
+    groups = [f"g{i // 10}" for i in range(400)]
+    said = draw.dirichlet([1.0, 3.0, 2.0, 6.0], 400)
+    found = fit(groups, gold, said)
+    bias = next(t for t in found.tried if t.strategy == "bias")
+    assert bias.gain.above
+    assert bias.accuracy_gain.mean < 0
+    assert found.kept is None or found.kept.strategy == "temperature"
+
+
 def test_few_groups_prove_nothing():
     groups, gold, said, _ = world(groups=4, rows=40, temperature=0.3, bias=(4.0, 0, 0, -2))
     assert fit(groups, gold, said).kept is None
