@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from piar.rankings.comparison import difference
+from piar.rankings.corrected import CAUTION
 from store.powered import powered_mean
 
 QUERIES, DOCUMENTS, K = 20_000, 20, 10
@@ -78,7 +79,9 @@ def powered(worlds: int) -> Iterator[dict[str, Any]]:
             rng = np.random.default_rng([place, 7, world])
             chosen = rng.choice(QUERIES, LOGGED, replace=False)
             known = np.where(np.arange(LOGGED) < GOLD, y[chosen], np.nan)
-            found = powered_mean(known, f[chosen], np.arange(LOGGED), bounds=(-1, 1), unseen=float(f[chosen].std()))
+            found = powered_mean(
+                known, f[chosen], np.arange(LOGGED), bounds=(-1, 1), unseen=float(f[chosen].std()), caution=CAUTION
+            )
             held += float(found.estimate.low or 0) <= y.mean() <= float(found.estimate.high or 0)
             spans = [float(i.high or 0) - float(i.low or 0) for i in (found.estimate, found.alone)]
             width.append(spans[0] / spans[1])

@@ -17,11 +17,13 @@ from store.encodings import decode
 from store.errors import PiarError
 from store.formats import refuse_lines
 from store.header import Record, column_names, find_header, require_header, table_of, tidy
+from store.judgement_lists import line_reader
 from store.sources import Reading, Source
 from store.tables import CELL_LIMIT, Table
 
 DELIMITERS = (",", "\t", ";", "|")
 _SNIFF_LINES = 200
+_SEEN = 20  # lines by which a list without a header is known
 _SNIFF_BYTES = 1 << 20
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # the first line by which Excel is told the delimiter
 csv.field_size_limit(1 << 30)  # the module's own limit would end the file at a long cell; ours rejects one row
@@ -46,6 +48,8 @@ def read_delimited(source: Source, reading: Reading) -> Table:
     head = source.head(_SNIFF_BYTES)
     if not head.strip(b"\r\n\t \0\xef\xbb\xbf\xff\xfe"):
         raise PiarError(f"{source.name} is empty.", "Give a file with a header and at least one row.")
+    if not reading.plain and (reader := line_reader(head.decode("utf-8", "replace").splitlines()[:_SEEN])):
+        return reader(decode(source.bytes(), source.name, reading.encoding).text)
     return require_header(_whole(source, head, reading) or _careful(source, reading), source.name)
 
 

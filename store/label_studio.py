@@ -51,7 +51,7 @@ def read_export(tasks: Sequence[Any], name: str, control: str | None = None) -> 
         lines.append(number)
     table = from_records(rows, lines, rejected)
     frame = pl.DataFrame(votes, schema=VOTES, orient="row")
-    return _with_columns(table, frame)
+    return with_vote_columns(table, frame)
 
 
 def is_flat_export(columns: Sequence[str]) -> bool:
@@ -131,7 +131,7 @@ def _control(tasks: Sequence[Any], name: str, said: str | None) -> str:
     return said if said is not None else next(iter(used), "grade") if "grade" not in used else "grade"
 
 
-def _with_columns(table: Table, votes: pl.DataFrame) -> Table:
+def with_vote_columns(table: Table, votes: pl.DataFrame) -> Table:
     """Show the votes as columns `annotator_1`…, one for each annotator, beside the fields."""
     people = votes.filter(~pl.col("flags").list.contains("draft"))
     columns = []
@@ -142,7 +142,7 @@ def _with_columns(table: Table, votes: pl.DataFrame) -> Table:
         columns.append(pl.Series(f"annotator_{number}", cells, dtype=pl.String))
     columns = [column for column in columns if column.name not in table.frame.columns]
     names = tuple(column.name for column in columns)
-    return Table(table.frame.with_columns(columns), table.lines, table.rejected, votes, names)
+    return replace(table, frame=table.frame.with_columns(columns), votes=votes, vote_columns=names)
 
 
 def _votes(task: Mapping[str, Any], row: int, control: str) -> Iterable[tuple[Any, ...]]:

@@ -43,6 +43,7 @@ def powered_mean(
     mass: ArrayLike | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
     unseen: float = 1.0,
+    caution: float = 0.0,
     level: float = 0.95,
 ) -> Powered:
     """The mean score of all rows, of which few are known.
@@ -59,6 +60,8 @@ def powered_mean(
         mass: (N,) how much a row counts in the mean; equal when None.
         bounds: of a score.
         unseen: how far a row may be off that gold did not happen to show; its square enters the variance once.
+        caution: how much wider than with the best λ the interval may be. The largest λ within that is taken, and the
+            error is that of G / (G - 1): a λ that fits a few skewed groups best makes intervals that end too early.
 
     Raises:
         ValueError: fewer than two groups with gold.
@@ -81,6 +84,11 @@ def powered_mean(
     against = float(b @ b)
     weight = min(1.0, max(0.0, float(a @ b) / against)) if against > 1e-24 else 0.0
     reach = t_quantile(0.5 + level / 2, judged - 1)
+    if caution:
+        least = a - weight * b
+        room = ((1 + caution) ** 2 - 1) * float(least @ least)
+        weight = min(1.0, weight + math.sqrt(room / against)) if against > 1e-24 else 0.0
+        reach *= math.sqrt(judged / (judged - 1))
     value = mean_y + weight * (mean_all - mean_f)
     return Powered(
         _interval(value, a - weight * b, unseen * w, reach, bounds),

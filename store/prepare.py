@@ -4,12 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import polars as pl
 from pydantic import Field
 
 from store.cells import MISSING, grade_symbol, missing, rounded
 from store.errors import UsageError
+from store.field_names import field_name
 from store.settings import Settings
 from store.shares import spread
 from store.tables import VOTES, Rejection, Table, moment
@@ -68,6 +70,16 @@ class ImportMapping(Settings):
     weight: str | None = None
     source: str | None = None
     grades: tuple[str, ...] = ()
+
+
+def as_the_file_says(mapping: ImportMapping, table: Table) -> ImportMapping:
+    """The mapping with what the format of a file says of its columns, where nobody has said otherwise."""
+    found: dict[str, Any] = {role: column for role, column in table.roles.items() if not getattr(mapping, role)}
+    if mapping.gold or mapping.raters:
+        found = {role: column for role, column in found.items() if role not in ("gold", "raters")}
+    if texts := found.get("fields"):
+        found["fields"] = {field_name(column): column for column in texts}
+    return mapping.model_copy(update=found)
 
 
 @dataclass(frozen=True, slots=True)

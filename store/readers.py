@@ -17,11 +17,12 @@ from polars import selectors
 
 from store.delimited import read_delimited
 from store.errors import PiarError
-from store.formats import refuse_records, refuse_table
+from store.formats import known_records, known_table
 from store.label_studio import is_flat_export, with_flat_votes
 from store.sources import STDIN, Reading, Source, is_workbook, open_source, source_name
 from store.structured import read_json
 from store.tables import Table, numbered, text, without_long_cells
+from store.texts_of_ids import with_texts
 from store.workbooks import OLE, read_workbook
 
 __all__ = ["Reading", "read", "read_table", "source_name"]
@@ -76,10 +77,12 @@ def read(path: Path, reading: Reading | None = None) -> Table:
         raise PiarError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
         ) from None
-    refuse_table(table.frame, name, reading)
+    table = known_table(table, name, reading)
     if is_flat_export(table.frame.columns) and not reading.plain:
         table = with_flat_votes(table, name, reading.control)
-    table = without_long_cells(table)
+    texts = {"document": reading.documents, "query": reading.queries}
+    tables = {role: read(found, Reading(plain=True)).frame for role, found in texts.items() if found}
+    table = without_long_cells(with_texts(table, name, reading, tables))
     _check_shape(table, name)
     return table
 
@@ -121,7 +124,8 @@ def _reader(source: Source) -> Callable[[Source, Reading], Table]:
 def read_parquet(source: Source, reading: Reading) -> Table:
     """A Parquet file; numbers and nested values become text."""
     frame = _parquet(source)
-    refuse_records(frame.head(20).to_dicts(), source.name, reading)
+    if reader := known_records(frame.head(20).to_dicts(), source.name, reading):
+        return reader(list(enumerate(frame.to_dicts(), 1)), source.name, reading.control)
     return numbered(frame)
 
 

@@ -36,12 +36,17 @@ class Reading:
         sheet: the sheet of a workbook, or the file of a ZIP.
         control: of a Label Studio project, the control that holds the grade.
         plain: take it as a table, whatever tool it seems to come from.
+        documents, queries: tables with the texts of a list that has only ids; see `store.texts_of_ids`.
+        on: the column of `documents` that holds the ids.
     """
 
     encoding: str | None = None
     sheet: str | None = None
     control: str | None = None
     plain: bool = False
+    documents: Path | None = None
+    queries: Path | None = None
+    on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

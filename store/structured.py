@@ -7,7 +7,7 @@ from typing import Any
 
 from store.encodings import decode, is_broken
 from store.errors import PiarError
-from store.formats import refuse_records
+from store.formats import known_records
 from store.header import table_of
 from store.label_studio import is_export, read_export
 from store.sources import Reading, Source
@@ -29,9 +29,10 @@ def read_json(source: Source, reading: Reading) -> Table:
         data = json.loads(decoded.text)
     except (ValueError, RecursionError) as error:
         table = _read_lines(source, decoded.text, error, reading)
-        return replace(table, notes=noted)
-    if isinstance(data, dict):
-        refuse_records([data], source.name, reading, lines="\n" not in decoded.text.strip())
+        return replace(table, notes=(*noted, *table.notes))
+    if isinstance(data, dict) and (reader := known_records([data], source.name, reading)):
+        found = reader([(1, data)], source.name, reading.control)
+        return replace(found, notes=(*noted, *found.notes))
     records, note = _rows(data)
     if note:
         noted = (*noted, note)
@@ -40,8 +41,9 @@ def read_json(source: Source, reading: Reading) -> Table:
         return replace(table_of(enumerate(cells, 1), source.name), notes=noted)
     if is_export(records):
         table = read_export(records, source.name, reading.control)
+    elif reader := known_records(_first_objects(records), source.name, reading):
+        table = reader(list(enumerate(records, 1)), source.name, reading.control)
     else:
-        refuse_records(_first_objects(records), source.name, reading)
         table = _objects(enumerate(records, 1))
     return replace(table, notes=(*noted, *table.notes))
 
@@ -54,7 +56,8 @@ def _read_lines(source: Source, document: str, error: Exception, reading: Readin
         found, good = stream, [record for _, record in stream]
     if not good or (document.lstrip()[:1] == "[" and len(good) * 2 < len(found)):
         raise PiarError(f"{source.name} is not JSON that can be read: {error}.", "Write the file again.")
-    refuse_records(good[:20], source.name, reading, lines=True)
+    if reader := known_records(good[:20], source.name, reading):
+        return reader(found, source.name, reading.control)
     return _objects(found)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +41,9 @@ class Table:
         votes: labels with records of their own, see `VOTES`; None for plain tables.
         vote_columns: columns that show the votes again, one for each annotator, for readers of `frame` alone.
         notes: how the file was read where that is not plain: its encoding, what stood above the header.
+        roles: role of `ImportMapping` -> column, where the format of the file says so.
+        ids: columns that name what they should hold the text of: `document`, `query` -> column.
+        guideline: the text that judges were given, where the file has it.
     """
 
     frame: pl.DataFrame
@@ -49,6 +52,9 @@ class Table:
     votes: pl.DataFrame | None = None
     vote_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    roles: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
+    guideline: str = ""
 
 
 def numbered(frame: pl.DataFrame) -> Table:

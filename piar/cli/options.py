@@ -116,6 +116,22 @@ Plain = Annotated[
     bool,
     typer.Option("--plain", help="Take it as a table, whatever tool it seems to come from.", rich_help_panel=_READING),
 ]
+Documents = Annotated[
+    Path | None,
+    typer.Option("--documents", metavar="FILE", help="Texts of a list that has ids alone.", rich_help_panel=_READING),
+]
+Queries = Annotated[
+    Path | None,
+    typer.Option(
+        "--queries", metavar="FILE", help="Texts of queries that the list has as ids.", rich_help_panel=_READING
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="COLUMN", help="Of --documents: the ids.", show_default="found out", rich_help_panel=_READING
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
 Instruction = Annotated[
     str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
@@ -201,8 +217,16 @@ def mapping(
     )
 
 
-def reading(encoding: str | None, sheet: str | None, control: str | None, plain: bool) -> "Reading":
+def reading(
+    encoding: str | None,
+    sheet: str | None,
+    control: str | None,
+    plain: bool,
+    documents: Path | None = None,
+    queries: Path | None = None,
+    on: str | None = None,
+) -> "Reading":
     """How the files are to be read; what is not said is found out."""
     from store.readers import Reading
 
-    return Reading(encoding, sheet, control, plain)
+    return Reading(encoding, sheet, control, plain, documents, queries, on)

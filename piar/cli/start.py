@@ -11,6 +11,7 @@ from piar.cli.options import (
     Control,
     Counts,
     DateColumn,
+    Documents,
     Encoding,
     FieldColumns,
     Fields,
@@ -19,7 +20,9 @@ from piar.cli.options import (
     GroupColumn,
     IdColumn,
     LabelConfig,
+    On,
     Plain,
+    Queries,
     Raters,
     Seed,
     Sheet,
@@ -64,6 +67,9 @@ def look(
     sheet: Sheet = None,
     control: Control = None,
     plain: Plain = False,
+    documents: Documents = None,
+    queries: Queries = None,
+    on: On = None,
     sample: Annotated[int, typer.Option("--sample", min=100, help="Rows that the baselines see at most.")] = 4000,
     seed: Seed = 0,
 ) -> Answer:
@@ -85,7 +91,7 @@ def look(
         from store.label_config import load_label_config
 
         control = load_label_config(label_config, None).control
-    how = reading(encoding, sheet, control, plain)
+    how = reading(encoding, sheet, control, plain, documents, queries, on)
     settings = load(asked().folder, asked().overrides, optional=True).baselines
     with steps() as told:
         report = look_at(
@@ -133,6 +139,9 @@ def init(
     sheet: Sheet = None,
     control: Control = None,
     plain: Plain = False,
+    documents: Documents = None,
+    queries: Queries = None,
+    on: On = None,
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty; what differs is kept as NAME.bak.")
@@ -165,7 +174,7 @@ def init(
         guideline=guideline,
         label_config=label_config,
         mapping=said,
-        reading=reading(encoding, sheet, control, plain),
+        reading=reading(encoding, sheet, control, plain, documents, queries, on),
         seed=seed,
         force=force,
         ask=terminal(),
@@ -203,6 +212,9 @@ def import_(
     sheet: Sheet = None,
     control: Control = None,
     plain: Plain = False,
+    documents: Documents = None,
+    queries: Queries = None,
+    on: On = None,
     sample: Annotated[
         int, typer.Option("--sample", metavar="N", min=0, help="Draw N rows at random.", show_default="all rows")
     ] = 0,
@@ -233,7 +245,7 @@ def import_(
         gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
     )
     said = said.model_copy(update={"sample": sample, "weight": weight})
-    how = reading(encoding, sheet, control, plain)
+    how = reading(encoding, sheet, control, plain, documents, queries, on)
     found = project.import_(files, said, reading=how, seed=seed, label_config=label_config, ask=terminal())
     return Answer(_document(found), imported(found, project.folder))
 

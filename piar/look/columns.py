@@ -12,7 +12,7 @@ from piar.look.report import Columns
 from store.agreement import vote_counts
 from store.cells import MISSING
 from store.errors import UsageError
-from store.prepare import ImportMapping, prepare
+from store.prepare import ImportMapping, as_the_file_says, prepare
 from store.propose import MAX_GRADES, guess, propose_task
 from store.readers import Reading, read
 from store.shares import LIKELIEST, likeliest
@@ -63,7 +63,7 @@ def load(
         UsageError: a named column is missing, or holds no grades.
     """
     table = replace(read(path, reading), votes=None, vote_columns=())  # votes of a Label Studio export are columns here
-    said = _said(table.frame, gold, raters, group, fields, mapping or ImportMapping())
+    said = as_the_file_says(_said(table.frame, gold, raters, group, fields, mapping or ImportMapping()), table)
     _check_grades(table.frame, said)
     found = guess(table.frame, said)
     mapping = found.mapping.model_copy(

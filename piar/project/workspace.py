@@ -58,6 +58,7 @@ class Imported:
         left_out: column -> why it is no field.
         doubts: guesses that a person should look at.
         groups: groups of the store that have a split.
+        guideline: the text that the file's judges were given, where it has one.
         renewed: where the old store is, when it was made anew; `again` are the files that it held besides.
     """
 
@@ -73,6 +74,7 @@ class Imported:
     left_out: dict[str, str] = field(default_factory=dict)
     doubts: "tuple[Doubt, ...]" = ()
     groups: int = 0
+    guideline: str = ""
     renewed: str = ""
     again: tuple[str, ...] = ()
 
@@ -162,6 +164,8 @@ class Workspace:
                 )
             if guideline is not None:
                 project.guideline = project.adopt_guideline(guideline)
+            elif project.imported and project.imported.guideline.strip():
+                project.guideline = project.adopt_text(project.imported.guideline)
         return project
 
     def adopt_guideline(self, path: str | Path) -> "GuidelineImport":
@@ -170,15 +174,19 @@ class Workspace:
         Raises:
             UsageError: no such file, an empty one, or a project that has no task yet.
         """
-        from piar.instructions.markdown import write
-        from piar.offline import import_guideline
-
         if not (self.folder / TASK).exists():
             raise UsageError("A guideline needs a task to belong to.", "Add --from FILE with graded rows.")
         try:
             text = read_text(Path(path))
         except FileNotFoundError:
             raise UsageError(f"{path} does not exist.", "Give a text file in UTF-8.") from None
+        return self.adopt_text(text)
+
+    def adopt_text(self, text: str) -> "GuidelineImport":
+        """As `adopt_guideline`, from the text itself."""
+        from piar.instructions.markdown import write
+        from piar.offline import import_guideline
+
         found = import_guideline(text, self.task)
         put(self.folder / INSTRUCTION, write(found.instruction, self.task))
         return found
@@ -210,7 +218,7 @@ class Workspace:
         from piar.evolve.ledger import retire
         from store.importers import ImportMapping, ImportReport, import_table, read
         from store.label_config import load_label_config, task_of
-        from store.prepare import require
+        from store.prepare import as_the_file_says, require
         from store.propose import complete, guess, propose_task, settle
         from store.readers import Reading, source_name
 
@@ -220,6 +228,7 @@ class Workspace:
         config = load_label_config(Path(label_config), reading.control) if label_config else None
         reading = replace(reading, control=config.control) if config else reading
         first, proposed = read(sources[0], reading), not (self.folder / TASK).exists()
+        asked, said = said, as_the_file_says(said, first)
         if config:
             task, said = task_of(config, first.frame, said, source_name(sources[0]))
             if proposed:
@@ -237,7 +246,8 @@ class Workspace:
         with self.run("import", {"paths": [str(path) for path in sources]}, seed) as run_id:
             for path in sources:
                 table = first if path is sources[0] else read(path, reading)
-                found = found if path is sources[0] else complete(table.frame, self.task, said)
+                if path is not sources[0]:
+                    found = complete(table.frame, self.task, as_the_file_says(asked, table))
                 columns = found.mapping
                 if table.votes is not None and said.gold is None and not said.annotator:
                     # Who annotated is on record: a column beside the texts is not taken for gold unless it is named.
@@ -264,6 +274,7 @@ class Workspace:
             left_out=guessed.left_out if guessed else found.left_out,
             doubts=guessed.doubts if guessed and not ask else (),
             renewed=renewal.kept.name if renewal else "",
+            guideline=first.guideline,
             again=tuple(set(renewal.files) - set(map(str, sources))) if renewal else (),
         )
 

@@ -87,8 +87,8 @@ class Comparison:
     def deciding(self, n: int = 10) -> list[tuple[str, float, float]]:
         """The queries that weigh most in the first measure's difference: (query, A, B), the heaviest first."""
         name = self.differences[0].measure
-        ordered = self.values.sort((pl.col("weight") * (pl.col(f"b {name}") - pl.col(f"a {name}"))).abs(), "query",
-                                   descending=[True, False])  # fmt: skip
+        gap = pl.col("weight") * (pl.col(f"b {name}") - pl.col(f"a {name}"))
+        ordered = self.values.sort(gap.abs(), "query", descending=[True, False])
         return list(ordered.select("query", f"a {name}", f"b {name}").head(n).iter_rows())
 
 

@@ -18,15 +18,13 @@ from store.readers import Reading, read, source_name
 from store.sources import open_source
 
 # How the columns are called, the likeliest first; compared in small letters, with `_` for blanks, `-` and `.`.
+_DOCUMENT = ("document", "doc", "doc_id", "docid", "document_id", "docno", "corpus_id", "product_id", "item_id", "item")
 _NAMES = {
     "query": ("query", "query_id", "qid", "query_text", "topic", "topic_id", "q", "search_term", "keyword"),
-    "document": (
-        "document", "doc", "doc_id", "docid", "document_id", "docno", "corpus_id", "product_id", "item_id", "item",
-        "asin", "id", "url", "title",
-    ),
+    "document": (*_DOCUMENT, "asin", "id", "url", "title"),
     "score": ("score", "similarity", "sim", "relevance_score", "probability"),
     "rank": ("rank", "position", "place", "pos"),
-}  # fmt: skip
+}
 _TREC = re.compile(r"\S+[ \t]+\S+[ \t]+\S+[ \t]+\d+[ \t]+[-+]?(?:\d|\.|inf|nan)\S*[ \t]+\S.*$", re.IGNORECASE)
 _TOP = 10  # places in which ties are told
 

@@ -37,14 +37,15 @@ def comparison_view(found: "Comparison", out: Path | None) -> "RenderableType":
         parts += [table([claim.measure, "queries", "A", "B", "B - A (95 %)"], rows), ""]
     deciding = [[query, f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"] for query, a, b in found.deciding()]
     parts += [table([f"decided by ({claim.measure})", "A", "B", "B - A"], deciding), ""]
+    share_a, share_b = found.unjudged
+    unjudged = f"{share_a:.1%} of A's and {share_b:.1%} of B's first {found.depth} places; they count as not relevant"
     lines = [
         ("queries", f"{claim.queries:,}, judged by {found.judge}"),
-        ("unjudged", f"{found.unjudged[0]:.1%} of A's and {found.unjudged[1]:.1%} of B's first {found.depth} places; "
-                     "they count as not relevant"),
+        ("unjudged", unjudged),
         *([("gold alone", f"{claim.measure} {_signed(claim.alone)}")] if claim.alone else []),
         *(("read", note) for note in found.notes),
         *([("written", str(out))] if out else []),
-    ]  # fmt: skip
+    ]
     return Group(*parts, facts(lines))
 
 
