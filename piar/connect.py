@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -11,6 +11,9 @@ from piar.llm.settings import OPENAI_URL, ModelSettings, Notice, endpoint_key, i
 from store.errors import UsageError
 from store.settings import Settings
 from store.task import explain
+
+if TYPE_CHECKING:
+    from piar.llm.openai.chat import Wire
 
 T = TypeVar("T", bound=Settings)
 
@@ -34,15 +37,29 @@ def _rulebook(settings: ModelSettings, _: Notice) -> Client:
 
 
 def _openai(settings: ModelSettings, notice: Notice) -> Client:
+    from piar.llm.openai.chat import ChatWire
+
+    return _endpoint(settings, notice, ChatWire())
+
+
+def _decisions(settings: ModelSettings, notice: Notice) -> Client:
+    from piar.llm.openai.decisions import DecisionWire
+
+    return _endpoint(settings, notice, DecisionWire(settings.shape))
+
+
+def _endpoint(settings: ModelSettings, notice: Notice, wire: "Wire") -> Client:
     from piar.llm.openai.asking import Manners
     from piar.llm.openai.client import OpenAIClient
     from piar.llm.openai.transports import Endpoint
 
     local = is_local(settings.host)
     transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
-    endpoint = Endpoint(settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout)
+    endpoint = Endpoint(
+        settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout, wire.path
+    )
     manners = Manners(
-        settings.attempts, settings.patience, settings.structured, settings.logprobs, settings.extra, transport
+        settings.attempts, settings.patience, settings.structured, settings.logprobs, settings.extra, transport, wire
     )
     return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
 
@@ -69,6 +86,7 @@ def _options(kind: type[T], settings: ModelSettings) -> T:
 BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {
     "rulebook": _rulebook,
     "openai": _openai,
+    "decisions": _decisions,
     "hf": _transformers,
     "vllm": _vllm,
 }

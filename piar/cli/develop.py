@@ -27,7 +27,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which calls meet which fault.")] = 0,
 ) -> Answer:
-    """Serve the offline teacher as an OpenAI-compatible endpoint, with faults if you like, until Ctrl-C.
+    """Serve the offline teacher as an OpenAI-compatible chat and decision endpoint, with faults, until Ctrl-C.
 
     Example: `piar simulate --port 8080 --rate-limited 0.1`
     """

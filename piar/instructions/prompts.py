@@ -51,9 +51,13 @@ def render(name: str, values: Mapping[str, Any], overrides: Path | None = None, 
         ) from None
 
 
-def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = None) -> str:
-    """The part of the judging prompt that all samples share: task, grades, rulebook, answer format."""
+def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = None, name: str = "judge") -> str:
+    """The part of the judging prompt that all samples share: task, grades, rulebook, answer format.
+
+    Args:
+        name: `decide` for the rulebook alone, where the grades are asked for by other means.
+    """
     meanings = {g.symbol: instruction.meanings.get(g.symbol, g.meaning) for g in task.grades}
     # `precedence` stands in templates that projects copied from an earlier version.
     values = {"task": task, "instruction": instruction, "meanings": meanings, "precedence": ()}
-    return render("judge", values, overrides)
+    return render(name, values, overrides)

@@ -163,7 +163,8 @@ def cost_is_known(store: "Store", run_id: str, models: "Iterable[ModelSettings]"
     with store.read() as con:
         rows = con.execute(
             "select distinct split_part(model, '#', 1) from completions "
-            "where run_id = ? and starts_with(model, 'openai:') and cost_usd = 0 and tokens_in + tokens_out > 0",
+            "where run_id = ? and split_part(model, ':', 1) in ('openai', 'decisions') "
+            "and cost_usd = 0 and tokens_in + tokens_out > 0",
             [run_id],
         ).fetchall()
     return {name for (name,) in rows} <= {model.model for model in models if model.priced}

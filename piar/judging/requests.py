@@ -7,7 +7,7 @@ from typing import Any
 
 from piar.instructions.prompts import judge_prefix
 from piar.judging.session import Respondent
-from piar.llm.base import Brief, Message, Request
+from piar.llm.base import Brief, Message, Request, template_of
 from store.ids import content_id, short_hash
 from store.task import Task, sample_text
 from store.trace import parse_trace, trace_schema
@@ -119,9 +119,10 @@ class Questions:
     def _prompt(self, instruction: Instruction) -> _Prompt:
         name = instruction.id
         if name not in self._prompts:
-            prefix = judge_prefix(self._task, instruction, self._respondent.prompts)
+            client = self._respondent.client
+            prefix = judge_prefix(self._task, instruction, self._respondent.prompts, template_of(client))
             schema = trace_schema(self._task, tuple(rule.id for rule in instruction.rules))
-            model = self._respondent.client.model
+            model = client.model
             shared: list[object] = [name, prefix, model, self._settings.temperature, self._vote_temperature]
             shared += [self._settings.max_tokens, schema, *([self._origin] if self._origin else [])]
             brief = Brief(self._task, instruction)

@@ -19,6 +19,7 @@ __all__ = [
     "Role",
     "Usage",
     "is_simulated",
+    "template_of",
 ]
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Client(Protocol):
                 is in flight arrive and passes it to `on_completion`; the rest is not asked.
         """
         ...
+
+
+def template_of(client: Client) -> str:
+    """The template of the prompt before a sample: `decide` for a client that is asked typed questions."""
+    return str(getattr(client, "template", "judge"))
 
 
 def is_simulated(client: Client) -> bool:

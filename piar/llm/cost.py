@@ -96,7 +96,8 @@ def read_usage(reply: object, most: Usage) -> tuple[Usage, bool]:
     prompt, answer = prompt or most.prompt, most.completion if answer is None else answer
     thinking = _inner(told, "completion_tokens_details", "reasoning_tokens") or 0
     answer = max(answer, total - prompt if whole else 0, answer + thinking if thinking > answer else 0)
-    cached = _inner(told, "prompt_tokens_details", "cached_tokens") or _count(told.get("prompt_cache_hit_tokens")) or 0
+    places = (_inner(told, f"{name}_tokens_details", "cached_tokens") for name in ("prompt", "input"))
+    cached = next(filter(None, places), None) or _count(told.get("prompt_cache_hit_tokens")) or 0
     return Usage(prompt, min(prompt, cached) if whole else 0, answer), whole
 
 

@@ -6,11 +6,16 @@ probabilities, with the reason.
 """
 
 import math
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from store.answer_text import THINKING, Unreadable, find_grade
+
+if TYPE_CHECKING:
+    from piar.llm.base import Request
 
 LEAST_MASS = 0.5  # with less than this on the grades, the model was not answering with a grade
 
@@ -69,6 +74,14 @@ def grade_probs(tokens: Sequence[Token], grades: Sequence[str], text: str, *, li
             except Unreadable as unknown:
                 return GradeProbs(None, str(unknown))
     return GradeProbs(None, "the tokens with log-probabilities are not those of the answer's text")
+
+
+def choose(probs: Mapping[str, float], request: "Request") -> str:
+    """The likeliest grade, or at a temperature above 0 a draw that depends on the request's key and seed alone."""
+    if not request.temperature:
+        return max(probs, key=lambda grade: probs[grade])
+    weights = [p ** (1 / request.temperature) for p in probs.values()]
+    return random.Random(f"{request.key}:{request.seed}").choices(list(probs), weights)[0]
 
 
 def _checked(mass: Mapping[str, float], grade: str, likeliest: bool) -> dict[str, float]:

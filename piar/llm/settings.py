@@ -25,7 +25,7 @@ class ModelSettings(Settings):
     """A model, and how to ask it: `[teacher]`, `[reviser]`, `[student]` in `piar.toml`.
 
     Attributes:
-        model: `rulebook`, `openai:NAME`, `vllm:PATH` or `hf:PATH`.
+        model: `rulebook`, `openai:NAME`, `decisions:NAME`, `vllm:PATH` or `hf:PATH`.
         base_url: an OpenAI-compatible endpoint; the OpenAI API when empty.
         served_by: who serves the model, part of a request's identity: by default scheme and host of `base_url`, and
             `this machine` for every address of this machine. Verdicts of another origin are not reused.
@@ -39,7 +39,8 @@ class ModelSettings(Settings):
         logprobs: ask for the log-probabilities of grades; false where an endpoint charges for them or fails on them.
         structured: ask for JSON by schema where the endpoint knows how; else for the trace's text format.
         transport: `openai` (the package), `lean` (aiohttp alone), or `auto`: lean for this machine's own endpoints.
-        extra: for `openai:`, further keys of every request body; for `rulebook`, `vllm:` and `hf:`, their options.
+        shape: of a decision endpoint: `decisions`, `systemone` or `state`; `piar doctor --ask` tells which it speaks.
+        extra: for `openai:` and `decisions:`, further keys of every request body; for the others, their options.
         price: dollars per million tokens; of an endpoint without one, what an answer costs is unknown.
     """
 
@@ -56,14 +57,15 @@ class ModelSettings(Settings):
     logprobs: bool = True
     structured: bool = True
     transport: Literal["auto", "openai", "lean"] = "auto"
+    shape: Literal["decisions", "systemone", "state"] = "decisions"
     extra: dict[str, Any] = Field(default_factory=dict)
     price: Price = Price()
 
     @field_validator("model")
     @classmethod
     def _known(cls, model: str) -> str:
-        if not re.fullmatch(r"rulebook|(openai|vllm|hf):\S.*", model):
-            raise ValueError("must be rulebook, openai:NAME, vllm:PATH or hf:PATH")
+        if not re.fullmatch(r"rulebook|(openai|decisions|vllm|hf):\S.*", model):
+            raise ValueError("must be rulebook, openai:NAME, decisions:NAME, vllm:PATH or hf:PATH")
         return model
 
     @field_validator("base_url")
@@ -94,17 +96,23 @@ class ModelSettings(Settings):
     @property
     def priced(self) -> bool:
         """Whether it is known what an answer costs: models in this process are free, an endpoint says nothing of it."""
-        return self.backend != "openai" or {"input", "output"} <= self.price.model_fields_set
+        needed = {"openai": {"input", "output"}, "decisions": {"input"}}.get(self.backend, set())
+        return needed <= self.price.model_fields_set
+
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint is asked."""
+        return self.backend in {"openai", "decisions"}
 
     @property
     def sent(self) -> dict[str, Any]:
         """What goes with every request body beside the request's own keys."""
-        return self.extra if self.backend == "openai" else {}
+        return self.extra if self.remote else {}
 
     @property
     def address(self) -> str:
         """Where the model is asked; empty for a model of this process."""
-        return (self.base_url or OPENAI_URL) if self.backend == "openai" else ""
+        return (self.base_url or OPENAI_URL) if self.remote else ""
 
     @property
     def origin(self) -> str:
@@ -116,7 +124,7 @@ class ModelSettings(Settings):
     @property
     def host(self) -> str | None:
         """Where samples are sent, or None when they stay on this machine's own process."""
-        return urlsplit(self.base_url or OPENAI_URL).hostname if self.backend == "openai" else None
+        return urlsplit(self.base_url or OPENAI_URL).hostname if self.remote else None
 
 
 def require_price(settings: ModelSettings, budget: Budget) -> None:

@@ -5,13 +5,13 @@ layout. The grade's distribution is the next token's, over the grades alone; the
 decoded only on demand.
 """
 
-import random
 import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import trainers  # noqa: F401  settles how torch's threads wait, before torch is imported
 from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
+from piar.llm.grade_probs import choose
 from store.errors import PiarError
 from store.settings import Settings
 
@@ -92,7 +92,7 @@ class TransformersClient:
         started = time.monotonic()
         if requests[0].grades:
             probs = self._score(prompts, requests[0].grades)
-            grades = [choose(row, request) for row, request in zip(probs, requests, strict=True)]
+            grades = [choose(row or {}, request) for row, request in zip(probs, requests, strict=True)]
             texts = self._texts(requests, prompts, grades) if self.options.trace else [(g, 1) for g in grades]
         else:
             probs, texts = [None] * len(requests), self._texts(requests, prompts, None)
@@ -144,12 +144,3 @@ class TransformersClient:
         if len(prompt) < most:
             return None
         return Failure("request", f"the prompt has {len(prompt)} tokens; the model takes {most - 1}")
-
-
-def choose(probs: dict[str, float] | None, request: Request) -> str:
-    """The likeliest grade, or at a temperature above 0 a draw that depends on the request's key and seed alone."""
-    assert probs is not None
-    if not request.temperature:
-        return max(probs, key=lambda grade: probs[grade])
-    weights = [p ** (1 / request.temperature) for p in probs.values()]
-    return random.Random(f"{request.key}:{request.seed}").choices(list(probs), weights)[0]

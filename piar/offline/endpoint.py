@@ -1,6 +1,7 @@
 """The offline teacher behind an OpenAI-compatible endpoint, so that any client can be run against it.
 
-`/v1/chat/completions` (log-probabilities of every token, JSON schema, seeds, token limits), `/v1/models`, and
+`/v1/chat/completions` (log-probabilities of every token, JSON schema, seeds, token limits), `/v1/decisions` and
+`/v1/systemone` (see `piar.offline.endpoint_decisions`), `/v1/models`, and
 `/ledger`: what the server itself counted, by the model name that was asked for; `/v1/files` and `/v1/batches` (see
 `piar.offline.endpoint_batches`) for the batch API. Latency and faults can be
 dialled in; which call meets which fault depends on the seed and the call's number only. Standard library only.
@@ -12,21 +13,25 @@ import math
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from piar.llm.base import Client, Completion, Message, Request
+from piar.llm.base import Client, Completion, Message, Request, Usage
+from piar.llm.cost import read_usage
 from piar.llm.settings import is_local
 from piar.offline.endpoint_batches import Batches
+from piar.offline.endpoint_decisions import decision_reply, read_decision
 from store.ids import short_hash
 
 MAX_BODY = 64 * 2**20
 SLOW_BODY = 64 * 2**10  # longer requests (revisions) are answered in a thread, so that others need not wait
 _PIECES = re.compile(r"\w+|[^\w]+")
+Read = Callable[[Mapping[str, Any]], Request]  # a contract's request as ours
+Said = Callable[[Mapping[str, Any], Request, Completion, str], dict[str, Any]]  # and the answer in its shape
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -141,6 +146,8 @@ class Simulator:
         match method, path.rstrip("/"):
             case "POST", "/v1/chat/completions":
                 return await self._chat(body)
+            case "POST", "/v1/decisions" | "/v1/systemone":
+                return await self._answered(body, read_decision, decision_reply)
             case "GET", "/v1/models":
                 return 200, {"object": "list", "data": [{"id": self.client.model, "object": "model", "created": 0}]}
             case "GET", "/ledger":
@@ -150,9 +157,12 @@ class Simulator:
         return 404, _error(f"There is no {method} {path} here.")
 
     async def _chat(self, body: bytes) -> tuple[int, dict[str, Any]] | None:
+        return await self._answered(body, _read_request, _reply)
+
+    async def _answered(self, body: bytes, read: Read, said: Said) -> tuple[int, dict[str, Any]] | None:
         try:
             asked = json.loads(body)
-            request = _read_request(asked)
+            request = read(asked)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return 400, _error(f"The request cannot be read: {error}")
         number, self.calls = self.calls, self.calls + 1
@@ -173,10 +183,11 @@ class Simulator:
             account.failed += 1
             return 400, _error(completion.failure.message if completion.failure else "No answer.")
         text = "I would rather not say." if fault == "malformed" else completion.text
-        reply = _reply(asked, request, completion, text)
+        reply = said(asked, request, completion, text)
         account.answered += 1
-        account.prompt_tokens += reply["usage"]["prompt_tokens"]
-        account.completion_tokens += reply["usage"]["completion_tokens"]
+        used = read_usage(reply, Usage())[0]
+        account.prompt_tokens += used.prompt
+        account.completion_tokens += used.completion
         return 200, reply
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -45,8 +45,8 @@ def models(
         try:
             yield from _CHECKS[model.backend](role, model)
             disclosure(task, model, privacy)
-            if ask and model.backend == "openai":
-                yield _answers(role, model, task)
+            if ask and model.backend in _QUESTIONS:
+                yield _QUESTIONS[model.backend](role, model, task)
         except PiarError as error:
             yield Check(role, False, f"{error.message} {error.fix}".strip())
     away = [f"{role} ({model.model} at {model.host})" for role, model in named.items() if not is_local(model.host)]
@@ -93,17 +93,24 @@ def _endpoint(role: str, model: ModelSettings) -> Iterator[Check]:
 
 def _listed(url: str, key: str) -> list[str]:
     """Names of the models that an endpoint serves."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    ends = time.monotonic() + SECONDS
-    with build_opener(_Here).open(Call(f"{url}/models", headers=headers), timeout=SECONDS) as reply:
-        body = b""
-        while (part := reply.read1(MOST_BYTES)) and len(body) < MOST_BYTES:
-            body += part
-            if time.monotonic() > ends:
-                raise TimeoutError(f"its list of models was not whole within {SECONDS:g} s")
-    data = json.loads(body)
+    data = _asked(f"{url}/models", key)
     rows: Any = data.get("data") if isinstance(data, dict) else None
     return [str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row] if isinstance(rows, list) else []
+
+
+def _asked(url: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
+    """What an address answers, as JSON; a POST with a body. Raises what urllib does, and `ValueError` for no JSON."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    sent = None if body is None else json.dumps(body).encode()
+    headers |= {} if sent is None else {"Content-Type": "application/json"}
+    ends = time.monotonic() + SECONDS
+    with build_opener(_Here).open(Call(url, sent, headers), timeout=SECONDS) as reply:
+        got = b""
+        while (part := reply.read1(MOST_BYTES)) and len(got) < MOST_BYTES:
+            got += part
+            if time.monotonic() > ends:
+                raise TimeoutError(f"its answer was not whole within {SECONDS:g} s")
+    return json.loads(got)
 
 
 class _Here(HTTPRedirectHandler):
@@ -148,4 +155,52 @@ def _answers(role: str, model: ModelSettings, task: "Task") -> Check:
     return Check(f"{role} answers", done.failure is None, "; ".join([read, can, *notices]))
 
 
-_CHECKS = {"rulebook": _rulebook, "openai": _endpoint, "hf": _folder, "vllm": _folder}
+def _decides(role: str, model: ModelSettings, task: "Task") -> Check:
+    """Ask one tiny typed question in each shape of decision endpoints, and say which is answered."""
+    from piar.llm.base import Message, Request
+    from piar.llm.openai.chat import BadReply
+    from piar.llm.openai.decisions import PATHS, DecisionWire
+
+    if role != "teacher":
+        return Check(f"{role} answers", False, "a decision model gives grades and writes no text: name another here")
+    sample = json.dumps(dict.fromkeys(task.fields, "test"))
+    request = Request("doctor", (Message("system", task.ask), Message("user", sample)), task.symbols)
+    url, key = model.base_url or OPENAI_URL, endpoint_key(model)
+    spoken: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    for shape in (model.shape, *(shape for shape in PATHS if shape != model.shape)):
+        wire = DecisionWire(shape)
+        try:
+            reply = _asked(url + wire.path, key, wire.body(request, model.name, model.extra))
+            wire.answer(request, reply)
+            spoken[shape] = _told_by(reply)
+        except HTTPError as error:
+            silent[shape] = f"HTTP {error.code}"
+        except (BadReply, OSError, ValueError, RecursionError, HTTPException) as error:
+            silent[shape] = str(error)[:200]
+    if model.shape in spoken:
+        others = [shape for shape in spoken if shape != model.shape]
+        also = f"; it speaks {', '.join(others)} too" if others else ""
+        detail = f"a probability for every grade by shape {model.shape!r}, {spoken[model.shape]}{also}"
+        return Check(f"{role} answers", True, detail)
+    if spoken:
+        found = next(iter(spoken))
+        mend = f'set shape = "{found}" under [{role}]'
+        return Check(f"{role} answers", False, f"it speaks {found!r} and not {model.shape!r}: {mend}")
+    why = "; ".join(f"{shape}: {words}" for shape, words in silent.items())
+    return Check(f"{role} answers", False, f"no shape of a decision endpoint is answered ({why})")
+
+
+def _told_by(reply: Mapping[str, Any]) -> str:
+    """Whose answer it looks like, by what only one of the servers sends."""
+    if reply.get("object") == "structured_decision":
+        return "as vLLM answers"
+    usage = reply.get("usage")
+    told = usage if isinstance(usage, dict) else {}
+    if "input_tokens_details" in told:
+        return "with usage as OpenAI counts it"
+    return "with its tokens counted" if "input_tokens" in told else "without a count of its tokens"
+
+
+_QUESTIONS = {"openai": _answers, "decisions": _decides}
+_CHECKS = {"rulebook": _rulebook, "openai": _endpoint, "decisions": _endpoint, "hf": _folder, "vllm": _folder}

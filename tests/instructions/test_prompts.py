@@ -23,10 +23,10 @@ VALUES = {"task": TASK.model_copy(update={"ask": "How well does it fit?"}), "ins
 
 
 def shown(name):
-    return judge_prefix(TASK, INSTRUCTION) if name == "judge" else render(name, VALUES)
+    return judge_prefix(TASK, INSTRUCTION, name=name) if name in ("judge", "decide") else render(name, VALUES)
 
 
-@pytest.mark.parametrize("name", ["judge", "diagnose", "revise"])
+@pytest.mark.parametrize("name", ["judge", "decide", "diagnose", "revise"])
 def test_a_prompt_says_what_it_said(name):
     file, text = SNAPSHOTS / f"{name}.txt", shown(name) + "\n"
     if os.environ.get("PIAR_SNAPSHOTS") == "write":

@@ -10,7 +10,7 @@ from typing import Any
 
 from piar.llm.base import Completion, Failure, FailureClass, Message, Request, Usage
 from piar.llm.cost import Price, charge, most_usage, read_usage
-from piar.llm.openai.chat import RAISE_LIMIT, Answer, BadReply, answer_from, chat_body, decoded, probabilities
+from piar.llm.openai.chat import RAISE_LIMIT, Answer, BadReply, ChatWire, Wire, decoded, probabilities
 from piar.llm.openai.gate import Gate, Halted
 from piar.llm.openai.pacing import Pacer
 from piar.llm.openai.refusals import Dialect, error_inside, inner_status, is_bare_error, read_refusal
@@ -49,6 +49,7 @@ class Manners:
         logprobs: ask for log-probabilities, where requests have grades.
         extra: further keys of every body, sent as they are.
         transport: a name of `TRANSPORTS`.
+        wire: what is spoken.
     """
 
     attempts: int = 6
@@ -57,6 +58,7 @@ class Manners:
     logprobs: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
     transport: str = "openai"
+    wire: Wire = field(default_factory=ChatWire)
 
 
 class Failed(Exception):
@@ -200,16 +202,18 @@ class Asker:
         """Send once, and tell the pacer how it went. Raises `Failed`, `ParameterRefused` or `Halted`."""
         await self._gate.enter(case.tokens)
         started = time.monotonic()
-        most = most_usage(case.request, self.manners.extra)
+        most = self.manners.wire.most(most_usage(case.request, self.manners.extra))
         try:
             hold = case.request.hold
             if hold is not None and not hold.attempt(charge(most, self.price)):
                 raise Failed("budget", "the budget does not hold another attempt")
-            body = self._dialect.spoken(chat_body(case.request, self.name, self.manners.extra))
+            body = self._dialect.spoken(self.manners.wire.body(case.request, self.name, self.manners.extra))
             case.sent += 1
             async with asyncio.timeout(self.endpoint.timeout):
                 reply = await self._transport.post(body)
             return self._read(case, body, reply, most, started)
+        except BadReply as unasked:
+            raise Failed(unasked.kind, unasked.message) from None
         except TimeoutError:
             self._lost(case, most, started)
             raise Failed("timeout", f"no whole reply within {self.endpoint.timeout:g} s") from None
@@ -250,7 +254,7 @@ class Asker:
         if reply.status != 200 or error is not None:
             self._refused(reply, error, body, now, started)
         try:
-            answer = answer_from(data)
+            answer = self.manners.wire.answer(case.request, data)
         except BadReply as bad:
             self.pacer.succeeded(now, started)
             raise Failed(bad.kind, bad.message) from None

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic_core import from_json
 
@@ -12,6 +12,7 @@ from piar.llm.base import FailureClass, Request, Usage
 from piar.llm.cost import read_usage
 from piar.llm.grade_probs import GradeProbs, Token, grade_probs
 from piar.llm.openai.refusals import MESSAGE_LENGTH, MOST_ALTERNATIVES, error_message
+from piar.llm.openai.transports import PATH
 
 # Names that servers and providers use.
 REASONING = ("reasoning_content", "reasoning")
@@ -31,6 +32,7 @@ class Answer:
         finish: how it ended, such as `stop` or `length`.
         tokens: the tokens' alternatives, where they were sent.
         model: who says that it answered.
+        probs: of every grade, where the endpoint gives them instead of tokens.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Answer:
     usage: Usage
     tokens: tuple[Token, ...] = ()
     model: str = ""
+    probs: dict[str, float] | None = None
 
 
 class BadReply(Exception):
@@ -48,6 +51,68 @@ class BadReply(Exception):
         self.kind = kind
         self.message = message
         self.usage = usage or Usage()
+
+
+class Wire(Protocol):
+    """A wire format of an endpoint, for one request and its reply.
+
+    Attributes:
+        prefix: of the model's name in requests' keys and in verdicts.
+        template: of the prompt that goes before a sample.
+        path: where requests go, below the endpoint's address.
+    """
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def template(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def shaping(self) -> Mapping[str, Any]:
+        """What of it shapes answers, for the model's name in requests' keys."""
+        ...
+
+    def most(self, usage: Usage) -> Usage:
+        """What an attempt may use at most, of what a text of the request's length would."""
+        ...
+
+    def body(self, request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON body that asks. Raises `BadReply` for what cannot be asked."""
+        ...
+
+    def answer(self, request: Request, data: object) -> Answer:
+        """The answer in a decoded reply. Raises `BadReply`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChatWire:
+    """Chat completions."""
+
+    prefix: str = "openai"
+    template: str = "judge"
+    path: str = PATH
+
+    @property
+    def shaping(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def most(self, usage: Usage) -> Usage:
+        """As it is."""
+        return usage
+
+    def body(self, request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """See `chat_body`."""
+        return chat_body(request, model, extra)
+
+    def answer(self, request: Request, data: object) -> Answer:
+        """See `answer_from`."""
+        return answer_from(data)
 
 
 def chat_body(request: Request, model: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -154,6 +219,8 @@ def _elsewhere(message: Mapping[str, Any]) -> str:
 
 def probabilities(request: Request, answer: Answer) -> GradeProbs:
     """What the tokens of an answer say about its grade, or why nothing is known."""
+    if answer.probs is not None:
+        return GradeProbs(answer.probs)
     if not request.grades or not answer.tokens:
         return GradeProbs(None)
     return grade_probs(answer.tokens, request.grades, answer.text, likeliest=not request.temperature)

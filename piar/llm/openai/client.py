@@ -41,15 +41,16 @@ class OpenAIClient:
         manners = manners or Manners()
         self.price = price or Price()
         # What shapes answers is part of the name, because the name enters request keys.
-        shape = {**manners.extra, **({} if manners.structured else {"structured": False})}
-        self._model = f"openai:{name}" + (f"#{short_hash(shape, 6)}" if shape else "")
+        shape = {**manners.wire.shaping, **manners.extra, **({} if manners.structured else {"structured": False})}
+        self._model = f"{manners.wire.prefix}:{name}" + (f"#{short_hash(shape, 6)}" if shape else "")
+        self.template = manners.wire.template
         self._notice = notice
         self._asker = Asker(name, self._model, endpoint, manners, self.price)
         self._one_batch = threading.Lock()
 
     @property
     def model(self) -> str:
-        """`openai:NAME`."""
+        """`openai:NAME`, or `decisions:NAME`."""
         return self._model
 
     def generate(self, requests: Sequence[Request], on_completion: OnCompletion | None = None) -> list[Completion]:

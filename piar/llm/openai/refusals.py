@@ -31,7 +31,8 @@ ALIASES = {
 }
 SYSTEM_ROLE = "system role"  # no key of a body, but refused by templates like one
 STEADS = {"max_tokens": "max_completion_tokens"}  # what is sent in the place of a refused one
-KEPT = frozenset({"model", "messages", "max_completion_tokens"})  # without these there is no question, or no limit
+# Without these there is no question, or no limit.
+KEPT = frozenset({"model", "messages", "max_completion_tokens", "input", "state", "questions"})
 
 STATUS_KINDS: dict[int, FailureClass] = {
     401: "auth",
@@ -40,6 +41,7 @@ STATUS_KINDS: dict[int, FailureClass] = {
     408: "timeout",
     409: "server",
     424: "server",
+    501: "request",
     425: "server",
     429: "rate_limit",
     498: "rate_limit",

@@ -48,6 +48,7 @@ class Endpoint:
     key: str
     concurrency: int
     timeout: float
+    path: str = PATH
 
     def __repr__(self) -> str:
         return f"Endpoint({self.base_url!r})"
@@ -86,7 +87,7 @@ class OpenAITransport:
         client = openai.AsyncOpenAI(
             api_key=endpoint.key or "none", base_url=endpoint.base_url, max_retries=0, http_client=self._http
         )
-        self._url = endpoint.base_url.rstrip("/") + PATH
+        self._url = endpoint.base_url.rstrip("/") + endpoint.path
         self._headers = {name: value for name, value in client.default_headers.items() if isinstance(value, str)}
 
     async def __aenter__(self) -> Transport:
@@ -120,7 +121,7 @@ class LeanTransport:
         except ImportError:
             raise missing_teacher("aiohttp") from None
         self._aiohttp, self._endpoint = aiohttp, endpoint
-        self._url = endpoint.base_url.rstrip("/") + PATH
+        self._url = endpoint.base_url.rstrip("/") + endpoint.path
         self._headers = {"Content-Type": "application/json"}
         if endpoint.key:
             self._headers["Authorization"] = f"Bearer {endpoint.key}"
