@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from store.stats import REPLICATES, Floats, GroupBootstrap, Interval, Ints, Result, group_codes, group_sums, ratio
+from store.stats import (
+    REPLICATES,
+    Floats,
+    GroupBootstrap,
+    Interval,
+    Ints,
+    Result,
+    bootstrap_by_group,
+    group_codes,
+    group_sums,
+    ratio,
+)
 
 FLOOR = 1e-6  # below it a probability counts as this: an endpoint that leaves a grade out says 0
 STEPS = 100  # of confidence, about equally many rows each, that a risk-coverage curve is drawn from
@@ -179,6 +190,46 @@ def area_of_risk(sums: Floats) -> Floats:
     total = rows.sum(axis=-1)
     out: Floats = np.where(total > 0, (inside * rows).sum(axis=-1) / np.where(total > 0, total, 1), np.nan)
     return out
+
+
+class Bin(Result):
+    """Rows of about one confidence: how many, their mean confidence, and how often they are right."""
+
+    rows: int
+    confidence: float
+    right: Interval
+
+
+def reliability(groups: Any, gold: ArrayLike, probs: Floats, *, bins: int = 10, seed: int = 0) -> list[Bin]:
+    """How often the likeliest grade is right, by its probability: bins of about equally many rows, ties undivided.
+
+    Args:
+        groups, gold: as of `probability_scores`.
+        probs: (N, K), all usable.
+    """
+    q, truth = normalised(probs), np.asarray(gold, dtype=np.int64)
+    confidence, right = q.max(axis=1), (q.argmax(axis=1) == truth).astype(np.float64)
+    edges = np.unique(np.quantile(confidence, np.arange(bins) / bins, method="lower"))
+    place = np.searchsorted(edges, confidence, side="right")
+    parts = [place == number for number in np.unique(place)]
+    names = np.asarray(groups)
+    return [
+        Bin(
+            rows=int(part.sum()),
+            confidence=float(confidence[part].mean()),
+            right=bootstrap_by_group(right[part], names[part], seed=seed),
+        )
+        for part in parts
+    ]
+
+
+def risk_curve(gold: ArrayLike, probs: Floats) -> list[tuple[float, float]]:
+    """(share of the rows, error among them), the surest first, at each step of confidence."""
+    q, truth = normalised(probs), np.asarray(gold, dtype=np.int64)
+    right = q.argmax(axis=1) == truth
+    steps = risk_by_step(q.max(axis=1), right, np.zeros(len(q), dtype=np.int64), 1).sum(axis=0)
+    rows, errors = (np.cumsum(part) for part in np.split(steps, 2))
+    return [(float(n / len(q)), float(e / n)) for n, e in zip(rows, errors, strict=True) if n]
 
 
 def alone(

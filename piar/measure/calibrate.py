@@ -100,41 +100,62 @@ def keep(store: "Store", found: Calibrating) -> dict[str, Any]:
     return {"judge": found.judge.name, "instruction": found.judge.instruction, "calibration": calibration}
 
 
-def after(store: "Store", judge: Judge, split: str, *, seed: int = 0) -> Calibrated | None:
-    """A judge's figures on a split after its calibration; None where it has none, or no probabilities there.
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """A judge's rows of a split with truth and probabilities, as they are and calibrated: (N,), (N,), (N, K), (N, K).
 
-    Rows that the calibration was fitted on are calibrated by other groups, with the same strategy.
+    Attributes:
+        out_of_fold: the calibration was fitted on these rows, and each is calibrated by other groups.
+        calibration: None where the judge has none; `probs` are then the raw ones.
     """
+
+    groups: Any
+    gold: Ints
+    raw: Floats
+    probs: Floats
+    out_of_fold: bool
+    calibration: Calibration | None
+
+
+def corrected(store: "Store", judge: Judge, split: str, *, seed: int = 0) -> Corrected | None:
+    """The rows of a split, before and after; None where none has truth and probabilities."""
     found = kept(store, judge)
     inside = found is not None and found.strategy != "prior" and split in splits_of(judge)
-    frame = judged_rows(store, judge, splits_of(judge) if inside else (split,)) if found else None
-    if found is None or frame is None or frame.is_empty():
+    frame = judged_rows(store, judge, splits_of(judge) if inside else (split,))
+    here = frame["split"].to_numpy() == split
+    if not here.any():
         return None
     groups, gold, raw = positions(frame, store.task)
-    probs = cross_fitted(found.strategy, list(groups), gold, raw, seed=seed) if inside else found.apply(raw)
-    here = frame["split"].to_numpy() == split
-    return _figures(store, found, inside, groups[here], gold[here], raw[here], probs[here], seed)
+    probs = raw
+    if found is not None:
+        probs = cross_fitted(found.strategy, list(groups), gold, raw, seed=seed) if inside else found.apply(raw)
+    here &= usable(probs)
+    return Corrected(groups[here], gold[here], raw[here], probs[here], inside, found) if here.any() else None
 
 
-def _figures(
-    store: "Store", found: Calibration, inside: bool, groups: Any, gold: Ints, raw: Floats, probs: Floats, seed: int
-) -> Calibrated | None:
-    scores = probability_scores(groups, gold, probs, ordered=store.task.ordered, seed=seed)
-    if scores is None:
+def after(store: "Store", judge: Judge, split: str, *, seed: int = 0) -> Calibrated | None:
+    """A judge's figures on a split after its calibration; None where it has none, or no probabilities there."""
+    if kept(store, judge) is None or (rows := corrected(store, judge, split, seed=seed)) is None:
         return None
-    known = usable(probs)
-    g, y, before, now = groups[known], gold[known], raw[known], probs[known]
-    measured = evaluate_arrays(g, y, now.argmax(axis=1), now, store.task, seed=seed)
-    was, is_now = before.argmax(axis=1) == y, now.argmax(axis=1) == y
+    return _figures(store, rows, seed) if rows.calibration else None
+
+
+def _figures(store: "Store", rows: Corrected, seed: int) -> Calibrated | None:
+    scores = probability_scores(rows.groups, rows.gold, rows.probs, ordered=store.task.ordered, seed=seed)
+    was, is_now = rows.raw.argmax(axis=1), rows.probs.argmax(axis=1)
+    measured = evaluate_arrays(rows.groups, rows.gold, is_now, rows.probs, store.task, seed=seed)
+    if scores is None or rows.calibration is None:
+        return None
+    before, now = nll_of(rows.raw, rows.gold), nll_of(rows.probs, rows.gold)
     return Calibrated(
-        strategy=found.strategy,
-        rows=found.rows,
-        groups=found.groups,
-        out_of_fold=inside,
+        strategy=rows.calibration.strategy,
+        rows=rows.calibration.rows,
+        groups=rows.calibration.groups,
+        out_of_fold=rows.out_of_fold,
         accuracy=measured.accuracy,
-        accuracy_gain=paired_gain(was, is_now, g, seed=seed),
+        accuracy_gain=paired_gain(was == rows.gold, is_now == rows.gold, rows.groups, seed=seed),
         ece=measured.ece,
-        gain=paired_gain(-nll_of(before, y), -nll_of(now, y), g, seed=seed),
+        gain=paired_gain(-before, -now, rows.groups, seed=seed),
         probabilities=scores,
     )
 

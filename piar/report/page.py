@@ -19,6 +19,7 @@ from piar.report import figures as data
 from piar.report.candidate import candidate
 from piar.report.headline import headline
 from piar.report.pair import Pair, pair
+from piar.report.probabilities import probabilities
 from piar.report.unwritten_policy import contradictions
 from store.db import Store, now
 from store.types import Instruction
@@ -125,6 +126,7 @@ def collect(
         "difficulty": walk.difficulty(store, walk.manifest(folder)),
         "training": walk.training(folder),
         "students": walk.students(store),
+        "probabilities": probabilities(store),
         "logs": walk.logs(store, moved),
         "data": data.splits(store),
         "cost": data.cost(store),
@@ -145,6 +147,7 @@ def collect(
         "difficulty": "Difficulty",
         "training": "Training",
         "students": "Students",
+        "probabilities": "Probabilities",
         "logs": "Logs",
         "data": "Data",
         "cost": "Cost",

@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from sklearn.metrics import brier_score_loss, log_loss
 
-from store.probability_scores import FLOOR, alone, area_of_risk, probability_scores, risk_by_step
+from store.probability_scores import (
+    FLOOR,
+    alone,
+    area_of_risk,
+    probability_scores,
+    reliability,
+    risk_by_step,
+    risk_curve,
+)
 
 NAN = [np.nan] * 3
 
@@ -127,3 +135,21 @@ def test_everything_is_decided_alone_by_who_is_always_right():
     assert 0 < found.error.high <= 0.05
     one_hot = alone(np.ones(len(said)), np.ones(len(said), dtype=bool), group)
     assert one_hot.share.value == 1.0
+
+
+def test_points_of_reliability_hold_all_rows_and_honest_ones_lie_on_the_diagonal():
+    groups, gold, probs = world(groups=200, rows=10, k=4)
+    points = reliability(groups, gold, probs)
+    assert sum(p.rows for p in points) == len(gold)
+    assert len(points) == 10
+    assert [p.confidence for p in points] == sorted(p.confidence for p in points)
+    assert sum(p.right.low <= p.confidence <= p.right.high for p in points) >= 8
+    [tied] = reliability(groups, gold, np.tile([0.7, 0.1, 0.1, 0.1], (len(gold), 1)))
+    assert (tied.rows, tied.confidence) == (len(gold), pytest.approx(0.7))
+
+
+def test_the_curve_of_risk_ends_at_the_error_of_all_rows():
+    _, gold, probs = world()
+    curve = risk_curve(gold, probs)
+    assert curve[-1] == (1.0, pytest.approx(np.mean(probs.argmax(1) != gold)))
+    assert [share for share, _ in curve] == sorted(share for share, _ in curve)
