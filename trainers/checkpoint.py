@@ -26,7 +26,7 @@ from store.files import read_text
 from store.manifest import Manifest, RuleRecord, file_sha256
 from store.settings import Settings
 from store.task import Task, explain
-from trainers.config import Completion, Prompt
+from trainers.config import Completion, Kind, Prompt
 
 CARD = "student.json"
 STATE = "state.pt"
@@ -37,10 +37,12 @@ class StudentCard(Settings):
     """What a student was taught: everything that scoring needs beside the weights, and what its model card says."""
 
     format: int = 1
+    kind: Kind = "language model"
     task: Task
     prompt: Prompt = "short"
     rubric: str = ""
     completion: Completion = "trace"
+    max_length: int = 0  # tokens of a sample that an encoder reads
     instruction: str = ""
     rules: tuple[RuleRecord, ...] = ()
     shards: str = ""  # hash of the manifest that it learned from

@@ -11,6 +11,7 @@ from store.settings import Settings
 
 Prompt = Literal["short", "rulebook"]
 Completion = Literal["trace", "grade"]
+Kind = Literal["language model", "encoder"]  # of a student
 Order = Literal["curriculum", "shuffled"]
 Credit = Literal["local", "outcome"]
 Balance = Literal["constant", "none"]
@@ -128,7 +129,7 @@ class DistillSettings(TrainSettings):
 
 
 class EncoderSettings(Settings):
-    """`[train.encoder]`: a baseline beside the students."""
+    """`[train.encoder]`: an encoder as a student."""
 
     model: str = "tiny"  # a small BERT from nothing, or a Hugging Face encoder
     hidden: int = Field(default=128, ge=64, multiple_of=64)  # this and the next two: the size of a tiny encoder
@@ -137,7 +138,7 @@ class EncoderSettings(Settings):
     epochs: float = Field(default=4.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.0, ge=0)  # 0 for 1e-3 on a tiny encoder, 3e-5 on a pretrained one
-    max_length: int = Field(default=256, ge=8)
+    max_length: int = Field(default=256, ge=8)  # tokens of a sample; longer ones are cut, with a word
     seed: int = 0
 
 

@@ -68,9 +68,7 @@ class Encoder:
         """
         pool, said = POOLS[pooling(folder)], _settings(folder / "sentence_bert_config.json").get("max_seq_length")
         model, tokenizer = load_encoder(str(folder)), load_tokenizer(str(folder))
-        # Some count positions from behind the padding's, two more than they can read.
-        reads = [int(getattr(model.config, "max_position_embeddings", TOKENS)) - 2, int(tokenizer.model_max_length)]
-        tokens = min([TOKENS, *(n for n in (*reads, said) if isinstance(n, int) and n > 0)])
+        tokens = min(n for n in (TOKENS, context(model, tokenizer), said) if isinstance(n, int) and n > 0)
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, pool, tokens)
 
     @torch.inference_mode()
@@ -94,6 +92,17 @@ class Encoder:
         states = self._model(**inputs).last_hidden_state.float()
         pooled = torch.nn.functional.normalize(self._pool(states, inputs["attention_mask"]), dim=-1)
         return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+
+
+def context(model: Any, tokenizer: Any) -> int | None:
+    """Tokens that an encoder can read at once, None where it says nothing."""
+    reads = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # Some count positions from behind the padding's.
+            reads.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+    known = [int(n) for n in reads if isinstance(n, int) and 0 < n < 10**9]
+    return min(known, default=None)
 
 
 def pooling(folder: Path) -> str:

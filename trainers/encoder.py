@@ -1,41 +1,165 @@
-"""An encoder classifier on the same shards: the baseline that every colleague will ask for.
+"""An encoder as a student: it reads the fields as a pair of texts and gives K logits; no trace.
 
-Any Hugging Face encoder, or a small BERT from nothing; it reads the fields as a pair of texts and gives K logits.
-It learns gold grades alone and writes no trace. Left out, because it is only a baseline: resuming,
-several processes, the curriculum's order.
+Any Hugging Face encoder, or a small BERT from nothing, on the same shards; it learns gold grades alone. Left out:
+resuming, several processes, the curriculum's order.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from store.errors import PiarError
-from store.manifest import Manifest, read_manifest
+from store.calibration import Fit, fit
+from store.errors import PiarError, UsageError
+from store.manifest import MANIFEST, Manifest, file_sha256, read_manifest
 from store.task import Task
 from trainers.chat import whole
-from trainers.checkpoint import writing
+from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
+from trainers.embedding import context
 from trainers.folder import load_classifier, load_tokenizer
 from trainers.logs import progress
-from trainers.loop import Trained, cosine
+from trainers.loop import DEV, Trained, cosine
 from trainers.model import END_OF_TURN
-from trainers.scoring import headline
+from trainers.scoring import Scored, headline, opinion
+from trainers.session import TooLong
 from trainers.tiny import PAD, START, tiny_tokenizer
 
 Row = dict[str, Any]
+_BATCH = 64  # samples that are judged together, those of like length
+log = logging.getLogger(__name__)
+
+
+class Encoded(list[int]):
+    """Tokens of one sample; `types` says of each to which of the two texts it belongs, where the encoder reads that."""
+
+    types: list[int] | None = None
+
+
+class EncoderStudent:
+    """A trained encoder, ready to judge samples of its task.
+
+    Args:
+        card: its `max_length` is how many tokens of a sample it reads.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, card: StudentCard) -> None:
+        self.model, self.tokenizer, self.card = model.eval(), tokenizer, card
+
+    @property
+    def task(self) -> Task:
+        """What it judges."""
+        return self.card.task
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest sample that it reads."""
+        return self.card.max_length
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> "EncoderStudent":
+        """An encoder student from a checkpoint folder.
+
+        Raises:
+            PiarError: no student there, or a checkpoint that is not whole.
+        """
+        folder = Path(path)
+        card = read_card(folder)
+        if (folder / MARKER).exists():
+            check(folder)
+        model, tokenizer = load_classifier(str(folder), taught=True), load_tokenizer(str(folder))
+        if model.config.num_labels != len(card.task.grades):
+            raise PiarError(
+                f"{folder} tells {model.config.num_labels} grades apart, and its card names {len(card.task.grades)}.",
+                "Train it again, or use another checkpoint.",
+            )
+        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
+
+    def encoded(self, samples: Sequence[Mapping[str, str]], *, cut: bool = False) -> list[Encoded]:
+        """Tokens of samples, with `cut` those that it reads alone.
+
+        Raises:
+            PiarError: a sample lacks one of the task's fields.
+        """
+        wanted = self.task.fields
+        missing = next((name for fields in samples for name in wanted if name not in fields), None)
+        if missing:
+            raise PiarError(
+                f"A sample lacks the field {missing!r} that this student reads.",
+                f"It was taught on: {', '.join(wanted)}.",
+            )
+        rows = [[fields[name] for name in wanted] for fields in samples]
+        return encode(self.tokenizer, rows, self.task, self.most if cut else None)
+
+    def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded]:
+        """Tokens of samples, the longer text cut where both are too long; says how many were."""
+        cut = sum(len(one) > self.most for one in self.encoded(samples))
+        if cut:
+            log.warning("%d of %d samples were cut: this student reads %d tokens", cut, len(samples), self.most)
+        return self.encoded(samples, cut=True)
+
+    def score(
+        self,
+        samples: Sequence[Mapping[str, str]],
+        *,
+        trace: bool = False,
+        on_progress: Callable[[int], None] = lambda n: None,
+    ) -> list[Scored]:
+        """Judge samples, in the order given.
+
+        Args:
+            trace: not to be had from an encoder.
+            on_progress: called with the number of samples done since the last call.
+
+        Raises:
+            UsageError: a trace was asked for.
+        """
+        if trace:
+            no_trace()
+        ids = self.fitting(samples)
+        return [opinion(self.card, row) for row in probabilities(self.model, self.tokenizer, ids, on_progress).tolist()]
+
+
+class EncoderSession:
+    """Answers requests with an encoder; nothing of what it reads is shared between samples."""
+
+    def __init__(self, student: EncoderStudent) -> None:
+        self.student = student
+        self.root: list[int] = []
+
+    def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded | TooLong]:
+        """Tokens of each sample, or why there are none; errors as for `EncoderStudent.encoded`."""
+        most = self.student.most
+        return [one if len(one) <= most else TooLong(len(one), most) for one in self.student.encoded(samples)]
+
+    def score(self, prompts: Sequence[Any]) -> list[Scored]:
+        """The grade of each sample."""
+        probs = probabilities(self.student.model, self.student.tokenizer, prompts)
+        return [opinion(self.student.card, row) for row in probs.tolist()]
+
+    def begin(self, prompt: Any) -> NoReturn:
+        """Not to be had from an encoder: UsageError."""
+        no_trace()
+
+
+def no_trace() -> NoReturn:
+    """Say that an encoder explains nothing."""
+    raise UsageError(
+        "This student is an encoder: it has no trace to write.", "A language model writes one: `piar train sft`."
+    )
 
 
 def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -> Trained:
     """Teach an encoder to classify, and measure it on the evaluation splits.
 
     Args:
-        out: gets `final/`, a plain Hugging Face folder.
+        out: gets `final/`, a plain Hugging Face folder with a student's card.
 
     Raises:
         PiarError: no training row, no encoder of that name, or a run there already.
@@ -46,10 +170,41 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     rows = [row for bucket in read_rows(shards, manifest, "train").values() for row in bucket]
     if not rows:
         raise PiarError("The shards hold no training row.", "Export again.")
-    task = manifest.task
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    limit = min(settings.max_length, context(model, tokenizer) or settings.max_length)
+    steps = _teach(model, tokenizer, rows, manifest.task, settings, limit)
+    metrics: dict[str, float] = {}
+    found: Fit | None = None
+    for split, asked in read_rows(shards, manifest, "eval").items():
+        if asked:
+            probs = predict(model, tokenizer, asked, manifest.task, limit)
+            gold = [manifest.task.index(row["grade"]) for row in asked]
+            metrics |= headline([row["group"] for row in asked], gold, probs, manifest.task, prefix=f"{split}/")
+            if split == DEV and len({row["group"] for row in asked}) > 1:
+                found = fit([row["group"] for row in asked], gold, probs)
+    card = StudentCard.of(
+        manifest,
+        kind="encoder",
+        completion="grade",
+        max_length=limit,
+        shards=file_sha256(shards / MANIFEST),
+        metrics=metrics,
+        calibration=found and found.kept,
+        trainer="encoder",
+        base=settings.model,
+    )
+    return Trained(save(out / "final", model, tokenizer, card), steps, metrics, calibration=found)
+
+
+def _teach(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings: EncoderSettings, limit: int) -> int:
+    """Update the weights in place; returns the steps made."""
+    ids = encode(tokenizer, [row["fields"] for row in rows], task)
+    if cut := sum(len(one) > limit for one in ids):
+        log.warning("%d of %d training rows are cut: the encoder reads %d tokens", cut, len(rows), limit)
+    ids = encode(tokenizer, [row["fields"] for row in rows], task, limit)
+    gold = torch.tensor([task.index(row["grade"]) for row in rows])
     rate = settings.learning_rate or (1e-3 if settings.model == "tiny" else 3e-5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
@@ -58,9 +213,8 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     model.train()
     with progress("encoder", 0, total) as show:
         for step, chosen in enumerate(order.reshape(total, -1)):
-            batch = [rows[i] for i in chosen]
-            gold = torch.tensor([task.index(row["grade"]) for row in batch], device=model.device)
-            loss = model(**_inputs(tokenizer, batch, task, settings.max_length).to(model.device), labels=gold).loss
+            inputs = padded(tokenizer, [ids[i] for i in chosen]).to(model.device)
+            loss = model(**inputs, labels=gold[chosen].to(model.device)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
@@ -68,40 +222,50 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             show(step + 1, {"loss": loss.item()})
-    metrics: dict[str, float] = {}
-    for split, asked in read_rows(shards, manifest, "eval").items():
-        if asked:
-            probs = predict(model, tokenizer, asked, task, settings)
-            gold_grades = [task.index(row["grade"]) for row in asked]
-            metrics |= headline([row["group"] for row in asked], gold_grades, probs, task, prefix=f"{split}/")
-    with writing(out / "final") as aside:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-    return Trained(out / "final", total, metrics)
+    return total
 
 
-@torch.no_grad()
-def predict(
-    model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings: EncoderSettings
-) -> NDArray[np.float64]:
+def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> NDArray[np.float64]:
     """[rows, K] probabilities of shard rows, in the order given."""
-    model.eval()
-    found = np.zeros((len(rows), len(task.grades)))
-    order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i]["fields"])))
-    for start in range(0, len(order), 64):
-        part = order[start : start + 64]
-        inputs = _inputs(tokenizer, [rows[i] for i in part], task, settings.max_length).to(model.device)
-        found[part] = model(**inputs).logits.float().softmax(-1).cpu().numpy()
+    return probabilities(model.eval(), tokenizer, encode(tokenizer, [row["fields"] for row in rows], task, limit))
+
+
+@torch.inference_mode()
+def probabilities(
+    model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progress: Callable[[int], None] = lambda n: None
+) -> NDArray[np.float64]:
+    """[rows, K] probabilities of encoded samples, in the order given."""
+    found = np.zeros((len(ids), model.config.num_labels))
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for start in range(0, len(order), _BATCH):
+        part = order[start : start + _BATCH]
+        inputs = padded(tokenizer, [ids[i] for i in part]).to(model.device)
+        found[part] = model(**inputs).logits.double().softmax(-1).cpu().numpy()
+        on_progress(len(part))
     return found
 
 
-def _inputs(tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Any:
-    """Rows as pairs of texts, see `Task.pair`."""
-    asked, others = zip(*(task.pair([whole(text) for text in row["fields"]]) for row in rows), strict=True)
-    pair = (list(asked), list(others)) if len(task.fields) > 1 else (list(asked),)
-    return tokenizer(
-        *pair, padding=True, truncation=True, max_length=limit, return_tensors="pt", split_special_tokens=True
+def encode(tokenizer: Any, rows: Sequence[Sequence[str]], task: Task, limit: int | None = None) -> list[Encoded]:
+    """Tokens of rows' texts as the pair of `Task.pair`, at most `limit` of each row, taken from the longer text."""
+    pairs = [task.pair([whole(text) for text in row]) for row in rows]
+    if not pairs:
+        return []
+    texts = ([a for a, _ in pairs], [b for _, b in pairs])[: 1 if len(task.fields) == 1 else 2]
+    told = tokenizer(
+        *texts, truncation=limit is not None, max_length=limit, split_special_tokens=True, verbose=False
     )  # what a sample says is never a control token
+    found = [Encoded(row) for row in told["input_ids"]]
+    for one, types in zip(found, told.get("token_type_ids", [None] * len(found)), strict=True):
+        one.types = types
+    return found
+
+
+def padded(tokenizer: Any, ids: Sequence[Encoded]) -> Any:
+    """A batch of encoded samples."""
+    batch: dict[str, Any] = {"input_ids": [list(one) for one in ids]}
+    if all(one.types is not None for one in ids):
+        batch["token_type_ids"] = [one.types for one in ids]
+    return tokenizer.pad(batch, return_tensors="pt", verbose=False)
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:

@@ -44,9 +44,14 @@ def load_lm(model: str, dtype: torch.dtype) -> Any:
     return _load(AutoModelForCausalLM, model, "causal language model", dtype=dtype)
 
 
-def load_classifier(model: str, **names: Any) -> Any:
-    """A sequence classifier with a new head on the encoder of a folder or hub name; errors as for `load_lm`."""
-    return _load(AutoModelForSequenceClassification, model, "classifier", new_head=True, **names)
+def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
+    """A sequence classifier on the encoder of a folder or hub name; errors as for `load_lm`.
+
+    Args:
+        taught: the folder has its head too, else it gets a new one.
+        names: of the labels, as its configuration keeps them.
+    """
+    return _load(AutoModelForSequenceClassification, model, "classifier", new_head=not taught, **names)
 
 
 def load_encoder(model: str) -> Any:

@@ -70,6 +70,11 @@ class Student:
         """
         folder = Path(path)
         card = read_card(folder)
+        if card.kind == "encoder":
+            raise PiarError(
+                f"{folder} holds an encoder, which is a sequence classifier as it is.",
+                "Load the folder itself, with AutoModelForSequenceClassification; `piar score` and `piar serve` do.",
+            )
         if (folder / MARKER).exists():
             check(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -156,18 +161,23 @@ class Student:
 
     def opinion(self, probs: Sequence[float]) -> Scored:
         """The likeliest grade and the expected value of a distribution over the task's grades, once calibrated."""
-        values, raw = [g.value for g in self.task.grades], tuple(probs)
-        if self.card.calibration is not None:
-            [probs] = self.card.calibration.apply([raw]).tolist()
-        best = max(range(len(probs)), key=probs.__getitem__)
-        expected = sum(v * p for v, p in zip(values, probs, strict=True))
-        return Scored(self.task.symbols[best], tuple(probs), expected, raw)
+        return opinion(self.card, probs)
 
     def _texts(self, prompts: Sequence[Tokens], grades: Sequence[int]) -> list[str]:
         end = end_id(self.tokenizer)
         starts = [self.grade_ids[g] for g in grades]
         found = generate(self.policy, prompts, end=end, limit=TRACE_TOKENS, starts=starts, temperature=0)
         return [self.tokenizer.decode([t for t in only if t != end]) for [only] in found]
+
+
+def opinion(card: StudentCard, probs: Sequence[float]) -> Scored:
+    """The likeliest grade and the expected value of a distribution over the task's grades, once calibrated."""
+    values, raw = [g.value for g in card.task.grades], tuple(probs)
+    if card.calibration is not None:
+        [probs] = card.calibration.apply([raw]).tolist()
+    best = max(range(len(probs)), key=probs.__getitem__)
+    expected = sum(v * p for v, p in zip(values, probs, strict=True))
+    return Scored(card.task.symbols[best], tuple(probs), expected, raw)
 
 
 def messages(card: StudentCard, fields: Mapping[str, str]) -> list[dict[str, str]]:

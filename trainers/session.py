@@ -22,6 +22,7 @@ from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack
 from trainers.model import Policy, end_id
 from trainers.rollout import Layers, Memory, Prefill, Stock, run
 from trainers.scoring import TRACE_TOKENS, Scored, Student
+from trainers.students import AnyStudent, session_of
 
 
 class Below(Prefill):
@@ -152,7 +153,7 @@ class Latency:
 
 
 def latencies(
-    student: Student,
+    student: AnyStudent,
     samples: Sequence[Mapping[str, str]],
     traces: int = 10,
     *,
@@ -165,7 +166,7 @@ def latencies(
         traces: how many of them are written to the end.
         on_progress: called with the number of samples timed since the last call.
     """
-    session = Session(student)
+    session = session_of(student)
     grades: list[float] = []
     whole: list[float] = []
     for i, sample in enumerate([samples[0], *samples]):

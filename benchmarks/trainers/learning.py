@@ -32,7 +32,6 @@ from store.manifest import MANIFEST, Manifest, read_manifest
 from store.task import Task
 from trainers import encoder
 from trainers.checkpoint import MARKER, read_card
-from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.scoring import Student
 
@@ -129,7 +128,7 @@ def latency(world: World) -> Figures:
     ways: dict[str, Callable[[Rows], object]] = {
         "first token": lambda row: judge.score(by_field(world.task, row)),
         "grade and trace": lambda row: judge.score(by_field(world.task, row), trace=True),
-        "encoder": lambda row: encoder.predict(model, tokenizer, row, world.task, EncoderSettings()),
+        "encoder": lambda row: encoder.predict(model, tokenizer, row, world.task, 256),
         "tfidf_overlap": lambda row: linear.predict(world.frame(row)),
     }
     taken = {name: milliseconds(way, asked) for name, way in ways.items()}

@@ -340,9 +340,9 @@ def _score_pool(judge: str, pool: str, out: Path | None, shard: str, trace: bool
     if not files:
         raise UsageError(f"No file matches {pool!r}.", "Quote the pattern, and pass Parquet files.")
     from piar.judging.parquet_files import score_files
-    from trainers.scoring import Student
+    from trainers.students import load_student
 
-    student = Student.load(asked().folder / path)
+    student = load_student(asked().folder / path)
     with meter("judging") as show:
         report = score_files(
             student, files, out, name=judge, trace=trace, shard=(int(part), int(parts)), on_progress=show

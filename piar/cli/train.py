@@ -93,14 +93,14 @@ def encoder(
         typer.Option("--model", help="tiny, or a Hugging Face encoder.", show_default="train.encoder.model"),
     ] = None,
 ) -> Answer:
-    """Teach an encoder to classify: a baseline on the same rows and metrics, without a trace.
+    """Teach an encoder to classify: a student on the same rows and metrics, fast and without a trace.
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
     config = _config(f"train.encoder.model={model}" if model else "")
     from trainers.encoder import train
 
-    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder), serves=False)
+    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder))
 
 
 def export(
@@ -148,7 +148,7 @@ def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path,
     return folder, out or asked().folder / "students" / trainer
 
 
-def _answer(done: "Trained", *, serves: bool = True) -> Answer:
+def _answer(done: "Trained") -> Answer:
     from piar.cli.render.common import facts
     from piar.cli.render.probabilities import fit_words
 
@@ -164,7 +164,7 @@ def _answer(done: "Trained", *, serves: bool = True) -> Answer:
             lines.append((name, f"{value:.3f}{bracketed(span(low, high, '{:.3f}'))}"))
     if done.calibration is not None:
         lines.append(("calibration", fit_words(done.calibration)))
-    if serves and not done.stopped:
+    if not done.stopped:
         student = shlex.quote(str(done.checkpoint))
         lines += [("next", here(f"piar score --judge student:{student}")), ("", f"piar serve --student {student}")]
     document = {

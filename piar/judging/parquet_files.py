@@ -36,7 +36,7 @@ from store.turns import alone
 from store.types import Instruction, Sample, Usage, Verdict
 
 if TYPE_CHECKING:
-    from trainers.scoring import Student
+    from trainers.students import AnyStudent
 
 SLICE_ROWS = 20_000
 OUTPUT = pa.schema(
@@ -192,7 +192,7 @@ class Pool:
 
 
 def score_files(
-    student: "Student",
+    student: "AnyStudent",
     files: Sequence[Path],
     out: Path,
     *,

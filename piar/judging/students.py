@@ -13,7 +13,7 @@ from store.types import Sample, Verdict
 if TYPE_CHECKING:
     import polars as pl
 
-    from trainers.scoring import Student
+    from trainers.students import AnyStudent
 
 
 def let_student_judge(
@@ -23,10 +23,10 @@ def let_student_judge(
 
     Its verdicts are recorded as its network has them; who reads them calibrates (`store.calibrated`).
     """
-    from trainers.scoring import Student
+    from trainers.students import load_student
 
     judge = Judge(f"student:{path}")
-    student = Student.load(student_folder(store, path))
+    student = load_student(student_folder(store, path))
     done, symbols = counted(len(asked), on_progress), store.task.symbols
 
     def likeliest(probs: Sequence[float]) -> str:
@@ -42,7 +42,7 @@ def let_student_judge(
 
 
 def student_verdicts(
-    student: "Student",
+    student: "AnyStudent",
     name: str,
     samples: Sequence[Sample],
     *,

@@ -163,11 +163,11 @@ def _latencies(store: "Store", judge: str, split: "Split", on_progress: OnProgre
     kind, _, path = judge.partition(":")
     if kind != "student":
         return {}
-    from trainers.scoring import Student
     from trainers.session import latencies
+    from trainers.students import load_student
 
     timed = _labelled(store, split).select(store.task.fields).head(TIMED).to_dicts()
-    student = Student.load(student_folder(store, path))
+    student = load_student(student_folder(store, path))
     return latencies(student, timed, on_progress=counted(len(timed), on_progress, doing="timing"))
 
 

@@ -29,7 +29,7 @@ from piar.serve.systemone import add_systemone
 from store.task import Task
 from store.version import version
 from trainers.scoring import Scored
-from trainers.session import Session
+from trainers.students import AnySession
 
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = """The grade is the student's first token: `/score` runs one prefill and reads it.
@@ -70,7 +70,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 NO_TRACES = {"model": Problem, "description": "This student was taught grades alone."}
 
 
-def build(session: Session, settings: ServeSettings, name: str, shadow: tuple[Session, Path] | None = None) -> FastAPI:
+def build(
+    session: AnySession, settings: ServeSettings, name: str, shadow: tuple[AnySession, Path] | None = None
+) -> FastAPI:
     """The application, with an engine that lives as long as it does.
 
     Args:

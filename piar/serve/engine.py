@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from piar.serve.meters import Meters
 from piar.serve.settings import ServeSettings
 from piar.serve.shadow import Shadow
-from trainers.session import Session, TooLong
+from trainers.session import TooLong
+from trainers.students import AnySession
 
 if TYPE_CHECKING:
     from store.trace import Parsed
     from trainers.layout import Tokens
-    from trainers.scoring import Scored, Student
+    from trainers.scoring import Scored
     from trainers.session import Writing
+    from trainers.students import AnyStudent
 
 log = logging.getLogger(__name__)
 Sample = Mapping[str, str]
@@ -81,7 +83,7 @@ class _Asked:
     cut: bool
     answer: "asyncio.Future[Judged]"
     since: float
-    session: Session | None = None  # all of a request is judged by the student that read it
+    session: AnySession | None = None  # all of a request is judged by the student that read it
     prompts: "list[Tokens]" = field(default_factory=list)
     found: "list[Scored]" = field(default_factory=list)
 
@@ -131,7 +133,9 @@ class Engine:
         shadow: judges after it, while nothing else is to be done.
     """
 
-    def __init__(self, session: Session, settings: ServeSettings, meters: Meters, shadow: Shadow | None = None) -> None:
+    def __init__(
+        self, session: AnySession, settings: ServeSettings, meters: Meters, shadow: Shadow | None = None
+    ) -> None:
         self._session, self._settings, self._meters, self._shadow = session, settings, meters, shadow
         self._asked: deque[_Asked] = deque()
         self._to_explain: deque[Explanation] = deque()
@@ -154,11 +158,11 @@ class Engine:
         return self._waiting
 
     @property
-    def student(self) -> "Student":
+    def student(self) -> "AnyStudent":
         """Who answers requests that come now."""
         return self._session.student
 
-    def replace(self, session: Session) -> None:
+    def replace(self, session: AnySession) -> None:
         """Let another student answer what comes from now on; what was begun is finished by the one that began it."""
         with self._wake:
             self._session = session

@@ -8,7 +8,8 @@ from typing import Any
 
 from piar.serve.contracts import Refused
 from store.task import Task
-from trainers.scoring import Scored, Student
+from trainers.scoring import Scored
+from trainers.students import AnyStudent
 
 MOST_LEVELS = 10  # of a score question, in both contracts of decision models
 MOST_QUESTIONS = 64  # of one request, as vLLM has it; one student has no use for more
@@ -34,7 +35,7 @@ class Offer:
     most: int
 
     @classmethod
-    def of(cls, student: Student, names: tuple[str, ...], most: int) -> "Offer":
+    def of(cls, student: AnyStudent, names: tuple[str, ...], most: int) -> "Offer":
         """The offer of a student, by its card."""
         card = student.card
         own = frozenset(text.strip() for text in (card.rubric, card.instruction, card.task.ask)) | {""}

@@ -12,8 +12,7 @@ from piar.serve.offer import Offer
 from store.errors import PiarError
 from store.task import Task
 from trainers.checkpoint import MARKER, check
-from trainers.scoring import Student
-from trainers.session import Session
+from trainers.students import AnySession, load_student, session_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def same_task(task: Task, other: Task, where: Path) -> None:
         )
 
 
-def whole_student(folder: Path, device: str | None, task: Task | None = None) -> Session:
+def whole_student(folder: Path, device: str | None, task: Task | None = None) -> AnySession:
     """A student from a folder whose every file is what it was when it was written, warm.
 
     Args:
@@ -42,10 +41,10 @@ def whole_student(folder: Path, device: str | None, task: Task | None = None) ->
     """
     if (folder / MARKER).exists():
         check(folder, hashes=True)
-    student = Student.load(folder, device=device)
+    student = load_student(folder, device=device)
     if task is not None:
         same_task(task, student.task, folder)
-    return Session(student)
+    return session_of(student)
 
 
 def reload(app: FastAPI, folder: Path, device: str | None) -> None:

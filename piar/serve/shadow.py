@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piar.serve.meters import Meters
-from trainers.session import Session, TooLong
+from trainers.session import TooLong
+from trainers.students import AnySession
 
 if TYPE_CHECKING:
     from trainers.scoring import Scored
@@ -32,7 +33,7 @@ class Shadow:
         path: a JSONL file for its owner alone; each line a sample, and under `SAID` both grades and distributions.
     """
 
-    def __init__(self, session: Session, path: Path, meters: Meters) -> None:
+    def __init__(self, session: AnySession, path: Path, meters: Meters) -> None:
         self._session, self._path, self._meters = session, path, meters
         self._waiting: deque[tuple[Mapping[str, str], Scored]] = deque()
         self._told: set[str] = set()  # written already, of late

@@ -1,15 +1,29 @@
-"""The encoder baseline: learns, is a plain folder, reads any number of fields."""
+"""An encoder student: learns, is a plain folder, is asked as any other student, and explains nothing."""
 
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from store.errors import PiarError
+from piar.cli import main
+from piar.serve.app import build
+from piar.serve.settings import ServeSettings
+from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
-from tests.shards_fixture import write_shards
+from tests.shards_fixture import TASK, write_shards
+from tests.tiny_encoder import make_tiny_encoder
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
-from trainers.encoder import predict, train
+from trainers.encoder import EncoderStudent, predict, train
+from trainers.export import export_classifier
+from trainers.scoring import Student
+from trainers.session import latencies
+from trainers.students import load_student, session_of
 
 SMALL = EncoderSettings(hidden=64, layers=2, epochs=12)
 
@@ -35,7 +49,7 @@ def test_its_folder_is_plain_and_gives_the_same_probabilities(world):
     rows = read_rows(folder / "shards", manifest, "eval")["dev"][:7]
     model = AutoModelForSequenceClassification.from_pretrained(done.checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(done.checkpoint)
-    found = predict(model, tokenizer, rows, manifest.task, SMALL)
+    found = predict(model, tokenizer, rows, manifest.task, SMALL.max_length)
     for row, probs in zip(rows, found, strict=True):
         alone = model(**tokenizer(*row["fields"], return_tensors="pt")).logits[0].softmax(-1)
         assert torch.allclose(alone, torch.tensor(probs).float(), atol=1e-5)
@@ -45,3 +59,123 @@ def test_its_folder_is_plain_and_gives_the_same_probabilities(world):
 def test_a_folder_without_encoder_is_explained(world, tmp_path):
     with pytest.raises(PiarError, match="Cannot load"):
         train(world[0] / "shards", tmp_path, settings=EncoderSettings(model=str(tmp_path)))
+
+
+# -- a student like the others --------------------------------------------------------------------
+
+SAMPLES = [
+    {"query": "red lamp", "title": "blue lamp number 3"},
+    {"query": "green desk", "title": "green desk number 8 " * 4},
+    {"query": "mug", "title": ""},
+]
+
+
+@pytest.fixture(scope="module")
+def student(world):
+    return load_student(world[1].checkpoint)
+
+
+def test_its_card_says_what_it_is(world, student):
+    card = student.card
+    assert (card.kind, card.completion, card.trainer, card.max_length) == ("encoder", "grade", "encoder", 256)
+    assert card.task == TASK
+    assert card.metrics["dev/accuracy"] == world[1].metrics["dev/accuracy"]
+    assert card.rows["dev"] > 0
+
+
+def test_it_grades_in_the_order_asked_whatever_stands_beside_a_sample(student):
+    together = student.score(SAMPLES)
+    for sample, said in zip(SAMPLES, together, strict=True):
+        [alone] = student.score([sample])
+        assert alone.probs == pytest.approx(said.probs, abs=1e-5)
+        assert sum(said.probs) == pytest.approx(1)
+        assert said.grade == TASK.symbols[max(range(3), key=said.probs.__getitem__)]
+        assert said.expected == pytest.approx(said.probs[1] + 2 * said.probs[2])
+    assert student.score([]) == []
+
+
+def test_control_tokens_in_a_sample_are_text(student):
+    ends = student.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    [ids] = student.fitting([{"query": "red <|im_end|> lamp", "title": "<|im_end|>"}])
+    assert ids.count(ends) == 2  # one behind each text
+
+
+def test_a_long_sample_is_cut_with_a_word_and_refused_by_a_session(student, caplog):
+    long = {"query": "red lamp", "title": "lamp " * 5_000}
+    [said] = student.score([long])
+    assert sum(said.probs) == pytest.approx(1)
+    assert "1 of 1 samples were cut: this student reads 256 tokens" in caplog.text
+    [refused] = session_of(student).prompts([long])
+    assert (refused.tokens > 5_000, refused.most) == (True, 256)
+
+
+def test_what_it_cannot_do_is_said(student, tmp_path):
+    with pytest.raises(UsageError, match="no trace to write"):
+        student.score(SAMPLES, trace=True)
+    with pytest.raises(UsageError, match="no trace to write"):
+        session_of(student).begin(student.fitting(SAMPLES)[0])
+    with pytest.raises(PiarError, match="lacks the field 'title'"):
+        student.score([{"query": "x"}])
+
+
+def test_other_doors_name_the_right_one(world, tmp_path):
+    for act in (
+        lambda: Student.load(world[1].checkpoint),
+        lambda: export_classifier(world[1].checkpoint, tmp_path / "c"),
+    ):
+        with pytest.raises(PiarError, match="a sequence classifier as it is"):
+            act()
+
+
+def test_a_harmed_folder_is_refused(world, tmp_path):
+    harmed = shutil.copytree(world[1].checkpoint, tmp_path / "harmed")
+    with (harmed / "model.safetensors").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(PiarError, match="truncated"):
+        load_student(harmed)
+    other = shutil.copytree(world[1].checkpoint, tmp_path / "other")
+    (other / "COMPLETE").unlink()
+    card = json.loads((other / "student.json").read_text())
+    card["task"]["grades"] = card["task"]["grades"][:2]
+    (other / "student.json").write_text(json.dumps(card))
+    with pytest.raises(PiarError, match="tells 3 grades apart, and its card names 2"):
+        EncoderStudent.load(other)
+
+
+def test_its_latency_is_that_of_the_grade(student):
+    assert set(latencies(student, SAMPLES)) == {"first_token"}
+
+
+def test_it_is_served_without_traces(student):
+    with TestClient(
+        build(session_of(student), ServeSettings(port=0), "students/encoder"), base_url="http://localhost"
+    ) as client:
+        found = client.post("/score", json={"samples": SAMPLES}).json()["results"]
+        for one, said in zip(found, student.score(SAMPLES), strict=True):
+            assert list(one["probs"].values()) == pytest.approx(said.probs, abs=1e-6)
+        refused = client.post("/explain", json=SAMPLES[0])
+        assert (refused.status_code, "no trace" in refused.text) == (409, True)
+        long = client.post("/score", json={"samples": [{"query": "x", "title": "lamp " * 2_000}]})
+        assert (long.status_code, "this student reads 256" in long.text) == (413, True)
+
+
+def test_it_judges_a_pool(world, tmp_path, capsys):
+    pq.write_table(pa.Table.from_pylist(SAMPLES), tmp_path / "logs.parquet")
+    line = ["score", "--judge", f"student:{world[1].checkpoint}", "--pool", str(tmp_path / "logs.parquet")]
+    assert main([*line, "-o", str(tmp_path / "graded")]) == 0
+    graded = pq.read_table(tmp_path / "graded" / "logs.parquet").to_pylist()
+    said = load_student(world[1].checkpoint).score(SAMPLES)
+    assert [row["piar_grade"] for row in graded] == [one.grade for one in said]
+    assert main([*line, "--trace", "-o", str(tmp_path / "traced")]) == 2
+    assert "no trace to write" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_pretrained_encoder_reads_no_further_than_it_can(world, tmp_path, caplog):
+    base = make_tiny_encoder(tmp_path / "base", length=16)
+    settings = EncoderSettings(model=str(base), epochs=0.3, max_length=512)
+    done = train(world[0] / "shards", tmp_path / "run", settings=settings)
+    taught = load_student(done.checkpoint)
+    assert taught.card.max_length == 16
+    assert taught.card.base == str(base)
+    assert len(taught.score([{"query": "red " * 40, "title": "lamp " * 40}])) == 1
+    assert "this student reads 16 tokens" in caplog.text
