@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import string
 import threading
 from contextlib import contextmanager
 
@@ -263,8 +264,8 @@ def test_vllm_answers_as_a_decision_teacher(tmp_path):
     from trainers.tiny import tiny_model, tiny_tokenizer
 
     task = task_of("012")
-    words = ["Judge the offer. Question: Answer with the number of one level only. yes no", *"ABCDEFGHIJ0123456789"]
-    tokenizer = tiny_tokenizer([*words, "lamp red title query name"], task.symbols, 400)
+    labels = [*string.ascii_uppercase, *string.digits, "yes", "no"]  # vLLM's own, each of which must be one token
+    tokenizer = tiny_tokenizer(["lamp red title query name, judge the offer"], labels, 500)
     folder = save(tmp_path / "tiny", tiny_model(len(tokenizer), hidden=64, layers=2), tokenizer, StudentCard(task=task))
     with http_server(folder, tmp_path / "log") as url:
         model = ModelSettings(model="decisions:tiny", base_url=url, shape="systemone", timeout=60.0)
