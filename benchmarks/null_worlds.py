@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ class NoJournal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def room(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def append(self, *_: Any) -> None: ...
     def fold(self, _: Store) -> int:

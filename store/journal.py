@@ -50,7 +50,6 @@ class Journal:
 
     Args:
         folder: where the segments lie; made when the first answer is appended.
-        looking: leave everything as it is: `fold` does nothing, and nothing is appended.
 
     Raises:
         PiarError: the folder is a link.
@@ -59,13 +58,9 @@ class Journal:
         corrupt: lines that could not be read so far; each was copied to a `.corrupt` file beside its segment.
     """
 
-    def __init__(self, folder: Path, *, looking: bool = False) -> None:
-        if folder.is_symlink():
-            raise PiarError(
-                f"{folder} is a link: answers are kept in the project itself, and its segments are removed once read.",
-                "Delete the link, and move back the folder that it led to if it holds answers.",
-            )
-        self.folder, self._looking = folder, looking
+    def __init__(self, folder: Path) -> None:
+        _refuse_link(folder)
+        self.folder = folder
         self.corrupt = 0
         self._lock = threading.RLock()
         self._fd: int | None = None
@@ -178,40 +173,16 @@ class Journal:
         Raises:
             PiarError: the store is held by another process, or the disk is full; nothing is lost, fold again later.
         """
-        if self._looking:
-            return 0
         if store.held:
             raise RuntimeError("fold() inside read() or write(): its commits would not be commits")
         with self._lock:
             self._unfolded = 0
-        segments = self._segments()
+        segments = _segments(self.folder)
         with _disk_errors(self.folder):
             folded = sum(self._fold_segment(store, path) for path in segments)
         self._forget_removed(store, [path.name for path in segments if not path.exists()])
         self._folded_at = time.monotonic()
         return folded
-
-    def waiting(self, store: Store) -> Iterator[tuple[Any, ...]]:
-        """Rows of `verdicts` that no `fold` has brought there yet; lines that cannot be read are passed over."""
-        steps = [step.name for step in store.task.steps]
-        for path in self._segments():
-            with store.read() as con:
-                offset = _offset(con, path.name)
-            with suppress(FileNotFoundError), path.open("rb") as file:
-                while True:
-                    lines, end = _lines(file, offset, whole=False)
-                    for line in lines:
-                        with suppress(*_DAMAGE):
-                            if verdict := _decode(line, steps)[1]:
-                                yield verdict
-                    if end <= offset:
-                        break
-                    offset = end
-
-    def _segments(self) -> list[Path]:
-        """What has another name, or is a link, a pipe or a folder, no process of ours has made."""
-        found = (p for p in self.folder.glob("*.jsonl") if _SEGMENT.fullmatch(p.name))
-        return sorted(p for p in found if p.is_file() and not p.is_symlink())
 
     def _fold_segment(self, store: Store, path: Path) -> int:
         """Fold one segment batch by batch. A missing one was folded and removed by another process."""
@@ -248,6 +219,45 @@ class Journal:
         aside.write_bytes(b"\n".join(lines) + b"\n")
         self.corrupt += len(lines)
         _log.warning("%d unreadable journal lines were set aside in %s", len(lines), aside.name)
+
+
+def waiting(folder: Path, store: Store) -> Iterator[tuple[Any, ...]]:
+    """Rows of `verdicts` in a journal folder that no `fold` has brought there yet; nothing is changed.
+
+    Lines that cannot be read are passed over.
+
+    Raises:
+        PiarError: as `Journal`.
+    """
+    _refuse_link(folder)
+    steps = [step.name for step in store.task.steps]
+    for path in _segments(folder):
+        with store.read() as con:
+            offset = _offset(con, path.name)
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            while True:
+                lines, end = _lines(file, offset, whole=False)
+                for line in lines:
+                    with suppress(*_DAMAGE):
+                        if verdict := _decode(line, steps)[1]:
+                            yield verdict
+                if end <= offset:
+                    break
+                offset = end
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise PiarError(
+            f"{folder} is a link: answers are kept in the project itself, and its segments are removed once read.",
+            "Delete the link, and move back the folder that it led to if it holds answers.",
+        )
+
+
+def _segments(folder: Path) -> list[Path]:
+    """What has another name, or is a link, a pipe or a folder, no process of ours has made."""
+    found = (p for p in folder.glob("*.jsonl") if _SEGMENT.fullmatch(p.name))
+    return sorted(p for p in found if p.is_file() and not p.is_symlink())
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from piar.cli.render.progress import steps
 from piar.cli.verb import Answer, Panel, asked, open_project, verb
 
 if TYPE_CHECKING:
-    from piar.project.workspace import Imported
+    from piar.project.importing import Imported
 
 
 def register(app: typer.Typer) -> None:

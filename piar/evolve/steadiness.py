@@ -51,7 +51,7 @@ def ask_again(
         role: `audit` or `canary`: what the answers are kept as.
     """
     session = labeller.session
-    requests = labeller.requests([Batch(instruction, samples)])
+    requests = labeller.agenda.requests([Batch(instruction, samples)])
     asked = [replace(r, key=content_id(role, session.run_id, r.key)) for r in requests]
     answers = ask_once(session, asked, role=role)
     pairs = [

@@ -1,12 +1,13 @@
 """What judges have said already: in the store, and in this process where it is not folded yet."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from piar.judging.requests import Ask
 from piar.llm.cost import Charge
 from store.db import Store
-from store.journal import Journal
+from store.journal import Journal, waiting
 from store.task import Task
 from store.types import Trace, Verdict
 
@@ -18,14 +19,15 @@ class Known:
     """One judge's earlier verdicts, found by the key of their request.
 
     Args:
-        journal: where some of them may lie still, where nothing is to be folded.
-        run_id: the run that asks now; what it was answered before a crash is known to it, usable or not.
+        run_id: the run that asks now; what it was answered before a crash is known to it, usable or not. None where
+            nothing is asked.
+        journal: the folder where some of them may lie still, where nothing is to be folded.
     """
 
-    def __init__(self, store: Store, judge: str, journal: Journal, run_id: str) -> None:
+    def __init__(self, store: Store, judge: str, *, run_id: str | None = None, journal: Path | None = None) -> None:
         self._store, self._judge = store, judge
-        waiting = (_from_row(row[:-2], store.task) for row in journal.waiting(store))
-        self._unfolded = {verdict.key: verdict for verdict in waiting if verdict.judge == judge and verdict.grade}
+        unfolded = (_from_row(row[:-2], store.task) for row in (waiting(journal, store) if journal else ()))
+        self._unfolded = {verdict.key: verdict for verdict in unfolded if verdict.judge == judge and verdict.grade}
         self._useless: set[str] = set()
         self._stored: dict[str, set[str]] = {}
         with store.read() as con:

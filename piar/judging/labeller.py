@@ -6,52 +6,25 @@ instruction asks that version only. Each answer is in the journal before it coun
 """
 
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
-from itertools import count, islice, takewhile
+from itertools import takewhile
 from types import TracebackType
 
-from piar.judging.earlier_verdicts import ANSWERED, Known
-from piar.judging.origin import Origin
+from piar.judging.agenda import Agenda, Ballot
+from piar.judging.earlier_verdicts import Known
 from piar.judging.outcome import LabelReport, Progress, stop_if_hopeless
-from piar.judging.requests import Ask, Batch, Questions
+from piar.judging.requests import Ask, Batch
 from piar.judging.session import Session
-from piar.judging.votes import rounds, settled
-from piar.llm.base import Request
+from piar.judging.votes import rounds
 from piar.llm.cost import Hold
 from piar.llm.interrupts import patient
 from store.ids import short_hash
 from store.turns import Turn
-from store.types import Completion, Sample, Usage, Verdict
+from store.types import Completion, Usage, Verdict
 
 OnVerdict = Callable[[Verdict], None]
-
-
-class _Ballot:
-    """One sample under one instruction: what was said of it so far, and whether more is to be asked."""
-
-    def __init__(self, batch: Batch, sample: Sample) -> None:
-        self.batch, self.sample = batch, sample
-        self.rounds = rounds(batch.votes, batch.sure)
-        self.verdicts: list[Verdict] = []
-        self.closed = False
-
-    def wants(self, number: int, symbols: Sequence[str]) -> bool:
-        """Whether the votes of this round are to be asked."""
-        return not self.closed and number < len(self.rounds) and (number == 0 or not self.sure(symbols))
-
-    def sure(self, symbols: Sequence[str]) -> bool:
-        """Whether the votes so far are as sure as was asked for."""
-        return self.batch.sure is None or settled(self.verdicts, symbols, self.batch.sure)
-
-    def record(self, asks: Sequence[Ask], verdicts: Mapping[str, Verdict]) -> list[Verdict]:
-        """Take in a round; an answer that is missing or never came ends the asking."""
-        said = [verdicts[ask.request.key] for ask in asks if ask.request.key in verdicts]
-        self.closed = len(said) < len(asks) or any(v.grade is None and v.failure not in ANSWERED for v in said)
-        self.verdicts += said
-        return said
 
 
 class Labeller:
@@ -68,20 +41,16 @@ class Labeller:
     def __init__(self, session: Session, *, reuse: bool = False) -> None:
         self.session, self.judge_name = session, session.judge
         self.store, self.budget = session.store, session.budget
-        self._symbols, self._shown_at = session.store.task.symbols, time.monotonic()
-        self._origin = Origin(session.store, self.judge_name, session.model)
-        if reuse:
-            self._origin.adopt()
-        if news := self._origin.news():
-            warnings.warn(news, stacklevel=2)
-        self._questions = Questions(session.store.task, session, origin=self._origin.mark)
+        self._shown_at = time.monotonic()
         self._total: int | None = None
         self._failed: Counter[str] = Counter()
-        # Others who ask the same judge for the same project take turns, chunk by chunk.
+        # Others who ask the same judge for the same project take turns, chunk by chunk. What they ask from here on is
+        # noticed, so what is known is read afterwards.
         name = f"asking-{short_hash(self.judge_name, 12)}.lock"
         self._turn = Turn(session.journal.folder / name, f"piar {session.run_id.partition('-')[0]}")
         session.journal.fold(session.store)
-        self._known = Known(session.store, self.judge_name, session.journal, session.run_id)
+        self._known = Known(session.store, self.judge_name, run_id=session.run_id)
+        self.agenda = Agenda(session.store, session, self._known, reuse=reuse)
 
     def __enter__(self) -> "Labeller":
         return self
@@ -107,12 +76,12 @@ class Labeller:
             KeyboardInterrupt: after what was in flight has arrived and is kept.
             PiarError: a whole chunk failed in a way that the rest would, too.
         """
-        self._origin.note()
+        self.agenda.origin.note()
         report, started = LabelReport(), time.monotonic()
         self._total, self._failed = _total(batches), Counter()
         self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before
         with patient() as interrupted:
-            for ballots in _chunks(_ballots(batches), self.session.label.chunk):
+            for ballots in self.agenda.chunks(batches):
                 try:
                     for verdict in self._judge_chunk(ballots, report, only):
                         report.count(verdict)
@@ -128,55 +97,18 @@ class Labeller:
         report.seconds = time.monotonic() - started
         return report
 
-    def requests(self, batches: Sequence[Batch]) -> Iterator[Request]:
-        """Every request of these batches, known or not, in order. Nothing is asked."""
-        for batch in batches:
-            for sample in batch.samples:
-                for ask in self._questions.asks(batch.instruction, sample, range(batch.votes)):
-                    yield ask.request
-
-    def pending(self, batches: Sequence[Batch]) -> Iterator[Request]:
-        """The requests that `judge` would send next, in order. Nothing is asked and nothing is charged.
-
-        With adaptive votes: those that do not depend on an answer which is still to come.
-        """
-        self._total = None
-        for ballots in _chunks(_ballots(batches), self.session.label.chunk):
-            for asked in self._rounds(ballots):
-                asks = [ask for _, asks in asked for ask in asks]
-                known = self._known.find(asks)
-                yield from {a.request.key: a.request for a in asks if a.request.key not in known}.values()
-                for ballot, own in asked:
-                    ballot.record(own, known)
-
-    def granted(self, requests: Iterable[Request]) -> Iterator[Request]:
-        """Of these requests, in order, those that the budget can hold at their highest cost; nothing is asked."""
-        return takewhile(lambda request: self.budget.reserve(self.session.ceiling(request)), requests)
-
     # -- one chunk --------------------------------------------------------------------------
 
-    def _rounds(self, ballots: Sequence[_Ballot]) -> Iterator[list[tuple[_Ballot, list[Ask]]]]:
-        """Round after round, the ballots that want more and what they ask; the caller records what was said."""
-        for number in count():
-            asked = [
-                (b, list(self._questions.asks(b.batch.instruction, b.sample, b.rounds[number])))
-                for b in ballots
-                if b.wants(number, self._symbols)
-            ]
-            if not asked:
-                return
+    def _judge_chunk(
+        self, ballots: Sequence[Ballot], report: LabelReport, only: Container[str] | None
+    ) -> Iterator[Verdict]:
+        for number, asked in enumerate(self.agenda.rounds(ballots)):
             if number and self._total is not None:
                 self._total += sum(len(asks) for _, asks in asked)
-            yield asked
-
-    def _judge_chunk(
-        self, ballots: Sequence[_Ballot], report: LabelReport, only: Container[str] | None
-    ) -> Iterator[Verdict]:
-        for asked in self._rounds(ballots):
             verdicts = self._answers([ask for _, asks in asked for ask in asks], report, only)
             for ballot, asks in asked:
                 yield from ballot.record(asks, verdicts)
-        report.unsure += sum(not ballot.sure(self._symbols) for ballot in ballots)
+        report.unsure += sum(not ballot.sure(self.agenda.symbols) for ballot in ballots)
 
     def _answers(self, asks: Sequence[Ask], report: LabelReport, only: Container[str] | None) -> dict[str, Verdict]:
         """Verdicts by key: known ones, then what the budget allows to ask, then those it does not."""
@@ -209,7 +141,7 @@ class Labeller:
         verdicts: dict[str, Verdict] = {}
 
         def keep(completion: Completion) -> None:
-            verdict = self._questions.verdict(completion, by_key[completion.key], self.judge_name)
+            verdict = self.agenda.questions.verdict(completion, by_key[completion.key], self.judge_name)
             self.session.journal.append("teacher", self.session.run_id, completion, verdict)
             self._known.add(verdict)
             verdicts[completion.key] = verdict
@@ -251,16 +183,7 @@ class Labeller:
             )
 
 
-def _ballots(batches: Sequence[Batch]) -> Iterator[_Ballot]:
-    return (_Ballot(batch, sample) for batch in batches for sample in batch.samples)
-
-
 def _total(batches: Sequence[Batch]) -> int | None:
     """Verdicts that are asked at least."""
     sizes = [len(b.samples) * len(rounds(b.votes, b.sure)[0]) for b in batches if isinstance(b.samples, Sequence)]
     return sum(sizes) if len(sizes) == len(batches) else None
-
-
-def _chunks(ballots: Iterator[_Ballot], size: int) -> Iterator[list[_Ballot]]:
-    while chunk := list(islice(ballots, size)):
-        yield chunk

@@ -1,15 +1,15 @@
-"""Comparing rankings by the grades of a project's judges."""
+"""Two rankings, compared by the grades of a project's judges."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from piar.project.labelling import Judging
 from store.errors import UsageError
 
 if TYPE_CHECKING:
     from piar.judging.outcome import OnProgress
+    from piar.project.workspace import Workspace
     from piar.rankings.comparison import Comparison
     from piar.rankings.matching import Matched
     from store.judges import Judge
@@ -48,80 +48,79 @@ class Runs:
             raise UsageError(f"{named[0]!r} is a column of no table.", "Name the table: --queries FILE.")
 
 
-class Comparing(Judging):
-    """A project that compares rankings."""
+def compare(
+    project: "Workspace",
+    runs: Runs,
+    measures: str | None = None,
+    *,
+    by: str = GOLD,
+    instruction: str | None = None,
+    relevant: str | None = None,
+    seed: int = 0,
+    on_progress: "OnProgress | None" = None,
+) -> "Comparison":
+    """Compare two rankings: B - A, with intervals over queries; nothing is asked of the teacher.
 
-    def compare(
-        self,
-        runs: Runs,
-        measures: str | None = None,
-        *,
-        by: str = GOLD,
-        instruction: str | None = None,
-        relevant: str | None = None,
-        seed: int = 0,
-        on_progress: "OnProgress | None" = None,
-    ) -> "Comparison":
-        """Compare two rankings: B - A, with intervals over queries; nothing is asked of the teacher.
+    Args:
+        measures: names as of ir_measures with commas between them; the first is the claim.
+        by: `gold` (what is held true), `teacher` (its verdicts so far), `corrected` (the teacher corrected by the
+            queries that gold knows whole), or `student:PATH` (judges now).
+        instruction: under which the teacher judged; `instruction.md` when None.
+        relevant: the lowest grade that counts as relevant for RR, AP and P.
 
-        Args:
-            measures: names as of ir_measures with commas between them; the first is the claim.
-            by: `gold` (what is held true), `teacher` (its verdicts so far), `corrected` (the teacher corrected by the
-                queries that gold knows whole), or `student:PATH` (judges now).
-            instruction: under which the teacher judged; `instruction.md` when None.
-            relevant: the lowest grade that counts as relevant for RR, AP and P.
+    Raises:
+        UsageError: a file, column, measure or judge that is none.
+        PiarError: the runs' queries or documents are not among the samples, or nobody has graded them.
+    """
+    from piar.rankings.comparison import compare
+    from piar.rankings.corrected import corrected
+    from piar.rankings.judges import judgements
+    from piar.rankings.measures import DEFAULT, parsed
+    from piar.rankings.queries import query_table, weights_and_segments
 
-        Raises:
-            UsageError: a file, column, measure or judge that is none.
-            PiarError: the runs' queries or documents are not among the samples, or nobody has graded them.
-        """
-        from piar.rankings.comparison import compare
-        from piar.rankings.corrected import corrected
-        from piar.rankings.judges import judgements
-        from piar.rankings.measures import DEFAULT, parsed
-        from piar.rankings.queries import query_table, weights_and_segments
+    asked = parsed(measures or DEFAULT, project.task, relevant)
+    table = query_table(runs.queries)
+    matched = _matched(project, runs)
+    judge = _grader(project, "teacher" if by == CORRECTED else by, instruction, matched, on_progress)
+    weights, segments = weights_and_segments(project.store, matched, table, runs.weight, runs.segments)
+    found = judgements(project.store, matched, judge)
+    if by == CORRECTED:
+        gold = judgements(project.store, matched, None)
+        return corrected(matched, found, gold, asked, weights=weights, segments=segments, seed=seed)
+    return compare(matched, found, asked, judge=by, weights=weights, segments=segments, seed=seed)
 
-        asked = parsed(measures or DEFAULT, self.task, relevant)
-        table = query_table(runs.queries)
-        matched = self._matched(runs)
-        judge = self._grader("teacher" if by == CORRECTED else by, instruction, matched, on_progress)
-        weights, segments = weights_and_segments(self.store, matched, table, runs.weight, runs.segments)
-        found = judgements(self.store, matched, judge)
-        if by == CORRECTED:
-            gold = judgements(self.store, matched, None)
-            return corrected(matched, found, gold, asked, weights=weights, segments=segments, seed=seed)
-        return compare(matched, found, asked, judge=by, weights=weights, segments=segments, seed=seed)
 
-    def _matched(self, runs: Runs) -> "Matched":
-        from piar.rankings.matching import match
-        from piar.rankings.queries import query_table
-        from piar.rankings.runs import read_ranking
+def _matched(project: "Workspace", runs: Runs) -> "Matched":
+    from piar.rankings.matching import match
+    from piar.rankings.queries import query_table
+    from piar.rankings.runs import read_ranking
 
-        tables = {"query": query_table(runs.queries), "document": query_table(runs.documents)}
-        return match(
-            self.store,
-            [read_ranking(path, runs.columns) for path in (runs.a, runs.b)],
-            runs.query,
-            runs.document,
-            f"split = '{runs.split}'" if runs.split else "true",
-            {role: table for role, table in tables.items() if table is not None},
-        )
+    tables = {"query": query_table(runs.queries), "document": query_table(runs.documents)}
+    return match(
+        project.store,
+        [read_ranking(path, runs.columns) for path in (runs.a, runs.b)],
+        runs.query,
+        runs.document,
+        f"split = '{runs.split}'" if runs.split else "true",
+        {role: table for role, table in tables.items() if table is not None},
+    )
 
-    def _grader(
-        self, by: str, instruction: str | None, matched: "Matched", on_progress: "OnProgress | None"
-    ) -> "Judge | None":
-        """The judge of this name, with its verdicts in the store; None for what is held true."""
-        from piar.judging.students import let_student_judge
-        from store.judges import Judge
 
-        kind, _, path = by.partition(":")
-        if by == GOLD:
-            return None
-        if by == "teacher":
-            return Judge(f"teacher:{self.config.teacher.model}", self.instruction(instruction).id)
-        if kind != "student" or not path:
-            raise UsageError(f"There is no judge {by!r} here.", "Choose gold, teacher, corrected or student:PATH.")
-        texts = self.store.frame("select * from samples order by sample_id")
-        asked = texts.join(matched.samples.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
-        with self.run("compare", {"judge": by}) as run_id:
-            return let_student_judge(self.store, path, asked, run_id, on_progress)
+def _grader(
+    project: "Workspace", by: str, instruction: str | None, matched: "Matched", on_progress: "OnProgress | None"
+) -> "Judge | None":
+    """The judge of this name, with its verdicts in the store; None for what is held true."""
+    from piar.judging.students import let_student_judge
+    from store.judges import Judge
+
+    kind, _, path = by.partition(":")
+    if by == GOLD:
+        return None
+    if by == "teacher":
+        return Judge(f"teacher:{project.config.teacher.model}", project.instruction(instruction).id)
+    if kind != "student" or not path:
+        raise UsageError(f"There is no judge {by!r} here.", "Choose gold, teacher, corrected or student:PATH.")
+    texts = project.store.frame("select * from samples order by sample_id")
+    asked = texts.join(matched.samples.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
+    with project.run("compare", {"judge": by}) as run_id:
+        return let_student_judge(project.store, path, asked, run_id, on_progress)

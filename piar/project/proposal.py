@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piar.project.folder import INSTRUCTION, PROPOSAL
+from piar.project.workspace import whoami
 from store.errors import PiarError
 from store.files import read_text
 
 if TYPE_CHECKING:
+    from piar.project.workspace import Workspace
     from store.db import Store
     from store.types import Instruction
 
@@ -25,40 +26,40 @@ class Decision:
     at: datetime
 
 
-def propose(folder: Path, store: "Store", instruction: "Instruction | None") -> None:
+def propose(project: "Workspace", instruction: "Instruction | None") -> None:
     """Put a proposal beside `instruction.md`, or take away the one that is there."""
     from piar.instructions.markdown import write
     from store.files import write_text
 
+    path = project.folder / PROPOSAL
     if instruction is None:
-        (folder / PROPOSAL).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     else:
-        write_text(folder / PROPOSAL, write(instruction, store.task))
+        write_text(path, write(instruction, project.task))
 
 
-def proposal(folder: Path, store: "Store") -> "Instruction":
-    """What waits; edited by hand, it is a new version of what was proposed.
+def proposal(project: "Workspace") -> "Instruction":
+    """What waits in `instruction.proposed.md`; edited by hand, it is a new version of what was proposed.
 
     Raises:
         PiarError: nothing waits.
     """
     from piar.instructions.markdown import parse
 
-    path = folder / PROPOSAL
+    path = project.folder / PROPOSAL
     if not path.exists():
         raise PiarError("No proposal waits.", "`piar evolve` ends with one when it finds something better.")
-    written = parse(read_text(path), store.task, PROPOSAL)
-    if store.knows(written.id):
-        return store.instruction(written.id)
-    return replace(written, parent=_tested(store)[0], note="The proposal, edited before it was accepted.")
+    written = parse(read_text(path), project.task, PROPOSAL)
+    if project.store.knows(written.id):
+        return project.store.instruction(written.id)
+    return replace(written, parent=_tested(project.store)[0], note="The proposal, edited before it was accepted.")
 
 
-def accept(folder: Path, store: "Store", current: "Instruction", by: str, run_id: str) -> Decision:
-    """Let the proposal replace `instruction.md`.
+def accept(project: "Workspace", by: str | None = None) -> Decision:
+    """Let the proposal replace `instruction.md`, which must be what the proposal was tested against.
 
     Args:
-        current: what `instruction.md` says now; it must be what the proposal was tested against.
-        by: who accepts.
+        by: who accepts; the person at work when None.
 
     Raises:
         PiarError: nothing waits, or `instruction.md` has changed since.
@@ -66,30 +67,37 @@ def accept(folder: Path, store: "Store", current: "Instruction", by: str, run_id
     from piar.instructions.markdown import write
     from store.files import write_text
 
-    waiting = proposal(folder, store)
-    _, against = _tested(store)
-    if against is not None and against != current.id:
-        raise PiarError(
-            f"The proposal was tested against {against}, but {INSTRUCTION} now holds {current.id}: accepting would "
-            "undo that edit.",
-            "Run `piar evolve` again, or reject the proposal.",
-        )
-    store.put_instruction(replace(waiting, author=waiting.author if waiting.author != "seed" else by), run_id)
-    decision = _decide(store, "acceptance", "accepted", waiting.id, current.id, by, run_id)
-    write_text(folder / INSTRUCTION, write(waiting, store.task))
-    propose(folder, store, None)
+    store, by = project.store, by or whoami(project.folder)
+    with project.run("accept", {"by": by}) as run_id:
+        current, waiting = project.adopt_instruction(), proposal(project)
+        _, against = _tested(store)
+        if against is not None and against != current.id:
+            raise PiarError(
+                f"The proposal was tested against {against}, but {INSTRUCTION} now holds {current.id}: accepting would "
+                "undo that edit.",
+                "Run `piar evolve` again, or reject the proposal.",
+            )
+        store.put_instruction(replace(waiting, author=waiting.author if waiting.author != "seed" else by), run_id)
+        decision = _decide(store, "acceptance", "accepted", waiting.id, current.id, by, run_id)
+        write_text(project.folder / INSTRUCTION, write(waiting, project.task))
+        propose(project, None)
     return decision
 
 
-def reject(folder: Path, store: "Store", current: "Instruction", by: str, run_id: str) -> Decision:
+def reject(project: "Workspace", by: str | None = None) -> Decision:
     """Send the proposal away; `instruction.md` stays.
+
+    Args:
+        by: who rejects; the person at work when None.
 
     Raises:
         PiarError: nothing waits.
     """
-    waiting = proposal(folder, store)
-    decision = _decide(store, "rejection", "rejected", waiting.id, current.id, by, run_id)
-    propose(folder, store, None)
+    by = by or whoami(project.folder)
+    with project.run("reject", {"by": by}) as run_id:
+        current, waiting = project.adopt_instruction(), proposal(project)
+        decision = _decide(project.store, "rejection", "rejected", waiting.id, current.id, by, run_id)
+        propose(project, None)
     return decision
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.project.asking import session
 from piar.project.folder import PROMPTS
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def synthesize(
     project: "Workspace",
     n: int | None = None,
     targets: str | None = None,
+    *,
     budget: "Budget | None" = None,
     on_progress: "OnProgress | None" = None,
 ) -> "tuple[SynthReport, Receipt]":
@@ -71,8 +73,11 @@ def synthesize(
     from synth import synthesize
 
     settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
-    with project.run("synth", settings.model_dump(mode="json"), settings.seed) as run_id, project.journal() as journal:
-        teacher = project.respondent("teacher").session(project.store, journal, run_id, budget, on_progress)
+    config = settings.model_dump(mode="json")
+    with (
+        project.run("synth", config, settings.seed) as run_id,
+        session(project, run_id, budget, on_progress) as teacher,
+    ):
         writer = None if project.config.teacher.simulated else teacher
         report = synthesize(teacher, project.adopt_instruction(), settings, writer=writer, targets=targets)
     return report, receipt(project.store, run_id, priced=project.config.teacher.priced)
@@ -85,7 +90,7 @@ def plan(project: "Workspace") -> "Plan":
     return plan(project.store, project.config.curriculum, project.instruction().id)
 
 
-def export_shards(project: "Workspace", folder: Path, formats: tuple[str, ...] = ()) -> "Manifest":
+def export_shards(project: "Workspace", folder: str | Path, formats: tuple[str, ...] = ()) -> "Manifest":
     """Write the curriculum's shards into a folder; `[curriculum] formats` when none are named."""
     from curriculum import CurriculumSettings, export
 
@@ -96,7 +101,7 @@ def export_shards(project: "Workspace", folder: Path, formats: tuple[str, ...] =
     with project.run("curriculum", config, settings.seed):
         return export(
             project.store,
-            folder,
+            Path(folder),
             project.adopt_instruction(),
             settings,
             prompt=project.config.student.prompt,

@@ -38,7 +38,7 @@ class World:
             asking = session(self.store, self.client, self.journal, model=model)
             with Labeller(asking, reuse=reuse) as labeller:
                 batch = [Batch(INSTRUCTION, samples(3))]
-                found = len(list(labeller.pending(batch))) if dry else labeller.judge(batch).asked
+                found = len(list(labeller.agenda.pending(batch))) if dry else labeller.judge(batch).asked
         self.news = [str(warning.message) for warning in caught]
         assert dry or found == len(self.client.asked) - before
         return found

@@ -55,11 +55,11 @@ def test_the_next_round_is_pending_once_the_first_is_known(place):  # noqa: F811
     store, journal = place
     batch = Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)
     with Labeller(session(store, Wavering(), journal)) as labeller:
-        assert len(list(labeller.pending([batch]))) == 12
-        assert len(list(labeller.pending([replace(batch, sure=None)]))) == 60
+        assert len(list(labeller.agenda.pending([batch]))) == 12
+        assert len(list(labeller.agenda.pending([replace(batch, sure=None)]))) == 60
         labeller.judge([replace(batch, votes=1)])
-        assert len(list(labeller.pending([batch]))) == 2 * 6
-        assert len(list(labeller.requests([batch]))) == 60
+        assert len(list(labeller.agenda.pending([batch]))) == 2 * 6
+        assert len(list(labeller.agenda.requests([batch]))) == 60
 
 
 def test_votes_stop_at_the_cap_and_after_failures(place):  # noqa: F811

@@ -10,7 +10,7 @@ from piar.cli.render.common import facts
 
 if TYPE_CHECKING:
     from piar.offline import GuidelineImport
-    from piar.project.workspace import Imported
+    from piar.project.importing import Imported
     from store.importers import ImportReport
 
 _SHOWN = 5  # of each list

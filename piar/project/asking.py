@@ -1,0 +1,103 @@
+"""How a project asks its models: the one place that puts a session together, and what a forecast has instead."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from piar.project.folder import JOURNAL, PROMPTS
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from piar.judging.agenda import Agenda
+    from piar.judging.labeller import Labeller
+    from piar.judging.outcome import OnProgress
+    from piar.judging.requests import Batch
+    from piar.judging.session import Respondent, Session
+    from piar.llm.base import Client
+    from piar.llm.cost import Budget
+    from piar.project.workspace import Workspace
+    from store.types import Instruction
+
+
+def respondent(
+    project: "Workspace", role: Literal["teacher", "reviser"] = "teacher", client: "Client | None" = None
+) -> "Respondent":
+    """The model of a role, and how the project asks it; raises as `Workspace.client`.
+
+    Args:
+        client: stands in for the model.
+    """
+    from piar.judging.session import Respondent
+
+    model = getattr(project.config, role)
+    return Respondent(client or project.client(role), model, project.config.label, project.folder / PROMPTS)
+
+
+@contextmanager
+def session(
+    project: "Workspace",
+    run_id: str,
+    budget: "Budget | None" = None,
+    on_progress: "OnProgress | None" = None,
+    client: "Client | None" = None,
+) -> "Iterator[Session]":
+    """The teacher, asked in a run; the journal is open within.
+
+    Raises:
+        UsageError: a cap in dollars, and a model without a price.
+    """
+    with project.journal() as journal:
+        yield respondent(project, "teacher", client).session(project.store, journal, run_id, budget, on_progress)
+
+
+@contextmanager
+def labeller(
+    project: "Workspace",
+    run_id: str,
+    budget: "Budget | None" = None,
+    on_progress: "OnProgress | None" = None,
+    client: "Client | None" = None,
+    *,
+    reuse: bool = False,
+) -> "Iterator[Labeller]":
+    """The teacher as a judge of samples; what it said is in the store afterwards. Arguments as of `session`."""
+    from piar.judging.labeller import Labeller
+
+    with session(project, run_id, budget, on_progress, client) as asked, Labeller(asked, reuse=reuse) as found:
+        yield found
+
+
+def agenda(project: "Workspace", teacher: "Respondent", *, reuse: bool = False) -> "Agenda":
+    """What the teacher would be asked. Nobody is asked, and nothing is written."""
+    from piar.judging.agenda import Agenda
+    from piar.judging.earlier_verdicts import Known
+
+    known = Known(project.store, teacher.judge, journal=project.folder / JOURNAL)
+    return Agenda(project.store, teacher, known, reuse=reuse)
+
+
+def batch(
+    project: "Workspace",
+    where: str,
+    instruction: "Instruction",
+    votes: int | None = None,
+    sure: float | None = None,
+) -> "Batch":
+    """The samples of a condition, to be judged under an instruction; votes as `[label]` has them where none are given.
+
+    Raises:
+        UsageError: no condition over the columns of `samples`.
+    """
+    import duckdb
+
+    from piar.judging.requests import Batch
+    from store.user_sql import expression
+
+    fix = f"Write a condition over {', '.join(project.task.fields)}, split, source, group_key."
+    condition = expression(where, f"--where {where[:200]!r}", fix, project.store.tables())
+    try:
+        samples = project.store.sample_table(condition)
+    except duckdb.Error as error:
+        raise UsageError(f"--where {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
+    settings = project.config.label
+    return Batch(instruction, samples, votes or settings.votes, sure or settings.sure)
