@@ -112,6 +112,7 @@ def import_table(
         rejected = load.reject_misplaced()
         same_ids = load.same_ids()
         load.insert_samples()
+        load.name_samples()
         load.insert_labels(report)
         load.move_from_pool()
         load.count(report)
@@ -225,6 +226,15 @@ class _Load:
             where ordinal = 0 and not known""",
             [self.source, self.run_id, self.at],
         )
+
+    def name_samples(self) -> None:
+        """Give the owner's ids to samples that came without one."""
+        if self.rows.frame["external"].null_count() < len(self.rows.frame):
+            self.con.execute(
+                """update samples set external_id = h.external from
+                (select sample_id, min(external) as external from hashed where external <> '' group by 1) h
+                where samples.sample_id = h.sample_id and samples.external_id is null"""
+            )
 
     def insert_labels(self, report: ImportReport) -> None:
         """New labels of gold, raters and annotators, counted in the report."""

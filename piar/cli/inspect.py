@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, here, open_project, verb, with_commands
-from piar.query.export import What
+from piar.query.export import ListFormat, What
+from store.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -54,6 +55,10 @@ def report(
 def export(
     what: Annotated[What, typer.Argument(metavar="WHAT", help="labels, verdicts, samples or instructions.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .csv, .jsonl or .parquet.")],
+    format: Annotated[
+        ListFormat | None,
+        typer.Option("--format", help="Of labels: a search tool's judgement list.", show_default="by FILE's ending"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> Answer:
     """Write labels, verdicts, samples or instructions to a file.
@@ -61,10 +66,36 @@ def export(
     In CSV a text cell that a spreadsheet would run (it begins with = + - @, tab or carriage return)
     gets an apostrophe in front; JSONL and Parquet hold the text as it is.
 
+    With --format the labels go to a search tool: TREC qrels, a book of Quepid (all judges, with explanations) as JSON
+    or CSV, ratings of a Quepid case, OpenSearch's IMPORT_JUDGMENT, lines for learning to rank, umbrela's JSON lines,
+    or the letters E, S, C, I. Documents go by your own ids (`piar import --id`).
+
     Example: `piar export labels labels.csv`
+
+    Example: `piar export labels judgements.qrels --format qrels`
     """
+    if format is not None:
+        return _judgement_list(what, file, format, force)
     rows = open_project().export(what, file, force=force)
     return Answer({"rows": rows, "path": str(file)}, f"{rows:,} {what} written to {file}")
+
+
+def _judgement_list(what: What, file: Path, form: ListFormat, force: bool) -> Answer:
+    if what != "labels":
+        raise UsageError(f"--format {form} is of labels, not of {what}.", f"Write `piar export labels {file.name}`.")
+    found = open_project().export_list(form, file, force=force)
+    told = f"{found.rows:,} rows written to {file}"
+    if found.queries:
+        told += f"; the queries' numbers stand for the texts in {found.queries}"
+    if found.nameless:
+        told += f"; {found.nameless:,} samples without an id of yours are left out"
+    document = {
+        "rows": found.rows,
+        "path": str(file),
+        "nameless": found.nameless,
+        "queries": str(found.queries) if found.queries else None,
+    }
+    return Answer(document, told)
 
 
 def sql(

@@ -117,6 +117,7 @@ class Project(Workspace):
     candidate = reading.candidate
     report = reading.report
     export = reading.export
+    export_list = reading.export_list
     sql = reading.sql
     status = reading.status
     doctor = reading.doctor

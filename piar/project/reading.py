@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
     from piar.project.endpoints import Check
     from piar.project.workspace import Workspace
-    from piar.query.export import What
+    from piar.query.export import ListFormat, What
+    from piar.query.judgement_lists import Written
     from piar.query.show import Difference
     from piar.query.status import Status
     from piar.report.page import ReportFile
@@ -57,6 +58,13 @@ def export(project: "Workspace", what: "What", path: str | Path, *, force: bool 
     from piar.query.export import export
 
     return export(project.store, what, Path(path), force=force)
+
+
+def export_list(project: "Workspace", form: "ListFormat", path: str | Path, *, force: bool = False) -> "Written":
+    """Write the labels as a search tool's judgement list; see `piar.query.judgement_lists.export_list`."""
+    from piar.query.judgement_lists import export_list
+
+    return export_list(project.store, form, Path(path), force=force)
 
 
 def sql(project: "Workspace", statement: str) -> "pl.DataFrame":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from store.db import Store
 
 What = Literal["labels", "verdicts", "samples", "instructions"]
+ListFormat = Literal["qrels", "quepid", "quepid-csv", "quepid-case", "opensearch", "ltr", "umbrela", "esci"]
 FORMATS = {".csv": "format csv, header", ".jsonl": "format json", ".parquet": "format parquet, compression zstd"}
 
 
