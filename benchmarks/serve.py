@@ -1,7 +1,7 @@
-"""What `piar serve` adds to the model: latency of the grade, of the trace, and throughput, beside the bare model.
+"""What `piar serve` adds to the model: latency of the grade by each route, of the trace, and throughput.
 
-`python -m benchmarks.serve [--hidden 384] [--layers 8] [--requests 300]`; the load comes from this process, the server
-is another one, each with one thread. Random weights: nothing here depends on what the student has learned.
+`python -m benchmarks.serve [--hidden 384] [--layers 8] [--requests 300] [--only routes]`; the load comes from this
+process, the server is another one, each with one thread. Random weights: nothing here depends on what was learned.
 """
 
 import argparse
@@ -23,6 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from piar.shop.world import make_shop
 from store.task import sample_text
 from trainers.checkpoint import StudentCard, save
+from trainers.config import Prompt
 from trainers.scoring import Student
 from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
@@ -32,16 +33,16 @@ REASONS = (60, 100, 150)  # tokens of a trace, short to long
 SHARES = (0.5, 0.65, 0.8)  # of capacity
 
 
-def make_student(folder: Path, hidden: int, layers: int) -> tuple[Path, list[dict[str, str]]]:
-    """A random student that reads a rulebook, and samples of the simulated shop for it."""
+def make_student(folder: Path, hidden: int, layers: int, prompt: Prompt) -> tuple[Path, list[dict[str, str]]]:
+    """A random student that reads a rulebook, or samples alone, and samples of the simulated shop for it."""
     world = make_shop(600, seed=1)
     task = world.task
     samples = [{f: row[f] for f in task.fields} for row in world.pairs.iter_rows(named=True)]
     rubric = " ".join([" ".join(r.text for r in world.oracle.rules)] * 9)
     rubric = " ".join(rubric.split()[:RUBRIC_WORDS])
     tokenizer = tiny_tokenizer([rubric, *(sample_text(s) for s in samples)], task.symbols, 2048)
-    card = StudentCard(task=task, prompt="rulebook", rubric=rubric)
-    return save(folder / "student", tiny_model(len(tokenizer), hidden=hidden, layers=layers), tokenizer, card), samples
+    card = StudentCard(task=task, prompt=prompt, rubric=rubric if prompt == "rulebook" else "")
+    return save(folder / prompt, tiny_model(len(tokenizer), hidden=hidden, layers=layers), tokenizer, card), samples
 
 
 class Bare:
@@ -110,6 +111,55 @@ def latency(client: Any, bare: Bare, session: Session, samples: Sequence[dict[st
             f"  reasoning first       p50 {ms(seconds, 0.5)} for {tokens} tokens; "
             f"the grade comes {sooner:.0f} × sooner (aim 20)"
         )
+
+
+def routes(client: Any, bare: Bare, session: Session, samples: Sequence[dict[str, str]]) -> None:
+    """One grade by each route in turn, each beside the bare forward of the same prompt."""
+    task = session.student.task
+    levels = [{"label": symbol} for symbol in task.symbols]
+    asked: dict[str, Callable[[dict[str, str]], object]] = {
+        "/score": lambda sample: {"samples": [sample]},
+        "/v1/decisions": lambda sample: {
+            "input": [{"role": "user", "content": [{"type": "input_json", "data": sample}]}],
+            "questions": [{"type": "score", "instructions": "", "levels": levels}],
+        },
+        "/v1/systemone": lambda sample: {
+            "state": sample,
+            "questions": {"grade": {"type": "score", "criteria": list(task.symbols)}},
+        },
+        "/v2/rerank": lambda sample: {"query": sample["query"], "documents": [f"title: {sample['title']}"]},
+    }
+    ratios: dict[str, list[float]] = {path: [] for path in asked}
+    for i, sample in enumerate(samples):
+        [prompt] = session.prompts([sample])
+        for path, body in asked.items():
+            sent = body(sample)
+            taken = timed(lambda p=path, b=sent: client.post(p, json=b).raise_for_status())
+            alone = timed(lambda p=prompt: bare.grade(p))
+            if i >= len(samples) // 10:  # the first ones warm up
+                ratios[path].append(taken / alone)
+    for path, found in ratios.items():
+        low, high = (sorted(found)[int(q * len(found))] for q in (0.25, 0.75))
+        told = f"{statistics.median(found):.2f} × a bare forward ({low:.2f}–{high:.2f} quartiles; aim 1.25)"
+        print(f"  {path:<21} {told}")
+
+
+def reranking(client: Any, samples: Sequence[dict[str, str]], size: int = 32, rounds: int = 15) -> None:
+    """One request with many documents of a query, beside as many requests with one, in turn."""
+    ratios = []
+    for at in range(rounds):
+        query = samples[at]["query"]
+        documents = [f"title: {sample['title']}" for sample in samples[at * size : (at + 1) * size]]
+        together = timed(lambda q=query, d=documents: _reranked(client, q, d))
+        alone = timed(lambda q=query, d=documents: [_reranked(client, q, [one]) for one in d])
+        ratios.append(alone / together)
+    low, high = (sorted(ratios)[int(q * len(ratios))] for q in (0.25, 0.75))
+    told = f"{statistics.median(ratios):.1f} × {size} single calls ({low:.1f}–{high:.1f} quartiles; aim 3)"
+    print(f"  /rerank of {size:<10} {told}")
+
+
+def _reranked(client: Any, query: str, documents: Sequence[str]) -> None:
+    client.post("/v2/rerank", json={"query": query, "documents": list(documents)}).raise_for_status()
 
 
 def ms(seconds: Sequence[float], q: float) -> str:
@@ -192,16 +242,23 @@ def throughput(client: Any, student: Student, samples: Sequence[dict[str, str]],
 
 def main() -> None:
     """Run all parts."""
-    import httpx
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hidden", type=int, default=384)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=5.0, help="of load")
+    parser.add_argument("--only", choices=["routes"], help="the grade by each route and reranking, and no load")
     asked = parser.parse_args()
+    for prompt in ("rulebook", "short"):
+        measured(asked, prompt)
+
+
+def measured(asked: argparse.Namespace, prompt: Prompt) -> None:
+    """All parts for a student that reads a rulebook; the routes alone for one that does not."""
+    import httpx
+
     with tempfile.TemporaryDirectory() as folder:
-        path, samples = make_student(Path(folder), asked.hidden, asked.layers)
+        path, samples = make_student(Path(folder), asked.hidden, asked.layers, prompt)
         command = [sys.executable, "-m", "piar", "serve", "--student", str(path), "--port", "0"]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
@@ -209,15 +266,20 @@ def main() -> None:
             url = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
             student = Student.load(path)
             session = Session(student)
-            prompt = session.prompts(samples[:1])[0]
+            [first] = session.prompts(samples[:1])
             print(
-                f"  student               {asked.layers} layers of {asked.hidden}; "
-                f"rubric {len(session.root)} tokens (cached), prompt {len(prompt)}"
+                f"  student               {asked.layers} layers of {asked.hidden}, {prompt} prompt; "
+                f"{len(session.root)} tokens cached of {len(first)}"
             )
+            bare = Bare(student, session.root)
             with httpx.Client(base_url=url, timeout=60) as client:
-                latency(client, Bare(student, session.root), session, samples[: asked.requests])
-                throughput(client, student, samples, 32)
-            load(url, samples, asked.seconds)
+                routes(client, bare, session, samples[: asked.requests])
+                reranking(client, samples)
+                if prompt == "rulebook" and not asked.only:
+                    latency(client, bare, session, samples[: asked.requests])
+                    throughput(client, student, samples, 32)
+            if prompt == "rulebook" and not asked.only:
+                load(url, samples, asked.seconds)
         finally:
             server.terminate()
             server.wait()

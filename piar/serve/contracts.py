@@ -74,6 +74,7 @@ ELSEWHERE = {
     "texts": ("/rerank", "a `query` with `texts` goes to POST /rerank"),
     "samples": ("/score", "`samples` go to POST /score"),
     "messages": ("", "this is no chat model: it grades samples, see /docs"),
+    "top_k": ("", "the number of results is called `top_n`"),
     "stream": ("", "this route does not stream; POST /explain streams the reason"),
 }
 

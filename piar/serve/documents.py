@@ -18,20 +18,21 @@ def fields_in(text: str, fields: Collection[str]) -> Mapping[str, Any] | None:
     """
     if not fields or len(text) > MOST_CHARACTERS:
         return None
-    if text.lstrip().startswith("{"):
-        found = _json(text)
-    elif re.search(rf"""^(["']?)(?:{"|".join(map(re.escape, fields))})\1\s*:""", text, re.MULTILINE):
+    found: Any = json_object(text)
+    if found is None and re.search(rf"""^(["']?)(?:{"|".join(map(re.escape, fields))})\1\s*:""", text, re.MULTILINE):
         found = _yaml(text)
-    else:
-        return None
     return found if isinstance(found, dict) and any(name in found for name in fields) else None
 
 
-def _json(text: str) -> Any:
+def json_object(text: str) -> dict[str, Any] | None:
+    """The object that a text is in JSON, its numbers as they are written; else None."""
+    if not text.lstrip().startswith("{"):
+        return None
     try:
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+        found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _yaml(text: str) -> Any:

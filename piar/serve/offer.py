@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from piar.serve.contracts import Refused
+from piar.serve.documents import json_object
 from store.task import Task
 from trainers.scoring import Scored
 from trainers.students import AnyStudent
@@ -130,7 +131,7 @@ class Offer:
         return {name: self.text(data[name], f"{where}.{name}") for name in fields}
 
     def only(self, text: str, where: str, instead: str) -> dict[str, str]:
-        """A text as the task's only field.
+        """A text as the task's only field, or as the JSON of a whole sample: clients write objects as text.
 
         Args:
             instead: what to send for a task of several fields.
@@ -139,6 +140,8 @@ class Offer:
             Refused: it has several, or the text is too long.
         """
         fields = self.task.fields
+        if (data := json_object(text)) is not None and set(data) == set(fields):
+            return self.sample(data, where)
         if len(fields) > 1:
             raise Refused(400, f"this task has several fields, so {instead}: {self.told()}", param=where)
         return {fields[0]: self.text(text, where)}

@@ -162,6 +162,17 @@ def test_what_the_student_does_not_answer_is_refused_in_the_shape_of_the_contrac
     assert "s3cret" not in refused.text
 
 
+def test_an_object_that_a_client_wrote_as_text_is_the_sample_too(shop, kinds):
+    part = asked(shop, model="students/tiny", input=PART, questions=[SCORE])
+    assert asked(shop, model="students/tiny", input=json.dumps(SAMPLE), questions=[SCORE]) == part
+    choice = {"type": "choice", "instructions": "", "choices": [{"value": s} for s in KINDS.symbols]}
+    bare, whole, other = (
+        asked(kinds, model="students/tiny", input=text, questions=[choice]).usage.input_tokens
+        for text in ("red lamp", '{"text": "red lamp"}', '{"title": "red lamp"}')
+    )
+    assert bare == whole < other
+
+
 def test_a_model_that_is_not_here_is_not_found_and_the_names_are_listed(shop):
     with openai.OpenAI(base_url=f"{shop.base_url}/v1", api_key="none", max_retries=0) as api:
         assert [model.id for model in api.models.list()] == ["students/tiny", "gpt-6-luna"]

@@ -152,7 +152,7 @@ def test_a_thousand_documents_are_ranked_and_their_tokens_are_bounded(shop):
         ({"query": QUERY, "documents": [7]}, "documents[0]"),
         ({"query": QUERY, "documents": [{"image": "http://a/b.png"}]}, "documents[0]"),
         ({"query": QUERY, "documents": TEXTS, "top_n": 0}, "top_n"),
-        ({"query": QUERY, "documents": TEXTS, "top_k": 3}, "top_k"),
+        ({"query": QUERY, "documents": TEXTS, "top_k": 3}, "top_n"),
         ({"query": QUERY, "documents": TEXTS, "stream": True}, "/explain"),
         ({"query": QUERY, "documents": ["a" * 200_000]}, "200,000"),
         ({"query": QUERY, "documents": ["\ud800"]}, "surrogate"),
