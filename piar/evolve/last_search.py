@@ -70,13 +70,13 @@ def tried(store: Store, candidate: str = "") -> Tried | None:
 
 
 def in_force(store: Store) -> Instruction | None:
-    """The instruction in force as far as the store knows: the last one accepted, else what was met last by a candidate,
-    else the first that anybody was asked under."""
+    """The instruction in force, as the view of that name has it; where no person has put one in force, what a candidate
+    was tested against last, else the first that anybody was asked under."""
     found = store.frame(
         """select instruction from (
-             select instruction, 0 as rank, created_at from decisions where outcome = 'accepted'
+             select instruction, 0 as rank, since from in_force
              union all select against, 1, created_at from decisions where kind = 'promotion'
-           ) order by rank, created_at desc limit 1"""
+           ) order by rank, since desc limit 1"""
     )
     if not found.height:
         found = store.frame(

@@ -140,6 +140,7 @@ def simulate_shop(folder: Path, pairs: int, seed: int) -> "ImportMapping":
     from piar.shop.world import make_shop
     from store.files import replacing
     from store.importers import ImportMapping
+    from store.simulated import MARK
 
     world = make_shop(pairs, seed)
     with replacing(folder / SHOP) as draft:
@@ -149,7 +150,7 @@ def simulate_shop(folder: Path, pairs: int, seed: int) -> "ImportMapping":
     put(folder / "SIMULATED.md", _SIMULATED.format(pairs=pairs, seed=seed))
     adopt(folder, world.task, world.seed)
     raters = tuple(name for name in world.pairs.columns if name.startswith("rater_"))
-    return ImportMapping(gold="grade", raters=raters, group="query", id="pair", source="shop (simulated)")
+    return ImportMapping(gold="grade", raters=raters, group="query", id="pair", source=f"shop {MARK}")
 
 
 def put(path: Path, text: str) -> None:

@@ -93,6 +93,7 @@ def plan(project: "Workspace") -> "Plan":
 def export_shards(project: "Workspace", folder: str | Path, formats: tuple[str, ...] = ()) -> "Manifest":
     """Write the curriculum's shards into a folder; `[curriculum] formats` when none are named."""
     from curriculum import CurriculumSettings, export
+    from store.simulated import simulated_sources
 
     settings = project.config.curriculum
     if formats:
@@ -106,5 +107,5 @@ def export_shards(project: "Workspace", folder: str | Path, formats: tuple[str, 
             settings,
             prompt=project.config.student.prompt,
             prompts=project.folder / PROMPTS,
-            simulated="(simulated)" in project.task.name,
+            simulated=bool(simulated_sources(project.store)),
         )

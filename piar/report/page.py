@@ -22,6 +22,7 @@ from piar.report.pair import Pair, pair
 from piar.report.probabilities import probabilities
 from piar.report.unwritten_policy import contradictions
 from store.db import Store, now
+from store.simulated import simulated_sources
 from store.types import Instruction
 
 if TYPE_CHECKING:
@@ -77,11 +78,8 @@ def report(
 def simulated(store: Store, offline: bool) -> list[str]:
     """What about the figures is simulated, in words."""
     told = []
-    sources = store.frame("select distinct source from samples where contains(source, '(simulated)') order by 1")
-    if sources.height:
-        told.append(
-            f"The data is simulated: {', '.join(sources['source'])}. Its figures say nothing about real queries."
-        )
+    if sources := simulated_sources(store):
+        told.append(f"The data is simulated: {', '.join(sources)}. Its figures say nothing about real queries.")
     if offline:
         told.append(
             "The teacher is simulated: a literal-minded rule follower, not a language model. It is a rule learner, so "

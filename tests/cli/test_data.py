@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_the_walk_from_verdicts_to_shards(shop, capsys, tmp_path):
     manifest = read_manifest(tmp_path / "shards")
     assert manifest.simulated
     assert manifest.copies
+
+
+def test_another_name_for_the_task_hides_not_that_the_data_is_simulated(shop, capsys, tmp_path):
+    renamed = shutil.copytree(shop, tmp_path / "renamed")
+    text = (renamed / "task.toml").read_text()
+    assert text.count("(simulated)") == 1
+    (renamed / "task.toml").write_text(text.replace(" (simulated)", ""))
+    run(capsys, "curriculum", "export", str(tmp_path / "shards"), "-C", str(renamed))
+    assert read_manifest(tmp_path / "shards").simulated
 
 
 def test_shards_go_into_the_project_unless_a_folder_is_named(shop, capsys, tmp_path, monkeypatch):
