@@ -223,11 +223,13 @@ def attribute(board: Scoreboard, instruction: Instruction, samples: Sequence[Sam
         samples: of dev and holdout.
 
     Returns:
-        one for each rule; fewer when the budget ends.
+        one for each rule; fewer when the budget ends, none for a judge that gives grades without a reason.
     """
     found: list[Worth] = []
     try:
         verdicts = board.verdicts(instruction, samples)
+        if not any(v.trace and (v.trace.rules or v.trace.evidence or v.trace.steps) for v in verdicts):
+            return []  # this judge writes grades alone: who cites nothing anywhere says nothing of rules
         cited = {
             r.id: [s for s, v in zip(samples, verdicts, strict=True) if v.trace and r.id in v.trace.rules]
             for r in instruction.rules

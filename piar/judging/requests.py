@@ -85,7 +85,7 @@ class Questions:
                 (prompt.system, Message("user", text)),
                 self._grades,
                 prompt.schema,
-                max_tokens=self._settings.max_tokens,
+                max_tokens=self._settings.answer_tokens,
                 temperature=self._vote_temperature if vote else self._settings.temperature,
                 seed=vote,
                 check=self._unreadable,

@@ -100,6 +100,11 @@ class ModelSettings(Settings):
         return needed <= self.price.model_fields_set
 
     @property
+    def answer_tokens(self) -> int:
+        """The most that an answer takes: a decision model writes none."""
+        return 0 if self.backend == "decisions" else self.max_tokens
+
+    @property
     def remote(self) -> bool:
         """Whether an endpoint is asked."""
         return self.backend in {"openai", "decisions"}

@@ -11,6 +11,7 @@ from openai.types import decision_create_params
 from pydantic import TypeAdapter
 
 from piar.connect import connect
+from piar.evolve.finish import attribute
 from piar.llm.base import Brief, Message, Request
 from piar.llm.cost import Budget
 from piar.llm.openai.chat import BadReply
@@ -22,7 +23,7 @@ from piar.offline.endpoint import Faults, running
 from piar.project.endpoints import models
 from piar.project.facade import Project
 from store.task import Grade, Task
-from store.types import Instruction, Rule
+from store.types import Instruction, Rule, Sample, Trace, Verdict
 from tests.vllm_env import http_server
 
 PAIRS = [(2, 0.1), (0, 0.2), (1, 0.7)]
@@ -140,6 +141,7 @@ def test_a_stormy_decision_endpoint_labels_like_a_chat_endpoint(project, shape, 
 def test_a_cap_in_dollars_needs_the_price_of_what_is_read_alone(project):
     with running(RulebookClient()) as simulator:
         ours = taught(project, settings(simulator.url))
+        assert ours.forecast_label().tokens_out == 0
         report, receipt = ours.label(budget=Budget(max_usd=1.0))
         assert report.labelled
         assert receipt.priced
@@ -274,3 +276,13 @@ def test_vllm_answers_as_a_decision_teacher(tmp_path):
     assert done.failure is None, done.failure
     assert sum(done.probs.values()) == pytest.approx(1, abs=1e-9)
     assert "vLLM" in checks["teacher answers"].detail
+
+
+def test_rules_are_not_called_dead_because_a_judge_writes_no_reasons():
+    class Board:
+        def verdicts(self, instruction, samples):
+            trace = Trace(grade="1", verdict="1")
+            return [Verdict("k", s.id, "teacher:x", instruction.id, 0, "1", trace=trace) for s in samples]
+
+    samples = [Sample("a", "lamp", {"query": "lamp", "title": "red lamp"})]
+    assert attribute(Board(), INSTRUCTION, samples) == []
