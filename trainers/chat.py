@@ -27,6 +27,8 @@ def render(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     Raises:
         PiarError: the template cannot write these chats.
     """
+    if not chats:
+        return []
     plain = [[{**m, "content": _plain(m["content"], tokenizer)} for m in chat] for chat in chats]
     try:
         return _apply(tokenizer, plain)

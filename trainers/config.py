@@ -43,6 +43,8 @@ class TrainSettings(Settings):
         learning_rate: 0 for 3e-3 on a tiny model, 2e-5 on a pretrained one, 2e-4 with LoRA.
         warmup: share of the steps over which the rate rises; it then falls along a cosine to a tenth.
         precision: see `trainers.precision`; `PIAR_PRECISION` stands above it. Weights stay fp32.
+        patience: above 0, the weights with the lowest loss of the grade on dev are kept, see `trainers.early`;
+            `eval_every` 0 is then a tenth of the run.
         order: `shuffled` draws the same multiset of rows as the curriculum, in random order (its baseline).
     """
 
@@ -59,6 +61,7 @@ class TrainSettings(Settings):
     order: Order = "curriculum"
     save_every: int = Field(default=0, ge=0)  # this and the next two in steps, 0 for only at the end
     eval_every: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)  # looks at dev without a lower loss that end the run; 0 for none
     log_every: int = Field(default=10, ge=1)
     keep: int = Field(default=2, ge=1)  # checkpoints
     tensorboard: bool = False

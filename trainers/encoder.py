@@ -22,14 +22,16 @@ from trainers.chat import whole
 from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
+from trainers.early import DEV
 from trainers.embedding import context
 from trainers.folder import load_classifier, load_tokenizer
 from trainers.logs import progress
-from trainers.loop import DEV, Trained, cosine
+from trainers.loop import Trained
 from trainers.model import END_OF_TURN
 from trainers.scoring import Scored, headline, opinion
 from trainers.session import TooLong
 from trainers.tiny import PAD, START, tiny_tokenizer
+from trainers.weights import cosine
 
 Row = dict[str, Any]
 _BATCH = 64  # samples that are judged together, those of like length

@@ -7,11 +7,9 @@ parallelism, elastic restarts (resume does that).
 """
 
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,17 +23,20 @@ from torch import Tensor
 
 from store.calibration import Fit
 from store.errors import PiarError
-from trainers import checkpoint
+from trainers import checkpoint, early
 from trainers.checkpoint import StudentCard
 from trainers.config import Completion, StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
+from trainers.early import DEV
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
 from trainers.model import context, symbol_ids
 from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
+from trainers.processes import join, signals
 from trainers.scoring import calibration, headline, opinions
 from trainers.weights import (
     add_lora,
+    cosine,
     gather,
     make_optimizer,
     make_policy,
@@ -46,7 +47,6 @@ from trainers.weights import (
 )
 
 T = TypeVar("T")
-DEV = "dev"  # the evaluation split that calibrates; others stay closed to choices
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Trained:
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> rows
     precision: str = "fp32"
     calibration: Fit | None = None  # of the grade's probabilities on dev; kept in the card where it helps
+    kept: int | None = None  # the step whose weights were kept; None for an encoder, which keeps its last
 
 
 class Run:
@@ -89,7 +90,7 @@ class Run:
         resume: bool = False,
     ) -> None:
         self.out, self.settings, self.student = out, settings, student
-        self.rank, self.world, self.device = _join()
+        self.rank, self.world, self.device = join()
         last = _previous(out, resume)
         self.policy, self.tokenizer, self.from_nothing = make_policy(
             student, shards, settings.seed, self.device, last=last, tokenizer_from=tokenizer_from
@@ -114,6 +115,10 @@ class Run:
         self._unlogged: dict[str, float] = {}
         self.opinions: dict[str, NDArray[np.float64]] = {}  # evaluation split -> [rows, K] when it was last measured
         self.extra: dict[str, Any] = {}  # a trainer's own state; saved with the rest
+        self.best = early.Best(out, settings.patience) if settings.patience else None
+        if self.best:
+            early.refuse_without(self.corpus.evaluation, sharded=self.sharded)
+        self.eval_every = settings.eval_every or (math.ceil(self.total / early.LOOKS) if self.best else 0)
         self.writes = RunLog(out, tensorboard=settings.tensorboard) if self.rank == 0 else None
         if last is not None:
             self._restore(last)
@@ -139,11 +144,19 @@ class Run:
         """Step numbers still to do; ends early, after a whole step, on SIGTERM or SIGINT."""
         if self.writes:
             say(f"{self.card.trainer}: {self.total:,} steps in {self.precision.name} ({self.precision.why})")
-        with _signals(self), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
-            while self.step < self.total and not self.stopped:
+        with signals(self._stop), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
+            while self.step < self.total and not (self.stopped or self.enough):
                 self._step_started = time.perf_counter()
                 yield self.step
                 show(self.step, self.metrics)
+
+    def _stop(self) -> None:
+        self._signalled = True
+
+    @property
+    def enough(self) -> bool:
+        """Whether dev has not become better for long enough, see `trainers.early`."""
+        return self.best is not None and self.best.enough
 
     def draw(self) -> list[Example]:
         """The examples of this step, the same in every process."""
@@ -246,13 +259,20 @@ class Run:
         settings = self.settings
         if self.step == self.total:  # `finish` does the rest
             return
-        measures = settings.eval_every and self.step % settings.eval_every == 0
+        measures = self.eval_every and self.step % self.eval_every == 0
         if measures:
-            self._note(self.evaluate())
+            self._look()
         if measures or self.step % settings.log_every == 0:
             self._log()
         if settings.save_every and self.step % settings.save_every == 0:
             self.save()
+
+    def _look(self) -> None:
+        """Measure, and see whether dev became better; all processes go by what the first one found."""
+        self._note(self.evaluate())
+        if self.best:
+            [loss, *_] = self._told(self.metrics.get(early.LOSS, math.nan))
+            self.best.look(self.step, loss, self.policy, writes=self.writes is not None)
 
     def _together(self, tokens: int, metrics: dict[str, float]) -> tuple[int, dict[str, float]]:
         """Tokens of all processes and the mean of their metrics; they also agree here whether to stop."""
@@ -314,9 +334,10 @@ class Run:
                 "sampler": self.sampler.state_dict(),
                 "generators": generators,
                 "extra": self.extra,
-                "settings": self._settings(),
+                "settings": self._settings(self.settings, self.student),
                 "shards": self.corpus.digest,
                 "precision": tuple(self.precision),
+                "best": self.best.state if self.best else None,
                 "adapters": {k: v for k, v in weights.items() if "lora_" in k},
             }
             plain = plain_weights(weights, self.student.lora, transposed=transposed(self.policy.lm))
@@ -326,14 +347,19 @@ class Run:
             dist.barrier()
         return folder
 
-    def _settings(self) -> dict[str, Any]:
-        free = {"save_every", "eval_every", "log_every", "keep", "pack_tokens", "tensorboard"}
-        network = {f"student.{name}": value for name, value in self.student.model_dump().items()}
-        return {**self.settings.model_dump(exclude=free), **network}
+    def _settings(self, settings: TrainSettings, student: StudentSettings) -> dict[str, Any]:
+        free = {"save_every", "log_every", "keep", "pack_tokens", "tensorboard"}
+        free |= set() if settings.patience else {"eval_every"}  # the looks then decide about the run's end
+        network = {f"student.{name}": value for name, value in student.model_dump().items()}
+        return {**settings.model_dump(exclude=free), **network}
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.load_state(folder)
-        changed = [k for k, v in self._settings().items() if state["settings"].get(k) != v]
+        began = {
+            **self._settings(type(self.settings)(), StudentSettings()),
+            **state["settings"],
+        }  # new ones: as by default
+        changed = [k for k, v in self._settings(self.settings, self.student).items() if began[k] != v]
         if changed:
             raise PiarError(
                 f"The run in {self.out} was started with other settings ({', '.join(changed)}).",
@@ -349,6 +375,8 @@ class Run:
         if "precision" in state and switch() in (None, "auto"):  # chosen on another machine, perhaps
             self.precision = Precision(*state["precision"])
         self.step, self.tokens, self.extra = state["step"], state["tokens"], state["extra"]
+        if self.best and state.get("best"):
+            self.best.state = state["best"]
         if self.rank < len(state["generators"]):  # else more processes go on than stopped: this one is new
             torch.set_rng_state(state["generators"][self.rank][0])
             self.generator.set_state(state["generators"][self.rank][1])
@@ -356,23 +384,36 @@ class Run:
     def finish(self) -> Trained:
         """Measure, calibrate and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
         found: Fit | None = None
+        kept = self.step
         if not self.stopped:
-            self._note(self.evaluate())
+            kept = self._measured()
             measured = {name: value for name, value in self.metrics.items() if "/" in name}
             if DEV in self.opinions:
                 found = calibration(self.corpus.evaluation[DEV], self.opinions[DEV])
             self.card = self.card.model_copy(update={"metrics": measured, "calibration": found and found.kept})
         self._log()
         folder = self.save(final=not self.stopped)
-        return Trained(folder, self.step, self.metrics, self.stopped, self.corpus.left_out, self.precision.name, found)
+        if self.best and not self.stopped and self.writes:
+            self.best.file.unlink(missing_ok=True)
+        return Trained(
+            folder, self.step, self.metrics, self.stopped, self.corpus.left_out, self.precision.name, found, kept
+        )
 
-
-def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
-    """The learning rate of a step: rising over a share of all steps, then along a cosine to a tenth of the peak."""
-    rising = max(1, round(warmup * total))
-    if step < rising:
-        return peak * (step + 1) / rising
-    return peak * (0.55 + 0.45 * math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    def _measured(self) -> int:
+        """Measure what will be kept; the step that it is of, with a word where it is not the last one."""
+        if not self.enough:
+            self._look()
+        if not self.best or not self.best.recall(self.step, self.policy):
+            return self.step
+        last, state = self.metrics.get(early.LOSS, math.nan), self.best.state
+        why = f"{self.best.patience} looks at dev found nothing better" if self.enough else "it has made all its steps"
+        if self.writes:
+            say(
+                f"{self.card.trainer}: ends at step {self.step:,} of {self.total:,}, since {why}; keeps step "
+                f"{state['step']:,}, whose loss on dev was {state['loss']:.3f} ({last:.3f} at the end)"
+            )
+        self._note(self.evaluate())
+        return int(state["step"])
 
 
 def _previous(out: Path, resume: bool) -> Path | None:
@@ -384,32 +425,3 @@ def _previous(out: Path, resume: bool) -> Path | None:
             f"{out} already holds a run.", "Add --resume to go on with it, or choose another folder with -o."
         )
     return checkpoint.latest(out) if resume else None
-
-
-def _join() -> tuple[int, int, torch.device]:
-    """Rank, world size and device of this process; joins torchrun's group where there is one."""
-    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return int(os.environ.get("RANK", "0")), world, device
-
-
-@contextmanager
-def _signals(run: Run) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run after the step that is under way."""
-
-    def stop(*_: Any) -> None:
-        run._signalled = True
-
-    try:
-        before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread: signals are someone else's
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

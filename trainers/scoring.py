@@ -18,6 +18,7 @@ from torch import Tensor
 from store.calibration import Fit, fit
 from store.errors import PiarError
 from store.metrics import evaluate_arrays
+from store.probability_scores import probability_scores
 from store.task import Task, sample_text
 from store.trace import Parsed, parse_trace
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
@@ -220,15 +221,16 @@ def calibration(examples: Sequence[Example], probs: NDArray[np.float64]) -> Fit 
 def headline(
     groups: Sequence[str], gold: Sequence[int], probs: NDArray[np.float64], task: Task, *, prefix: str = ""
 ) -> dict[str, float]:
-    """Accuracy, macro F1, pair accuracy, kappa and calibration error, each with its interval by group.
+    """Accuracy, macro F1, pair accuracy, kappa, calibration error and loss (nats), each with its interval by group.
 
     Args:
         gold: [rows] positions in the task's order; probs: [rows, K].
     """
     scores = evaluate_arrays(groups, gold, probs.argmax(1), probs, task)
     found: dict[str, float] = {}
-    for name in ("accuracy", "macro_f1", "pair_accuracy", "quadratic_kappa", "ece"):
-        interval = getattr(scores, name)
+    named = {n: getattr(scores, n) for n in ("accuracy", "macro_f1", "pair_accuracy", "quadratic_kappa", "ece")}
+    proper = probability_scores(groups, gold, probs, ordered=task.ordered)
+    for name, interval in {**named, **({"nll": proper.nll} if proper else {})}.items():
         ends = {"": interval.value, "_low": interval.low, "_high": interval.high}
         found |= {f"{prefix}{name}{end}": value for end, value in ends.items() if value is not None}
     return found

@@ -1,5 +1,6 @@
 """Weights and optimizer state on their way in and out of a run: adapters, sharding (FSDP2), plain checkpoints."""
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
@@ -64,6 +65,14 @@ def make_optimizer(policy: Policy, settings: TrainSettings) -> torch.optim.Optim
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=1e-3, betas=(0.9, 0.98))
+
+
+def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
+    """The learning rate of a step: rising over a share of all steps, then along a cosine to a tenth of the peak."""
+    rising = max(1, round(warmup * total))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (0.55 + 0.45 * math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
 def add_lora(lm: Any, rank: int) -> None:

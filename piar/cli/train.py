@@ -157,6 +157,8 @@ def _answer(done: "Trained") -> Answer:
     if done.stopped:
         messages().print(f"Stopped after step {done.steps}; --resume goes on from {done.checkpoint}.", style="yellow")
     lines = [("checkpoint", str(done.checkpoint)), ("steps", f"{done.steps:,} in {done.precision}")]
+    if done.kept not in (None, done.steps):
+        lines.append(("kept", f"step {done.kept:,}, the lowest loss on dev"))
     lines += [(f"{reason}", f"{n:,} rows left out") for reason, n in done.left_out.items()]
     for name, value in sorted(done.metrics.items()):
         if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
@@ -170,6 +172,7 @@ def _answer(done: "Trained") -> Answer:
     document = {
         "checkpoint": str(done.checkpoint),
         "steps": done.steps,
+        "kept": done.kept,
         "metrics": done.metrics,
         "left_out": done.left_out,
         "precision": done.precision,
