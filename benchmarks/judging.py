@@ -5,7 +5,7 @@ from pathlib import Path
 
 from piar.judging.labeller import Labeller, OnVerdict
 from piar.judging.outcome import LabelReport, OnProgress
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from piar.judging.session import Respondent, Session
 from piar.judging.settings import LabelSettings
 from piar.llm.base import Client, Message
@@ -51,13 +51,13 @@ def judge(
     on_progress: OnProgress | None = None,
     on_verdict: OnVerdict | None = None,
 ) -> LabelReport:
-    """Judge samples under one instruction; see `Batch` and `session` for the arguments."""
+    """Judge samples under one instruction; see `Assignment` and `session` for the arguments."""
     asked = session(
         store, client, journal, run_id=run_id, budget=budget, model=model, prompts=prompts, settings=settings,
         on_progress=on_progress,
     )  # fmt: skip
     with Labeller(asked) as labeller:
-        return labeller.judge([Batch(instruction, samples, votes, sure)], on_verdict)
+        return labeller.judge([Assignment(instruction, samples, votes, sure)], on_verdict)
 
 
 def judge_messages(prefix: str, fields: Mapping[str, str]) -> tuple[Message, ...]:

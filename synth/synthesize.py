@@ -9,7 +9,7 @@ from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
 from piar.judging.outcome import LabelReport, counted, stop_if_hopeless
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from piar.judging.session import Session
 from piar.llm.base import Completion, Request
 from store.db import Store, now, quote
@@ -201,7 +201,9 @@ def _votes(
 ) -> dict[str, list[Verdict]]:
     """Sample id -> the teacher's verdicts."""
     found: dict[str, list[Verdict]] = {}
-    judged += judge.judge([Batch(instruction, samples, votes)], lambda v: found.setdefault(v.sample_id, []).append(v))
+    judged += judge.judge(
+        [Assignment(instruction, samples, votes)], lambda v: found.setdefault(v.sample_id, []).append(v)
+    )
     return found
 
 

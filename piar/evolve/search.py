@@ -19,7 +19,7 @@ from piar.evolve.revision import contradiction
 from piar.evolve.truth import Truth
 from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from store.errors import PiarError
 from store.stats import Floats, group_codes, group_sums
 from store.types import Instruction, Sample, Verdict
@@ -58,7 +58,7 @@ class Scoreboard:
         Raises:
             BudgetSpent: not all could be asked.
         """
-        return self._ask([Batch(instruction, samples)])
+        return self._ask([Assignment(instruction, samples)])
 
     def judge(self, instructions: Sequence[Instruction], samples: Sequence[Sample]) -> None:
         """Make sure that all grades are known; what is missing is asked in one go.
@@ -67,9 +67,9 @@ class Scoreboard:
             BudgetSpent: not all could be asked.
         """
         open_rows = [(instruction, self.missing(instruction, samples)) for instruction in instructions]
-        batches = [Batch(instruction, rows) for instruction, rows in open_rows if rows]
-        if batches:
-            self._ask(batches)
+        assignments = [Assignment(instruction, rows) for instruction, rows in open_rows if rows]
+        if assignments:
+            self._ask(assignments)
 
     def missing(self, instruction: Instruction, samples: Sequence[Sample]) -> list[Sample]:
         """The samples that this run has not judged under the instruction."""
@@ -100,9 +100,9 @@ class Scoreboard:
         """(N,) row of each sample in the board."""
         return np.fromiter((self._row[s.id] for s in samples), dtype=np.int64, count=len(samples))
 
-    def _ask(self, batches: Sequence[Batch]) -> list[Verdict]:
+    def _ask(self, assignments: Sequence[Assignment]) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        self.labeller.judge(batches, verdicts.append)
+        self.labeller.judge(assignments, verdicts.append)
         for v in verdicts:
             if v.failure != "budget":
                 self._grades_of(v.instruction)[self._row[v.sample_id]] = self._codes.get(v.grade or "", _FAILED)

@@ -14,7 +14,7 @@ from piar.evolve.resume import RunLog
 from piar.evolve.search import Scoreboard
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Labeller
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from store.db import Store
 from store.ids import content_id
 from store.trace import parse_trace
@@ -51,7 +51,7 @@ def ask_again(
         role: `audit` or `canary`: what the answers are kept as.
     """
     session = labeller.session
-    requests = labeller.agenda.requests([Batch(instruction, samples)])
+    requests = labeller.agenda.requests([Assignment(instruction, samples)])
     asked = [replace(r, key=content_id(role, session.run_id, r.key)) for r in requests]
     answers = ask_once(session, asked, role=role)
     pairs = [

@@ -6,9 +6,9 @@ from itertools import count, islice, takewhile
 
 from piar.judging.earlier_verdicts import ANSWERED, Known
 from piar.judging.origin import Origin
-from piar.judging.requests import Ask, Batch, Questions
+from piar.judging.requests import Ask, Assignment, Questions
 from piar.judging.session import Respondent
-from piar.judging.votes import rounds, settled
+from piar.judging.votes import rounds, sure_enough
 from piar.llm.base import Request
 from piar.llm.cost import Budget
 from piar.llm.settings import require_price
@@ -19,9 +19,9 @@ from store.types import Sample, Verdict
 class Ballot:
     """One sample under one instruction: what was said of it so far, and whether more is to be asked."""
 
-    def __init__(self, batch: Batch, sample: Sample) -> None:
-        self.batch, self.sample = batch, sample
-        self.rounds = rounds(batch.votes, batch.sure)
+    def __init__(self, assignment: Assignment, sample: Sample) -> None:
+        self.assignment, self.sample = assignment, sample
+        self.rounds = rounds(assignment.votes, assignment.sure)
         self.verdicts: list[Verdict] = []
         self.closed = False
 
@@ -31,7 +31,7 @@ class Ballot:
 
     def sure(self, symbols: Sequence[str]) -> bool:
         """Whether the votes so far are as sure as was asked for."""
-        return self.batch.sure is None or settled(self.verdicts, symbols, self.batch.sure)
+        return self.assignment.sure is None or sure_enough(self.verdicts, symbols, self.assignment.sure)
 
     def record(self, asks: Sequence[Ask], verdicts: Mapping[str, Verdict]) -> list[Verdict]:
         """Take in a round; an answer that is missing or never came ends the asking."""
@@ -59,19 +59,19 @@ class Agenda:
             warnings.warn(news, stacklevel=3)
         self.questions = Questions(store.task, respondent, origin=self.origin.mark)
 
-    def requests(self, batches: Sequence[Batch]) -> Iterator[Request]:
-        """Every request of these batches, known or not, in order."""
-        for batch in batches:
-            for sample in batch.samples:
-                for ask in self.questions.asks(batch.instruction, sample, range(batch.votes)):
+    def requests(self, assignments: Sequence[Assignment]) -> Iterator[Request]:
+        """Every request of these assignments, known or not, in order."""
+        for assignment in assignments:
+            for sample in assignment.samples:
+                for ask in self.questions.asks(assignment.instruction, sample, range(assignment.votes)):
                     yield ask.request
 
-    def pending(self, batches: Sequence[Batch]) -> Iterator[Request]:
+    def pending(self, assignments: Sequence[Assignment]) -> Iterator[Request]:
         """The requests that would be sent next, in order.
 
         With adaptive votes: those that do not depend on an answer which is still to come.
         """
-        for ballots in self.chunks(batches):
+        for ballots in self.chunks(assignments):
             for asked in self.rounds(ballots):
                 asks = [ask for _, asks in asked for ask in asks]
                 known = self.known.find(asks)
@@ -79,9 +79,9 @@ class Agenda:
                 for ballot, own in asked:
                     ballot.record(own, known)
 
-    def chunks(self, batches: Sequence[Batch]) -> Iterator[list[Ballot]]:
-        """The batches' ballots, so many as are handed to the client at a time."""
-        ballots = (Ballot(batch, sample) for batch in batches for sample in batch.samples)
+    def chunks(self, assignments: Sequence[Assignment]) -> Iterator[list[Ballot]]:
+        """The assignments' ballots, so many as are handed to the client at a time."""
+        ballots = (Ballot(assignment, sample) for assignment in assignments for sample in assignment.samples)
         while chunk := list(islice(ballots, self._chunk)):
             yield chunk
 
@@ -89,7 +89,7 @@ class Agenda:
         """Round after round, the ballots that want more and what they ask; the caller records what was said."""
         for number in count():
             asked = [
-                (b, list(self.questions.asks(b.batch.instruction, b.sample, b.rounds[number])))
+                (b, list(self.questions.asks(b.assignment.instruction, b.sample, b.rounds[number])))
                 for b in ballots
                 if b.wants(number, self.symbols)
             ]

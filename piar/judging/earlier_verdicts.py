@@ -50,7 +50,7 @@ class Known:
             elif key in self._keys(ask.instruction):
                 stored.append(key)
         found.update(stored_verdicts(self._store, stored) if stored else {})
-        return {key: verdict for key, verdict in found.items() if verdict.grade is not None or self._settled(verdict)}
+        return {key: verdict for key, verdict in found.items() if verdict.grade is not None or self._answered(verdict)}
 
     def add(self, verdict: Verdict) -> None:
         """Remember a verdict that is in the journal."""
@@ -89,7 +89,7 @@ class Known:
                 self._stored[instruction] = {row[0] for row in rows.fetchall()}
         return self._stored[instruction]
 
-    def _settled(self, verdict: Verdict) -> bool:
+    def _answered(self, verdict: Verdict) -> bool:
         """Whether this run has had an answer; the next run asks again."""
         return verdict.failure in ANSWERED and (verdict.key in self._useless or verdict.key in self._paid)
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from piar.judging.agenda import Agenda, Ballot
 from piar.judging.earlier_verdicts import Known
 from piar.judging.outcome import LabelReport, Progress, stop_if_hopeless
-from piar.judging.requests import Ask, Batch
+from piar.judging.requests import Ask, Assignment
 from piar.judging.session import Session
 from piar.judging.votes import rounds
 from piar.llm.cost import Hold
@@ -63,12 +63,16 @@ class Labeller:
         self._known.fold(self.session.journal)
 
     def judge(
-        self, batches: Sequence[Batch], on_verdict: OnVerdict | None = None, *, only: Container[str] | None = None
+        self,
+        assignments: Sequence[Assignment],
+        on_verdict: OnVerdict | None = None,
+        *,
+        only: Container[str] | None = None,
     ) -> LabelReport:
-        """Judge every sample of every batch; known verdicts are not asked again.
+        """Judge every sample of every assignment; known verdicts are not asked again.
 
         Args:
-            batches: candidates of one round go in together, so that they are asked together.
+            assignments: candidates of one round go in together, so that they are asked together.
             on_verdict: receives every verdict, known or new, in the order asked.
             only: keys of the requests that the client can answer; others that are not known are passed over.
 
@@ -78,10 +82,10 @@ class Labeller:
         """
         self.agenda.origin.note()
         report, started = LabelReport(), time.monotonic()
-        self._total, self._failed = _total(batches), Counter()
+        self._total, self._failed = _total(assignments), Counter()
         self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before
         with patient() as interrupted:
-            for ballots in self.agenda.chunks(batches):
+            for ballots in self.agenda.chunks(assignments):
                 try:
                     for verdict in self._judge_chunk(ballots, report, only):
                         report.count(verdict)
@@ -183,7 +187,7 @@ class Labeller:
             )
 
 
-def _total(batches: Sequence[Batch]) -> int | None:
+def _total(assignments: Sequence[Assignment]) -> int | None:
     """Verdicts that are asked at least."""
-    sizes = [len(b.samples) * len(rounds(b.votes, b.sure)[0]) for b in batches if isinstance(b.samples, Sequence)]
-    return sum(sizes) if len(sizes) == len(batches) else None
+    sizes = [len(b.samples) * len(rounds(b.votes, b.sure)[0]) for b in assignments if isinstance(b.samples, Sequence)]
+    return sum(sizes) if len(sizes) == len(assignments) else None

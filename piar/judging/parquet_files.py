@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from piar.judging.labeller import Labeller
 from piar.judging.outcome import LabelReport, OnProgress, Progress, counted
-from piar.judging.requests import Batch, Questions
+from piar.judging.requests import Assignment, Questions
 from piar.judging.session import Respondent
 from piar.judging.students import student_verdicts
 from piar.judging.votes import count, rounds
@@ -177,8 +177,8 @@ class Pool:
         store = Store.create(work / "piar.duckdb", self.task)
         label = self.respondent.label
         with Labeller(self.respondent.session(store, journal, "pool", self.budget, show)) as labeller:
-            batch = Batch(self.instruction, samples, label.votes, label.sure)
-            done = labeller.judge([batch], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
+            wanted = Assignment(self.instruction, samples, label.votes, label.sure)
+            done = labeller.judge([wanted], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
         report.add(done)
         return self._calibrated([list(said[sample.id].values()) for sample in samples])

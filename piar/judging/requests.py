@@ -15,7 +15,7 @@ from store.types import Completion, Instruction, Sample, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Assignment:
     """Samples to be judged under one instruction.
 
     Attributes:
@@ -50,7 +50,7 @@ class _Prompt:
 
 
 def request_key(digest: str, sample: Sample, text: str, vote: int) -> str:
-    """Key of a request: sample content, vote, and the digest of all that the batch's requests share.
+    """Key of a request: sample content, vote, and the digest of all that the assignment's requests share.
 
     Args:
         digest: hash over instruction, rendered prefix, model, parameters and answer schema.

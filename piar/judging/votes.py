@@ -54,7 +54,7 @@ def count(verdicts: Sequence[Verdict], symbols: Sequence[str]) -> Tally:
     return Tally(symbols[best], probs[best], probs, told)
 
 
-def settled(verdicts: Sequence[Verdict], symbols: Sequence[str], sure: float) -> bool:
+def sure_enough(verdicts: Sequence[Verdict], symbols: Sequence[str], sure: float) -> bool:
     """Whether no more opinions are needed. One vote without probabilities is never sure."""
     tally = count(verdicts, symbols)
     return tally.told and tally.confidence >= sure

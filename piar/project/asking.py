@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from piar.judging.agenda import Agenda
     from piar.judging.labeller import Labeller
     from piar.judging.outcome import OnProgress
-    from piar.judging.requests import Batch
+    from piar.judging.requests import Assignment
     from piar.judging.session import Respondent, Session
     from piar.llm.base import Client
     from piar.llm.cost import Budget
@@ -76,13 +76,13 @@ def agenda(project: "Workspace", teacher: "Respondent", *, reuse: bool = False) 
     return Agenda(project.store, teacher, known, reuse=reuse)
 
 
-def batch(
+def assignment(
     project: "Workspace",
     where: str,
     instruction: "Instruction",
     votes: int | None = None,
     sure: float | None = None,
-) -> "Batch":
+) -> "Assignment":
     """The samples of a condition, to be judged under an instruction; votes as `[label]` has them where none are given.
 
     Raises:
@@ -90,7 +90,7 @@ def batch(
     """
     import duckdb
 
-    from piar.judging.requests import Batch
+    from piar.judging.requests import Assignment
     from store.user_sql import expression
 
     fix = f"Write a condition over {', '.join(project.task.fields)}, split, source, group_key."
@@ -100,4 +100,4 @@ def batch(
     except duckdb.Error as error:
         raise UsageError(f"--where {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
     settings = project.config.label
-    return Batch(instruction, samples, votes or settings.votes, sure or settings.sure)
+    return Assignment(instruction, samples, votes or settings.votes, sure or settings.sure)

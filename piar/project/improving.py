@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from piar.project.asking import agenda, batch, respondent
+from piar.project.asking import agenda, assignment, respondent
 from piar.project.proposal import accept as accept_proposal
 from piar.project.proposal import propose
 
@@ -72,7 +72,7 @@ def forecast_evolve(project: "Workspace", **settings: Any) -> "Forecast":
     chosen = _chosen(project, settings)
     rows = forecast_rows(project.store, chosen)
     needs = Needs(chosen, rows, evidence_limit(project.client("reviser"), chosen.revision))
-    dev = batch(project, "split = 'dev'", project.instruction(), 1)
+    dev = assignment(project, "split = 'dev'", project.instruction(), 1)
     one = forecast(project.store, project.config.teacher, agenda(project, respondent(project)).requests([dev]))
     found = scaled(one, needs.capped)
     return replace(found, basis=f"{found.basis}; {needs.repeated} asked again to audit the teacher")

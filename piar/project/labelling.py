@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from piar.project.asking import agenda, batch, labeller, respondent
+from piar.project.asking import agenda, assignment, labeller, respondent
 from store.errors import UsageError
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
     from piar.judging.outcome import LabelReport, OnProgress
     from piar.judging.parquet_files import Pool, PoolReport
-    from piar.judging.requests import Batch
+    from piar.judging.requests import Assignment
     from piar.judging.trust import Trust
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RejectedLine, RequestManifest
@@ -49,7 +49,7 @@ def label(
 
     config = {"where": where, "teacher": project.config.teacher.model, "label": project.config.label.model_dump()}
     with project.run("label", config) as run_id, labeller(project, run_id, budget, on_progress, reuse=reuse) as teacher:
-        report = teacher.judge([batch(project, where, project.adopt_instruction(instruction), votes, sure)])
+        report = teacher.judge([assignment(project, where, project.adopt_instruction(instruction), votes, sure)])
     return report, receipt(project.store, run_id, report.cached, report.seconds, priced=project.config.teacher.priced)
 
 
@@ -69,9 +69,9 @@ def forecast_label(
     from piar.judging.forecast import forecast
 
     teacher = agenda(project, respondent(project), reuse=reuse)
-    wanted = batch(project, where, project.instruction(instruction), votes, sure)
+    wanted = assignment(project, where, project.instruction(instruction), votes, sure)
 
-    def found(asked: "Batch") -> "Forecast":
+    def found(asked: "Assignment") -> "Forecast":
         return forecast(project.store, project.config.teacher, teacher.pending([asked]), asked.instruction.id)
 
     least = found(wanted)
@@ -109,7 +109,7 @@ def export_requests(
             "Set model = 'openai:NAME' under [teacher], with the name that the engine serves.",
         )
     asked = respondent(project)
-    wanted = batch(project, where, project.adopt_instruction(instruction), votes, sure)
+    wanted = assignment(project, where, project.adopt_instruction(instruction), votes, sure)
     return export_requests(
         affordable(agenda(project, asked).pending([wanted]), asked, budget),
         folder,
@@ -143,7 +143,7 @@ def import_responses(
         project.run("label", config) as run_id,
         labeller(project, run_id, client=ResponsesClient(responses)) as teacher,
     ):
-        wanted = batch(project, where, project.adopt_instruction(instruction), votes, sure)
+        wanted = assignment(project, where, project.adopt_instruction(instruction), votes, sure)
         report = teacher.judge([wanted], only=responses)
     return report, responses.rejected
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from piar.project.asking import batch, labeller
+from piar.project.asking import assignment, labeller
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _teach(
     from store.judges import Judge
 
     with labeller(project, run_id, budget, on_progress) as teacher:
-        wanted = batch(project, f"split = '{split}'", project.adopt_instruction(instruction), votes=1)
+        wanted = assignment(project, f"split = '{split}'", project.adopt_instruction(instruction), votes=1)
         report = teacher.judge([wanted])
     report.require(teacher.judge_name)
     return Judge(teacher.judge_name, wanted.instruction.id), report.cached
@@ -194,7 +194,7 @@ def check(
         read = project.adopt_instruction()
         earlier = project.instruction(against or reference_id(project.store))
         with labeller(project, run_id, budget, on_progress) as teacher:
-            reports = [teacher.judge([batch(project, where, one, votes=1)]) for one in (read, earlier)]
+            reports = [teacher.judge([assignment(project, where, one, votes=1)]) for one in (read, earlier)]
         for report in reports:
             report.require(teacher.judge_name)
         current, reference = (Judge(teacher.judge_name, one.id) for one in (read, earlier))

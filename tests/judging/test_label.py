@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.judging import judge, session
 from piar.judging.labeller import Labeller
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from piar.judging.settings import LabelSettings
 from piar.llm.cost import Budget, Price
 from piar.llm.settings import ModelSettings
@@ -229,8 +229,8 @@ def test_candidates_of_a_round_are_asked_together_and_progress_is_shown(place):
     other = Instruction("Judge it otherwise.")
     shown, client = [], Scripted()
     with Labeller(session(store, client, journal, on_progress=shown.append)) as labeller:
-        labeller.judge([Batch(INSTRUCTION, samples(4)), Batch(other, samples(4), votes=2)])
-        labeller.judge([Batch(INSTRUCTION, samples(5))])
+        labeller.judge([Assignment(INSTRUCTION, samples(4)), Assignment(other, samples(4), votes=2)])
+        labeller.judge([Assignment(INSTRUCTION, samples(5))])
     assert client.batches == [12, 1]
     assert {(p.done, p.total) for p in shown} >= {(12, 12)}
     assert (shown[-1].done, shown[-1].total) == (5, 5)

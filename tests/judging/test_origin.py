@@ -11,7 +11,7 @@ from piar.evolve.settings import EvolveSettings
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from piar.llm.base import Message, Request
 from piar.llm.settings import ModelSettings
 from store.db import Store
@@ -37,8 +37,8 @@ class World:
             warnings.simplefilter("always")
             asking = session(self.store, self.client, self.journal, model=model)
             with Labeller(asking, reuse=reuse) as labeller:
-                batch = [Batch(INSTRUCTION, samples(3))]
-                found = len(list(labeller.agenda.pending(batch))) if dry else labeller.judge(batch).asked
+                assignment = [Assignment(INSTRUCTION, samples(3))]
+                found = len(list(labeller.agenda.pending(assignment))) if dry else labeller.judge(assignment).asked
         self.news = [str(warning.message) for warning in caught]
         assert dry or found == len(self.client.asked) - before
         return found

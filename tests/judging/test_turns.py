@@ -15,7 +15,7 @@ from piar.connect import connect
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import AuditSettings
 from piar.judging.labeller import Labeller
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from piar.judging.settings import LabelSettings
 from piar.llm.settings import ModelSettings
 from store.db import Store
@@ -129,7 +129,7 @@ def test_two_at_once_pay_once(tmp_path, monkeypatch):
     def label():
         journal = Journal(tmp_path / "journal")
         with Labeller(session(store, client, journal, settings=LabelSettings(chunk=7))) as labeller:
-            reports.append(labeller.judge([Batch(INSTRUCTION, rows)]))
+            reports.append(labeller.judge([Assignment(INSTRUCTION, rows)]))
         journal.close()
 
     reports = []
@@ -144,10 +144,10 @@ def test_what_is_known_needs_no_turn(tmp_path):
     store, client, rows = Store.create(tmp_path / "s.duckdb", TASK), Scripted(), samples(5)
     journal = Journal(tmp_path / "journal")
     with Labeller(session(store, client, journal)) as labeller:
-        labeller.judge([Batch(INSTRUCTION, rows)])
+        labeller.judge([Assignment(INSTRUCTION, rows)])
         [lock] = journal.folder.glob("asking-*.lock")
     with alone(lock, "piar label"), Labeller(session(store, client, journal)) as labeller:
-        assert labeller.judge([Batch(INSTRUCTION, rows)]).cached == len(rows)
+        assert labeller.judge([Assignment(INSTRUCTION, rows)]).cached == len(rows)
 
 
 def test_two_searches_at_once_pay_an_endpoint_once(tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from benchmarks.judging import judge, session
 from piar.judging.labeller import Labeller
-from piar.judging.requests import Batch
+from piar.judging.requests import Assignment
 from piar.judging.settings import LabelSettings
-from piar.judging.votes import count, rounds, settled
+from piar.judging.votes import count, rounds, sure_enough
 from piar.llm.cost import Budget
 from store.types import Failure, Verdict
 from tests.judging.test_label import INSTRUCTION, Scripted, place, samples  # noqa: F401
@@ -37,7 +37,7 @@ def test_more_is_asked_only_while_unsure(place):  # noqa: F811
     with Labeller(
         session(store, client, journal, settings=LabelSettings(chunk=5), on_progress=shown.append)
     ) as labeller:
-        report = labeller.judge([Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)], seen.append)
+        report = labeller.judge([Assignment(INSTRUCTION, samples(12), votes=5, sure=0.9)], seen.append)
     asked = {s.id: sum(v.sample_id == s.id for v in seen) for s in samples(12)}
     assert list(asked.values()) == [wanted(i) for i in range(12)]
     assert (len(client.asked), report.asked, report.unsure) == (sum(asked.values()), sum(asked.values()), 2)
@@ -53,13 +53,13 @@ def test_more_is_asked_only_while_unsure(place):  # noqa: F811
 
 def test_the_next_round_is_pending_once_the_first_is_known(place):  # noqa: F811
     store, journal = place
-    batch = Batch(INSTRUCTION, samples(12), votes=5, sure=0.9)
+    assignment = Assignment(INSTRUCTION, samples(12), votes=5, sure=0.9)
     with Labeller(session(store, Wavering(), journal)) as labeller:
-        assert len(list(labeller.agenda.pending([batch]))) == 12
-        assert len(list(labeller.agenda.pending([replace(batch, sure=None)]))) == 60
-        labeller.judge([replace(batch, votes=1)])
-        assert len(list(labeller.agenda.pending([batch]))) == 2 * 6
-        assert len(list(labeller.agenda.requests([batch]))) == 60
+        assert len(list(labeller.agenda.pending([assignment]))) == 12
+        assert len(list(labeller.agenda.pending([replace(assignment, sure=None)]))) == 60
+        labeller.judge([replace(assignment, votes=1)])
+        assert len(list(labeller.agenda.pending([assignment]))) == 2 * 6
+        assert len(list(labeller.agenda.requests([assignment]))) == 60
 
 
 def test_votes_stop_at_the_cap_and_after_failures(place):  # noqa: F811
@@ -91,9 +91,9 @@ def test_counting():
     assert count([verdict("1"), verdict("0")], symbols).grade == "0"
     both = count([verdict("1", (0.4, 0.6)), verdict("0", (0.9, 0.1)), verdict(None)], symbols)
     assert (both.grade, both.confidence, both.probs) == ("0", 0.65, (0.65, 0.35))
-    assert not settled([verdict("1")], symbols, 0.9)
-    assert settled([verdict("1"), verdict("1")], symbols, 0.9)
-    assert settled([verdict("1", (0.1, 0.9))], symbols, 0.9)
+    assert not sure_enough([verdict("1")], symbols, 0.9)
+    assert sure_enough([verdict("1"), verdict("1")], symbols, 0.9)
+    assert sure_enough([verdict("1", (0.1, 0.9))], symbols, 0.9)
 
 
 def test_the_store_counts_as_the_labeller_does(place):  # noqa: F811
