@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from piar.judging.calibration import Threshold, calibrate, threshold_for
@@ -49,6 +50,14 @@ class Trust:
     queued: int
 
 
+def tallies(store: Store, judge: Judge) -> pl.DataFrame:
+    """What the votes on each sample come to, calibrated where the judge is: sample_id, group_key, split, grade,
+    confidence, told, truth."""
+    with store.read() as con:
+        verdicts = calibrated_relation(con, store, "verdict", [judge])
+        return store.frame(_BALLOTS.format(verdicts=verdicts), [judge.name, judge.instruction])
+
+
 def trust(store: Store, judge: str, instruction: str, target: float, run_id: str, seed: int = 0) -> Trust:
     """Find the confidence that reaches `target`, and queue what does not for people, in place of earlier such rows.
 
@@ -60,9 +69,7 @@ def trust(store: Store, judge: str, instruction: str, target: float, run_id: str
     Raises:
         PiarError: no verdicts, no truth to measure on, or a judge that never says how sure it is.
     """
-    with store.read() as con:
-        verdicts = calibrated_relation(con, store, "verdict", [Judge(judge, instruction)])
-        rows = store.frame(_BALLOTS.format(verdicts=verdicts), [judge, instruction])
+    rows = tallies(store, Judge(judge, instruction))
     if not rows["told"].any():
         raise PiarError(
             f"{judge} never said how sure it is.",

@@ -7,8 +7,10 @@ from benchmarks.judging import judge, session
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Assignment
 from piar.judging.settings import LabelSettings
+from piar.judging.trust import tallies
 from piar.judging.votes import count, rounds, sure_enough
 from piar.llm.cost import Budget
+from store.judges import Judge
 from store.types import Failure, Verdict
 from tests.judging.test_label import INSTRUCTION, Scripted, place, samples  # noqa: F401
 
@@ -97,8 +99,6 @@ def test_counting():
 
 
 def test_the_store_counts_as_the_labeller_does(place):  # noqa: F811
-    from piar.judging.trust import _BALLOTS
-
     store, journal = place
     said = {}
     judge(store, Wavering(), INSTRUCTION, samples(12), journal=journal, votes=4,
@@ -110,7 +110,7 @@ def test_the_store_counts_as_the_labeller_does(place):  # noqa: F811
                 "values (?, 'g', 'pool', 's', 'r', now(), 'q', 't')",
                 [sample.id],
             )
-    rows = store.frame(_BALLOTS, ["teacher:scripted", INSTRUCTION.id])
+    rows = tallies(store, Judge("teacher:scripted", INSTRUCTION.id))
     assert rows.height == 12
     for row in rows.iter_rows(named=True):
         tally = count(said[row["sample_id"]], ("0", "1"))
