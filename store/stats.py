@@ -306,6 +306,18 @@ def paired_gain(
     return Gain(mean=found.value or 0.0, low=found.low, high=found.high, p_value=p_value)
 
 
+def pseudo_values(sums: Floats, statistic: Statistic) -> tuple[float, Floats]:
+    """The statistic of all groups, and a value for each group whose mean is nearly that (Tukey's jackknife).
+
+    Args:
+        sums: (G, S) additive quantities of each group.
+        statistic: maps summed quantities (…, S) to the figure (…,).
+    """
+    whole, count = sums.sum(axis=0), len(sums)
+    value = statistic(whole)
+    return float(value), count * value - (count - 1) * statistic(whole - sums)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for testing them all, in the given order."""
     adjusted = [0.0] * len(p_values)

@@ -20,7 +20,7 @@ from piar.evolve.truth import Truth, TruthMode, ceiling, load_truth, people_hear
 from store.db import Store
 from store.errors import PiarError
 from store.metrics import accuracy, confusion_by_group, macro_f1
-from store.stats import group_codes, paired_gain
+from store.stats import Floats, group_codes, paired_gain
 from store.types import Instruction, Sample
 
 
@@ -34,6 +34,7 @@ def finish(
     standing = winner if outcome and outcome.passed else incumbent
     holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else Comparison()
     test = on_test(inputs, board, standing)
+    groups = [s.group for s in splits["holdout"]]
     purse.open_attribution()
     attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
     report = EvolveReport(
@@ -48,7 +49,7 @@ def finish(
         holdout=holdout,
         test=test,
         attribution=attribution,
-        detectable=power([s.group for s in splits["holdout"]], inputs.settings.promotion.alpha).sentence(),
+        detectable=power(groups, inputs.settings.promotion.alpha, board.metric).sentence(),
         ceiling=ceiling(inputs.truths.values()),
         stopped=stopped,
         errors=search.errors,
@@ -94,12 +95,13 @@ def promote(inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction)
         used,
         inputs.settings.promotion,
         inputs.seed("promotion"),
+        board.metric,
     )
     audited = _audit(inputs, board, log, winner, holdout) if outcome.passed else None
-    if audited and outcome.gain.mean <= audited.rate:
+    if audited and (less := _wavers(inputs, board, winner, outcome, audited)):
         reason = (
             f"{outcome.reason}, but the teacher changes its own answer on {100 * audited.rate:.0f} % of "
-            f"{audited.asked} rows asked twice: a gain no larger than that is not claimed"
+            f"{audited.asked} rows asked twice: {less}"
         )
         outcome = replace(outcome, refused_by="audit", reason=reason)
     outcome = replace(outcome, audit=audited)
@@ -109,6 +111,20 @@ def promote(inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction)
     log.step("promotion", candidate=winner.id, passed=outcome.passed, reason=outcome.reason)
     log.flush()
     return outcome
+
+
+def _wavers(inputs: Inputs, board: Scoreboard, winner: Instruction, outcome: Outcome, audited: Repeated) -> str:
+    """Why a gain is within what the teacher changes by itself; "" where it is not.
+
+    An accuracy cannot move by more than the share of answers that change. Of other metrics that is not so: there the
+    candidate has to change more answers than asking twice does.
+    """
+    if outcome.metric.name == "accuracy":
+        return "a gain no larger than that is not claimed" if outcome.gain.mean <= audited.rate else ""
+    holdout = inputs.splits["holdout"]
+    changed = float(np.mean(board.grades(winner, holdout) != board.grades(inputs.incumbent, holdout)))
+    less = f"the candidate changes no more ({100 * changed:.0f} %), and its gain is not claimed"
+    return less if changed <= audited.rate else ""
 
 
 def _audit(
@@ -149,6 +165,8 @@ def promotion_json(outcome: Outcome) -> Tested:
         "fixed": outcome.fixed,
         "broke": outcome.broke,
         "accuracy": {"before": outcome.before, "after": outcome.after},
+        "metric": outcome.metric.name,
+        "score": {"before": outcome.scores[0], "after": outcome.scores[1]},
         "gain": gain_json(outcome.gain),
         "p_value": outcome.gain.p_value,
         "level": outcome.level,
@@ -193,21 +211,28 @@ def compare(
     samples: Sequence[Sample],
     truths: Mapping[str, Truth],
 ) -> Comparison:
-    """Accuracy and macro F1 of two instructions on the same rows, and the gain with its interval by group."""
+    """Two instructions on the same rows, and the gain by the run's metric with its interval by group."""
     if not samples:
         return {}
     codes, count = group_codes([s.group for s in samples])
     symbols = board.symbols
     truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
-    rights, sides = [], list[Side]()
+    sums, sides = list[Floats](), list[Side]()
     for instruction in (incumbent, standing):
         said = board.grades(instruction, samples)
+        sums.append(board.sums(instruction, samples, truth))
         table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
         square = table.reshape(len(symbols), len(symbols) + 1)
-        sides.append({"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square))})
-        rights.append(said == truth)
-    gain = paired_gain(rights[0], rights[1], codes)
-    return {"n": len(samples), "groups": count, "seed": sides[0], "champion": sides[1], "gain": gain_json(gain)}
+        score = board.metric.value(sums[-1])
+        sides.append({"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square)), "score": score})
+    return {
+        "n": len(samples),
+        "groups": count,
+        "seed": sides[0],
+        "champion": sides[1],
+        "metric": board.metric.name,
+        "gain": gain_json(board.metric.gain(sums[0], sums[1], seed=0)),
+    }
 
 
 # -- what each rule is worth -----------------------------------------------------------------------

@@ -6,14 +6,14 @@ against the rest, beyond what giving it that often would bring by chance (Cohen'
 beside a gain of kappa that is shown is no harm is ours.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from piar.evolve.settings import PromotionSettings
-from store.stats import Floats, group_codes, group_sums, holm, sign_flip_test
+from store.stats import Floats, group_codes, group_sums, holm, pseudo_values, sign_flip_test
 from store.task import Task
 
 _HARM_LEVEL = 0.10  # familywise: a loss beyond the margin counts as real
@@ -48,6 +48,11 @@ class Paired:
     score_before: Any
     score_after: Any
     slices: Mapping[str, Any]
+
+    @property
+    def sides(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Grades and scores of each."""
+        return (self.before, self.score_before), (self.after, self.score_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def _grades(paired: Paired, task: Task, settings: PromotionSettings, seed: int) 
         if truth.sum() >= settings.min_support:
             before, after = paired.before == position, paired.after == position
             parts = np.concatenate([_PARTS[settings.metric](truth, said) for said in (before, after)], axis=1)
-            change, values = _pseudo_values(group_sums(parts, codes, count), _change)
+            change, values = pseudo_values(group_sums(parts, codes, count), _change)
             unearned = _unearned(paired, truth, before, after, settings, seed) if change < -settings.margin else ""
             found.append(_Watched(f"grade {symbol}", int(truth.sum()), change, values, unearned))
     return found
@@ -127,7 +132,7 @@ def _slices(paired: Paired, settings: PromotionSettings) -> list[_Watched]:
     for name, mask in paired.slices.items():
         if mask.sum() >= settings.min_support:
             rows = np.stack([(paired.score_after - paired.score_before) * mask, mask.astype(float)], axis=1)
-            change, values = _pseudo_values(group_sums(rows, codes, count), _share)
+            change, values = pseudo_values(group_sums(rows, codes, count), _share)
             found.append(_Watched(f"slice {name}", int(mask.sum()), change, values))
     return found
 
@@ -142,7 +147,7 @@ def _unearned(paired: Paired, truth: Any, before: Any, after: Any, settings: Pro
         )
     codes, count = group_codes(paired.groups)
     columns = [truth & before, before, truth & after, after, truth, np.ones(len(truth))]
-    _, values = _pseudo_values(group_sums(np.stack(columns, axis=1), codes, count), _kappa_change)
+    _, values = pseudo_values(group_sums(np.stack(columns, axis=1), codes, count), _kappa_change)
     if now_known > known and sign_flip_test(values, seed=seed) <= settings.alpha:
         return f"the candidate tells it from the rest better (kappa {_told(now_known)}, before {_told(known)})"
     return ""
@@ -191,10 +196,3 @@ def _change(sums: Floats) -> Floats:
 def _share(sums: Floats) -> Floats:
     below = sums[..., 1]
     return np.asarray(np.where(below > 0, sums[..., 0] / np.where(below > 0, below, 1), 0.0))
-
-
-def _pseudo_values(sums: Floats, statistic: Callable[[Floats], Floats]) -> tuple[float, Floats]:
-    """The statistic of all groups, and a value for each group whose mean is nearly that (Tukey's jackknife)."""
-    whole, count = sums.sum(axis=0), len(sums)
-    value = statistic(whole)
-    return float(value), count * value - (count - 1) * statistic(whole - sums)

@@ -8,12 +8,13 @@ the same groups gets harder; the ledger is the store's `decisions`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from piar.evolve.guards import Guard, Paired, guards
 from piar.evolve.ledger import Ledger
+from piar.evolve.metric import METRICS, Metric, rows_of
 from piar.evolve.settings import PromotionSettings
 from piar.evolve.steadiness import Repeated
 from store.stats import (
@@ -23,8 +24,6 @@ from store.stats import (
     group_codes,
     group_sums,
     groups_for,
-    paired_gain,
-    paired_variance,
     spend,
 )
 from store.task import Task
@@ -40,6 +39,8 @@ class Outcome:
     Attributes:
         before: share of rows on which the incumbent is right.
         after: the same of the candidate.
+        metric: what `gain` is in.
+        scores: of incumbent and candidate by that metric.
         level: what `gain.p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
         audit: rows asked twice before the gain is claimed, None when there was nothing to claim.
@@ -53,6 +54,8 @@ class Outcome:
     broke: int
     before: float
     after: float
+    metric: Metric
+    scores: tuple[float, float]
     gain: Gain
     level: float
     guards: tuple[Guard, ...]
@@ -67,7 +70,14 @@ class Outcome:
 
 
 def confirm(
-    candidate: str, against: str, paired: Paired, task: Task, ledger: Ledger, settings: PromotionSettings, seed: int
+    candidate: str,
+    against: str,
+    paired: Paired,
+    task: Task,
+    ledger: Ledger,
+    settings: PromotionSettings,
+    seed: int,
+    metric: Metric = METRICS["accuracy"],
 ) -> Outcome:
     """Sign-flip permutation test over groups, confirmed by the interval by group, then the guards.
 
@@ -81,9 +91,12 @@ def confirm(
         paired: both on the holdout.
         ledger: earlier tests on the same groups.
         seed: of the permutations when they are not exact.
+        metric: what a gain is in; guards go by each grade's own metric and each slice's accuracy.
     """
     level = spend(ledger.spent, total=settings.alpha)
-    gain = paired_gain(paired.score_before, paired.score_after, paired.groups, seed=seed)
+    values = [grade.value for grade in task.grades]
+    old, new = (metric.sums(rows_of(paired.groups, paired.truth, *said, values)) for said in paired.sides)
+    gain = metric.gain(old, new, seed=seed)
     right_before, right_after = paired.before == paired.truth, paired.after == paired.truth
     better = gain.p_value <= level and gain.above
     guarded = guards(paired, task, settings, seed) if better else ()
@@ -97,16 +110,21 @@ def confirm(
         broke=int(np.sum(right_before & ~right_after)),
         before=float(np.mean(right_before)),
         after=float(np.mean(right_after)),
+        metric=metric,
+        scores=(metric.value(old), metric.value(new)),
         gain=gain,
         level=level,
         guards=guarded,
         refused_by="guard" if harmed else "" if better else "test",
-        reason=_reason(paired, gain, level, guarded, settings),
+        reason=_reason(paired, metric, gain, level, guarded, settings),
     )
 
 
-def _reason(paired: Paired, gain: Gain, level: float, guarded: Sequence[Guard], settings: PromotionSettings) -> str:
-    points = f"{100 * gain.mean:+.1f} points on the holdout (p = {gain.p_value:.3g}, level {level:.3g}, by group)"
+def _reason(
+    paired: Paired, metric: Metric, gain: Gain, level: float, guarded: Sequence[Guard], settings: PromotionSettings
+) -> str:
+    told = f"p = {gain.p_value:.3g}, level {level:.3g}, by group"
+    points = f"{100 * gain.mean:+.1f} points{metric.named} on the holdout ({told})"
     harmed, unearned = ([g for g in guarded if g.state == state] for state in ("harm", "unearned"))
     if harmed:
         losses = ", ".join(f"{g.name} ({100 * g.change:+.1f}, p = {g.harm_p:.2g})" for g in harmed)
@@ -119,11 +137,12 @@ def _reason(paired: Paired, gain: Gain, level: float, guarded: Sequence[Guard], 
         reached = (
             "so few groups give no interval"
             if gain.low is None
-            else (f"the interval by group reaches {100 * gain.low:+.1f}: {_heaviest(paired)}")
+            else f"the interval by group reaches {100 * gain.low:+.1f}"
         )
+        reached += "" if gain.low is None or metric.named else f": {_heaviest(paired)}"
         return f"{points}, but {reached}"
-    told = [f"{g.name} loses {-100 * g.change:.1f} points of {settings.metric} that were not earned" for g in unearned]
-    return "; ".join([points, *told])
+    lost = [f"{g.name} loses {-100 * g.change:.1f} points of {settings.metric} that were not earned" for g in unearned]
+    return "; ".join([points, *lost])
 
 
 def _heaviest(paired: Paired) -> str:
@@ -147,6 +166,7 @@ class Power:
 
     Attributes:
         detectable: smallest true gain that is found in four of five runs; None for one group.
+        of: what the points are of, where it has to be said.
         groups_to_halve: groups of the same size that would halve it.
     """
 
@@ -154,6 +174,7 @@ class Power:
     rows: int
     detectable: float | None
     groups_to_halve: int | None
+    of: str = ""
 
     def sentence(self) -> str:
         """In words."""
@@ -162,24 +183,20 @@ class Power:
         more = max(0, self.groups_to_halve - self.groups)
         return (
             f"The holdout ({self.rows} rows in {self.groups} groups) can show a gain of "
-            f"{100 * self.detectable:.1f} points; {more} more groups of {self.rows / self.groups:.0f} rows would halve "
-            "that."
+            f"{100 * self.detectable:.1f} points{self.of}; {more} more groups of {self.rows / self.groups:.0f} rows "
+            "would halve that."
         )
 
 
-def power(groups: Sequence[str], level: float, measured: tuple[Any, Any, Any] | None = None) -> Power:
+def power(groups: Sequence[str], level: float, metric: Metric = METRICS["accuracy"]) -> Power:
     """What can be shown on these holdout rows.
 
     Args:
         groups: group of each holdout row.
         level: of the coming test.
-        measured: scores before and after with their groups, from dev; assumed when None.
+        metric: of the run. What can be shown is worked out for accuracy, which is said where it is another.
     """
-    variance = _ASSUMED
-    if measured is not None and len(set(measured[2])) > 1 and len(measured[2]) > len(set(measured[2])):
-        found = paired_variance(*measured)
-        variance = found if found.row > 0 else variance
     sizes = np.bincount(group_codes(np.asarray(groups))[0])
-    effect = detectable_effect(variance, sizes, alpha=level) if level > 0 else None
-    halved = groups_for(variance, effect / 2, max(1, round(sizes.mean())), alpha=level) if effect else None
-    return Power(len(sizes), len(groups), effect, halved)
+    effect = detectable_effect(_ASSUMED, sizes, alpha=level) if level > 0 else None
+    halved = groups_for(_ASSUMED, effect / 2, max(1, round(sizes.mean())), alpha=level) if effect else None
+    return Power(len(sizes), len(groups), effect, halved, of=" of accuracy" if metric.named else "")

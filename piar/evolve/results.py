@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from piar.evolve.guards import State
+from piar.evolve.settings import MetricName
 from store.stats import Gain, Result
 
 
@@ -27,7 +28,7 @@ def gain_json(gain: Gain) -> GainJson:
 
 
 class Accuracies(TypedDict, total=False):
-    """Share of rows that are right before and after."""
+    """A figure before and after: the share of rows that are right, or the metric."""
 
     before: float
     after: float
@@ -56,6 +57,7 @@ class Tested(TypedDict, total=False):
     """A candidate that met the incumbent on the holdout: a `piar.evolve.promotion.Outcome`.
 
     Attributes:
+        metric: what `gain` is in; `score` has its figures.
         level: what `p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
         audit: rows asked twice, None when there was no gain to claim.
@@ -68,6 +70,8 @@ class Tested(TypedDict, total=False):
     fixed: int
     broke: int
     accuracy: Accuracies
+    metric: MetricName
+    score: Accuracies
     gain: GainJson
     p_value: float
     level: float
@@ -79,10 +83,11 @@ class Tested(TypedDict, total=False):
 
 
 class Side(TypedDict):
-    """How one instruction does."""
+    """How one instruction does; `score` is by the metric."""
 
     accuracy: float
     macro_f1: float
+    score: float
 
 
 class Comparison(TypedDict, total=False):
@@ -92,6 +97,7 @@ class Comparison(TypedDict, total=False):
     groups: int
     seed: Side
     champion: Side
+    metric: MetricName
     gain: GainJson
 
 

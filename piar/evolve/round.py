@@ -15,6 +15,7 @@ from piar.evolve.purse import FOLDS, BudgetSpent
 from piar.evolve.resume import RunLog
 from piar.evolve.revision import revise
 from piar.evolve.search import Search, beaten_by, merged
+from store.stats import Floats
 from store.types import Instruction, Sample
 
 
@@ -109,13 +110,14 @@ def redrafted(inputs: Inputs, search: Search, log: RunLog, winner: Instruction) 
     try:
         search.purse.afford(len(search.board.missing(inputs.incumbent, rows)) + search.purse.needs.redraft)
         expected = _cross_validated(inputs, search, winner, rows)
-        stands = expected is not None and expected >= float(search.board.scores(winner, inputs.dev).mean())
+        stands = expected is not None and expected >= search.board.value(winner, inputs.dev)
         draft = _draft(inputs, search, winner, rows, search.seen) if stands else None
         if draft is not None:
             search.board.judge([draft], inputs.dev)
     except BudgetSpent:
         return winner
-    log.step("redrafted", candidate=draft and draft.id, winner=winner.id, dev=expected, stands=draft is not None)
+    told = search.board.told(winner, inputs.dev) | {"dev": expected}
+    log.step("redrafted", candidate=draft and draft.id, winner=winner.id, **told, stands=draft is not None)
     if draft is None:
         return winner
     log.keep(draft)
@@ -131,20 +133,20 @@ REDRAFTS = {"cross_validated": redrafted, "none": kept}
 
 
 def _cross_validated(inputs: Inputs, search: Search, winner: Instruction, rows: Sequence[Sample]) -> float | None:
-    """Mean score on dev of drafts that were not shown the group; None where one cannot be drafted."""
+    """The metric on dev of drafts that were not shown the group; None where one cannot be drafted."""
     groups = sorted({s.group for s in inputs.dev})
     order = np.random.default_rng(inputs.seed("redraft folds")).permutation(len(groups))
     fold = {groups[at]: i % FOLDS for i, at in enumerate(order)}
-    scores = []
+    board, found = search.board, list[Floats]()
     for k in range(FOLDS):
         held = [s for s in inputs.dev if fold[s.group] == k]
         apart = {s.id for s in held}
         draft = _draft(inputs, search, winner, [s for s in rows if s.id not in apart], {inputs.incumbent.id})
         if draft is None:
             return None
-        search.board.judge([draft], held)
-        scores += list(search.board.scores(draft, held))
-    return float(np.mean(scores))
+        board.judge([draft], held)
+        found.append(board.sums(draft, held))
+    return board.metric.value(np.concatenate(found))
 
 
 def _draft(

@@ -11,6 +11,7 @@ from piar.evolve.ending import BUDGET_SPENT
 from piar.evolve.finish import finish, with_ending
 from piar.evolve.inputs import Inputs, automatic, by_grade, deal, members, owners, rows_of
 from piar.evolve.ledger import check_uses, ledger
+from piar.evolve.metric import chosen
 from piar.evolve.promotion import power
 from piar.evolve.purse import BudgetSpent, Needs, Purse, cost_of_an_answer
 from piar.evolve.results import EvolveReport
@@ -142,7 +143,7 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
     }
 
 
-_LATER = ("race", "parents", "merge")  # settings that came later; runs begun before did as their defaults say
+_LATER = ("race", "parents", "merge", "metric")  # settings that came later; runs begun before did as their defaults say
 
 
 def _kept(settings: EvolveSettings) -> dict[str, Any]:
@@ -176,7 +177,8 @@ def prepare(
     purse = Purse(settings, Needs(settings, rows_of(splits), evidence))
     labeller = Labeller(models.teacher.session(store, journal, begun.run_id, purse.budget, on_progress))
     reviser = Reviser(models.reviser.session(store, journal, begun.run_id, purse.budget), settings.revision)
-    board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths)
+    metric = chosen(settings.metric, store.task, splits, truths)
+    board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths, metric)
     inputs = Inputs(
         store,
         settings,
@@ -202,9 +204,15 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
     used = ledger(inputs.store, [s.group for s in inputs.splits["holdout"]], log.run_id)
     warning = check_uses(used)
     level = spend(used.spent, total=inputs.settings.promotion.alpha)
-    told = power([s.group for s in inputs.splits["holdout"]], level)
+    told = power([s.group for s in inputs.splits["holdout"]], level, board.metric)
     log.keep(incumbent)
-    log.step("opened", champion=incumbent.id, level=level, detectable=told.sentence(), warning=warning)
+    log.step(
+        "opened",
+        champion=incumbent.id,
+        level=level,
+        detectable=told.sentence(),
+        warning=warning,
+    )
     try:
         board.judge([incumbent], inputs.dev)
     except BudgetSpent:
@@ -212,8 +220,7 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
         raise PiarError("The budget does not cover judging dev once.", fix) from None
     judge = board.labeller.judge_name
     search.purse.keep_for_the_end(*cost_of_an_answer(search.purse.budget, inputs.store, judge, incumbent.id))
-    score = float(board.scores(incumbent, inputs.dev).mean())
-    log.step("champion", instruction=incumbent.id, dev=score, rows=len(inputs.dev))
+    log.step("champion", instruction=incumbent.id, **board.told(incumbent, inputs.dev), rows=len(inputs.dev))
     log.flush()
     dull = one_grade(board, incumbent, inputs.dev)
     alarm = watch(inputs, board, log)

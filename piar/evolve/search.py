@@ -8,11 +8,13 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from piar.evolve.inputs import Inputs
+from piar.evolve.metric import METRICS, Metric, rows_of
 from piar.evolve.purse import BudgetSpent, Purse
 from piar.evolve.resume import RunLog
 from piar.evolve.revision import contradiction
@@ -21,7 +23,7 @@ from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Assignment
 from store.errors import PiarError
-from store.stats import Floats, group_codes, group_sums
+from store.stats import Floats, Ints
 from store.types import Instruction, Sample, Verdict
 
 _UNKNOWN, _FAILED = -2, -1
@@ -40,11 +42,19 @@ class Scoreboard:
         labeller: judges what is not known.
         samples: all samples that may be judged, of every split.
         truths: sample id -> truth.
+        metric: what candidates are compared by.
     """
 
-    def __init__(self, labeller: Labeller, samples: Sequence[Sample], truths: Mapping[str, Truth]) -> None:
-        self.labeller = labeller
+    def __init__(
+        self,
+        labeller: Labeller,
+        samples: Sequence[Sample],
+        truths: Mapping[str, Truth],
+        metric: Metric = METRICS["accuracy"],
+    ) -> None:
+        self.labeller, self.metric = labeller, metric
         self.symbols = labeller.store.task.symbols
+        self._values = [grade.value for grade in labeller.store.task.grades]
         self._row = {s.id: i for i, s in enumerate(samples)}
         self._codes = {symbol: i for i, symbol in enumerate(self.symbols)}
         self._grades: dict[str, NDArray[np.int8]] = {}
@@ -88,9 +98,29 @@ class Scoreboard:
         found: Floats = self._scores[self.rows(samples), self.grades(instruction, samples)]
         return found
 
+    def sums(self, instruction: Instruction, samples: Sequence[Sample], truth: Ints | None = None) -> Floats:
+        """(G, S) what each group contributes to the metric.
+
+        Args:
+            truth: (N,) positions to go by instead of the run's own.
+        """
+        said, groups = self.grades(instruction, samples), [s.group for s in samples]
+        score = self.scores(instruction, samples) if truth is None else (said == truth).astype(float)
+        known = self.truth(samples) if truth is None else truth
+        return self.metric.sums(rows_of(groups, known, said, score, self._values))
+
+    def value(self, instruction: Instruction, samples: Sequence[Sample]) -> float:
+        """The metric over these samples."""
+        return self.metric.value(self.sums(instruction, samples))
+
+    def told(self, instruction: Instruction, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The same for a run's record; which metric it is, where it is not accuracy."""
+        named = {} if self.metric.name == "accuracy" else {"metric": self.metric.name}
+        return {"dev": self.value(instruction, samples), **named}
+
     def best(self, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Instruction:
-        """Best mean score; of equals the one with fewer rules, then the earlier."""
-        return max(candidates, key=lambda i: (float(self.scores(i, samples).mean()), -len(i.rules)))
+        """Best by the metric; of equals the one with fewer rules, then the earlier."""
+        return max(candidates, key=lambda i: (self.value(i, samples), -len(i.rules)))
 
     def truth(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
         """(N,) positions of the true grades."""
@@ -178,13 +208,13 @@ def raced(
     """
     best = search.board.best(search.candidates, inputs.dev)
     size = min(_BLOCK, -(-len(inputs.dev) // _RACED_IN))
-    plan = RACES[inputs.settings.race](search.board, best, inputs.dev, size, inputs.seed(number, "race"))
+    draw = whole if search.board.metric.whole_groups else RACES[inputs.settings.race]
+    plan = draw(search.board, best, inputs.dev, size, inputs.seed(number, "race"))
     survivors, dropped = race(search.board, best, candidates, plan)
     for name, reason in dropped.items():
         log.step("dropped", round=number, candidate=name, reason=reason)
     for candidate in survivors:
-        score = float(search.board.scores(candidate, inputs.dev).mean())
-        log.step("survived", round=number, candidate=candidate.id, dev=score)
+        log.step("survived", round=number, candidate=candidate.id, **search.board.told(candidate, inputs.dev))
     return survivors
 
 
@@ -239,7 +269,7 @@ def race(
             dropped[candidate.id] = f"the budget is too small for all of them after {len(seen)} rows"
         board.judge(alive, block)
         seen += block
-        best = max(alive, key=lambda c: board.scores(c, seen).mean())
+        best = max(alive, key=lambda c: board.value(c, seen))
         for candidate in list(alive):
             rival = beaten_by(board, candidate, (best, incumbent), seen)
             if rival is not None:
@@ -258,7 +288,7 @@ def _too_many(
     affordable = (left - sum(map(len, ahead[1:]))) // len(ahead[0])
     if affordable < 1:
         raise BudgetSpent
-    ranked = sorted(alive, key=lambda c: -float(board.scores(c, seen).mean())) if seen else list(alive)
+    ranked = sorted(alive, key=lambda c: -board.value(c, seen)) if seen else list(alive)
     return ranked[affordable:]
 
 
@@ -266,12 +296,11 @@ def beaten_by(
     board: Scoreboard, candidate: Instruction, rivals: Sequence[Instruction], samples: Sequence[Sample]
 ) -> str | None:
     """The rival that is better beyond chance, by group; None while that is open."""
-    codes, count = group_codes([s.group for s in samples])
+    mine = board.sums(candidate, samples)
     for rival in rivals:
-        if rival.id != candidate.id and count >= _MIN_GROUPS:
-            difference = board.scores(candidate, samples) - board.scores(rival, samples)
-            sums = group_sums(difference, codes, count)[:, 0]
-            if sums.sum() + _BEATEN_BY * float(np.sqrt((sums**2).sum())) < 0:
+        if rival.id != candidate.id and len(mine) >= _MIN_GROUPS:
+            gained = board.metric.contributions(board.sums(rival, samples), mine)
+            if gained.sum() + _BEATEN_BY * float(np.sqrt((gained**2).sum())) < 0:
                 return rival.id
     return None
 
@@ -280,10 +309,8 @@ def beaten_by(
 
 
 def group_means(board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Floats:
-    """(P, G) mean score of each instruction on each group."""
-    codes, count = group_codes([s.group for s in samples])
-    sizes = np.bincount(codes, minlength=count)
-    return np.stack([group_sums(board.scores(i, samples), codes, count)[:, 0] / sizes for i in candidates])
+    """(P, G) how good each instruction is on each group."""
+    return np.stack([board.metric.near(board.sums(i, samples)) for i in candidates])
 
 
 def draw_parent(

@@ -14,6 +14,7 @@ def _by_name(value: object, on: str) -> object:
     return (on if value else "none") if isinstance(value, bool) else value
 
 
+MetricName = Literal["accuracy", "qwk", "ndcg"]
 Diagnose = Annotated[Literal["causes", "none"], BeforeValidator(lambda v: _by_name(v, "causes"))]
 Redraft = Annotated[Literal["cross_validated", "none"], BeforeValidator(lambda v: _by_name(v, "cross_validated"))]
 
@@ -88,6 +89,8 @@ class EvolveSettings(Settings):
         patience: rounds without a better candidate after which the search ends.
         seed: of every random choice.
         truth: what is held true: `gold`, `majority` of the raters, or `votes` (soft).
+        metric: what a better instruction is better in, on dev and on the holdout: `accuracy`, `qwk` (quadratic kappa)
+            or `ndcg` (the order that the grades give, mean over groups); see `piar.evolve.metric`.
         kept_back: share of train's groups that no reviser is shown; they join dev in driving the search. With few
             groups a reviser fits the ones it sees, and dev alone (a tenth) is too small to notice.
         train_rows: rows of train judged under a parent in one round, in whole groups.
@@ -105,6 +108,7 @@ class EvolveSettings(Settings):
     patience: int = Field(default=3, ge=1)
     seed: int = 0
     truth: TruthMode = "gold"
+    metric: MetricName = "accuracy"
     kept_back: float = Field(default=0.35, ge=0, lt=1)
     train_rows: int = Field(default=4000, ge=1)
     redraft: Redraft = "cross_validated"

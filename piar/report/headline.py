@@ -52,7 +52,8 @@ def headline(
 
 def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ended | str | None) -> Told:
     if tried and tried.state == "waits" and not isinstance(search, str):
-        return claimed or (HEADLINES["proposed"], f"{tried.reason}.")
+        by_accuracy = tried.tested.get("metric", "accuracy") == "accuracy"
+        return (claimed if by_accuracy else None) or (HEADLINES["proposed"], f"{tried.reason}.")
     had = f" {claimed[0]}. {claimed[1]}" if claimed and pair.role == "in force" else ""
     if isinstance(search, str):
         return "No decision: the last search did not end", f"{search.rstrip('.')}.{had}"

@@ -13,6 +13,7 @@ from piar.evolve.truth import Truth
 from piar.judging.outcome import LabelReport
 from piar.llm.cost import Budget
 from store.types import Instruction, Sample, Verdict
+from tests.worlds import TASK
 
 SAMPLES = [Sample(f"s{i:03d}", f"g{i // 5}", {"n": str(i)}) for i in range(200)]
 INCUMBENT, GOOD, BAD, ODD = (Instruction(name) for name in ("incumbent", "good", "bad", "odd"))
@@ -28,7 +29,7 @@ class Known:
     """Answers from `RIGHT`; stands for the labeller."""
 
     def __init__(self):
-        self.store = type("S", (), {"task": type("T", (), {"symbols": ("0", "1")})()})()
+        self.store = type("S", (), {"task": TASK})()
         self.asked = []
         self.budget = Budget()
 

@@ -6,11 +6,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from piar.cli.render.common import dollars, facts, gain_short, table
+from piar.evolve.metric import METRICS
 from store.stats import Gain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from piar.evolve.metric import Metric
     from piar.evolve.results import EvolveReport
     from piar.evolve.resume import Event
 
@@ -30,12 +32,12 @@ def event_line(event: "Event") -> Text | None:
         case "opened":
             words = detail["detectable"] + (f" {detail['warning']}" if detail["warning"] else "")
         case "champion":
-            words = f"the present instruction is right on {100 * detail['dev']:.1f} % of {detail['rows']:,} dev rows"
+            words = f"the present instruction {_does(detail)} of {detail['rows']:,} dev rows"
         case "inspected":
             causes = ", ".join(f"{n:,} {_CAUSES.get(cause, cause)}" for cause, n in detail["causes"].items())
             words = f"round {detail['round']}: {detail['errors']:,} errors on {detail['rows']:,} train rows ({causes})"
         case "survived":
-            words = f"  {detail['candidate']} is right on {100 * detail['dev']:.1f} % of dev"
+            words = f"  {detail['candidate']} {_does(detail)} of dev"
         case "redrafted":
             words = _redrafted(detail)
         case "refused":
@@ -52,11 +54,16 @@ def event_line(event: "Event") -> Text | None:
     return Text(words, style="dim")
 
 
+def _does(detail: "Mapping[str, Any]") -> str:
+    """How good an instruction is on dev, by the metric of the run."""
+    return METRICS[detail.get("metric", "accuracy")].show(detail["dev"])
+
+
 def _redrafted(detail: "Mapping[str, Any]") -> str:
     drafted = "drafted anew from train and dev"
     if detail["dev"] is None:
         return f"not {drafted}: nothing new came of it"
-    share = f"such drafts are right on {100 * detail['dev']:.1f} % of the dev rows that they were not shown"
+    share = f"one that is drafted so {_does(detail)} of the dev rows that it was not shown"
     return f"{drafted}: {detail['candidate']}, since {share}" if detail["stands"] else f"not {drafted}: {share}"
 
 
@@ -90,24 +97,47 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
 
 
 def _figures(report: "EvolveReport") -> list[RenderableType]:
-    """Accuracy before and after. Of a refused candidate only what decided; test was not opened for it."""
+    """The run's metric before and after. Of a refused candidate only what decided; test was not opened for it."""
+    metric = METRICS[next((tested["metric"] for tested in report.promotions if "metric" in tested), "accuracy")]
     rows = [_refused(tested) for tested in report.promotions if not tested["passed"]]
     splits: dict[str, Any] = {f"test, {k}": v for k, v in report.test.items()}
     if report.proposal:
         splits = {"holdout": report.holdout, **splits}
     for name, found in splits.items():
         if isinstance(found, dict) and "gain" in found:
-            before = f"{100 * found['seed']['accuracy']:.1f}"
-            after = [f"{100 * found['champion']['accuracy']:.1f}", gain_short(Gain.model_validate(found["gain"]))]
+            before, standing = (_figure(found[side], metric) for side in ("seed", "champion"))
+            after = [standing, gain_short(Gain.model_validate(found["gain"]))]
             rows.append([name, f"{found['n']:,}", before, *(after if report.proposal else ["–", "–"])])
     name = "proposed" if report.proposal else "refused" if report.promotions else "candidate"
-    return [table(["accuracy, %", "rows", "in force", name, "gain, 95 % by group"], rows), ""] if rows else []
+    return (
+        [
+            table(
+                [
+                    f"{metric.words}, %" if not metric.named else metric.words,
+                    "rows",
+                    "in force",
+                    name,
+                    "gain, 95 % by group",
+                ],
+                rows,
+            ),
+            "",
+        ]
+        if rows
+        else []
+    )
+
+
+def _figure(side: "Mapping[str, float]", metric: "Metric") -> str:
+    return f"{side['score']:.3f}" if metric.named else f"{100 * side['accuracy']:.1f}"
 
 
 def _refused(tested: "Mapping[str, Any]") -> list[str]:
     gain = gain_short(Gain.model_validate(tested["gain"]))
-    known = tested.get("accuracy")  # not kept by earlier versions
-    before, after = (f"{100 * known[when]:.1f}" if known else "–" for when in ("before", "after"))
+    metric = METRICS[tested.get("metric", "accuracy")]
+    known = tested.get("score" if metric.named else "accuracy")  # not kept by earlier versions
+    shown = "{:.3f}" if metric.named else "{:.1%}"
+    before, after = (shown.format(known[when]).rstrip("%") if known else "–" for when in ("before", "after"))
     return ["holdout", f"{tested['n']:,}", before, after, gain]
 
 
