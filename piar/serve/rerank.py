@@ -6,8 +6,10 @@ order given; equal documents are judged once, so that they are equal in relevanc
 refused, and cut where the request allows it in its contract's words.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +23,7 @@ from piar.serve.offer import Offer
 from piar.serve.settings import ServeSettings
 from store.errors import UsageError
 
+MANY = 50  # documents that are read beside other requests: YAML of some megabytes takes a second
 # Legal in one of the contracts, and without effect here.
 _KNOWN = frozenset({"max_chunks_per_doc", "priority", "truncation_direction", "user"})
 
@@ -133,7 +136,9 @@ def add_rerank(app: FastAPI, settings: ServeSettings) -> None:
         known_keys(body, _KNOWN)
         offer = offer_of(request)
         offer.model(body.model)
-        samples = Ranking.of(offer, settings).samples(body, name)
+        read = partial(Ranking.of(offer, settings).samples, body, name)
+        many = len(body.documents or body.texts or ()) > MANY
+        samples = await asyncio.to_thread(read) if many else read()
         distinct = {tuple(sample.values()): sample for sample in samples}
         judged = await engine_of(request).score(list(distinct.values()), settings.rerank_tokens, cut=body.cut)
         expected = dict(zip(distinct, (offer.relevance(one) for one in judged.scored), strict=True))

@@ -8,7 +8,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from store.calibration import Calibration
 from store.task import Grade, Task
+from tests.precision import CLOSE
 from tests.serve.test_serve import serving
 from trainers.checkpoint import StudentCard, save
 from trainers.scoring import Student
@@ -171,6 +173,17 @@ def test_an_object_that_a_client_wrote_as_text_is_the_sample_too(shop, kinds):
         for text in ("red lamp", '{"text": "red lamp"}', '{"title": "red lamp"}')
     )
     assert bare == whole < other
+
+
+def test_a_calibrated_student_answers_with_its_calibrated_probabilities(tmp_path):
+    kept = Calibration(strategy="bias", temperature=2.0, bias=(0.0, 0.0, 3.0))
+    judge = make(tmp_path, SHOP, calibration=kept)
+    with serving(judge) as client:
+        [answer] = asked(client, model="students/tiny", input=PART, questions=[SCORE]).answers
+    [offline] = judge.score([SAMPLE])
+    raw = make(tmp_path / "raw", SHOP).score([SAMPLE])[0].probs
+    assert [p.probability for p in answer.probabilities] == pytest.approx(offline.probs, abs=CLOSE)
+    assert offline.probs != pytest.approx(raw, abs=0.05)
 
 
 def test_a_model_that_is_not_here_is_not_found_and_the_names_are_listed(shop):

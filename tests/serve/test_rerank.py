@@ -208,6 +208,7 @@ BOMB = "title: &a [lol,lol,lol,lol]\n" + "".join(f"x{i}: &x{i} [*a,*a,*a,*a,*a,*
         BOMB,
         "title: &a b\nprice: *a",
         "title: " + "[" * 5000,
+        "title: " + "[" * 900 + "]" * 900 + "\nprice: *a",
         '{"title": ' * 2000,
         "title: !!python/object/apply:os.system [id]\nprice: [",
         "title: a\nand more",
