@@ -13,6 +13,7 @@ from store.settings import Settings
 from store.task import explain
 
 if TYPE_CHECKING:
+    from piar.llm.openai.asking import Manners
     from piar.llm.openai.chat import Wire
 
 T = TypeVar("T", bound=Settings)
@@ -30,38 +31,48 @@ def connect(settings: ModelSettings, notice: Notice = warnings.warn) -> Client:
     return BACKENDS[settings.backend](settings, notice)
 
 
+def answers_as(settings: ModelSettings) -> str:
+    """The name under which a model's answers and verdicts are kept, told without a key and without loading it."""
+    if settings.remote:
+        from piar.llm.openai.client import answers_as
+
+        return answers_as(settings.name, _manners(settings, _wire(settings)))
+    return connect(settings).model if settings.simulated else settings.model
+
+
 def _rulebook(settings: ModelSettings, _: Notice) -> Client:
     from piar.offline import RulebookClient
 
     return RulebookClient(**settings.extra)
 
 
-def _openai(settings: ModelSettings, notice: Notice) -> Client:
+def _wire(settings: ModelSettings) -> "Wire":
     from piar.llm.openai.chat import ChatWire
-
-    return _endpoint(settings, notice, ChatWire())
-
-
-def _decisions(settings: ModelSettings, notice: Notice) -> Client:
     from piar.llm.openai.decisions import DecisionWire
 
-    return _endpoint(settings, notice, DecisionWire(settings.shape))
+    return DecisionWire(settings.shape) if settings.backend == "decisions" else ChatWire()
 
 
-def _endpoint(settings: ModelSettings, notice: Notice, wire: "Wire") -> Client:
+def _manners(settings: ModelSettings, wire: "Wire") -> "Manners":
     from piar.llm.openai.asking import Manners
+
+    transport = settings.transport
+    if transport == "auto":
+        transport = "lean" if is_local(settings.host) else "openai"
+    return Manners(
+        settings.attempts, settings.patience, settings.structured, settings.logprobs, settings.extra, transport, wire
+    )
+
+
+def _endpoint(settings: ModelSettings, notice: Notice) -> Client:
     from piar.llm.openai.client import OpenAIClient
     from piar.llm.openai.transports import Endpoint
 
-    local = is_local(settings.host)
-    transport = settings.transport if settings.transport != "auto" else ("lean" if local else "openai")
+    wire = _wire(settings)
     endpoint = Endpoint(
         settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout, wire.path
     )
-    manners = Manners(
-        settings.attempts, settings.patience, settings.structured, settings.logprobs, settings.extra, transport, wire
-    )
-    return OpenAIClient(settings.name, endpoint, manners, settings.price, notice)
+    return OpenAIClient(settings.name, endpoint, _manners(settings, wire), settings.price, notice)
 
 
 def _transformers(settings: ModelSettings, _: Notice) -> Client:
@@ -85,8 +96,8 @@ def _options(kind: type[T], settings: ModelSettings) -> T:
 
 BACKENDS: dict[str, Callable[[ModelSettings, Notice], Client]] = {
     "rulebook": _rulebook,
-    "openai": _openai,
-    "decisions": _decisions,
+    "openai": _endpoint,
+    "decisions": _endpoint,
     "hf": _transformers,
     "vllm": _vllm,
 }

@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from piar.connect import connect
+from piar.connect import answers_as, connect
 from piar.llm.openai.client import OpenAIClient
 from piar.llm.settings import ModelSettings, is_local
 from store.errors import PiarError
@@ -43,6 +43,23 @@ def test_what_shapes_answers_is_part_of_the_name():
     assert len(set(names)) == 4
     assert all(n.startswith("openai:m") for n in names)
     assert name(concurrency=3) == name()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "openai:m"},
+        {"model": "openai:m", "extra": {"top_p": 0.5}, "structured": False},
+        {"model": "decisions:m", "shape": "state"},
+        {"model": "rulebook"},
+        {"model": "rulebook", "extra": {"noise": 0.2, "seed": 3}},
+    ],
+)
+def test_the_name_of_verdicts_is_told_without_a_key(settings, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    told = answers_as(ModelSettings(**settings))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert told == connect(ModelSettings(**settings)).model
 
 
 @pytest.mark.parametrize(

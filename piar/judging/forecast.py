@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from piar.judging.session import Respondent
     from piar.llm.base import Request
     from piar.llm.settings import ModelSettings
     from store.db import Store
@@ -65,26 +66,28 @@ class Receipt:
 
 
 def forecast(
-    store: "Store", settings: "ModelSettings", requests: "Iterable[Request]", instruction: str = ""
+    store: "Store", respondent: "Respondent", requests: "Iterable[Request]", instruction: str = ""
 ) -> Forecast:
     """What it would take to send these requests.
 
     Args:
         store: its earlier answers of the same model tell how many tokens to expect.
+        respondent: who would be asked.
         requests: consumed one by one.
         instruction: id of the one that all of them read, if they do.
     """
     from store.types import Usage
 
+    settings, name = respondent.model, respondent.client.model
     size = count = limit = 0
     for request in requests:
         count += 1
         size += sum(len(message.content.encode()) for message in request.messages)
         limit += request.max_tokens
-    if pilot := _earlier(store, settings.model, instruction):
+    if pilot := _earlier(store, name, instruction):
         usage = Usage(round(count * pilot.tokens_in), round(count * pilot.cached), round(count * pilot.tokens_out))
         basis = f"as {pilot.answers:,} earlier answers under this instruction"
-    elif seen := _earlier(store, settings.model):
+    elif seen := _earlier(store, name):
         usage = Usage(size // BYTES_A_TOKEN, 0, round(count * seen.tokens_out))
         basis = f"{BYTES_A_TOKEN} bytes a token, answers as long as {seen.answers:,} earlier ones"
     else:

@@ -33,6 +33,13 @@ def respondent(
     return Respondent(client or project.client(role), model, project.config.label, project.folder / PROMPTS)
 
 
+def teacher_name(project: "Workspace") -> str:
+    """Whose the teacher's verdicts are, told without a key and without loading a model."""
+    from piar.connect import answers_as
+
+    return f"teacher:{answers_as(project.config.teacher)}"
+
+
 @contextmanager
 def session(
     project: "Workspace",

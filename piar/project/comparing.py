@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.project.asking import teacher_name
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _grader(
     if by == GOLD:
         return None
     if by == "teacher":
-        return Judge(f"teacher:{project.config.teacher.model}", project.instruction(instruction).id)
+        return Judge(teacher_name(project), project.instruction(instruction).id)
     if kind != "student" or not path:
         raise UsageError(f"There is no judge {by!r} here.", "Choose gold, teacher, corrected or student:PATH.")
     texts = project.store.frame("select * from samples order by sample_id")

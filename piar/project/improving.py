@@ -73,7 +73,8 @@ def forecast_evolve(project: "Workspace", **settings: Any) -> "Forecast":
     rows = forecast_rows(project.store, chosen)
     needs = Needs(chosen, rows, evidence_limit(project.client("reviser"), chosen.revision))
     dev = assignment(project, "split = 'dev'", project.instruction(), 1)
-    one = forecast(project.store, project.config.teacher, agenda(project, respondent(project)).requests([dev]))
+    teacher = respondent(project)
+    one = forecast(project.store, teacher, agenda(project, teacher).requests([dev]))
     found = scaled(one, needs.capped)
     return replace(found, basis=f"{found.basis}; {needs.repeated} asked again to audit the teacher")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from piar.project.asking import agenda, assignment, labeller, respondent
+from piar.project.asking import agenda, assignment, labeller, respondent, teacher_name
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,11 +68,12 @@ def forecast_label(
     """
     from piar.judging.forecast import forecast
 
-    teacher = agenda(project, respondent(project), reuse=reuse)
+    teacher = respondent(project)
+    pending = agenda(project, teacher, reuse=reuse).pending
     wanted = assignment(project, where, project.instruction(instruction), votes, sure)
 
     def found(asked: "Assignment") -> "Forecast":
-        return forecast(project.store, project.config.teacher, teacher.pending([asked]), asked.instruction.id)
+        return forecast(project.store, teacher, pending([asked]), asked.instruction.id)
 
     least = found(wanted)
     if wanted.sure is None:
@@ -208,7 +209,7 @@ def forecast_pool(
     pool = _pool(project, project.instruction(instruction), votes, sure)
 
     def found(votes: int) -> "Forecast":
-        return forecast(project.store, project.config.teacher, pool.requests(source, votes), pool.instruction.id)
+        return forecast(project.store, pool.respondent, pool.requests(source, votes), pool.instruction.id)
 
     settings = pool.respondent.label
     least = found(len(rounds(settings.votes, settings.sure)[0]))
@@ -241,5 +242,4 @@ def trust(project: "Workspace", target: float, *, instruction: str | None = None
 
     read = project.adopt_instruction(instruction)
     with project.run("label", {"target_precision": target}, seed) as run_id:
-        judge = f"teacher:{project.client('teacher').model}"
-        return trust(project.store, judge, read.id, target, run_id, seed)
+        return trust(project.store, teacher_name(project), read.id, target, run_id, seed)

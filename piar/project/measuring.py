@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from piar.project.asking import assignment, labeller
+from piar.project.asking import assignment, labeller, teacher_name
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def live(
     from store.judges import Judge
 
     read = project.instruction(instruction)
-    teacher = Judge(f"teacher:{project.config.teacher.model}", read.id)
+    teacher = Judge(teacher_name(project), read.id)
     kind, _, path = judge.partition(":")
     if judge != "teacher" and (kind != "student" or not path):
         raise UsageError(f"{judge!r} does not run live.", "Choose teacher or student:PATH.")
@@ -212,4 +212,4 @@ def drift(project: "Workspace") -> "Drift | None":
         instruction = project.instruction().id
     except PiarError:
         return None
-    return drift(project.store, Judge(f"teacher:{project.config.teacher.model}", instruction))
+    return drift(project.store, Judge(teacher_name(project), instruction))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from piar.project.asking import session
+from piar.project.asking import session, teacher_name
 from piar.project.folder import PROMPTS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def thin_cells(project: "Workspace", n: int | None = None, targets: str | None =
     instruction = project.instruction()
     settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
     with project.store.read() as con:
-        make_cited(con, f"teacher:{project.client('teacher').model}", instruction.id)
+        make_cited(con, teacher_name(project), instruction.id)
         return find_targets(con, instruction, settings, targets)
 
 

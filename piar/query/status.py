@@ -97,11 +97,13 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
 
 
 def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
+    from piar.connect import answers_as
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
     from store.judges import Judge
 
-    judge = f"teacher:{teacher.model}"
+    name = answers_as(teacher)
+    judge = f"teacher:{name}"
     row = store.frame(
         """with mine as (select distinct sample_id from verdicts
                          where judge = $1 and instruction = $2 and grade is not null),
@@ -114,7 +116,7 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
                   (select avg(cost_usd) from completions where model = $3 and failure is null),
                   count(*) filter (split = 'test' and labelled and not judged)
            from every""",
-        [judge, current.id, teacher.model],
+        [judge, current.id, name],
     ).row(0)
     last = store.frame(
         "select verb, max(started) as at_time from runs join run_events using (run_id) "

@@ -24,6 +24,14 @@ def test_a_teacher_that_costs_money_has_a_price_only_after_it_was_asked(tmp_path
     assert {s.cost_usd for s in project.status().next} == {None}
 
 
+def test_verdicts_of_a_teacher_with_settings_of_its_own_are_found(tmp_path) -> None:
+    small_project(tmp_path / "toys")
+    project = Project.open(tmp_path / "toys", ["teacher.extra={noise=0.3}"])
+    assert "piar label" in commands(project)
+    project.label("true")
+    assert commands(project) == ["piar evolve --dry-run"]
+
+
 def test_an_edited_instruction_makes_labels_and_score_stale(shop) -> None:
     shop.label()
     shop.score()

@@ -18,6 +18,12 @@ from store.ids import short_hash
 INTERRUPT_SECONDS = 0.2  # how soon an interrupt is noticed while nothing arrives
 
 
+def answers_as(name: str, manners: Manners) -> str:
+    """The name under which a model's answers are kept. What shapes them is part of it, for it enters request keys."""
+    shape = {**manners.wire.shaping, **manners.extra, **({} if manners.structured else {"structured": False})}
+    return f"{manners.wire.prefix}:{name}" + (f"#{short_hash(shape, 6)}" if shape else "")
+
+
 class OpenAIClient:
     """A `Client` over HTTP.
 
@@ -40,9 +46,7 @@ class OpenAIClient:
     ) -> None:
         manners = manners or Manners()
         self.price = price or Price()
-        # What shapes answers is part of the name, because the name enters request keys.
-        shape = {**manners.wire.shaping, **manners.extra, **({} if manners.structured else {"structured": False})}
-        self._model = f"{manners.wire.prefix}:{name}" + (f"#{short_hash(shape, 6)}" if shape else "")
+        self._model = answers_as(name, manners)
         self.template = manners.wire.template
         self._notice = notice
         self._asker = Asker(name, self._model, endpoint, manners, self.price)
