@@ -166,7 +166,10 @@ def one_grade(board: Scoreboard, instruction: Instruction, samples: Sequence[Sam
             f"The teacher gave no grade on {failed} of {len(grades)} dev rows." if failed > 0.1 * len(grades) else None
         )
     symbol, heard = board.symbols[said.pop()], len(grades) - failed
-    return f"The teacher says {symbol} on all of {heard} dev rows{lost}: the instruction may tell it nothing yet."
+    return (
+        f"The teacher says {symbol} on all of {heard} dev rows{lost}: the instruction may tell it nothing yet. A model "
+        "that should know better needs examples of the other grades in instruction.md, or is the wrong one."
+    )
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ instruction asks that version only. Each answer is in the journal before it coun
 """
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from types import TracebackType
 
 from piar.judging.agenda import Agenda, Ballot
 from piar.judging.earlier_verdicts import Known
+from piar.judging.one_grade import OneGrade
 from piar.judging.outcome import LabelReport, Progress, stop_if_hopeless
 from piar.judging.requests import Ask, Assignment
 from piar.judging.session import Session
@@ -36,12 +38,13 @@ class Labeller:
     Args:
         session: who is asked, in which run.
         reuse: from now on, verdicts of the same model name at another endpoint count as answers of this one.
+        watch: notices one grade for everything, which is told as a warning.
     """
 
-    def __init__(self, session: Session, *, reuse: bool = False) -> None:
+    def __init__(self, session: Session, *, reuse: bool = False, watch: OneGrade | None = None) -> None:
         self.session, self.judge_name = session, session.judge
         self.store, self.budget = session.store, session.budget
-        self._shown_at = time.monotonic()
+        self._shown_at, self._watch = time.monotonic(), watch
         self._total: int | None = None
         self._failed: Counter[str] = Counter()
         # Others who ask the same judge for the same project take turns, chunk by chunk. What they ask from here on is
@@ -81,6 +84,8 @@ class Labeller:
             PiarError: a whole chunk failed in a way that the rest would, too.
         """
         self.agenda.origin.note()
+        if self._watch:
+            self._watch.begin(assignment.instruction.id for assignment in assignments)
         report, started = LabelReport(), time.monotonic()
         self._total, self._failed = _total(assignments), Counter()
         self._show(report, force=True)  # the clock of whoever shows it starts with the work, not before
@@ -121,6 +126,9 @@ class Labeller:
             self._known.catch_up(self.session.journal)
             known = self._known.find(asks)
         report.cached += len(known)
+        for ask in asks:
+            if ask.request.key in known:
+                self._notice(known[ask.request.key], ask)
         for key in known:
             paid = self._known.charge(key)
             if paid.calls:
@@ -133,6 +141,10 @@ class Labeller:
             wanted = wanted[len(holds) :]
         known.update((a.request.key, self._unasked(a)) for a in wanted)
         return known
+
+    def _notice(self, verdict: Verdict, ask: Ask) -> None:
+        if self._watch and (words := self._watch.see(verdict, ask.group)):
+            warnings.warn(words, stacklevel=2)
 
     def _another_asked(self) -> bool:
         """Wait for our turn to ask; whether another process may have asked the same meanwhile."""
@@ -152,6 +164,7 @@ class Labeller:
             report.add(completion)
             if verdict.grade is None:
                 self._failed[verdict.failure or "malformed"] += 1
+            self._notice(verdict, by_key[completion.key])
             self._show(report)
 
         requests = [replace(ask.request, hold=hold) for ask, hold in zip(asks, holds, strict=True)]

@@ -37,6 +37,7 @@ class Ask:
     sample_id: str
     instruction: str
     vote: int
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Questions:
                 check=self._unreadable,
                 brief=prompt.brief,
             )
-            yield Ask(request, sample.id, instruction.id, vote)
+            yield Ask(request, sample.id, instruction.id, vote, sample.group)
 
     def verdict(self, completion: Completion, ask: Ask, judge: str) -> Verdict:
         """Read one answer; an answer without a grade is a verdict too, with the reason."""

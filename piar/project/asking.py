@@ -69,9 +69,13 @@ def labeller(
 ) -> "Iterator[Labeller]":
     """The teacher as a judge of samples; what it said is in the store afterwards. Arguments as of `session`."""
     from piar.judging.labeller import Labeller
+    from piar.judging.one_grade import OneGrade
 
-    with session(project, run_id, budget, on_progress, client) as asked, Labeller(asked, reuse=reuse) as found:
-        yield found
+    with session(project, run_id, budget, on_progress, client) as asked:
+        # The offline teacher says one grade for good reason: its instruction has no rules yet.
+        watch = None if project.config.teacher.simulated else OneGrade(project.store, asked.judge)
+        with Labeller(asked, reuse=reuse, watch=watch) as found:
+            yield found
 
 
 def agenda(project: "Workspace", teacher: "Respondent", *, reuse: bool = False) -> "Agenda":
