@@ -42,13 +42,15 @@ def write_card(con: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest)
             "group by all order by 2 desc, 1 limit 30",
         ),
     ]
+    told = con.execute("select judge, count(*) as n from difficulty group by judge order by n desc, judge").fetchall()
+    judges = " | ".join(f"{_cell(judge)} ({n:,} samples)" for judge, n in told)
     world = "The rows come from a **simulated** world.\n\n" if manifest.simulated else ""
     total = sum(manifest.rows.values())
     text = (
         _HEADER.format(files=files) + f"\n# {_cell(manifest.task.name)}: {total:,} graded rows\n\n{world}"
         f"Each row holds a chat prompt ({manifest.prompt}) and a completion that starts with its grade "
         f"({', '.join(map(_cell, manifest.task.symbols))}), then a trace where one is known. "
-        f"Instruction `{manifest.instruction}`. "
+        f"Instruction `{manifest.instruction}`. {f'Difficulty by: {judges}. ' if judges else ''}"
         "`manifest.json` names every file with its SHA-256, the schedule, and the SQL and settings that made it.\n\n"
         + "\n".join(tables)
     )

@@ -36,15 +36,18 @@ class Work:
 def confident_learning(w: Work) -> None:
     """1 − p(given grade) for labels that confident learning (prune by noise rate) calls wrong; see `mining.confident`.
 
-    Reads the teacher's mean probabilities: they are out of sample, the teacher never saw the gold.
+    Reads the teacher's mean probabilities, which are out of sample: it never saw the gold. Without any, those of who
+    stands in.
     Source: Northcutt, Jiang and Chuang 2021 (arXiv 1911.00068).
     """
-    names = ", ".join(w.columns("t"))
+    spoken = w.con.execute("select count(t0) from judged where truth is not null").fetchone()
+    names = w.columns("t" if spoken and spoken[0] else "q")
     found = w.con.execute(
-        f"select rowid, truth, {names} from judged where truth is not null and t0 is not null and {OPEN}"
+        f"select rowid, truth, {', '.join(names)} from judged "
+        f"where truth is not null and {names[0]} is not null and {OPEN}"
     ).fetchnumpy()
     labels = np.asarray(found["truth"], dtype=np.int64)
-    probs = np.column_stack([np.asarray(found[name]) for name in w.columns("t")])
+    probs = np.column_stack([np.asarray(found[name]) for name in names])
     if len(set(labels.tolist())) < 2:
         nothing(w.con, "confident_learning")
         return

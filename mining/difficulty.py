@@ -4,7 +4,8 @@ With a first-token judge it is read off (exact at temperature 1, no rollouts). A
 calibrated: a logistic model says from the signals how likely its grade is right, out of fold by group, and p is
 that probability where it agrees with the truth and an equal share of the rest where it does not. With people
 alone, p is the share of votes for the truth, with one vote added for each grade (Laplace). A single vote that is
-the truth tells nothing: such a sample has no difficulty.
+the truth tells nothing: there p is what a cheap student says of the held grade (`mining.out_of_fold`), else such a
+sample has no difficulty.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from mining.judged import Columns
 from mining.settings import Thresholds
-from mining.signals import p_answer
+from mining.signals import p_answer, p_held
 from store.fragments import literal
 
 COMBINATION, PEOPLE = "combination", "people"
@@ -26,20 +27,21 @@ _TELLING = 20  # rows from which one p for each grade is no accident
 FEATURES = ("vote_entropy", "people_entropy", "version_flips", "rule_rarity", "near_duplicate")
 
 
-def difficulty_sql(columns: Columns, judge: str, *, student: bool) -> str:
-    """Query (sample_id, p, judge) for the samples that a first-token judge or people have spoken of."""
+def difficulty_sql(columns: Columns, judge: str, *, student: bool, stood: str = "") -> str:
+    """Query (sample_id, p, judge) for the samples that a first-token judge, people, or who stands in have spoken of."""
     p = p_answer(columns, "s" if student else "t")
     votes = columns("h")
     total = " + ".join(f"{v}::double" for v in votes)
     own = f"case truth {' '.join(f'when {k} then {v}' for k, v in enumerate(votes))} end"
     told = f"truth is not null and ({total} > 1 or ({total} = 1 and {own} = 0))"
     by_people = f"if({told}, ({own} + 1) / ({total} + {columns.grades}), null)"
+    stands = p_held(columns)
     return f"""
-        select sample_id, coalesce({p}, c.p, {by_people})::double as p,
-               case when {p} is not null then {literal(judge)} when c.p is not null then '{COMBINATION}'
-                    else '{PEOPLE}' end as judge
+        select sample_id, coalesce({p}, {stands}, c.p, {by_people})::double as p,
+               case when {p} is not null then {literal(judge)} when {stands} is not null then {literal(stood)}
+                    when c.p is not null then '{COMBINATION}' else '{PEOPLE}' end as judge
         from judged left join calibrated c using (sample_id)
-        where coalesce({p}, c.p, {by_people}) is not null"""
+        where coalesce({p}, {stands}, c.p, {by_people}) is not null"""
 
 
 def bucket_sql(p: str, thresholds: Thresholds) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 
@@ -10,6 +10,7 @@ from mining.computed import FROM_TEXTS, FROM_VERDICTS, Work, nothing
 from mining.difficulty import bucket_sql, calibrate, difficulty_sql, silence
 from mining.judged import Columns, Judges, make_judged, rater_accuracy
 from mining.neighbours import Embed
+from mining.out_of_fold import Stand, stand_in
 from mining.select import fill_queue
 from mining.settings import MiningSettings
 from mining.signals import SIGNALS, Setting, Signal
@@ -33,6 +34,7 @@ class MineReport:
         buckets: bucket -> samples; samples whose difficulty cannot be told are in none.
         unjudged: how many nobody has judged or labelled.
         untold: how many have no difficulty: the unjudged, and those with one vote, or gold, and nothing beside it.
+        difficulty_by: who says how difficult a sample is -> samples.
         queue: reason -> rows.
         teacher, student: the judges that were read, "" for none.
         seconds: by part.
@@ -47,6 +49,7 @@ class MineReport:
     teacher: str
     student: str
     seconds: dict[str, float]
+    difficulty_by: dict[str, int] = field(default_factory=dict)
 
 
 def mine(
@@ -57,6 +60,7 @@ def mine(
     *,
     extra: Mapping[str, Signal] | None = None,
     embed: Embed | None = None,
+    student: Stand | None = None,
     on_part: Callable[[str], None] = lambda part: None,
 ) -> MineReport:
     """Compute signals and difficulty of every sample and queue what deserves a look; replaces what mining wrote before.
@@ -65,6 +69,7 @@ def mine(
         instruction: id of the instruction whose verdicts are read.
         extra: your own signals, name -> function that returns an SQL expression over `judged` and the sample's fields.
         embed: texts -> vectors, in place of hashed words; e.g. a sentence-transformers model's `encode`.
+        student: says how hard a sample is where votes are missing; see `mining.out_of_fold`.
         on_part: told what begins: a signal's name, or another part's, as in `MineReport.seconds`.
 
     Raises:
@@ -82,6 +87,8 @@ def mine(
         columns = Columns(len(store.task.symbols))
         make_judged(con, store, judges, id_ranges(con, ROWS_PER_RANGE))
         unjudged = _refuse_empty(con)
+        clock.begin("out_of_fold")
+        stood = stand_in(con, store, columns, student)
         work = Work(con, store, settings, columns, embed)
         for function in FROM_VERDICTS + FROM_TEXTS:
             clock.begin(function.__name__)
@@ -92,7 +99,7 @@ def mine(
         clock.begin("signals")
         names = _make_signals(con, columns, settings, extra or {})
         clock.begin("difficulty")
-        untold = _make_difficulty(con, columns, settings, judges, names, run_id)
+        untold = _make_difficulty(con, columns, settings, judges, names, stood, run_id)
         clock.begin("queue")
         queue = fill_queue(con, store, settings, run_id)
         clock.end()
@@ -100,6 +107,8 @@ def mine(
             f"select count(*), {', '.join(f'count({quote(n)})' for n in names)} from signals"
         ).fetchone()
         buckets = dict(con.execute("select bucket, count(*) from difficulty group by bucket").fetchall())
+        told = "select judge, count(*) as n from difficulty group by judge order by n desc, judge"
+        difficulty_by = dict(con.execute(told).fetchall())
     assert counts is not None
     return MineReport(
         samples=counts[0],
@@ -111,6 +120,7 @@ def mine(
         teacher=judges.teacher,
         student=judges.student,
         seconds=clock.laps,
+        difficulty_by=difficulty_by,
     )
 
 
@@ -193,9 +203,14 @@ def _make_difficulty(
     settings: MiningSettings,
     judges: Judges,
     signals: list[str],
+    stood: str,
     run_id: str,
 ) -> int:
-    """Replace the table `difficulty`; returns how many samples have none."""
+    """Replace the table `difficulty`; returns how many samples have none.
+
+    Args:
+        stood: who stood in where votes are missing.
+    """
     calibrate(con, columns, signals)
     judge = settings.difficulty or judges.teacher
     student = judge.startswith("student:")
@@ -207,7 +222,7 @@ def _make_difficulty(
     con.execute("delete from difficulty")
     con.execute(
         f"insert into difficulty select sample_id, p, {bucket_sql('p', settings.thresholds)}, judge, ? "
-        f"from ({difficulty_sql(columns, judge, student=student)})",
+        f"from ({difficulty_sql(columns, judge, student=student, stood=stood)})",
         [run_id],
     )
     silence(con)

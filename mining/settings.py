@@ -1,6 +1,7 @@
 """The `[mining]` section of `piar.toml`."""
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +32,8 @@ class MiningSettings(Settings):
         difficulty: the judge whose probabilities say how difficult a sample is; empty: the teacher. Name a student only
             when it was not trained on these samples: its own training rows look easy to it, wrong ones too.
         signals: your own, name -> SQL expression over the columns of `samples` and of the judged row.
+        stand_in: where votes are missing a cheap student, taught out of fold, says how hard a sample is.
+        vectors: what neighbours are told by: hashed `words`, or the `encoder` of `[baselines]`.
         texts: also compare texts: near-duplicates and neighbours that disagree. The costly part on millions of rows.
         near: Jaccard similarity from which two texts are near-duplicates.
         neighbours: how many neighbours are asked.
@@ -44,6 +47,8 @@ class MiningSettings(Settings):
     difficulty: str = ""
     thresholds: Thresholds = Thresholds()
     signals: dict[str, str] = Field(default_factory=dict)
+    stand_in: bool = True
+    vectors: Literal["words", "encoder"] = "words"
     texts: bool = True
     near: float = Field(default=0.8, gt=0.3, le=1)
     neighbours: int = Field(default=10, ge=1)

@@ -42,18 +42,20 @@ def signal(function: Signal) -> Signal:
 
 @signal
 def margin(s: Setting) -> str:
-    """First-token margin, 1 − (p₁ − p₂) of the teacher's two likeliest grades.
+    """First-token margin, 1 − (p₁ − p₂) of the teacher's two likeliest grades, else of who stands in.
 
     Source: margin sampling, Scheffer, Decomain and Wrobel 2001; on the first token because the answer comes first.
     """
-    first, second = _best_two(s.columns("t"))
-    return f"1 - ({first} - {second})"
+    return f"coalesce({', '.join(_margin(s.columns(judge)) for judge in 'tq')})"
 
 
 @signal
 def entropy(s: Setting) -> str:
-    """Entropy of the teacher's first-token distribution, −Σ p ln p / ln K. Source: Shannon 1948; Settles 2009."""
-    return _entropy(s.columns("t"), "1")
+    """Entropy of the teacher's first-token distribution, −Σ p ln p / ln K, else of who stands in.
+
+    Source: Shannon 1948; Settles 2009.
+    """
+    return f"coalesce({', '.join(_entropy(s.columns(judge), '1') for judge in 'tq')})"
 
 
 @signal
@@ -117,7 +119,7 @@ def learnability(s: Setting) -> str:
 
     Source: the variance of a Bernoulli reward; LILO and E2H (arXiv 2506.06632) prefer such prompts. Scaled to [0, 1].
     """
-    p = p_answer(s.columns)
+    p = f"coalesce({p_answer(s.columns)}, {p_held(s.columns)})"
     return f"4 * {p} * (1 - {p})"
 
 
@@ -139,7 +141,8 @@ def suspicion(s: Setting) -> str:
 
     Teacher and student count with their probabilities p (at least .01), each person's vote as probability a on
     its grade and (1 − a) / (K − 1) on the others, a being how often votes agree with gold:
-    q(k) ∝ Π p(k). Source: logarithmic opinion pools, Genest and Zidek 1986.
+    q(k) ∝ Π p(k). Where none of them spoke, 1 − what the out-of-fold student gives the held grade.
+    Source: logarithmic opinion pools, Genest and Zidek 1986.
     """
     k = s.columns.grades
     odds = s.rater_accuracy * (k - 1) / (1 - s.rater_accuracy)
@@ -148,7 +151,7 @@ def suspicion(s: Setting) -> str:
         for judged, h in zip(_by_judges(s.columns), s.columns("h"), strict=True)
     ]
     said = f"t0 is not null or s0 is not null or {_sum(s.columns('h'))} > 0"
-    return f"if({said}, 1 - {_at_truth(pooled)} / ({' + '.join(pooled)}), null)"
+    return f"if({said}, 1 - {_at_truth(pooled)} / ({' + '.join(pooled)}), 1 - {_at_truth(s.columns('q'))})"
 
 
 @signal
@@ -191,6 +194,19 @@ def p_answer(columns: Columns, judge: str = "t") -> str:
         judge: `t` for the teacher, `s` for the student.
     """
     return f"if(truth is null, {_largest(columns(judge))}, {_at_truth(columns(judge))})"
+
+
+def p_held(columns: Columns) -> str:
+    """What who stands in gives the held grade: the truth, else the teachers' majority."""
+    votes, names = columns("v"), columns("q")
+    most = f"greatest({', '.join(votes)})"
+    own = f"list_position([{', '.join(votes)}], {most})"
+    return f"coalesce({_at_truth(names)}, if({most} > 0, list_extract([{', '.join(names)}], {own}), null))"
+
+
+def _margin(names: list[str]) -> str:
+    first, second = _best_two(names)
+    return f"1 - ({first} - {second})"
 
 
 def _at_truth(names: list[str]) -> str:

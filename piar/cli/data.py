@@ -59,6 +59,7 @@ def mine(
         "queue": report.queue,
         "unjudged": report.unjudged,
         "untold": report.untold,
+        "difficulty_by": report.difficulty_by,
         "seconds": report.seconds,
     }
     said = [(name, f"{n:,}") for name, n in report.signals.items() if n]
@@ -68,6 +69,7 @@ def mine(
             ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
             ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
             ("", _buckets(project.config.mining.thresholds)),
+            ("difficulty by", " · ".join(f"{judge} {n:,}" for judge, n in report.difficulty_by.items()) or "nobody"),
             *_untold(report),
             ("signals", " · ".join(f"{name} {n}" for name, n in said)),
             *(("queue", f"{n:,} {reason}") for reason, n in report.queue.items()),
@@ -91,7 +93,10 @@ def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
         f"{silent:,} samples in no bucket: one vote of one judge, or a judge that says the same of every row, does not "
         "tell how hard a row is"
     )
-    mend = "; several votes under an instruction with rules do: `piar evolve`, `piar label --votes 3`"
+    mend = (
+        "; several votes under an instruction with rules do (`piar evolve`, `piar label --votes 3`), or 50 labelled "
+        "rows in five groups of train, from which a simple model learns it"
+    )
     return [("no difficulty", words + with_commands(mend))] if silent > 0 else []
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from piar.measure.embeddings import NO_ENCODER
 from store.errors import UsageError
 from store.task import Task
 
@@ -63,10 +64,7 @@ class Fitting:
             UsageError: no encoder is named.
         """
         if self.embed is None:
-            raise UsageError(
-                "This baseline needs a frozen text encoder.",
-                'Name its folder: `[baselines] encoder = "PATH"` in piar.toml, or --set baselines.encoder=PATH.',
-            )
+            raise UsageError("This baseline needs a frozen text encoder.", NO_ENCODER)
         return self.embed
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trainers.embedding import Encoder
 
 FOLDER = "embeddings"
+NO_ENCODER = 'Name its folder: `[baselines] encoder = "PATH"` in piar.toml, or --set baselines.encoder=PATH.'
 _VERSION = "1"  # of how a text becomes a vector
 _SHAPES = (".json", ".safetensors", ".txt", ".model")  # files that shape a vector
 log = logging.getLogger(__name__)

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from piar.project.asking import session, teacher_name
 from piar.project.folder import PROMPTS
+from store.errors import UsageError
 
 if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
+    from mining.out_of_fold import Stand
     from piar.judging.forecast import Receipt
     from piar.judging.outcome import OnProgress
     from piar.llm.cost import Budget
@@ -29,10 +31,37 @@ def mine(
         on_part: told what begins.
     """
     from mining import mine
+    from piar.measure.embeddings import NO_ENCODER
 
     settings = project.config.mining if top is None else project.config.mining.model_copy(update={"top": top})
+    if settings.vectors == "encoder" and project.encoder is None:
+        raise UsageError('`[mining] vectors = "encoder"` needs an encoder.', NO_ENCODER)
     with project.run("mine", settings.model_dump(mode="json"), settings.seed) as run_id:
-        return mine(project.store, settings, run_id, project.adopt_instruction().id, on_part=on_part)
+        return mine(
+            project.store,
+            settings,
+            run_id,
+            project.adopt_instruction().id,
+            embed=project.encoder if settings.vectors == "encoder" else None,
+            student=_stand(project) if settings.stand_in else None,
+            on_part=on_part,
+        )
+
+
+def _stand(project: "Workspace") -> "Stand":
+    """Who says how hard a sample is where votes are missing: the encoder's probe, else TF-IDF."""
+    import polars as pl
+
+    from mining.out_of_fold import Predict, Stand
+    from piar.measure.baselines import fit
+
+    embed, task = project.encoder, project.task
+    baseline = "probe" if embed else "tfidf_overlap" if len(task.fields) > 1 else "tfidf"
+
+    def teach(rows: pl.DataFrame) -> Predict:
+        return fit(baseline, rows, task, groups=rows["group_key"], embed=embed).predict
+
+    return Stand("probe" if embed else "TF-IDF", teach)
 
 
 def explain(project: "Workspace", sample_id: str) -> "Explanation":

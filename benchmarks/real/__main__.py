@@ -1,0 +1,33 @@
+"""Students and mining on real data; figures go to `benchmarks/real/results/`.
+
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real students [--arms encoder] [--sets chorus] …
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real mining
+
+DIR holds plain folders: `encoder`, `base270`, `instruct05`. Runs go on where they were cut off.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from benchmarks.real import mining, students
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, default=Path("real"), help="work folder")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    students.options(kinds.add_parser("students"))
+    mining.options(kinds.add_parser("mining"))
+    asked = parser.parse_args()
+    if not os.environ.get("PIAR_REAL_MODELS"):
+        raise SystemExit("Set PIAR_REAL_MODELS to the folder that holds the models.")
+    runs = {"students": students.main, "mining": mining.main}
+    runs[asked.kind](asked, Path(os.environ["PIAR_REAL_MODELS"]), RESULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Students beside baselines: accuracy, calibration, milliseconds and megabytes on four sets, three splits, three sizes.
+
+Every arm goes a user's way: rows in a file, `init`, `curriculum export`, `train`, `score` on the test split. What is
+done is not done again. Right and wrong of single rows stay in the work folder, figures go to `results/`.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.real.sets import SETS, dealt, project, rows_of
+from piar import Project
+from piar.measure.baselines import fit
+from piar.measure.embeddings import BaselineSettings, embedder
+from piar.measure.score import measure
+from piar.measure.score import rows as judged_rows
+from store.judges import Judge
+
+SIZES, SPLITS = (100, 300, 1_000), (0, 1, 2)
+BASELINES = ("majority", "tfidf", "tfidf_overlap", "cosine", "probe")
+TIMED = 30
+FLOPS = 20e9  # a second, of one busy core; for the estimate alone
+TOKENS = 64  # of a row, on average; for the estimate alone
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A student to be taught: which folder of PIAR_REAL_MODELS, its weights, its passes, and how it is taught."""
+
+    folder: str
+    weights: float  # without embeddings, which cost nothing
+    epochs: float
+    teach: Callable[[Project, Path, Path, str], Path]
+
+    def estimate(self, rows: int) -> float:
+        """Seconds: 6 floating point operations a weight and token to learn, 2 to judge."""
+        return (6 * rows * self.epochs + 2 * 800) * TOKENS * self.weights / FLOPS
+
+
+def _encoder(at: Project, shards: Path, out: Path, model: str) -> Path:
+    from trainers.encoder import train
+
+    settings = at.config.train.encoder.model_copy(update={"model": model, "max_length": 160, "batch_size": 16})
+    return train(shards, out, settings=settings).checkpoint
+
+
+def _language_model(at: Project, shards: Path, out: Path, model: str) -> Path:
+    from trainers.sft import train
+
+    student = at.config.student.model_copy(update={"model": model, "lora": 16})
+    told = {"completion": "grade", "epochs": 2.0, "batch_size": 16, "max_length": 512}
+    return train(shards, out, student=student, settings=at.config.train.sft.model_copy(update=told)).checkpoint
+
+
+ARMS = {
+    "encoder": Arm("encoder", 10.6e6, 4.0, _encoder),
+    "base270": Arm("base270", 100e6, 2.0, _language_model),
+    "instruct05": Arm("instruct05", 358e6, 2.0, _language_model),
+}
+
+
+def run(
+    out: Path, models: Path, *, sets: list[str], splits: list[int], sizes: list[int], arms: list[str], results: Path
+) -> None:
+    """Measure what was asked for and is not there yet, and write the table of all that is there."""
+    for name in sets:
+        print(f"{name}: {100 * rows_of(name)[1]:.0f} % of its rows are cut to about 128 tokens", flush=True)
+        for split in splits:
+            for size in sizes:
+                at = project(
+                    name, dealt(name, split, size), out / f"{name}-{split}-{size}", encoder=str(models / "encoder")
+                )
+                for arm in arms:
+                    _one(at, name, split, size, arm, models)
+    from benchmarks.real.table import write_students
+
+    write_students(out, results)
+
+
+def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) -> None:
+    done = at.folder / f"{arm}.json"
+    if done.exists():
+        return
+    began = time.monotonic()
+    if arm in ARMS:
+        print(f"{name} {split} {size} {arm}: about {ARMS[arm].estimate(size):,.0f} s of one core", flush=True)
+        judge, size_mb = _taught(at, ARMS[arm], models)
+        scored, _ = Project.open(at.folder).score(judge, "test")
+        latency = scored.latency_ms["first_token"].p50
+    else:
+        judge, size_mb = f"baseline:{arm}", _weights(models / "encoder") if arm in ("cosine", "probe") else 0.0
+        if not at.store.frame("select 1 from verdict where judge = ? limit 1", [judge]).height:
+            at.score("baseline:probe", "test")  # with all others beside it
+        latency = _latency(at, arm, models)
+    one, rows = measure(at.store, Judge(judge), "test"), judged_rows(at.store, Judge(judge), "test")
+    found = {
+        "set": name,
+        "split": split,
+        "train": size,
+        "learnt": at.store.frame("select count(*) from samples where split = 'train'").item(),
+        "arm": arm,
+        "n": one.scores.n,
+        "groups": one.scores.groups,
+        "accuracy": _interval(one.scores.accuracy),
+        "macro_f1": one.scores.macro_f1.value,
+        "ece": one.scores.ece.value,
+        "nll": one.probabilities.nll.value if one.probabilities else None,
+        "ms": latency,
+        "mb": size_mb,
+        "seconds": round(time.monotonic() - began, 1),
+        "rows": [[row["group"], int(row["gold"] == row["predicted"])] for row in rows.iter_rows(named=True)],
+    }
+    done.write_text(json.dumps(found), encoding="utf-8")
+    print(f"{name} {split} {size} {arm}: {100 * one.scores.accuracy.value:.1f} %, {found['seconds']} s", flush=True)
+
+
+def _taught(at: Project, arm: Arm, models: Path) -> tuple[str, float]:
+    shards, out = at.folder / "shards", at.folder / "students" / arm.folder
+    if not (shards / "manifest.json").exists():
+        at.curriculum_export(shards)
+    folder = out / "final" if (out / "final").exists() else arm.teach(at, shards, out, str(models / arm.folder))
+    return f"student:{folder.relative_to(at.folder)}", _weights(folder)
+
+
+def _weights(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20, 1)
+
+
+def _interval(found: Any) -> list[float | None]:
+    return [found.value, found.low, found.high]
+
+
+def _latency(at: Project, name: str, models: Path) -> float:
+    """Milliseconds at the median that a baseline takes over one row whose texts it has not seen."""
+    fields = ", ".join(f's."{field}"' for field in at.task.fields)
+    told = (
+        f"select {fields}, t.grade as gold, s.group_key from samples s join truth t using (sample_id) where s.split = "
+    )
+    train, test = (at.store.frame(f"{told} '{part}' order by s.sample_id") for part in ("train", "test"))
+    embed = embedder(BaselineSettings(encoder=str(models / "encoder")))
+    predict = fit(name, train.head(200), at.task, groups=train.head(200)["group_key"], embed=embed).predict
+    seconds = []
+    for i in range(min(TIMED, len(test))):
+        fresh = test[i].with_columns(pl.col(at.task.fields[-1]) + f" {i}")
+        began = time.perf_counter()
+        predict(fresh)
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * float(np.median(seconds)), 2)
+
+
+def every(words: str | None, known: dict[str, Any] | tuple[Any, ...]) -> list[Any]:
+    """What an option names, all of it where it is left out."""
+    if not words:
+        return list(known)
+    return [next(one for one in known if str(one) == word) for word in words.split(",")]
+
+
+def options(parser: Any) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--sets", help="of " + ", ".join(SETS))
+    parser.add_argument("--splits", help="of 0, 1, 2")
+    parser.add_argument("--sizes", help="of 100, 300, 1000: rows to learn from")
+    parser.add_argument("--arms", default=",".join(BASELINES), help="of " + ", ".join((*BASELINES, *ARMS)))
+
+
+def main(asked: Any, models: Path, results: Path) -> None:
+    """Run what the options name."""
+    run(
+        asked.out,
+        models,
+        sets=every(asked.sets, SETS),
+        splits=every(asked.splits, SPLITS),
+        sizes=every(asked.sizes, SIZES),
+        arms=every(asked.arms, (*BASELINES, *ARMS)),
+        results=results,
+    )

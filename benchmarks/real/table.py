@@ -1,0 +1,116 @@
+"""What the runs found, as one table: figures in `results/`, printed as Markdown; losses stand among them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store.stats import paired_gain
+
+Found = dict[str, Any]
+STUDENTS = ("encoder", "base270", "instruct05")
+
+
+def read(out: Path) -> list[Found]:
+    """Every arm of every project in a work folder."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-*-*/*.json"))]
+
+
+def write_students(out: Path, results: Path) -> None:
+    """Add what a work folder holds to the result file, and print the table of it."""
+    found = [one for one in read(out) if "arm" in one]
+    cells = [_cell(part) for part in _parts(found)]
+    gains = _gains(found)
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / "students.json"
+    path.write_text(json.dumps({"arms": cells, "gains": gains}, indent=1) + "\n", encoding="utf-8")
+    print(students(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _parts(found: Iterable[Found]) -> list[list[Found]]:
+    """Runs that differ by their split alone."""
+    parts: dict[tuple[str, int, str], list[Found]] = {}
+    for one in found:
+        parts.setdefault((one["set"], one["train"], one["arm"]), []).append(one)
+    return list(parts.values())
+
+
+def _cell(part: list[Found]) -> Found:
+    first = part[0]
+    mean = {name: _mean(one[name] for one in part) for name in ("macro_f1", "ece", "nll", "ms", "mb", "seconds")}
+    accuracies = [one["accuracy"][0] for one in part]
+    named = {name: first[name] for name in ("set", "train", "arm")}
+    learnt = [one["learnt"] for one in part]
+    return {**named, "learnt": learnt, "splits": len(part), "accuracy": _mean(accuracies), "each": accuracies, **mean}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 4) if known else None
+
+
+def _gains(found: list[Found]) -> list[Found]:
+    """What each student gains over each set's best baseline, on the splits that both have, by group over all of them.
+
+    The best is the one of the highest mean accuracy on these splits; a group that several splits report is one.
+    """
+    gains = []
+    for part in _parts(found):
+        name, train, arm = (part[0][key] for key in ("set", "train", "arm"))
+        if arm not in STUDENTS:
+            continue
+        splits = {one["split"] for one in part}
+        others = [
+            other
+            for other in _parts(found)
+            if (other[0]["set"], other[0]["train"]) == (name, train) and other[0]["arm"] not in STUDENTS
+        ]
+        held = [[one for one in other if one["split"] in splits] for other in others]
+        held = [other for other in held if len(other) == len(part)]
+        if held:
+            best = max(held, key=lambda other: _mean(one["accuracy"][0] for one in other) or 0)
+            gains.append({"set": name, "train": train, "arm": arm, "over": best[0]["arm"], **_paired(best, part)})
+    return gains
+
+
+def _paired(before: list[Found], after: list[Found]) -> Found:
+    rows = [
+        [row for one in sorted(runs, key=lambda one: one["split"]) for row in one["rows"]] for runs in (before, after)
+    ]
+    groups = [group for group, _ in rows[1]]
+    gain = paired_gain([right for _, right in rows[0]], [right for _, right in rows[1]], np.array(groups, dtype=object))
+    return {"mean": gain.mean, "low": gain.low, "high": gain.high, "splits": len(after), "groups": len(set(groups))}
+
+
+def students(told: Found) -> str:
+    """The table in Markdown: accuracy by arm and rows, then gains over the best baseline."""
+    lines = [
+        "| set | rows | arm | accuracy (each split) | macro F1 | ECE | NLL | ms | MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in sorted(told["arms"], key=lambda one: (one["set"], one["train"], one["accuracy"])):
+        each = ", ".join(f"{100 * a:.1f}" for a in one["each"])
+        figures = [f"{one[name]:{form}}" if one[name] is not None else "–" for name, form in _FORMS.items()]
+        lines.append(
+            f"| {one['set']} | {_span(one['learnt'])} | {one['arm']} | {100 * one['accuracy']:.1f} ({each}) | "
+            + " | ".join(figures)
+            + " |"
+        )
+    lines += ["", "| set | rows | student | over the best baseline | points (95 %) |", "|---|---|---|---|---|"]
+    for one in told["gains"]:
+        low, high = (f"{100 * one[end]:+.1f}" if one[end] is not None else "?" for end in ("low", "high"))
+        lines.append(
+            f"| {one['set']} | {one['train']} | {one['arm']} | {one['over']} | "
+            f"{100 * one['mean']:+.1f} ({low} to {high}) |"
+        )
+    return "\n".join(lines)
+
+
+_FORMS = {"macro_f1": ".2f", "ece": ".3f", "nll": ".2f", "ms": ".1f", "mb": ".0f"}
+
+
+def _span(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
