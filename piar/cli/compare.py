@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from piar.cli.render.progress import meter
-from piar.cli.verb import Answer, Panel, located, open_project, verb
+from piar.cli.verb import Answer, Panel, located, open_project, verb, with_commands
 from store.errors import UsageError
 from store.types import Split
 
 if TYPE_CHECKING:
     from piar.project.comparing import Runs
     from piar.rankings.comparison import Comparison
+    from piar.rankings.plan import Planned
+    from piar.review.batch import Batch
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +74,13 @@ def compare(
     instruction: Annotated[
         str | None, typer.Option("--instruction", metavar="ID", help="Of the teacher.", show_default="instruction.md")
     ] = None,
+    plan: Annotated[
+        int | None,
+        typer.Option("--plan", min=1, metavar="N", help="Give people N documents that decide it."),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", metavar="NAME", help="With --plan: the review batch that they become.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write a page (.html), or each query's values (.csv).")
     ] = None,
@@ -84,18 +93,50 @@ def compare(
     not relevant, and their share is told. The difference has a 95 % interval over queries; the first measure is the
     claim.
 
+    With --plan N nothing is compared: N documents are drawn, those that can change the difference most the likelier,
+    and become a review batch; once people have graded them, --by corrected corrects the teacher by them without bias.
+
     Example: `piar compare today.run new.run`
+
+    Example: `piar compare today.run new.run --plan 200 --batch ranks1`
 
     Example: `piar compare today.csv new.csv --by teacher --queries queries.csv --weight visits --out compare.html`
     """
     from piar.cli.render.compare import comparison_view
 
     project, runs = open_project(), _runs(run_a, run_b, query, doc, map_, queries, documents, weight, segment, split)
+    if plan is not None or batch is not None:
+        return _planned(project.plan(runs, *_plan_of(plan, batch), measure or "nDCG@10", relevant=relevant))
     with meter("judging") as show:
         found = project.compare(runs, measure, by=by, instruction=instruction, relevant=relevant, on_progress=show)
     if out is not None:
         _write(found, out)
     return Answer(document(found), comparison_view(found, out))
+
+
+def _plan_of(n: int | None, batch: str | None) -> tuple[int, str]:
+    if n is None or batch is None:
+        raise UsageError("A plan needs its size and a name.", "Write --plan 200 --batch ranks1.")
+    return n, batch
+
+
+def _planned(made: "tuple[Batch, Planned]") -> Answer:
+    composed, found = made
+    told = {
+        "batch": composed.name,
+        "fresh": composed.fresh,
+        "documents": len(composed.assignments),
+        "open": found.open,
+        "known": found.known,
+    }
+    words = (
+        f"batch {composed.name}: {len(composed.assignments):,} documents of {found.open:,} that could change the "
+        f"difference ({found.known:,} more have gold)"
+    )
+    send = f"piar review export {composed.name}.csv --batch {composed.name}"
+    return Answer(
+        told, with_commands(f"{words}\nnext: `{send}`, or piar review push; then piar compare … --by corrected")
+    )
 
 
 def _runs(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from piar.project.workspace import Workspace
     from piar.rankings.comparison import Comparison
     from piar.rankings.matching import Matched
+    from piar.rankings.plan import Planned
+    from piar.review.batch import Batch
     from store.judges import Judge
     from store.types import Split
 
@@ -77,6 +79,7 @@ def compare(
     from piar.rankings.corrected import corrected
     from piar.rankings.judges import judgements
     from piar.rankings.measures import DEFAULT, parsed
+    from piar.rankings.plan import corrected_by_plan, planned_batch
     from piar.rankings.queries import query_table, weights_and_segments
 
     asked = parsed(measures or DEFAULT, project.task, relevant)
@@ -87,8 +90,49 @@ def compare(
     found = judgements(project.store, matched, judge)
     if by == CORRECTED:
         gold = judgements(project.store, matched, None)
+        if drawn := planned_batch(project.store, matched.samples["sample_id"]):
+            return corrected_by_plan(matched, found, gold, asked, drawn, weights, seed)
         return corrected(matched, found, gold, asked, weights=weights, segments=segments, seed=seed)
     return compare(matched, found, asked, judge=by, weights=weights, segments=segments, seed=seed)
+
+
+def plan(
+    project: "Workspace",
+    runs: Runs,
+    n: int,
+    batch: str,
+    measure: str = "nDCG@10",
+    *,
+    instruction: str | None = None,
+    relevant: str | None = None,
+    seed: int = 0,
+) -> "tuple[Batch, Planned]":
+    """Give people the documents that tell two rankings apart soonest, as a review batch; see `piar.rankings.plan`.
+
+    Args:
+        n: documents.
+        batch: its name; one composed before is returned as it was.
+        measure: nDCG@k or P@k.
+
+    Raises:
+        UsageError: nobody is named to annotate, or another measure.
+        PiarError: the teacher has judged none of them, or nothing is left that could change the difference.
+    """
+    from piar.rankings.judges import judgements
+    from piar.rankings.measures import parsed
+    from piar.rankings.plan import plan, spreads, worth
+    from piar.rankings.queries import query_table, weights_and_segments
+    from piar.review.batch import compose
+
+    [asked, *_] = parsed(measure, project.task, relevant)
+    matched = _matched(project, runs)
+    judge = _grader(project, "teacher", instruction, matched, None)
+    assert judge is not None
+    weights, _ = weights_and_segments(project.store, matched, query_table(runs.queries), runs.weight, ())
+    pairs = worth(matched, judgements(project.store, matched, judge), asked)
+    found = plan(project.store, pairs, spreads(project.store, judge, asked), n, weights, seed)
+    with project.run("review-push", {"batch": batch, "plan": n, "measure": measure}) as run_id:
+        return compose(project.store, batch, project.config.review, run_id, planned=found.picks), found
 
 
 def _matched(project: "Workspace", runs: Runs) -> "Matched":

@@ -105,6 +105,7 @@ class Project(Workspace):
     live = measuring.live
     check = measuring.check
     compare = comparing.compare
+    plan = comparing.plan
 
     mine = training_data.mine
     explain = training_data.explain

@@ -21,7 +21,7 @@ from store.errors import PiarError, UsageError
 from store.ids import seed_of
 from store.types import Split
 
-Role = Literal["queue", "random", "check", "relabel", "adjudicate"]
+Role = Literal["queue", "random", "check", "relabel", "adjudicate", "planned"]
 DEFAULT_SECONDS = 20.0  # per row, until people's own pace is known
 
 
@@ -91,6 +91,7 @@ def compose(
     relabel: Split | Sequence[str] | None = None,
     adjudicate: str | None = None,
     answers: int | None = None,
+    planned: Sequence[tuple[str, float]] = (),
 ) -> Batch:
     """Choose the rows of a batch and record them; a batch composed before is returned as it was.
 
@@ -102,6 +103,7 @@ def compose(
         relabel: a whole split, or samples by their ids, to be judged again, blind, instead of queue and random rows.
         adjudicate: an earlier batch; rows on which its people contradict each other or gold are
             settled, with all opinions in sight: that grade is the truth from then on.
+        planned: samples with the chance with which a plan drew them, instead (see `piar.rankings.plan`).
         answers: size of the batch, where it is not to follow from hours and people's pace.
 
     Raises:
@@ -115,9 +117,9 @@ def compose(
     if not settings.annotators:
         raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
     answers = answers or max(1, round(settings.hours * 3600 / seconds_per_row(store)))
-    wanted = 0 if adjudicate else round(answers * settings.checks)
-    if adjudicate:
-        picks = _disputed(store, adjudicate)
+    wanted = 0 if adjudicate or planned else round(answers * settings.checks)
+    if adjudicate or planned:
+        picks = _disputed(store, adjudicate) if adjudicate else [_Pick(i, "planned", "compare", p) for i, p in planned]
         settings = settings.model_copy(update={"overlap": 0.0})
     else:
         picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)

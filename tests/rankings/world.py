@@ -24,7 +24,14 @@ class World:
         return Runs(self.a, self.b)
 
 
-def make_world(folder: Path, queries: int = 40, documents: int = 12, seed: int = 0, graded: int = 1000) -> World:
+def make_world(
+    folder: Path,
+    queries: int = 40,
+    documents: int = 12,
+    seed: int = 0,
+    graded: int = 1000,
+    grades: tuple[str, ...] = (),
+) -> World:
     """Ranking B follows the grades more closely than A; the first `graded` queries have gold."""
     rng = np.random.default_rng(seed)
     rows = [
@@ -37,7 +44,8 @@ def make_world(folder: Path, queries: int = 40, documents: int = 12, seed: int =
     known = set(asked[:graded])
     lines = [f"{query},{title},{doc},{grade if query in known else ''}" for query, doc, title, grade in rows]
     table.write_text("\n".join(["query,title,docid,grade", *lines]))
-    columns = ImportMapping(gold="grade", group="query", id="docid", fields={"query": "query", "title": "title"})
+    fields = {"query": "query", "title": "title"}
+    columns = ImportMapping(gold="grade" if graded else None, group="query", id="docid", fields=fields, grades=grades)
     project = Project.init(folder / "p", from_=table, mapping=columns)
     paths = []
     for name, noise in (("a", 3.0), ("b", 1.0)):
