@@ -370,7 +370,7 @@ def _decided(store, groups, times):
 
 def test_a_worn_holdout_is_refused(tmp_path):
     store, journal = world(tmp_path, groups=20)
-    settings = FAST.model_copy(update={"rounds": 1})
+    settings = FAST.model_copy(update={"rounds": 0})
     groups = [s.group for s in store.samples(where="split = 'holdout'")]
     for used, told in ((2, None), (3, "stricter")):
         _decided(store, groups, used)
