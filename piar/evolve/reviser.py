@@ -19,6 +19,7 @@ from piar.evolve.settings import RevisionSettings
 from piar.instructions.prompts import render
 from piar.instructions.revision_schema import (
     EvidenceItem,
+    ExampleShown,
     GradeShown,
     RevisionBudget,
     RevisionRequest,
@@ -198,27 +199,34 @@ def request(
     prompts: Path | None = None,
 ) -> Request:
     """The question to a reviser."""
+    most = settings.max_examples
     shown = RevisionRequest(
         grades=tuple(
             GradeShown(symbol=g.symbol, name=g.name, value=g.value, meaning=parent.meanings.get(g.symbol, g.meaning))
             for g in task.grades
         ),
         rules=tuple(RuleShown(id=r.id, text=r.text, grade=r.grade) for r in parent.rules),
+        examples=tuple(ExampleShown(fields=e.fields, grade=e.grade) for e in parent.examples) if most else (),
         evidence=tuple(evidence),
         budget=RevisionBudget(
-            max_rules=settings.max_rules, max_operations=settings.max_operations, max_words=settings.max_words
+            max_rules=settings.max_rules,
+            max_operations=settings.max_operations,
+            max_words=settings.max_words,
+            max_examples=most or None,
         ),
         candidates=candidates,
         hints=tuple(hints),
         seed=seed,
     )
-    system = render("revise", {"task": task, "instruction": parent, "settings": settings}, prompts)
-    user = shown.model_dump_json()
+    names = ("revise", "exemplify") if most else ("revise",)
+    context = {"task": task, "instruction": parent, "settings": settings}
+    system = "\n\n".join(render(name, context, prompts) for name in names)
+    user = shown.text()
     key = content_id("revise", client.model, system, user, str(model.max_tokens), str(model.temperature))
     return Request(
         key,
         (Message("system", system), Message("user", user)),
-        schema=answer_schema(),
+        schema=answer_schema(examples=bool(most)),
         max_tokens=model.max_tokens,
         temperature=model.temperature,
         seed=seed,
@@ -265,7 +273,7 @@ def informed(client: Client, revising: Request, diagnoses: Sequence[Diagnosis]) 
         return revising
     *shared, last = revising.messages
     shown = RevisionRequest.model_validate_json(last.content).model_copy(update={"diagnosis": told})
-    user = shown.model_dump_json()
+    user = shown.text()
     asked = (str(revising.max_tokens), str(revising.temperature))
     key = content_id("revise", client.model, *(m.content for m in shared), user, *asked)
     return replace(revising, key=key, messages=(*shared, Message("user", user)))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply
 from piar.instructions.revision_schema import (
+    EXAMPLE_OPS,
     EvidenceItem,
     RevisionAnswer,
     RevisionCandidate,
@@ -67,12 +68,16 @@ def gate(
     words = {r.id: _WORD.findall(r.text.lower()) for r in new}
     if instruction.id in seen:
         return "tried before"
+    if len(instruction.examples) > max(settings.max_examples, len(parent.examples)):
+        return f"more than {settings.max_examples} examples"
+    if len(_shown(instruction)) < len(instruction.examples) and len(_shown(parent)) == len(parent.examples):
+        return "shows the same example twice"
     if len(instruction.rules) > max(settings.max_rules, len(parent.rules)):
         return f"more than {settings.max_rules} rules"
     if any(len(words[r.id]) > settings.max_words for r in new):
         return f"a rule of more than {settings.max_words} words"
     if _length(instruction) > max(BYTES_A_TOKEN * settings.max_length, _length(parent)):
-        return f"more than {settings.max_length:,} tokens of rules"
+        return f"more than {settings.max_length:,} tokens of rules and examples"
     if any(run in copied for r in new for run in _runs(words[r.id])):
         return "copies text from a sample"
     if contradiction(instruction) and not contradiction(parent):
@@ -83,8 +88,14 @@ def gate(
 
 
 def _length(instruction: Instruction) -> int:
-    """Bytes of all rules."""
-    return sum(len(rule.text.encode()) for rule in instruction.rules)
+    """Bytes of all rules and examples."""
+    shown = (text for example in instruction.examples for text in example.fields.values())
+    return sum(len(text.encode()) for text in (*(rule.text for rule in instruction.rules), *shown))
+
+
+def _shown(instruction: Instruction) -> set[tuple[str, ...]]:
+    """What its examples show."""
+    return {tuple(example.fields.values()) for example in instruction.examples}
 
 
 def _repeats(instruction: Instruction) -> int:
@@ -149,6 +160,7 @@ def revise(
     author: str,
     seen: Iterable[str],
     taken: Iterable[str] = (),
+    exemplary: bool = True,
 ) -> Revision:
     """Proposals from the reviser's answers, each through the gates; no more than were asked for.
 
@@ -158,6 +170,7 @@ def revise(
         author: who is named as the author of the proposals.
         seen: ids of instructions that were tried.
         taken: rule ids that are not given again.
+        exemplary: whether what was shown is all from train, so that it may become an example.
     """
     revision, tried, given = Revision(), set(seen), list(taken)
     wanted = shares(settings.candidates, len(completions))
@@ -167,7 +180,9 @@ def revise(
         copied, most = runs_of(shown), most + len(revision.proposals)
         for candidate in candidates:
             try:
-                proposed = propose(parent, candidate, task, settings, author=author, taken=given)
+                proposed = propose(
+                    parent, candidate, task, settings, author=author, taken=given, evidence=shown if exemplary else ()
+                )
                 reason = gate(proposed.instruction, parent, copied, tried, settings)
             except Refused as refusal:
                 reason = str(refusal)
@@ -189,6 +204,7 @@ def propose(
     *,
     author: str,
     taken: Iterable[str] = (),
+    evidence: Sequence[EvidenceItem] = (),
 ) -> Proposal:
     """Apply one candidate.
 
@@ -197,7 +213,9 @@ def propose(
     """
     if len(candidate.operations) > settings.max_operations:
         raise Refused(f"more than {settings.max_operations} operations")
-    changed = apply(parent, candidate.operations, task, taken)
+    if not settings.max_examples and any(op.op in EXAMPLE_OPS for op in candidate.operations):
+        raise Refused("an edit of examples, which [evolve.revision] max_examples = 0 leaves as they are")
+    changed = apply(parent, candidate.operations, task, taken, evidence)
     note = " ".join(candidate.note.split())[:300]
     return Proposal(replace(changed, parent=parent.id, author=author, note=note), candidate.operations)
 

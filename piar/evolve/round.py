@@ -165,6 +165,7 @@ def _draft(
         inputs.store.task,
         settings,
         author=reviser.author,
+        exemplary=False,
         seen=seen,
         taken=search.rule_ids,
     )

@@ -126,11 +126,10 @@ def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Ins
 
 # -- the beginning ---------------------------------------------------------------------------------
 
-_PROMPTS = ("judge", "diagnose", "revise")
-
 
 def identity(store: Store, models: Models, instruction: Instruction, settings: EvolveSettings) -> dict[str, Any]:
     """What decides the outcome of a run; a run that was cut off goes on only while none of it has changed."""
+    prompts = ("judge", "diagnose", "revise", *(["exemplify"] if settings.revision.max_examples else []))
     return {
         "seed": settings.seed,
         "task": store.task.hash,
@@ -138,7 +137,7 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
         "instruction": instruction.id,
         "teacher": Origin(store, models.teacher.judge, models.teacher.model).name,
         "reviser": reviser_origin(store, models.reviser).name,
-        "prompts": short_hash([template_source(name, models.teacher.prompts) for name in _PROMPTS]),
+        "prompts": short_hash([template_source(name, models.teacher.prompts) for name in prompts]),
         "settings": _kept(settings),
     }
 
@@ -150,6 +149,8 @@ def _kept(settings: EvolveSettings) -> dict[str, Any]:
     """The settings as runs have kept them from the first version on, so that one which was cut off goes on."""
     usual = {n for n in _LATER if getattr(settings, n) == EvolveSettings.model_fields[n].default}
     told = settings.model_dump(mode="json", exclude={"seed", *usual})
+    if not told["revision"]["max_examples"]:
+        del told["revision"]["max_examples"]
     told["redraft"], told["revision"]["diagnose"] = settings.redraft != "none", settings.revision.diagnose != "none"
     told["promotion"] |= {"guard_alpha": 0.1, "warn_uses": 3, "max_uses": 8}  # settings that are constants now
     return told | {"block": 100}

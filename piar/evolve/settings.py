@@ -37,6 +37,7 @@ class RevisionSettings(Settings):
         max_operations: most edits in one proposal.
         max_words: longest rule.
         max_length: longest rulebook in tokens, taken for four bytes each: every sample pays for it.
+        max_examples: most worked examples that a proposal may show, taken from train; 0: examples stay as they are.
         diagnose: ask a language model for `causes` before it is asked for edits, one more call for each request of a
             round, or `none`. The offline inducer, which weighs evidence, is never asked.
     """
@@ -47,6 +48,7 @@ class RevisionSettings(Settings):
     max_operations: int = 8
     max_words: int = 60
     max_length: int = 4000
+    max_examples: int = Field(default=0, ge=0)
     diagnose: Diagnose = "causes"
 
 

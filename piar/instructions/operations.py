@@ -1,4 +1,4 @@
-"""Operations on single rules: what a revision may do to an instruction, and how two instructions become one.
+"""Operations on single rules and examples: what a revision may do to an instruction, and how two become one.
 
 Full rewrites drop rules and memorise the text they were shown (gepa issue 261); operations cannot lose the rest.
 """
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from piar.instructions.markdown import fresh_ids
-from piar.instructions.revision_schema import RuleOperation
+from piar.instructions.revision_schema import EXAMPLE_OPS, EvidenceItem, RuleOperation
 from store.task import Task
-from store.types import Instruction, Rule
+from store.types import Example, Instruction, Rule
 
 _MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
 
@@ -20,21 +20,55 @@ class Refused(ValueError):
 
 
 def apply(
-    instruction: Instruction, operations: Sequence[RuleOperation], task: Task, taken: Iterable[str] = ()
+    instruction: Instruction,
+    operations: Sequence[RuleOperation],
+    task: Task,
+    taken: Iterable[str] = (),
+    evidence: Sequence[EvidenceItem] = (),
 ) -> Instruction:
     """The instruction after the operations, in order. Rules that are not named keep id, text and place.
 
     Args:
         taken: ids that were in use before and are not given again.
+        evidence: what may become an example.
 
     Raises:
-        Refused: an operation names an unknown rule or grade, or lacks its text.
+        Refused: an operation names an unknown rule, grade, example or piece of evidence, or lacks its text.
     """
     rules = list(instruction.rules)
     ids = fresh_ids({r.id for r in rules} | set(taken))
     for operation in operations:
-        rules = _OPERATIONS[operation.op](rules, operation, task, ids)
-    return replace(instruction, rules=tuple(rules))
+        if operation.op not in EXAMPLE_OPS:
+            rules = _OPERATIONS[operation.op](rules, operation, task, ids)
+    examples = _examples(instruction.examples, [op for op in operations if op.op in EXAMPLE_OPS], evidence)
+    return replace(instruction, rules=tuple(rules), examples=examples)
+
+
+def _examples(
+    before: Sequence[Example], operations: Sequence[RuleOperation], evidence: Sequence[EvidenceItem]
+) -> tuple[Example, ...]:
+    """The examples after the operations. Positions are those that the reviser was shown, whatever went before."""
+    kept: list[Example | None] = list(before)
+    for op in operations:
+        if op.example is not None and not 0 <= op.example < len(before):
+            raise Refused("names an example that is not there")
+        found = _example(op, evidence) if op.op == "exemplify" else None
+        if op.example is not None:
+            kept[op.example] = found
+        elif found is None:
+            raise Refused("names an example that is not there")
+        else:
+            kept.append(found)
+    return tuple(example for example in kept if example)
+
+
+def _example(op: RuleOperation, evidence: Sequence[EvidenceItem]) -> Example:
+    if op.evidence is None or not 0 <= op.evidence < len(evidence):
+        raise Refused("an example that is no evidence")
+    item = evidence[op.evidence]
+    if len(item.votes) > 1:
+        raise Refused("an example on which people disagree")
+    return Example(dict(item.fields), item.truth)
 
 
 def _add(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:

@@ -4,6 +4,10 @@ The user message of a reviser prompt holds one JSON object, a `RevisionRequest`;
 object, a `RevisionAnswer`. A language model gets the answer's JSON schema as structured output; the
 offline inducer reads and writes the same two objects. Edits are operations on single rules, so that a
 revision cannot silently lose the rest of the rulebook.
+
+Where examples may change, two more operations name them by positions in the request, from 0: `exemplify` makes the item
+at `evidence`, with its truth, an example, new or in the place of `example`; `forget` takes `example` away. Elsewhere
+nothing that is sent speaks of them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Op = Literal["add", "edit", "merge", "split", "drop", "reorder"]
+Op = Literal["add", "edit", "merge", "split", "drop", "reorder", "exemplify", "forget"]
+EXAMPLE_OPS = ("exemplify", "forget")
 
 
 class _Shown(BaseModel):
@@ -59,12 +64,21 @@ class EvidenceItem(_Shown):
     comment: str = ""
 
 
+class ExampleShown(_Shown):
+    """One worked example of the instruction under revision, in its order."""
+
+    fields: Mapping[str, str]
+    grade: str
+
+
 class RevisionBudget(_Shown):
-    """What a candidate may grow to. `max_operations` counts one candidate's edits."""
+    """What a candidate may grow to. `max_operations` counts one candidate's edits; without `max_examples` it may not
+    touch the examples."""
 
     max_rules: int = 40
     max_operations: int = 8
     max_words: int = 60
+    max_examples: int | None = None
 
 
 class RevisionRequest(_Shown):
@@ -74,12 +88,18 @@ class RevisionRequest(_Shown):
     task: Literal["revise"] = "revise"
     grades: tuple[GradeShown, ...]
     rules: tuple[RuleShown, ...] = ()
+    examples: tuple[ExampleShown, ...] = ()
     evidence: tuple[EvidenceItem, ...] = ()
     budget: RevisionBudget = RevisionBudget()
     candidates: int = Field(default=1, ge=1, le=32)
     hints: tuple[str, ...] = ()
     diagnosis: tuple[str, ...] = ()
     seed: int = 0
+
+    def text(self) -> str:
+        """As it is sent. What concerns examples is left out where they stay as they are: a request's key hashes it."""
+        unused = {"budget": {"max_examples"}} | ({} if self.examples else {"examples": True})
+        return self.model_dump_json(exclude=None if self.budget.max_examples else unused)
 
 
 class RuleOperation(BaseModel):
@@ -107,6 +127,8 @@ class RuleOperation(BaseModel):
     with_rules: tuple[str, ...] = ()
     second_text: str = ""
     second_grade: str | None = None
+    evidence: int | None = None
+    example: int | None = None
     because: tuple[int, ...] = ()
 
 
@@ -127,6 +149,15 @@ class RevisionAnswer(BaseModel):
     candidates: tuple[RevisionCandidate, ...] = ()
 
 
-def answer_schema() -> dict[str, Any]:
-    """JSON schema of a `RevisionAnswer`, for endpoints with structured output."""
-    return RevisionAnswer.model_json_schema()
+def answer_schema(*, examples: bool = False) -> dict[str, Any]:
+    """JSON schema of a `RevisionAnswer`, for endpoints with structured output.
+
+    Args:
+        examples: whether edits of examples are among the operations.
+    """
+    schema = RevisionAnswer.model_json_schema()
+    if not examples:
+        fields = schema["$defs"]["RuleOperation"]["properties"]
+        del fields["evidence"], fields["example"]
+        fields["op"]["enum"] = [name for name in fields["op"]["enum"] if name not in EXAMPLE_OPS]
+    return schema

@@ -265,6 +265,38 @@ def test_the_winner_is_drafted_anew_from_train_and_dev_within_the_budget(tmp_pat
     assert alone.champion != standing.id
 
 
+class Showing(WordReviser):
+    """Reads, and makes two of the samples that it is shown examples."""
+
+    simulated = False
+
+    def say(self, request):
+        shown = json.loads(request.messages[-1].content)
+        edits = [{"op": "exemplify", "evidence": i} for i in range(min(2, len(shown["evidence"])))]
+        return json.dumps({"candidates": [{"operations": edits}]})
+
+
+def test_examples_come_from_train_and_race_like_rules(tmp_path):
+    store, journal = world(tmp_path, groups=20)
+    seen = []
+
+    class Reading(WordTeacher):
+        def say(self, request):
+            seen.append(request.messages[0].content)
+            return super().say(request)
+
+    settings = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=1, max_examples=2))
+    events = list[Event]()
+    run(store, journal, settings, Reading(), Showing(), on_event=events.append)
+    journal.close()
+    proposed = [store.instruction(e.detail["candidate"]) for e in events if e.kind == "proposed"]
+    shown = {(e.fields["title"], e.grade) for candidate in proposed for e in candidate.examples}
+    train = store.frame("select title, grade from samples join truth using (sample_id) where split = 'train'").rows()
+    assert len(shown) == 2
+    assert shown <= set(train)
+    assert any(title in prompt for title, _ in shown for prompt in seen)  # the candidate was asked with them
+
+
 class Confused(Knowing):
     """Says what is planted in a round, and nonsense when it is shown more."""
 

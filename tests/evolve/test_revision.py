@@ -1,6 +1,7 @@
 """Rule operations are pure and lose nothing; gates refuse before anything is spent; nonsense is counted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply, merge
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
 from piar.llm.settings import ModelSettings
-from store.types import Completion, Failure, Instruction, Rule
-from tests.worlds import TASK
+from store.types import Completion, Example, Failure, Instruction, Rule
+from tests.worlds import TASK, WordReviser
 
 SETTINGS = RevisionSettings(max_rules=5, max_words=12)
 PARENT = Instruction("Judge.", (Rule("R01", "first", "0"), Rule("R02", "second", "1"), Rule("R04", "fourth")))
@@ -22,6 +23,60 @@ EVIDENCE = [EvidenceItem(fields={"query": "red shoe", "title": "a very red leath
 
 def op(kind, **keys):
     return RuleOperation(op=kind, **keys)
+
+
+EXAMPLES = (Example({"query": "q", "title": "one"}, "0"), Example({"query": "q", "title": "two"}, "2"))
+SHOWING = RevisionSettings(max_examples=2)
+ITEMS = [
+    EvidenceItem(fields={"query": "red shoe", "title": f"a very red leather shoe for men {n}"}, truth="1", votes=votes)
+    for n, votes in enumerate(({}, {"1": 2}, {"1": 2, "0": 1}))
+]
+
+
+def revised(parent, operations, settings=SHOWING, **more):
+    answer = Completion("k", "m", text=json.dumps({"candidates": [{"operations": operations}]}))
+    found = revise([answer], parent, [ITEMS], TASK, settings, author="a", seen=[parent.id], **more)
+    return [[e.fields["title"] for e in p.instruction.examples] for p in found.proposals] or dict(found.refused)
+
+
+def test_samples_of_train_become_examples_take_the_place_of_others_and_go():
+    shown = replace(PARENT, examples=EXAMPLES)
+    assert revised(PARENT, [{"op": "exemplify", "evidence": 1}]) == [["a very red leather shoe for men 1"]]
+    replaced = [{"op": "forget", "example": 0}, {"op": "exemplify", "evidence": 0, "example": 1}]
+    assert revised(shown, replaced) == [["a very red leather shoe for men 0"]]
+    both = [{"op": "exemplify", "evidence": 0}, {"op": "add", "text": "new words", "grade": "1"}]
+    assert revised(PARENT, both) == [["a very red leather shoe for men 0"]]
+
+
+@pytest.mark.parametrize(
+    ("operations", "why"),
+    [
+        ([{"op": "exemplify", "evidence": 2}], "an example on which people disagree"),
+        ([{"op": "exemplify", "evidence": 9}], "an example that is no evidence"),
+        ([{"op": "exemplify"}], "an example that is no evidence"),
+        ([{"op": "forget"}], "names an example that is not there"),
+        ([{"op": "forget", "example": -1}], "names an example that is not there"),
+        ([{"op": "exemplify", "evidence": 0}], "more than 2 examples"),
+        ([{"op": "exemplify", "evidence": 0, "example": at} for at in (0, 1)], "shows the same example twice"),
+    ],
+)
+def test_examples_that_may_not_be_are_counted_with_the_reason(operations, why):
+    assert revised(replace(PARENT, examples=EXAMPLES), operations) == {why: 1}
+
+
+def test_examples_stay_as_they_are_where_nobody_asked_or_not_all_is_from_train():
+    operations = [{"op": "exemplify", "evidence": 0}]
+    assert "leaves as they are" in next(iter(revised(PARENT, operations, SETTINGS)))
+    assert revised(PARENT, operations, exemplary=False) == {"an example that is no evidence": 1}
+    client = WordReviser()
+    plain, asked = (
+        request(client, replace(PARENT, examples=EXAMPLES), ITEMS, (), TASK, s, ModelSettings(), candidates=1, seed=0)
+        for s in (RevisionSettings(), SHOWING)
+    )
+    assert not any("example" in text for text in (*(m.content for m in plain.messages), json.dumps(plain.schema)))
+    assert [e["fields"]["title"] for e in json.loads(asked.messages[-1].content)["examples"]] == ["one", "two"]
+    assert "exemplify" in asked.messages[0].content
+    assert "exemplify" in json.dumps(asked.schema)
 
 
 def ids(instruction):
@@ -89,7 +144,7 @@ def answers(*candidates):
     [
         (candidate(text="Look for A VERY red, leather shoe."), "copies text from a sample"),
         (candidate(text="word " * 13), "a rule of more than 12 words"),
-        (candidate(text="x" * 17_000), "more than 4,000 tokens of rules"),
+        (candidate(text="x" * 17_000), "more than 4,000 tokens of rules and examples"),
         (candidate(text="see <b>this</b>"), "markup or control characters in a rule"),
         (candidate(text="{% raw %}"), "markup or control characters in a rule"),
         (candidate(text="a\nb"), "markup or control characters in a rule"),

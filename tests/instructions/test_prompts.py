@@ -26,7 +26,7 @@ def shown(name):
     return judge_prefix(TASK, INSTRUCTION, name=name) if name in ("judge", "decide") else render(name, VALUES)
 
 
-@pytest.mark.parametrize("name", ["judge", "decide", "diagnose", "revise"])
+@pytest.mark.parametrize("name", ["judge", "decide", "diagnose", "revise", "exemplify"])
 def test_a_prompt_says_what_it_said(name):
     file, text = SNAPSHOTS / f"{name}.txt", shown(name) + "\n"
     if os.environ.get("PIAR_SNAPSHOTS") == "write":
