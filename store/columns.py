@@ -264,6 +264,12 @@ def _asked(name: str) -> str | None:
     return found if found in _TEXT_GROUP else None
 
 
+def all_differ(column: pl.Series) -> bool:
+    """Whether no value comes twice: nobody grades so, however few the rows are."""
+    held = column.filter(column.str.strip_chars() != "")
+    return held.n_unique() == len(held)
+
+
 def identifies(name: str) -> bool:
     """Whether a column is called like an id."""
     return bool(_ID.fullmatch(key(name))) or key(name) in _ID_GROUP

@@ -156,7 +156,7 @@ class _Roles:
 
     def _find_unnamed_gold(self, many: list[str]) -> None:
         shares = self.said.counts or find_shares(self.frame, self._free())
-        likely = [n for n in many if not shape.asks(n) and not shape.identifies(n)]
+        likely = [n for n in many if not (shape.asks(n) or shape.identifies(n) or shape.all_differ(self.frame[n]))]
         if odd := gold_named(self._free()):
             self.unused["gold"] = f"{odd}: {odd_grades(self.frame[odd])[0]}"
         elif shares:

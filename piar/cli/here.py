@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from piar.review.sitting import Sitting
 
 _LONGEST_NAME = 254  # characters, of a person
+_UNWRAPPED = 1_000_000  # columns: a text is a line, which scripts can read and terminals wrap themselves
 
 
 def label_here(
@@ -96,12 +97,13 @@ def _sit(project: "Project", sitting: "Sitting", way: str) -> "Tally":
     from piar.cli.desk import MOST_KEYS, Desk, Lines, Screen, key_of_grades
     from piar.cli.keys import keyboard
 
-    shown, instruction, task = messages(), project.instruction(), project.task
+    shown, instruction, task = messages().file, project.instruction(), project.task
     grades = key_of_grades(task)
-    if way == "lines" or len(task.grades) > MOST_KEYS:
-        return Desk(sitting, Lines(shown, sys.stdin, task, grades), shown, instruction).work()
-    console = Console(file=shown.file, markup=False, emoji=False, highlight=False)  # its size follows the terminal's
-    with keyboard(console.file) as keys:
+    by_line = way == "lines" or len(task.grades) > MOST_KEYS
+    console = Console(file=shown, width=_UNWRAPPED if by_line else None, markup=False, emoji=False, highlight=False)
+    if by_line:
+        return Desk(sitting, Lines(console, sys.stdin, task, grades), console, instruction).work()
+    with keyboard(shown) as keys:  # the console's size follows the terminal's
         tally = Desk(sitting, Screen(console, keys, task.symbols, grades), console, instruction).work()
         with suppress(OSError):  # a terminal that was closed
             console.clear()

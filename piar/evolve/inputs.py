@@ -112,10 +112,11 @@ def _require_groups(splits: Splits) -> None:
     if not thin:
         return
     counts = ", ".join(f"{name} {n:,}" for name, n in groups.items())
-    if sum(groups.values()) < DEALT:
+    if (known := sum(groups.values())) < DEALT:
         raise PiarError(
             f"The {thin[0]} split has fewer than two labelled groups ({counts}): nothing can be learned or shown.",
-            "Label more groups (`piar review push`, or import a file with more), then evolve.",
+            f"Label about {DEALT - known} groups more (`piar review here` at your terminal, `piar review push` for "
+            "several people, or import a file that has them), then evolve.",
         )
     raise PiarError(
         f"There are labelled groups enough, but the splits that the imported file names leave too few of them in "

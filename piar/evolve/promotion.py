@@ -200,3 +200,9 @@ def power(groups: Sequence[str], level: float, metric: Metric = METRICS["accurac
     effect = detectable_effect(_ASSUMED, sizes, alpha=level) if level > 0 else None
     halved = groups_for(_ASSUMED, effect / 2, max(1, round(sizes.mean())), alpha=level) if effect else None
     return Power(len(sizes), len(groups), effect, halved, of=" of accuracy" if metric.named else "")
+
+
+def needed(groups: Sequence[str], level: float, gain: float) -> int:
+    """Holdout groups, of as many rows as these, with which a gain can be shown; assumes what `power` assumes."""
+    sizes = np.bincount(group_codes(np.asarray(groups))[0])
+    return groups_for(_ASSUMED, gain, max(1, round(sizes.mean())), alpha=level)

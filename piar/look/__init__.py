@@ -92,7 +92,10 @@ def _notes(material: Material, shares: list[GradeShare], known: int) -> list[str
     if material.task is None and named:
         notes.append(f"{', '.join(named)}: fewer than two different grades, so nothing can be learnt or measured.")
     elif material.task is None:
-        notes.append("No grades were recognised: name their column with --gold, or --raters 'rater_*'.")
+        notes.append(
+            "No grades were recognised: name their column with --gold, or --raters 'rater_*'; or say what they will be "
+            "and grade rows yourself: piar init DIR --from FILE --grades LOWEST,…,HIGHEST, then piar review here."
+        )
     elif known < len(material.frame):
         notes.append(f"{len(material.frame) - known:,} rows have no grade.")
     notes += [f"Column {why}." for why in material.columns.unused.values()]

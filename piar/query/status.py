@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FIRST_GAIN = 0.25  # a first search is proposed once the holdout can show this much
 MOVED = 0.01  # p-value below which the grades' shares are said to have moved
+_GRADING = ("review-here", "review-import", "review-pull")  # runs that bring people's labels
 FEWEST_GROUPS = 5  # groups nobody has graded, from which on it is worth asking people for more
 
 
@@ -57,7 +58,8 @@ class _State:
         unscored: labelled test rows without a verdict under the present instruction.
         last: verb -> when it was last done.
         cut_off: a search that did not end, or None.
-        lacking: why a first search could show nothing yet while rows wait that people could grade, or None.
+        lacking: why a first search could show nothing yet, and how many groups more would do, or None.
+        waiting: groups that nobody has graded.
         overtaken: people's labels that a later change of policy made stale.
         drift: the teacher's grades among the latest logs beside earlier ones, None where too few are judged.
     """
@@ -72,6 +74,7 @@ class _State:
     cut_off: str | None
     proposal: bool
     lacking: str | None
+    waiting: int
     overtaken: "list[StaleLabels]"
     drift: "Drift | None"
 
@@ -129,35 +132,54 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
     free = 0.0 if teacher.host is None else None
     price = free if row[4] is None or not teacher.priced else float(row[4])
     found = str(cut_off.item()) if cut_off.height else None
-    lacking = _lacking(store) if row[1] else None
+    waiting = _waiting(store)
+    lacking = _lacking(store, waiting) if row[1] else None
     overtaken = stale_labels(store, current)
     moved = drift(store, Judge(judge, current.id))
-    return _State(row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking, overtaken, moved)
+    return _State(
+        row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking, waiting, overtaken, moved
+    )
 
 
-def _lacking(store: "Store") -> str | None:
-    """What a search lacks to show a gain of `FIRST_GAIN`, in words; None when it lacks nothing, or nothing waits."""
-    from piar.evolve.promotion import power
-    from piar.evolve.settings import PromotionSettings
-
-    waiting = store.frame(
+def _waiting(store: "Store") -> int:
+    """Groups of the pool that nobody has graded."""
+    return store.frame(
         "select 1 from samples group by group_key having bool_and(split = 'pool') and "
         "not bool_or(sample_id in (select sample_id from truth))"
-    )
-    if waiting.height < FEWEST_GROUPS:
-        return None
+    ).height
+
+
+def _lacking(store: "Store", waiting: int) -> str | None:
+    """What a search lacks to run, or to show a gain of `FIRST_GAIN` where more could be graded; None: nothing."""
+    from piar.evolve.inputs import DEALT
+    from piar.evolve.promotion import needed, power
+    from piar.evolve.settings import PromotionSettings
+    from store.splits import SplitSettings
+
     rows = store.frame(
-        "select split, group_key from samples join truth using (sample_id) where split in ('train', 'dev', 'holdout')"
+        "select split, group_key, grade from samples join truth using (sample_id) "
+        "where split in ('train', 'dev', 'holdout')"
     ).rows()
-    groups = {split: [g for s, g in rows if s == split] for split in ("train", "dev", "holdout")}
+    groups = {split: [g for s, g, _ in rows if s == split] for split in ("train", "dev", "holdout")}
     thin = [split for split, found in groups.items() if len(set(found)) < 2]
+    known = store.frame(
+        "select count(distinct group_key) from samples join truth using (sample_id) where split <> 'pool'"
+    ).item()
     if thin:
-        return f"fewer than two labelled groups in {' and '.join(thin)}"
-    found = power(groups["holdout"], PromotionSettings().alpha)
-    if found.detectable is not None and found.detectable <= FIRST_GAIN:
+        more = f"; about {DEALT - known} more would do" if known < DEALT else ""
+        return f"fewer than two labelled groups in {', '.join(thin)}{more}"
+    if len(grades := {grade for *_, grade in rows}) == 1:
+        return f"every labelled row is {grades.pop()}: nothing can be learned before other grades are among them"
+    level = PromotionSettings().alpha
+    found = power(groups["holdout"], level)
+    if waiting < FEWEST_GROUPS or (found.detectable is not None and found.detectable <= FIRST_GAIN):
         return None
+    due = round(max(0, needed(groups["holdout"], level, FIRST_GAIN) - found.groups) / SplitSettings().holdout)
     shown = "nothing" if found.detectable is None else f"no gain below {100 * found.detectable:.0f} points"
-    return f"{found.groups} labelled holdout groups can show {shown}; {100 * FIRST_GAIN:.0f} points are worth a search"
+    return (
+        f"{found.groups} labelled holdout groups can show {shown}; about {due} groups more in all would show "
+        f"{100 * FIRST_GAIN:.0f} points"
+    )
 
 
 # -- what is stale --------------------------------------------------------------------------------
@@ -232,16 +254,21 @@ def _go_on(state: _State) -> Iterator[Step]:
 def _ask_people(state: _State) -> Iterator[Step]:
     if state.samples and not state.labelled:
         yield Step(
-            "piar review export first.csv --batch first",
-            "nothing is labelled: rows of random groups, and some that differ most, for your people to grade; "
-            "`piar review import` brings them back (or push and pull, with Label Studio)",
+            "piar review here",
+            "nothing is labelled: rows of random groups, and some that differ most, for you to grade at this "
+            "terminal (`piar review export` writes sheets for several people, `piar review push` asks Label Studio)",
         )
     elif state.lacking and "evolve" not in state.last:
-        yield Step("piar review export more.csv --batch more", state.lacking)
+        if state.waiting:
+            yield Step("piar review here", state.lacking)
+        else:
+            yield Step("piar import FILE", f"{state.lacking}; every row here is graded")
 
 
 def _evolve(state: _State) -> Iterator[Step]:
-    if state.labelled and not state.lacking and "evolve" not in state.last and not state.cut_off:
+    evolved, graded = state.last.get("evolve"), max((t for v, t in state.last.items() if v in _GRADING), default=None)
+    fresh = evolved is None or (graded is not None and graded > evolved)
+    if state.labelled and not state.lacking and fresh and not state.cut_off:
         yield Step("piar evolve --dry-run", f"{state.labelled:,} labelled rows wait to teach the rules", cost_usd=None)
 
 

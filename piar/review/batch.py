@@ -8,7 +8,7 @@ docs/experiments/review.md.
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,7 +117,9 @@ def compose(
     if not settings.annotators:
         raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
     answers = answers or max(1, round(settings.hours * 3600 / seconds_per_row(store)))
-    wanted = 0 if adjudicate or planned else round(answers * settings.checks)
+    draw = seed_of(settings.seed, name, "checks")
+    fixed = adjudicate or planned
+    wanted = 0 if fixed else len(_checks(store, round(answers * settings.checks), frozenset(), draw))
     if adjudicate or planned:
         picks = _disputed(store, adjudicate) if adjudicate else [_Pick(i, "planned", "compare", p) for i, p in planned]
         settings = settings.model_copy(update={"overlap": 0.0})
@@ -128,7 +130,7 @@ def compose(
             "There is nothing to review: no row is queued, disputed or left to draw.",
             "Import more rows, or run `piar label` and `piar mine`, then push again.",
         )
-    checks = _checks(store, wanted, {p.sample_id for p in picks}, seed_of(settings.seed, name, "checks"))
+    checks = _checks(store, wanted, {p.sample_id for p in picks}, draw)
     assignments = _assign(picks, checks, settings, name)
     _record(store, name, assignments, settings, run_id)
     return Batch(name, tuple(assignments), fresh=True, pace=seconds_per_row(store))
@@ -211,7 +213,7 @@ def _disputed(store: Store, batch: str) -> list[_Pick]:
     return [_Pick(i, "adjudicate", batch) for i in store.frame(sql, [batch])["sample_id"].to_list()]
 
 
-def _checks(store: Store, n: int, taken: set[str], seed: int) -> list[_Pick]:
+def _checks(store: Store, n: int, taken: Set[str], seed: int) -> list[_Pick]:
     """Rows whose gold nobody doubts: at least two people said the same as gold, none another grade."""
     sql = """select l.sample_id from label l join samples s using (sample_id)
              where l.grade is not null and l.source in ('gold', 'human') and s.split = 'train' group by l.sample_id

@@ -1,11 +1,13 @@
 """Starting without gold: the first batch, and places in the splits for rows once people have answered.
 
-Proofs are by group, so the random part of a first batch is whole groups' worth of rows: a few rows of many groups
-drawn at random. They alone may enter dev, holdout and test. The rest of the batch is rows that differ most from each
-other, from other groups: they show what there is, and train alone may learn from them.
+Proofs are by group, so the random part of a first batch is a few rows of many groups drawn at random: as few of each
+as it takes to reach `GROUPS` groups, of which every split gets some. They alone may enter dev, holdout and test. The
+rest of the batch is rows that differ most from each other, from other groups: they show what there is, and train alone
+may learn from them.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,9 +15,10 @@ import polars as pl
 
 from store.db import Store, quote
 from store.ids import seed_of
-from store.splits import SplitSettings, assign, with_forms
+from store.splits import BLOCK, SplitSettings, assign, normal_form, with_forms
 
-ROWS_A_GROUP = 5
+ROWS_A_GROUP = 5  # at most
+GROUPS = 20  # so many put two or more into each split
 DIVERSE = 0.3  # share of a first batch
 _LOOKED_AT = 5_000  # rows among which the diverse ones are chosen
 
@@ -51,9 +54,11 @@ def first_rows(
     order = sorted(by_group)
     rng.shuffle(order)
     drawn, at_random = 0, list[tuple[str, str, int]]()
+    spared = max(1, min(GROUPS, round((1 - differing) * len(order))))  # the rest is left for rows that differ
+    each = min(ROWS_A_GROUP, max(1, int((1 - differing) * wanted) // spared))
     while drawn < len(order) and len(at_random) < (1 - differing) * wanted:
         group = by_group[order[drawn]]
-        chosen = rng.sample(group, min(ROWS_A_GROUP, len(group)))
+        chosen = rng.sample(group, min(each, len(group), wanted - len(at_random)))
         at_random += [(sample, order[drawn], len(chosen)) for sample in chosen]
         drawn += 1
     share = drawn / max(1, len(order))
@@ -126,6 +131,27 @@ def _places(rows: pl.DataFrame, known: pl.DataFrame, settings: SplitSettings, se
     alike = new.filter(pl.col("form").is_in(list(forms)))
     yield from ((group, forms[form]) for group, form in alike.select("group", "form").rows())
     fresh = new.filter(~pl.col("form").is_in(list(forms)))
-    dealt = assign(fresh.filter("at_random").drop("at_random"), settings, seed_of(seed, "arrivals", len(held)))
-    yield from dealt.rows()
+    arrived = fresh.filter("at_random").drop("at_random")
+    if len(arrived) < BLOCK:
+        yield from _one_by_one(arrived["group"].to_list(), list(held.values()), settings, seed)
+    else:
+        yield from assign(arrived, settings, seed_of(seed, "arrivals", len(held))).rows()
     yield from ((group, "train") for group in fresh.filter(~pl.col("at_random"))["group"].to_list())
+
+
+def _one_by_one(
+    groups: Sequence[str], held: Sequence[str], settings: SplitSettings, seed: int
+) -> Iterator[tuple[str, str]]:
+    """Each group to the split that lacks most: a few at a time, the shares would round to nothing but train.
+
+    Which group comes when is drawn, so that it says nothing of the group. Two that differ in spelling only go together.
+    """
+    counts = Counter(held)
+    forms: dict[str, str] = {}
+    for group in random.Random(seed_of(seed, "one by one", len(held))).sample(groups, len(groups)):
+        form = normal_form(group)
+        if form not in forms:
+            total = counts.total() + 1
+            forms[form] = max(settings.shares, key=lambda split: settings.shares[split] * total - counts[split])
+        counts[forms[form]] += 1
+        yield group, forms[form]

@@ -147,6 +147,8 @@ def test_lines_from_a_pipe(shop, monkeypatch, capsys):
     assert main(["review", "here", "-C", str(shop.folder), "--by", "ann", "--n", "5", "--lines"]) == 0
     out = capsys.readouterr()
     assert "'9' is no grade: 0 1 2 3" in out.err
+    titles = [title for (title,) in shop.store.frame("select title from samples").rows()]
+    assert sum(line in titles for line in out.err.splitlines()) >= 3  # a text is a line
     assert "2 rows graded by ann" in out.out
     assert "next: piar review here --by ann" in out.out
     assert labels(shop)[:2] == [("3", "", [], None), ("0", "[red]x", [], None)]

@@ -11,17 +11,18 @@ def test_it_tells_the_next_steps_and_their_price(tmp_path) -> None:
     found = project.status()
     assert found.holds["samples"] == {"pool": 1, "test": 2, "train": 2}
     assert [(s.command, s.calls, s.cost_usd) for s in found.next] == [
-        ("piar evolve --dry-run", 0, None),
+        ("piar review here", 0, 0.0),
         ("piar label", 3, 0.0),
         ("piar score --split test", 2, 0.0),
     ]
+    assert found.next[0].why == "fewer than two labelled groups in train, dev, holdout; about 18 more would do"
     assert found.stale == ()
 
 
 def test_a_teacher_that_costs_money_has_a_price_only_after_it_was_asked(tmp_path) -> None:
     small_project(tmp_path / "toys")
     project = Project.open(tmp_path / "toys", ["teacher.model=openai:m", "teacher.base_url=https://example.org/v1"])
-    assert {s.cost_usd for s in project.status().next} == {None}
+    assert {s.cost_usd for s in project.status().next if s.command != "piar review here"} == {None}
 
 
 def test_verdicts_of_a_teacher_with_settings_of_its_own_are_found(tmp_path) -> None:

@@ -8,14 +8,18 @@ import pytest
 from piar.cli import main
 from piar.project.facade import Project
 from piar.review.batch import compose
-from piar.review.first import ROWS_A_GROUP, first_rows, settle_in
+from piar.review.first import GROUPS, ROWS_A_GROUP, first_rows, settle_in
 from piar.review.settings import ReviewSettings
 from store.errors import UsageError
 from store.prepare import ImportMapping
 from store.splits import SplitSettings
 
 PEOPLE = ("ann@example.com", "bob@example.com")
-QUERIES = [f"{a} {b}" for a in ("red", "blue", "old", "tiny") for b in ("lamp", "desk", "shoe", "bag", "pen", "mug")]
+QUERIES = [
+    f"{a} {b}"
+    for a in ("red", "blue", "old", "tiny", "wet", "odd", "big", "raw")
+    for b in ("lamp", "desk", "shoe", "bag", "pen", "mug")
+]
 
 
 def ungraded(folder, per_query=9):
@@ -49,7 +53,7 @@ def test_an_ungraded_file_needs_its_grades_named(tmp_path):
 def test_grades_keep_the_order_in_which_they_are_named(project):
     assert project.task.symbols == ("no", "maybe", "yes")
     assert dict(project.status().holds["samples"]) == {"pool": len(QUERIES) * 9}
-    assert project.status().next[0].command.startswith("piar review export")
+    assert project.status().next[0].command == "piar review here"
 
 
 def test_a_first_batch_is_a_few_rows_of_many_random_groups_and_some_that_differ_most(project):
@@ -57,11 +61,13 @@ def test_a_first_batch_is_a_few_rows_of_many_random_groups_and_some_that_differ_
     assert first_rows(project.store, 60, 0) == (at_random, diverse)
     groups = dict(project.sql("select sample_id, group_key from samples").rows())
     drawn = [groups[i] for i, _ in at_random]
-    assert max(drawn.count(g) for g in drawn) <= ROWS_A_GROUP
+    each = max(drawn.count(g) for g in drawn)
+    assert each <= ROWS_A_GROUP
+    assert len(set(drawn)) >= GROUPS
     assert len(at_random) + len(diverse) == 60
     assert not set(drawn) & {groups[i] for i in diverse}
     assert len({groups[i] for i in diverse}) > 5
-    chance = len(set(drawn)) / len(QUERIES) * ROWS_A_GROUP / 9
+    chance = len(set(drawn)) / len(QUERIES) * each / 9
     assert all(p == pytest.approx(chance) for _, p in at_random)
 
 
@@ -87,6 +93,30 @@ def test_answers_bring_random_rows_into_every_split_and_diverse_ones_into_train_
     after = dict(project.sql("select group_key, max(split) from samples where split <> 'pool' group by all").rows())
     assert before.items() <= after.items()
     assert len(after) > len(before)
+
+
+def test_a_few_answers_at_a_time_reach_every_split_and_never_part_a_group(project):
+    shares = SplitSettings().shares
+    for sitting in range(12):
+        batch = compose(project.store, f"b{sitting}", ReviewSettings(annotators=("ann",), random=1.0), "run", answers=2)
+        answer(project, batch, f"b{sitting}")
+        settle_in(project.store, SplitSettings(), 0)
+    dealt = project.sql("select group_key, split from samples where split <> 'pool' group by all")
+    assert dealt["group_key"].is_unique().all()
+    for split, share in shares.items():
+        assert abs((dealt["split"] == split).sum() - share * len(dealt)) <= 1
+
+
+def test_settling_rows_one_by_one_keeps_spellings_of_one_group_together(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        "query,title\n" + "".join(f"{q},a title of {i}\n" for i, q in enumerate(["usb cable", "USB cables"] * 2))
+    )
+    project = Project.init(tmp_path / "p", from_=file, mapping=ImportMapping(grades=("no", "maybe", "yes")))
+    batch = compose(project.store, "b", ReviewSettings(annotators=("ann",), random=1.0), "run", answers=4)
+    answer(project, batch, "b")
+    settle_in(project.store, SplitSettings(), 0)
+    assert project.sql("select count(distinct split), min(split) <> 'pool' from samples").rows() == [(1, True)]
 
 
 def answer(project, batch, name):
@@ -117,7 +147,7 @@ def test_from_an_ungraded_file_to_a_search_by_the_command_line(tmp_path, capsys,
     assert set(told["splits"]) == {"train", "dev", "holdout", "test"}
     assert main(["status", "--json", "-C", folder]) == 0
     asked = [step["command"] for step in json.loads(capsys.readouterr().out)["next"]]
-    assert asked[0].startswith(("piar review export", "piar evolve"))
+    assert asked[0].startswith(("piar review here", "piar evolve"))
     assert main(["evolve", "--rounds", "1", "--json", "-C", folder]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["holdout"]["groups"] > 2

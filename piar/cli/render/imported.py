@@ -38,7 +38,7 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
     if found.proposed:
         pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades names and meanings"))
     pairs += _guideline(guideline) if guideline else []
-    verb = "evolve" if report.labels or report.known else "status"
+    verb = "evolve" if report.labels or report.known else "review here"
     pairs.append(("next", f"piar {verb} -C {folder}"))
     return facts(pairs)
 
