@@ -12,6 +12,7 @@ from piar.judging.votes import rounds, sure_enough
 from piar.llm.base import Request
 from piar.llm.cost import Budget
 from piar.llm.settings import require_price
+from store.calibrated import calibrated_verdicts
 from store.db import Store
 from store.types import Sample, Verdict
 
@@ -31,7 +32,11 @@ class Ballot:
 
     def sure(self, symbols: Sequence[str]) -> bool:
         """Whether the votes so far are as sure as was asked for."""
-        return self.assignment.sure is None or sure_enough(self.verdicts, symbols, self.assignment.sure)
+        wanted, calibration = self.assignment.sure, self.assignment.calibration
+        if wanted is None:
+            return True
+        said = calibrated_verdicts(self.verdicts, calibration, symbols) if calibration else self.verdicts
+        return sure_enough(said, symbols, wanted)
 
     def record(self, asks: Sequence[Ask], verdicts: Mapping[str, Verdict]) -> list[Verdict]:
         """Take in a round; an answer that is missing or never came ends the asking."""

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from store.errors import PiarError
-from store.ids import seed_of
+from store.calibration import fold_of
 from store.stats import share_by_group
 
 Floats = NDArray[np.float64]
-FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +95,6 @@ def threshold_for(target: float, calibrated: Floats, right: Floats, groups: list
     interval = share_by_group(right * trusted, trusted, groups, seed=seed)
     reached = interval.low is not None and interval.low >= target
     return Threshold(value, target, interval.value, interval.low, interval.high, float(trusted.mean()), reached)
-
-
-def fold_of(groups: list[str], seed: int = 0) -> NDArray[np.int64]:
-    """[n] fold of each answer; a group is never divided, and folds hold about equally many groups.
-
-    Raises:
-        PiarError: fewer than two groups.
-    """
-    names = sorted(set(groups), key=lambda name: seed_of(seed, "fold", name))
-    if len(names) < 2:
-        raise PiarError("Calibration needs gold in two groups at least.", "Label rows of more groups, then try again.")
-    fold = {name: place % min(FOLDS, len(names)) for place, name in enumerate(names)}
-    return np.array([fold[name] for name in groups])
 
 
 def _isotonic(confidence: Floats, right: Floats) -> tuple[Floats, Floats]:

@@ -177,7 +177,7 @@ class Pool:
         store = Store.create(work / "piar.duckdb", self.task)
         label = self.respondent.label
         with Labeller(self.respondent.session(store, journal, "pool", self.budget, show)) as labeller:
-            wanted = Assignment(self.instruction, samples, label.votes, label.sure)
+            wanted = Assignment(self.instruction, samples, label.votes, label.sure, self.calibration)
             done = labeller.judge([wanted], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
         report.add(done)

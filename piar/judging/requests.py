@@ -8,6 +8,7 @@ from typing import Any
 from piar.instructions.prompts import judge_prefix
 from piar.judging.session import Respondent
 from piar.llm.base import Brief, Message, Request, template_of
+from store.calibration import Calibration
 from store.ids import content_id, short_hash
 from store.task import Task, sample_text
 from store.trace import parse_trace, trace_schema
@@ -21,12 +22,14 @@ class Assignment:
     Attributes:
         votes: opinions asked of each sample.
         sure: with it, no more votes are asked of a sample whose confidence has reached it; see `piar.judging.votes`.
+        calibration: of the judge under the instruction, where it has one; `sure` goes by it.
     """
 
     instruction: Instruction
     samples: Iterable[Sample]
     votes: int = 1
     sure: float | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

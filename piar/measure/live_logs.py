@@ -31,8 +31,8 @@ FEWEST = 20  # queries on each side, from which on shares are compared
 # Rows on which both have spoken, and what people said of those that a batch drew at random.
 _ROWS = """
 with logs as (select sample_id, group_key, {fields} from samples where {where}),
-     said as (select * from verdict where judge = $1 and instruction = $2 and vote = 0),
-     told as (select * from verdict where judge = $3 and instruction = $4 and vote = 0),
+     said as (select * from {said} where judge = $1 and instruction = $2 and vote = 0),
+     told as (select * from {told} where judge = $3 and instruction = $4 and vote = 0),
      drawn as (select sample_id, max(inclusion) as inclusion from review_tasks where role = 'random' group by sample_id)
 select l.*, s.grade as predicted, t.grade as told, t.probs,
        if(d.sample_id is null, null, m.grade) as gold, d.inclusion
@@ -95,12 +95,15 @@ class Drift:
 def judged(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> "pl.DataFrame":
     """The logs that the teacher has judged, with the task's fields and what each judge and people said.
 
+    Verdicts are read as they are used: calibrated where their judge is.
+
     Raises:
         UsageError: `where` is no condition over the columns of `samples`.
         PiarError: the teacher has judged none of them.
     """
     import duckdb
 
+    from store.calibrated import calibrated_relation
     from store.db import quote
     from store.user_sql import expression
 
@@ -109,7 +112,9 @@ def judged(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> "pl.
     fix = f"Write a condition over {', '.join(store.task.fields)}, split, source, group_key."
     condition = expression(where, f"--live {where[:200]!r}", fix, store.tables())
     try:
-        frame = store.frame(_ROWS.format(fields=fields, where=condition), who)
+        with store.read() as con:
+            said, told = (calibrated_relation(con, store, "verdict", [one]) for one in (judge, teacher))
+            frame = store.frame(_ROWS.format(fields=fields, where=condition, said=said, told=told), who)
     except duckdb.Error as error:
         raise UsageError(f"--live {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
     if frame.is_empty():

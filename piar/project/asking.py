@@ -102,6 +102,8 @@ def assignment(
     import duckdb
 
     from piar.judging.requests import Assignment
+    from store.calibrated import kept
+    from store.judges import Judge
     from store.user_sql import expression
 
     fix = f"Write a condition over {', '.join(project.task.fields)}, split, source, group_key."
@@ -111,4 +113,6 @@ def assignment(
     except duckdb.Error as error:
         raise UsageError(f"--where {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
     settings = project.config.label
-    return Assignment(instruction, samples, votes or settings.votes, sure or settings.sure)
+    wanted = sure or settings.sure
+    calibration = kept(project.store, Judge(teacher_name(project), instruction.id)) if wanted else None
+    return Assignment(instruction, samples, votes or settings.votes, wanted, calibration)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.judging.calibration import calibrate, fold_of, threshold_for
+from piar.judging.calibration import calibrate, threshold_for
+from store.calibration import fold_of
 from store.errors import PiarError
 
 

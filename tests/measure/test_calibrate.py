@@ -1,12 +1,14 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 
 from piar.cli.app import run
 from piar.measure.calibrate import after, calibrate
 from piar.measure.score import measure
 from store.calibrated import kept
+from store.calibration import Calibration
 from store.errors import PiarError
 from store.judges import Judge
 from store.types import Verdict
@@ -100,3 +102,33 @@ def test_a_judge_without_probabilities_is_told_apart(shop, capsys):
     shop.store.record_verdicts([Verdict("", key, silent.name, "i", 0, "0") for key in ids], "r")
     with pytest.raises(PiarError, match="no probabilities"):
         calibrate(shop.store, silent)
+
+
+def test_what_a_student_learns_from_is_calibrated(shop, tmp_path):
+    judge = Judge(LEAN.name, shop.adopt_instruction().id)
+    say(shop, judge)
+    found = calibrate(shop.store, judge)
+    raw = dict(shop.store.frame("select sample_id, probs from verdicts where judge = ?", [judge.name]).rows())
+    detail = {"judge": judge.name, "instruction": judge.instruction, "calibration": found.kept.model_dump(mode="json")}
+    shop.store.finish_run(shop.store.start_run("calibrate", {}), "done", 0.0, detail)
+    shop.mine()
+    shop.curriculum_export(tmp_path / "shards")
+    rows = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "shards").glob("**/*.parquet"))])
+    told = {key: probs for key, probs in rows.select("sample_id", "grade_probs").iter_rows() if probs is not None}
+    assert len(told) > 50
+    expected = found.kept.apply([raw[key] for key in told])
+    assert np.array(list(told.values())) == pytest.approx(expected, abs=1e-5)
+    assert np.abs(np.array([raw[key] for key in told]) - expected).max() > 0.1
+
+
+def test_votes_are_asked_until_the_calibrated_confidence_is_high(shop):
+    shy = Calibration(strategy="temperature", temperature=9.0, bias=(0.0,) * len(shop.task.symbols))
+    where = "split = 'dev'"
+    assert shop.forecast_label(where, votes=3, sure=0.5).asked > 0
+    report, _ = shop.label(where, votes=3, sure=0.5)
+    judge = Judge("teacher:rulebook", shop.adopt_instruction().id)
+    assert shop.forecast_label(where, votes=3, sure=0.5).asked == 0
+    detail = {"judge": judge.name, "instruction": judge.instruction, "calibration": shy.model_dump(mode="json")}
+    shop.store.finish_run(shop.store.start_run("calibrate", {}), "done", 0.0, detail)
+    more = shop.forecast_label(where, votes=3, sure=0.99)
+    assert more.asked >= report.labelled  # nobody is sure any more
