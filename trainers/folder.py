@@ -4,6 +4,7 @@ Weights are safetensors; pickled ones could run code. `trust_remote_code` is nev
 """
 
 import json
+import math
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError
+from trainers.budget import refuse_too_large
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -87,6 +89,7 @@ def _load(
     with _opening(model, words):
         if Path(model).is_dir():
             config = look_over(Path(model))
+            refuse_too_large(_parameters(Path(model)), more.get("dtype", torch.float32), model)
             if kind is AutoModelForCausalLM:
                 _look_over_kind(Path(model), config)
         lm, found = kind.from_pretrained(
@@ -161,6 +164,15 @@ def look_over(folder: Path) -> dict[str, Any]:
         except (SafetensorError, OSError) as error:
             raise PiarError(f"{path} is truncated, or no safetensors file: {error}", AGAIN) from None
     return config
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers in the files of weights, by their headers."""
+    total = 0
+    for path in _weights(folder):
+        with safe_open(path, "pt") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return total
 
 
 def _look_over_kind(folder: Path, config: dict[str, Any]) -> None:

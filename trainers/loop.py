@@ -23,7 +23,7 @@ from torch import Tensor
 
 from store.calibration import Fit
 from store.errors import PiarError
-from trainers import checkpoint, early
+from trainers import budget, checkpoint, early
 from trainers.checkpoint import StudentCard
 from trainers.config import Completion, StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
@@ -124,6 +124,7 @@ class Run:
             self._restore(last)
         if self.writes:
             self.writes.forget_after(self.step)
+        self.forecast = budget.foresee(self)
 
     def _prepare(self) -> None:
         torch.manual_seed(self.settings.seed)  # adapters start from random weights, the same in every process
@@ -144,6 +145,7 @@ class Run:
         """Step numbers still to do; ends early, after a whole step, on SIGTERM or SIGINT."""
         if self.writes:
             say(f"{self.card.trainer}: {self.total:,} steps in {self.precision.name} ({self.precision.why})")
+            say(f"{self.card.trainer}: up to {self.forecast.needs}")
         with signals(self._stop), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
             while self.step < self.total and not (self.stopped or self.enough):
                 self._step_started = time.perf_counter()
@@ -245,6 +247,8 @@ class Run:
         if self.precision.name == "bf16" and self.device.type == "cpu" and self.step % TRIM_STEPS == 0:
             give_back()
         seconds = time.perf_counter() - self._step_started
+        if (words := self.forecast.after_step(seconds)) and self.writes:
+            say(f"{self.card.trainer}: {words}")
         self._note(
             {
                 **metrics,
@@ -385,6 +389,8 @@ class Run:
         """Measure, calibrate and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
         found: Fit | None = None
         kept = self.step
+        if self.writes:
+            say(f"{self.card.trainer}: {self.forecast.compared(memory_mb(self.device))}")
         if not self.stopped:
             kept = self._measured()
             measured = {name: value for name, value in self.metrics.items() if "/" in name}
