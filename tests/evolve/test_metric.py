@@ -5,12 +5,14 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, ndcg_score
 
 from piar.cli.render.evolve import event_line, evolve_view
+from piar.evolve.ending import HEADLINES
 from piar.evolve.guards import Paired
 from piar.evolve.ledger import Ledger
 from piar.evolve.metric import METRICS, chosen, rows_of
 from piar.evolve.promotion import confirm
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import PromotionSettings
+from piar.report.page import report as make_page
 from store.errors import UsageError
 from store.stats import paired_gain
 from tests.worlds import SEED, TASK, WordReviser, WordTeacher, fill, loop_models, world
@@ -110,6 +112,9 @@ def test_a_search_goes_by_the_metric_that_is_chosen(tmp_path, name):
     assert "points of accuracy" in report.detectable
     assert evolve_view(report, accepted=False)
     assert f"points of {metric.words} on the holdout" in tested["reason"]
+    page = make_page(store, tmp_path / "report.html", current=SEED)
+    assert page.headline == HEADLINES["proposed"]  # and no claim by another metric
+    assert tested["reason"] in page.path.read_text()
 
 
 def test_a_metric_that_the_task_cannot_have_is_refused(tmp_path):
