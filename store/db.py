@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import duckdb
 import polars as pl
@@ -36,6 +37,11 @@ set autoload_known_extensions = false;
 set enable_progress_bar = false"""
 # What a full disk, a damaged file or too little memory look like.
 _DAMAGE = ("Corrupt database", "not a valid DuckDB database", "enough bytes", "checksum", "Failed to deserialize")
+_BUSY = ("could not set lock", "different configuration", "unique file handle conflict")
+# All connections of a process to one file share a database, in which two writers do not see each other: the Store
+# objects of a file take turns, as those of two processes do by the file's own lock.
+_TURNS: WeakValueDictionary[str, "threading.RLock"] = WeakValueDictionary()
+_NAMING_A_TURN = threading.Lock()
 _FAILURES = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.SerializationException)
 
 
@@ -58,9 +64,9 @@ def _meta(con: duckdb.DuckDBPyConnection, key: str) -> str | None:
 
 
 def _is_busy(error: duckdb.Error) -> bool:
-    """Another process holds the file's lock, or another Store of this process has it open in the other mode."""
-    text = str(error).lower()
-    return "could not set lock" in text or "different configuration" in text
+    """Another process holds the file's lock, or another Store of this process has it open in the other mode, or opens
+    or closes it this moment."""
+    return any(words in str(error).lower() for words in _BUSY)
 
 
 def _is_damage(error: duckdb.Error) -> bool:
@@ -84,7 +90,9 @@ class Store:
         self.path = path
         self.task = task
         self.wait = wait
-        self._lock = threading.RLock()
+        with _NAMING_A_TURN:
+            self._lock = _TURNS.setdefault(os.path.realpath(path), threading.RLock())
+        self._holder: int | None = None
         self._con: duckdb.DuckDBPyConnection | None = None
         self._depth = 0
         self._writable = False
@@ -184,8 +192,8 @@ class Store:
 
     @property
     def held(self) -> bool:
-        """Whether a `read()` or `write()` of this object is open."""
-        return self._depth > 0
+        """Whether a `read()` or `write()` of this object is open in this thread."""
+        return self._holder == threading.get_ident()
 
     def insert(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table of the schema, matching columns by name; texts are cast to UUID."""
@@ -201,13 +209,14 @@ class Store:
         if self._con is None:
             self._con, self._writable = self._open(writable), writable
         self._depth += 1
+        self._holder = threading.get_ident()
         try:
             yield self._con
         finally:
             self._depth -= 1
             if self._depth == 0:
                 self._con.close()
-                self._con = None
+                self._con = self._holder = None
 
     def _open(self, writable: bool) -> duckdb.DuckDBPyConnection:
         if self.path.exists() and not self.path.is_file():  # a pipe would wait for ever

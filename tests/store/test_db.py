@@ -18,7 +18,7 @@ from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, sample_id
 from store.task import Task
-from store.types import Label, Verdict
+from store.types import Instruction, Label, Verdict
 
 TASK = Task.model_validate(
     {
@@ -162,6 +162,54 @@ def test_threads_take_turns(store):
     for thread in threads:
         thread.join()
     assert store.frame("select count(*) from labels").item() == 8
+
+
+def test_threads_with_store_objects_of_their_own_take_turns_too(store):
+    def work(i):
+        own = Store(store.path, TASK)
+        for n in range(5):
+            try:
+                own.add_labels([Label(content_id(f"{i} {n}"), "human", "a", "bad")], "run")
+                own.frame("select count(*) from label")
+            except Exception as error:
+                failed.append(error)
+
+    failed = []
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert store.frame("select count(*) from labels").item() == 20
+
+
+def test_two_store_objects_that_keep_the_same_instruction_at_once_keep_it_once(store):
+    one, start = Instruction("Judge it."), threading.Barrier(4)
+
+    def keep():
+        own = Store(store.path, TASK)
+        start.wait()
+        own.put_instruction(one, "run")
+
+    for n in range(5):
+        one = Instruction(f"Judge it, {n}.")
+        threads = [threading.Thread(target=keep) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert store.instruction(one.id) == one
+
+
+def test_what_another_thread_holds_is_not_held_here(store):
+    seen = []
+    with store.read():
+        asking = threading.Thread(target=lambda: seen.append(store.held))
+        asking.start()
+        asking.join()
+        assert (store.held, seen) == (True, [False])
+    assert not store.held
 
 
 def test_a_second_process_hears_who_holds_the_store(store):
