@@ -1,13 +1,16 @@
 """`piar`: every verb, in the order in which a person meets them."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from piar.cli import calibrate, compare, data, develop, improve, inspect, label, people, serve, start, train
-from piar.cli.verb import AsJson, Folder, Overrides, Panel, group, remember
+from piar.cli.verb import AsJson, Folder, Overrides, Panel, complain, group, remember
+from store.errors import UsageError
 from store.version import version as piar_version
 
 HELP = """Test your labelling guideline like code, then ship a small model that grades in one token.
@@ -27,7 +30,7 @@ class ByPanel(TyperGroup):
 
 def build() -> typer.Typer:
     """The application with all verbs."""
-    app = group(HELP, cls=ByPanel)
+    app = group(HELP, cls=ByPanel, completion=True)
     app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
     parts = (start, improve, label, calibrate, people, data, train, serve, inspect, compare, develop)
     for part in parts:
@@ -37,11 +40,24 @@ def build() -> typer.Typer:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
     try:
-        build()(args=None if arguments is None else list(arguments), prog_name="piar")
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 1
-    return 0
+        done = get_command(build())(args=given, prog_name="piar", standalone_mode=not as_json)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except typer.Abort:  # at a question
+        return 1
+    except Exception as error:
+        if not (as_json and hasattr(error, "format_message")):  # typer keeps the class of its usage errors to itself
+            raise
+        return complain(UsageError(error.format_message(), _help_of(error)), as_json=True)
+    return done if isinstance(done, int) else 0
+
+
+def _help_of(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path if context else 'piar'} --help` lists what there is."
 
 
 def _root(

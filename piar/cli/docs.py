@@ -14,7 +14,11 @@ Made by `python -m piar.cli.docs > docs/cli.md`. Every verb also takes, before o
 on stdout and nothing else; progress goes to stderr).
 
 Exit codes: 0 done; 1 the work failed in a way that the message explains; 2 wrong usage or configuration;
-3 a check found a regression; 130 interrupted, everything so far kept.
+3 a check found a regression; 130 interrupted, everything so far kept. With `--json` an error is a document, too, wrong
+usage included: `{"error": {"message": …, "fix": …, "exit_code": …}}` on stdout; stderr says the same to people.
+
+`piar --install-completion` sets up completion of verbs, options and their values for bash, zsh or fish;
+`piar --show-completion` prints it.
 """
 EVERYWHERE = {"-C", "--set", "--json", "--help"}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from piar.review.server import Server
     from piar.review.settings import ReviewSettings
 
-HELP = """Give people a batch to judge, in Label Studio or by file, and bring their labels back.
+HELP = """Give people rows to judge: at this terminal, in Label Studio or by file, and bring their labels back.
 
 A batch is chosen once and frozen: disagreements from `piar mine`, random rows, and a few checks, one
 project per annotator, blind. Community Label Studio has no permissions, so blindness is by courtesy.

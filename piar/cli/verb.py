@@ -91,6 +91,7 @@ class Asked:
     columns: tuple[str, ...] = ()
 
 
+INTERRUPTED = PiarError("Interrupted. What had arrived is kept; the same command goes on from there.", exit_code=130)
 _COMMAND = re.compile(r"`(piar [a-z][^`]*)`")
 _REPEATED = ("columns", "reading")  # panels of options that look, init and import share
 _asked: ContextVar[Asked] = ContextVar("asked")
@@ -146,13 +147,17 @@ def with_commands(text: str) -> str:
     return _COMMAND.sub(lambda found: f"`{here(found[1])}`", text)
 
 
-def group(help: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
-    """An application, or a verb with verbs of its own (`piar review push`)."""
+def group(help: str, cls: type[TyperGroup] = TyperGroup, *, completion: bool = False) -> typer.Typer:
+    """An application, or a verb with verbs of its own (`piar review push`).
+
+    Args:
+        completion: offer to install completion for the shell.
+    """
     app = typer.Typer(
         cls=cls,
         help=help,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -222,19 +227,22 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
         show(answer, as_json=options.as_json)
         return answer.exit_code
     except PiarError as error:
-        return complain(error)
+        return complain(error, options.as_json)
     except KeyboardInterrupt:
-        messages().print(
-            "\nInterrupted. What had arrived is kept; the same command goes on from there.", style="yellow"
-        )
-        return 130
+        messages().print(f"\n{INTERRUPTED.message}", style="yellow")
+        return _document(INTERRUPTED) if options.as_json else INTERRUPTED.exit_code
     except BrokenPipeError:  # the reader (`head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
-        return complain(_missing(error))
+        return complain(_missing(error), options.as_json)
     except OSError as error:
-        return complain(PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", "Check it."))
+        told = PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", "Check it.")
+        return complain(told, options.as_json)
+    except Exception as error:  # a fault of ours: whoever reads stdout is told, and the place is on stderr
+        if options.as_json:
+            _document(PiarError(f"{type(error).__name__}: {error}", "This is a fault of piar; please report it."))
+        raise
     finally:
         _asked.reset(token)
 
@@ -265,8 +273,8 @@ def show(answer: Answer, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def complain(error: PiarError) -> int:
-    """Print what is wrong and how to mend it on stderr; returns the exit code."""
+def complain(error: PiarError, as_json: bool = False) -> int:
+    """Print what is wrong and how to mend it on stderr, with `as_json` on stdout, too; returns the exit code."""
     from rich.text import Text
 
     out = messages()
@@ -274,6 +282,13 @@ def complain(error: PiarError) -> int:
     if error.fix:
         fix = Text.assemble(("  fix  ", "bold green"), with_commands(error.fix))
         out.print(fix, soft_wrap=True)  # a command can be copied
+    return _document(error) if as_json else error.exit_code
+
+
+def _document(error: PiarError) -> int:
+    """Print an error as the one document that `--json` promises; returns the exit code."""
+    told = {"message": clean(error.message), "fix": clean(with_commands(error.fix)), "exit_code": error.exit_code}
+    print(json.dumps({"error": told}, ensure_ascii=False, indent=2), flush=True)
     return error.exit_code
 
 

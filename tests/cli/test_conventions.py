@@ -1,0 +1,73 @@
+"""What scripts and shells rely on: errors as documents, completion."""
+
+import json
+
+import pytest
+
+from piar.cli import main
+from piar.cli.verb import Answer, Asked, perform
+from store.errors import PiarError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["label", "--votes", "x"], "--votes"),
+        (["sql"], "Missing argument"),
+        (["status", "--nope"], "--nope"),
+        (["review"], "Missing command"),
+        (["status", "-C", "no such folder"], "is not a piar project"),
+    ],
+)
+def test_an_error_is_one_document_under_json_and_the_same_code_as_without(arguments, words, capsys):
+    assert main([*arguments, "--json"]) == 2
+    out = capsys.readouterr()
+    told = json.loads(out.out)["error"]
+    assert words in told["message"]
+    assert told["fix"].startswith(("`piar", "Make"))
+    assert told["exit_code"] == 2
+    assert words in " ".join(out.err.split())
+    assert main(arguments) == 2
+    assert '"error"' not in capsys.readouterr().out
+
+
+def raising(error: BaseException) -> Answer:
+    raise error
+
+
+def test_every_way_to_fail_is_told(capsys):
+    asked = Asked(as_json=True)
+    for error, code in (
+        (PiarError("No.", "Do."), 1),
+        (KeyboardInterrupt(), 130),
+        (ModuleNotFoundError(name="openai"), 2),
+        (FileNotFoundError(2, "No such file", "x.csv"), 1),
+    ):
+        assert perform(lambda error=error: raising(error), asked) == code
+        assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == code
+    with pytest.raises(KeyError):
+        perform(lambda: raising(KeyError("of ours")), asked)
+    assert "KeyError" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "asked", "found"),
+    [
+        ("bash", {"COMP_WORDS": "piar rev", "COMP_CWORD": "1"}, "review"),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "piar review here --from "}, "random"),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "piar label --vo", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}, "--votes"),
+    ],
+)
+def test_shells_complete_verbs_options_and_values(shell, asked, found, monkeypatch, capsys):
+    for name, value in {"_PIAR_COMPLETE": f"complete_{shell}", **asked}.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 0
+    assert found in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell_is_printed(shell, monkeypatch, capsys):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert main(["--show-completion", shell]) == 0
+    assert "_PIAR_COMPLETE" in capsys.readouterr().out
