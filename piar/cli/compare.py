@@ -1,6 +1,6 @@
 """The verb that compares rankings."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from store.types import Split
 
 if TYPE_CHECKING:
     from piar.project.comparing import Runs
+    from piar.project.facade import Project
     from piar.rankings.comparison import Comparison
     from piar.rankings.plan import Planned
     from piar.review.batch import Batch
@@ -26,9 +27,18 @@ def register(app: typer.Typer) -> None:
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A TREC run, or a table of queries and documents.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other ranking; the difference is B - A.")],
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]…", help="More of them: how far judges agree on their order.")
+    ] = None,
     by: Annotated[
-        str, typer.Option("--by", metavar="JUDGE", help="gold, teacher, corrected (by gold) or student:PATH.")
-    ] = "gold",
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="JUDGE",
+            help="gold, teacher, corrected (by gold) or student:PATH; several of more runs.",
+            show_default="gold; gold,teacher of more runs",
+        ),
+    ] = None,
     measure: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +106,12 @@ def compare(
     With --plan N nothing is compared: N documents are drawn, those that can change the difference most the likelier,
     and become a review batch; once people have graded them, --by corrected corrects the teacher by them without bias.
 
+    With three runs or more, or two judges, it says how far judges agree on the order of systems: their means by each
+    judge, and Kendall's tau between the orders with its interval over queries.
+
     Example: `piar compare today.run new.run`
+
+    Example: `piar compare a.run b.run c.run d.run --by gold,teacher`
 
     Example: `piar compare today.run new.run --plan 200 --batch ranks1`
 
@@ -107,11 +122,33 @@ def compare(
     project, runs = open_project(), _runs(run_a, run_b, query, doc, map_, queries, documents, weight, segment, split)
     if plan is not None or batch is not None:
         return _planned(project.plan(runs, *_plan_of(plan, batch), measure or "nDCG@10", relevant=relevant))
+    judges = tuple(name.strip() for name in (by or ("gold,teacher" if more else "gold")).split(",") if name.strip())
+    if more or len(judges) > 1:
+        return _ordered(project, replace(runs, more=tuple(map(located, more or ()))), judges, measure, relevant)
     with meter("judging") as show:
-        found = project.compare(runs, measure, by=by, instruction=instruction, relevant=relevant, on_progress=show)
+        found = project.compare(
+            runs, measure, by="".join(judges), instruction=instruction, relevant=relevant, on_progress=show
+        )
     if out is not None:
         _write(found, out)
     return Answer(document(found), comparison_view(found, out))
+
+
+def _ordered(
+    project: "Project", runs: "Runs", judges: tuple[str, ...], measure: str | None, relevant: str | None
+) -> Answer:
+    from piar.cli.render.compare import order_view
+
+    with meter("judging") as show:
+        found = project.system_order(runs, judges, measure or "nDCG@10", relevant=relevant, on_progress=show)
+    told = {
+        "measure": found.measure,
+        "queries": found.queries,
+        "means": found.means,
+        "agreement": [{"judges": pair, "tau": interval} for pair, interval in found.agreement.items()],
+        "notes": found.notes,
+    }
+    return Answer(told, order_view(found))
 
 
 def _plan_of(n: int | None, batch: str | None) -> tuple[int, str]:

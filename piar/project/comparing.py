@@ -1,7 +1,7 @@
 """Two rankings, compared by the grades of a project's judges."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from piar.rankings.comparison import Comparison
     from piar.rankings.matching import Matched
     from piar.rankings.plan import Planned
+    from piar.rankings.system_order import SystemOrder
     from piar.review.batch import Batch
     from store.judges import Judge
     from store.types import Split
@@ -26,7 +27,7 @@ class Runs:
     """Two rankings, and how their queries and documents are found among the samples.
 
     Attributes:
-        a, b: files.
+        a, b: files; more: further ones, for the order of several systems.
         columns: role -> column of a table, see `piar.rankings.runs.read_ranking`.
         query, document: columns of the samples that hold the runs' names; the best ones when None.
         queries, documents: tables that say what the runs' names stand for. That of the queries may hold weights
@@ -45,6 +46,7 @@ class Runs:
     weight: str | None = None
     segments: tuple[str, ...] = ()
     split: "Split | None" = None
+    more: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.queries is None and (named := [*([self.weight] if self.weight else []), *self.segments]):
@@ -96,6 +98,35 @@ def compare(
     return compare(matched, found, asked, judge=by, weights=weights, segments=segments, seed=seed)
 
 
+def system_order(
+    project: "Workspace",
+    runs: Runs,
+    judges: Sequence[str] = (GOLD, "teacher"),
+    measure: str = "nDCG@10",
+    *,
+    instruction: str | None = None,
+    relevant: str | None = None,
+    seed: int = 0,
+    on_progress: "OnProgress | None" = None,
+) -> "SystemOrder":
+    """How far judges agree on the order of systems; see `piar.rankings.system_order`.
+
+    Args:
+        judges: `gold`, `teacher`, `student:PATH`.
+    """
+    from piar.rankings.judges import judgements
+    from piar.rankings.measures import parsed
+    from piar.rankings.system_order import system_order
+
+    [asked, *_] = parsed(measure, project.task, relevant)
+    matched = _matched(project, runs)
+    judged = {
+        name: judgements(project.store, matched, _grader(project, name, instruction, matched, on_progress))
+        for name in judges
+    }
+    return system_order(matched, judged, asked, seed=seed)
+
+
 def plan(
     project: "Workspace",
     runs: Runs,
@@ -141,9 +172,13 @@ def _matched(project: "Workspace", runs: Runs) -> "Matched":
     from piar.rankings.runs import read_ranking
 
     tables = {"query": query_table(runs.queries), "document": query_table(runs.documents)}
+    paths = (runs.a, runs.b, *runs.more)
+    rankings = [read_ranking(path, runs.columns) for path in paths]
+    named = [ranking.name for ranking in rankings]
+    names = named if len(set(named)) == len(named) else [str(path) for path in paths]
     return match(
         project.store,
-        [read_ranking(path, runs.columns) for path in (runs.a, runs.b)],
+        [replace(ranking, name=name) for ranking, name in zip(rankings, names, strict=True)],
         runs.query,
         runs.document,
         f"split = '{runs.split}'" if runs.split else "true",

@@ -106,6 +106,7 @@ class Project(Workspace):
     check = measuring.check
     compare = comparing.compare
     plan = comparing.plan
+    system_order = comparing.system_order
 
     mine = training_data.mine
     explain = training_data.explain

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from piar.rankings.comparison import Comparison
+    from piar.rankings.system_order import SystemOrder
     from store.stats import Interval
 
 
@@ -47,6 +48,26 @@ def comparison_view(found: "Comparison", out: Path | None) -> "RenderableType":
         *([("written", str(out))] if out else []),
     ]
     return Group(*parts, facts(lines))
+
+
+def order_view(found: "SystemOrder") -> "RenderableType":
+    """Each system's mean by each judge, and how far the judges' orders agree."""
+    from rich.console import Group
+
+    judges = list(found.means)
+    systems = list(found.means[judges[0]])
+    rows = [[system, *(f"{found.means[judge][system]:.3f}" for judge in judges)] for system in systems]
+    lines = [
+        (
+            "agreement",
+            f"{a} and {b}: tau "
+            + ("not defined: one has all systems level" if tau.value is None else _signed(tau))
+            + f" on the order of {len(systems)} systems",
+        )
+        for (a, b), tau in found.agreement.items()
+    ]
+    lines += [("queries", f"{found.queries:,}, those that all judges have graded"), *(("read", n) for n in found.notes)]
+    return Group(table([found.measure, *judges], rows), "", facts(lines))
 
 
 def verdict(found: "Comparison") -> str:
