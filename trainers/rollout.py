@@ -26,11 +26,13 @@ class Prefill:
     def __init__(self, one: Pack) -> None:
         self.pack = one
         self.layers: Layers = {}
+        self.narrow: Any = None  # the attention of which labelled rows alone are read, see `only_rows`
 
     def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Keep keys and values, and attend as the pack does."""
         self.layers[layer] = (key, value)
-        return tree_attention(module, query, key, value, None, tree=self.pack, scaling=scaling)[0]
+        one = self.pack
+        return tree_attention(module, query, key, value, None, tree=one, narrow=self.narrow, scaling=scaling)[0]
 
     @property
     def own_from(self) -> int:

@@ -19,7 +19,7 @@ from store.trace import Parsed, parse_trace
 from trainers.data import common_prefix
 from trainers.head import read_grades
 from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack
-from trainers.model import Policy, end_id
+from trainers.model import Policy, end_id, only_rows
 from trainers.rollout import Layers, Memory, Prefill, Stock, run
 from trainers.scoring import TRACE_TOKENS, Scored, Student
 from trainers.students import AnyStudent, session_of
@@ -48,7 +48,8 @@ class Below(Prefill):
     def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Keep keys and values, and attend to the root and the pack."""
         self.layers[layer] = (key, value)
-        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer))
+        rows = self.pack.rows.sort().values if self.narrow is not None and module is self.narrow else None
+        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer), rows=rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ class Session:
     def _hidden(self, prefill: Prefill) -> Tensor:
         one = prefill.pack
         body = self.student.policy.body(trees=True)
-        out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=prefill)
+        with only_rows(body, one.rows, len(one.tokens)) as prefill.narrow:
+            out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=prefill)
         rows: Tensor = out.last_hidden_state[0, one.rows]
         return rows
 
