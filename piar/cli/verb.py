@@ -122,10 +122,11 @@ def asked() -> Asked:
 
 
 def open_project() -> "Project":
-    """The project that -C names, with --set applied."""
+    """The project that -C names, as it is named there, with --set applied."""
+    from piar.project.config import load
     from piar.project.facade import Project
 
-    return Project.open(asked().folder, asked().overrides)
+    return Project(asked().folder, load(asked().folder, asked().overrides))
 
 
 def located(path: Path) -> Path:

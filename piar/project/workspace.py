@@ -37,7 +37,7 @@ class Workspace:
 
     @classmethod
     def open(cls, folder: str | Path = ".", overrides: Sequence[str] = ()) -> "Self":
-        """Open a project folder.
+        """Open a project folder; it stays open when the process goes to another one, as notebooks do.
 
         Args:
             folder: where `piar init` made it.
@@ -48,7 +48,7 @@ class Workspace:
         """
         from piar.project.config import load
 
-        return cls(Path(folder), load(Path(folder), overrides))
+        return cls(Path(folder).absolute(), load(Path(folder), overrides))
 
     @cached_property
     def task(self) -> "Task":

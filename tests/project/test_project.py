@@ -37,6 +37,16 @@ def test_a_strangers_file_becomes_a_project(tmp_path) -> None:
     assert sources.rows() == [("gold", 60), ("human", 120)]
 
 
+def test_a_project_stays_open_when_the_process_goes_elsewhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_project(tmp_path / "toys")
+    project = piar.Project.open("toys")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert project.label("true")[0].labelled == 5
+    assert project.report().path == tmp_path / "toys" / "report.html"
+
+
 def test_a_task_written_by_hand_is_enough(tmp_path) -> None:
     project = piar.Project.init(tmp_path / "p")
     (tmp_path / "p" / "task.toml").write_text(dump_task(TASK))
