@@ -23,7 +23,7 @@ from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Assignment
 from store.errors import PiarError
-from store.stats import Floats, Ints
+from store.stats import Floats, Ints, group_codes
 from store.types import Instruction, Sample, Verdict
 
 _UNKNOWN, _FAILED = -2, -1
@@ -55,6 +55,7 @@ class Scoreboard:
         self.labeller, self.metric = labeller, metric
         self.symbols = labeller.store.task.symbols
         self._values = [grade.value for grade in labeller.store.task.grades]
+        self._groups = group_codes([s.group for s in samples])[0]  # as numbers, which sort faster than texts
         self._row = {s.id: i for i, s in enumerate(samples)}
         self._codes = {symbol: i for i, symbol in enumerate(self.symbols)}
         self._grades: dict[str, NDArray[np.int8]] = {}
@@ -104,7 +105,7 @@ class Scoreboard:
         Args:
             truth: (N,) positions to go by instead of the run's own.
         """
-        said, groups = self.grades(instruction, samples), [s.group for s in samples]
+        said, groups = self.grades(instruction, samples), self._groups[self.rows(samples)]
         score = self.scores(instruction, samples) if truth is None else (said == truth).astype(float)
         known = self.truth(samples) if truth is None else truth
         return self.metric.sums(rows_of(groups, known, said, score, self._values))
