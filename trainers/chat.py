@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from jinja2 import TemplateError
 
 from store.errors import PiarError
+from trainers.trial import trial
 
 Chat = Sequence[dict[str, str]]
 
@@ -15,6 +17,19 @@ PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
 )
 _THINKING = re.compile(r"(<think(?:ing)?>|<thought>|<reasoning>|\[THINK\])\s*\Z")  # as providers' templates open it
+WITHOUT_THINKING = "{% set enable_thinking = false %}"  # before a template that would think: others then ask as we do
+# What a template of somebody else's may raise, whatever a chat says.
+FAILURES = (
+    TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 BREAK = "\ufdd1"  # no character: stands where the text must be cut before it is tokenized
 
 
@@ -32,12 +47,12 @@ def render(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     plain = [[{**m, "content": _plain(m["content"], tokenizer)} for m in chat] for chat in chats]
     try:
         return _apply(tokenizer, plain)
-    except (TemplateError, ValueError, TypeError) as error:
+    except FAILURES as error:
         if not any(m["role"] == "system" for chat in plain for m in chat):
             raise _refused(error) from None
     try:
         return _apply(tokenizer, [_folded(chat) for chat in plain])
-    except (TemplateError, ValueError, TypeError) as error:
+    except FAILURES as error:
         raise _refused(error) from None
 
 
@@ -61,11 +76,36 @@ def whole(text: str) -> str:
 
 
 def add_template(tokenizer: Any) -> None:
-    """A plain template for a tokenizer without one; saved with it, so that all who load the student ask alike."""
+    """A plain template for a tokenizer without one, and thinking off in one that knows it; others' are tried out.
+
+    Both are saved with the tokenizer, so that all who load the student ask alike.
+
+    Raises:
+        PiarError: the template does not end, or takes more memory than any prompt needs.
+    """
     if tokenizer.chat_template is None:
         ids, bos = tokenizer("a")["input_ids"], tokenizer.bos_token
         begins = bos if bos is not None and ids[:1] == [tokenizer.bos_token_id] else ""
         tokenizer.chat_template = "{{ " + repr(begins) + " }}" + PLAIN_TEMPLATE if begins else PLAIN_TEMPLATE
+        return
+    template = tokenizer.chat_template
+    if isinstance(template, str) and "enable_thinking" in template and not template.startswith(WITHOUT_THINKING):
+        tokenizer.chat_template = WITHOUT_THINKING + template
+    _try_out(tokenizer)
+
+
+def _try_out(tokenizer: Any) -> None:
+    user = [
+        {"role": "user", "content": '{"query": "red lamp", "title": "a lamp, 40 cm\\n<b>red</b> {{ x }} ü"}\n' * 20}
+    ]
+    for chat in (user, [{"role": "system", "content": "Judge it. R01: other kinds are bad.\n"}, *user]):
+        what = trial(partial(render, tokenizer, [chat]))
+        if what is not None:
+            raise PiarError(
+                f"The model's chat template {what} on a short prompt.",
+                "Use another model: this template is broken or hostile. Or delete it (chat_template.jinja, and "
+                "chat_template in tokenizer_config.json), for a plain one.",
+            )
 
 
 def _apply(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
