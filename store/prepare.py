@@ -51,6 +51,7 @@ class ImportMapping(Settings):
         id: column of the owner's own id.
         inclusion: column of the probability with which a queue chose the row; such rows are not for holdout and test.
         sample, weight: draw so many rows (0: take all), the likelier the larger this column; see `store.draw`.
+        sample_queries: draw so many queries with all their rows, by strata of `weight`; see `store.draw`.
         source: name for where the rows come from; else the file's name.
         grades: the grades of a task to be proposed, lowest first: where nothing is graded yet, or to give an order.
     """
@@ -67,6 +68,7 @@ class ImportMapping(Settings):
     id: str | None = None
     inclusion: str | None = None
     sample: int = Field(default=0, ge=0)
+    sample_queries: int = Field(default=0, ge=0)
     weight: str | None = None
     source: str | None = None
     grades: tuple[str, ...] = ()

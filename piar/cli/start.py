@@ -218,8 +218,14 @@ def import_(
     sample: Annotated[
         int, typer.Option("--sample", metavar="N", min=0, help="Draw N rows at random.", show_default="all rows")
     ] = 0,
+    sample_queries: Annotated[
+        int,
+        typer.Option(
+            "--sample-queries", metavar="N", min=0, help="Draw N queries with all rows.", show_default="all queries"
+        ),
+    ] = 0,
     weight: Annotated[
-        str | None, typer.Option("--weight", metavar="COLUMN", help="With --sample: how often a row came.")
+        str | None, typer.Option("--weight", metavar="COLUMN", help="With either: how often a row came.")
     ] = None,
     seed: Seed = 0,
 ) -> Answer:
@@ -233,6 +239,9 @@ def import_(
     Of a large log, --sample takes some rows, with --weight the more frequent ones likelier: then every sample
     stands for as much traffic.
 
+    --sample-queries draws whole queries from head, torso and tail alike, and writes what each stands for into the
+    project, as queries-NAME.csv: `piar compare --queries` weighs by it.
+
     Example: `piar import log.parquet --group query --source week2 --sample 2000 --weight impressions`
 
     Example: `piar import week2.parquet --gold grade --map title=product_name`
@@ -244,7 +253,7 @@ def import_(
     said = mapping(
         gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
     )
-    said = said.model_copy(update={"sample": sample, "weight": weight})
+    said = said.model_copy(update={"sample": sample, "sample_queries": sample_queries, "weight": weight})
     how = reading(encoding, sheet, control, plain, documents, queries, on)
     found = project.import_(files, said, reading=how, seed=seed, label_config=label_config, ask=terminal())
     return Answer(_document(found), imported(found, project.folder))

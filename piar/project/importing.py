@@ -1,5 +1,6 @@
 """What comes into a project: files of samples and labels, and a guideline."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from store.importers import ImportMapping, ImportReport
     from store.propose import Doubt, Guess
     from store.readers import Reading
+    from store.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,9 @@ def import_(
             if table.votes is not None and said.gold is None and not said.annotator:
                 # Who annotated is on record: a column beside the texts is not taken for gold unless it is named.
                 columns = columns.model_copy(update={"gold": None})
+            if columns.sample_queries:
+                table, note = _drawn(project, table, columns, source_name(path), seed)
+                notes.append(note)
             import_table(project.store, table, columns, source_name(path), run_id, seed, project.config.split, report)
             found = replace(found, mapping=columns)
             notes += [f"{path.name}: {note}" for note in table.notes]
@@ -170,3 +175,16 @@ def import_(
         guideline=first.guideline,
         again=tuple(set(renewal.files) - set(map(str, sources))) if renewal else (),
     )
+
+
+def _drawn(project: "Workspace", table: "Table", columns: "ImportMapping", name: str, seed: int) -> "tuple[Table, str]":
+    """The rows of the queries that are drawn, and where what is known of them is written."""
+    from store.draw import draw_queries
+    from store.files import replacing
+
+    group = columns.group or columns.fields.get(project.task.group_by, project.task.group_by)
+    found, queries = draw_queries(table, columns.sample_queries, group, columns.weight, seed)
+    path = project.folder / f"queries-{re.sub(r'[^A-Za-z0-9_.-]+', '-', columns.source or name)}.csv"
+    with replacing(path) as draft:
+        queries.write_csv(draft)
+    return found, f"{len(queries):,} queries drawn; their weight, inclusion and stratum are in {path.name}"

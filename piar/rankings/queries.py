@@ -38,9 +38,15 @@ def weights_and_segments(
             f"The table of queries has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}.",
             "Check the spelling.",
         )
-    said = matched.queries["said"]
-    key = max(table.columns, key=lambda name: int(said.is_in(table[name].unique().implode()).sum()))
-    rows = matched.queries.join(table.unique(key, keep="first"), left_on="said", right_on=key, how="inner")
+    sides = {"said": matched.queries["said"], "query": matched.queries["query"]}  # as the runs call it, or the samples
+    known = {
+        (ours, key): int(names.is_in(table[key].unique().implode()).sum())
+        for ours, names in sides.items()
+        for key in table.columns
+    }
+    ours, key = max(known, key=lambda pair: known[pair])
+    facts = table.unique(key, keep="first", maintain_order=True).rename({key: "\x00key"})
+    rows = matched.queries.join(facts, left_on=ours, right_on="\x00key", how="inner", maintain_order="left")
     for heading in segments:
         found[heading] = dict(rows.select("query", heading).iter_rows())
     return _weights(rows, weight or (WEIGHT if WEIGHT in rows.columns else None)), found

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from piar.project.facade import Project
-from store.draw import draw
+from store.draw import draw, draw_queries
 from store.errors import UsageError
 from store.importers import ImportMapping
 from store.tables import numbered
@@ -50,3 +50,45 @@ def test_import_draws(tmp_path):
     found = project.import_([path], ImportMapping(group="query", sample=10, weight="times")).report
     assert (found.read, found.added, len(found.rejected)) == (10, 10, 1)
     assert project.import_([path], ImportMapping(group="query", sample=10, weight="times")).report.added == 0
+
+
+def skewed(queries: int = 300) -> pl.DataFrame:
+    """A log in which a few queries make most of the traffic; three rows a query."""
+    rows = [(f"q{i:03}", f"title {i} {j}", str(round(3000 / (i + 1)) + 1)) for i in range(queries) for j in range(3)]
+    return pl.DataFrame(rows, orient="row", schema=["query", "title", "visits"])
+
+
+def test_queries_are_drawn_whole_and_alike_from_head_torso_and_tail():
+    table = numbered(skewed())
+    found, drawn = draw_queries(table, 60, "query", "visits", seed=3)
+    assert len(drawn) == 60
+    assert found.frame.group_by("query").len()["len"].unique().to_list() == [3]
+    assert set(found.frame["query"]) == set(drawn["query"])
+    counts = dict(drawn["stratum"].value_counts().rows())
+    assert counts["torso"] >= 20
+    assert counts["tail"] >= 20
+    least, most = (drawn.filter(pl.col("stratum") == part)["weight"] for part in ("head", "tail"))
+    assert least.min() > most.max()
+    assert draw_queries(table, 60, "query", "visits", seed=3)[1].equals(drawn)
+    assert len(draw_queries(table, 10_000, "query")[1]) == 300
+
+
+def test_weights_over_chances_add_up_to_the_whole_traffic_on_average():
+    table = numbered(skewed())
+    whole = skewed()["visits"].cast(pl.Float64).sum()
+    sums = [
+        (drawn["weight"] / drawn["inclusion"]).sum()
+        for drawn in (draw_queries(table, 45, "query", "visits", seed)[1] for seed in range(200))
+    ]
+    assert np.mean(sums) == pytest.approx(whole, abs=4 * np.std(sums) / np.sqrt(200))
+
+
+def test_import_writes_what_the_drawn_queries_stand_for(tmp_path):
+    skewed().with_columns(grade=pl.Series([str(i % 3) for i in range(900)])).write_csv(tmp_path / "log.csv")
+    project = Project.init(tmp_path / "p")
+    columns = ImportMapping(gold="grade", group="query", sample_queries=30, weight="visits", source="week 2")
+    found = project.import_([tmp_path / "log.csv"], columns)
+    assert found.report.added == 90
+    table = pl.read_csv(tmp_path / "p" / "queries-week-2.csv")
+    assert table.columns == ["query", "weight", "inclusion", "stratum"]
+    assert any("30 queries drawn" in note for note in found.notes)
