@@ -112,11 +112,13 @@ def export(
 
     Example: `piar train export students/sft/final -o classifier`
     """
+    from trainers.checkpoint import read_card
     from trainers.export import export_classifier
 
     gap = export_classifier(located(student), out, licence=licence)
+    raw = ", raw: its calibration is in the model card" if read_card(out).calibration else ""
     return Answer(
-        {"path": str(out), "largest_difference": gap}, f"{out}: probabilities within {gap:.0e} of the student's"
+        {"path": str(out), "largest_difference": gap}, f"{out}: probabilities within {gap:.0e} of the student's{raw}"
     )
 
 

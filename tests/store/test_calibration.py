@@ -112,6 +112,17 @@ def test_calibrated_rows_are_distributions_whatever_is_said(strategy, k, seed):
     assert Calibration.model_validate_json(found.model_dump_json()).apply(said) == pytest.approx(after)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["temperature", "bias"]), st.integers(2, 12), st.integers(10, 200), st.integers(0, 999))
+def test_what_is_fitted_is_never_less_likely_on_its_own_rows(strategy, k, rows, seed):
+    draw = np.random.default_rng(seed)
+    said = np.maximum(draw.dirichlet(np.full(k, 10 ** draw.uniform(-2, 1)), rows), 1e-6)
+    gold = draw.integers(0, k, rows) if seed % 3 else said.argmax(1)
+    found = fitted(strategy, [f"g{i % 7}" for i in range(rows)], gold, said)
+    raw = said / said.sum(1, keepdims=True)
+    assert nll_of(found.apply(said), gold).sum() <= nll_of(raw, gold).sum() + 1e-6
+
+
 def test_other_grades_than_it_was_fitted_for_are_refused():
     with pytest.raises(PiarError, match="4 grades, not 3"):
         prior(world()[2]).apply(np.full((2, 3), 1 / 3))

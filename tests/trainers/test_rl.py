@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,12 +14,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from store.calibration import Calibration
 from store.errors import PiarError, UsageError
 from tests import ROOT
 from tests.shards_fixture import TASK, write_shards
 from trainers import distill, grpo, losses, sft
+from trainers.checkpoint import keep_calibration, read_card
 from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
-from trainers.export import export_classifier
+from trainers.export import export_classifier, model_card
 from trainers.layout import Labels
 from trainers.loop import Run
 from trainers.model import completion_ids
@@ -319,7 +322,7 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsy
     fields = {"query": "red lamp", "title": "blue lamp number 4"}
     [ids] = judge.prompts([fields])
     probs = classifier(input_ids=torch.tensor([ids])).logits[0].softmax(-1)
-    assert probs.tolist() == pytest.approx(judge.score([fields])[0].probs, abs=1e-5)
+    assert probs.tolist() == pytest.approx(judge.score([fields])[0].raw, abs=1e-5)
     assert classifier.config.id2label == {0: "0", 1: "1", 2: "2"}
     card = (tmp_path / "classifier" / "README.md").read_text()
     assert "simulated data" in card
@@ -333,12 +336,23 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsy
         export_classifier(taught, tmp_path / "classifier")
 
 
+def test_a_calibrated_students_card_says_what_its_weights_do_not_do(taught, tmp_path):
+    own = shutil.copytree(taught, tmp_path / "final")
+    keep_calibration(own, Calibration(strategy="bias", temperature=1.5, bias=(0.25, 0.0, -2.0), rows=90, groups=12))
+    assert export_classifier(own, tmp_path / "classifier") < 1e-5
+    card = " ".join((tmp_path / "classifier" / "README.md").read_text().split())
+    assert "fitted on 90 rows in 12 groups" in card
+    assert "divided by 1.5, plus +0.25, +0, -2, normalised" in card
+    assert "Calibration" not in model_card(read_card(taught).model_copy(update={"calibration": None}))
+
+
 # --- several processes ---------------------------------------------------------------------------
 
 WORKER = """
 import os, signal, sys
 from pathlib import Path
 from trainers import distill, sft
+from trainers.checkpoint import keep_calibration, read_card
 from trainers.config import DistillSettings, SftSettings, StudentSettings
 from trainers.loop import Run
 shards, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
