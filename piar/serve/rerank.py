@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from piar.serve.contracts import Refused, RerankError, TeiError, documented, known_keys
 from piar.serve.documents import fields_in
-from piar.serve.engine import Judged
+from piar.serve.engine import Judged, Unfit
 from piar.serve.handlers import engine_of, offer_of
 from piar.serve.offer import Offer
 from piar.serve.settings import ServeSettings
@@ -139,8 +139,13 @@ def add_rerank(app: FastAPI, settings: ServeSettings) -> None:
         read = partial(Ranking.of(offer, settings).samples, body, name)
         many = len(body.documents or body.texts or ()) > MANY
         samples = await asyncio.to_thread(read) if many else read()
-        distinct = {tuple(sample.values()): sample for sample in samples}
-        judged = await engine_of(request).score(list(distinct.values()), settings.rerank_tokens, cut=body.cut)
+        first = {key: i for i, key in reversed(list(enumerate(tuple(sample.values()) for sample in samples)))}
+        distinct = sorted(first, key=first.__getitem__)
+        wanted = [samples[first[key]] for key in distinct]
+        try:
+            judged = await engine_of(request).score(wanted, settings.rerank_tokens, cut=body.cut)
+        except Unfit as unfit:
+            raise Unfit(first[distinct[unfit.index]], str(unfit)) from None
         expected = dict(zip(distinct, (offer.relevance(one) for one in judged.scored), strict=True))
         found = [(i, expected[tuple(sample.values())]) for i, sample in enumerate(samples)]
         return sorted(found, key=lambda one: -one[1]), judged

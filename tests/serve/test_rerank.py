@@ -169,6 +169,11 @@ def test_what_cannot_be_ranked_is_refused_in_words_that_both_contracts_show(shop
         assert len(refused.text) < 1000
 
 
+def test_the_document_that_is_too_long_is_named_by_its_place(shop):
+    refused = shop.post("/v1/rerank", json={"query": QUERY, "documents": ["lamp", "lamp", "7 " * 9000]})
+    assert (refused.status_code, "sample 2" in refused.json()["message"]) == (400, True)
+
+
 def test_a_task_without_order_cannot_rank(tmp_path):
     with serving(make(tmp_path, KINDS)) as client:
         refused = client.post("/rerank", json={"query": QUERY, "documents": TEXTS})
