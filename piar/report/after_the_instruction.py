@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from piar.measure.score import measure
+from piar.report.cheaper import cheaper
 from store.agreement import krippendorff_alpha, level_of, vote_counts
 from store.calibrated import student_folder
 from store.db import Store
@@ -143,9 +144,17 @@ def students(store: Store) -> dict[str, Any] | None:
             scores = measure(store, Judge(judge, instruction), "test").scores
         except PiarError:  # nothing to measure on
             continue
-        rows.append({"name": judge, "scores": scores, "latency": taken.get(judge), "size": _size(store, judge)})
+        rows.append(
+            {
+                "judge": Judge(judge, instruction),
+                "name": judge,
+                "scores": scores,
+                "latency": taken.get(judge),
+                "size": _size(store, judge),
+            }
+        )
     rows.sort(key=lambda row: row["name"].startswith("student:"))
-    return {"rows": rows, "source": f"{JUDGES};\n\n{MEASURED}"}
+    return {"rows": rows, "advice": cheaper(store, rows), "source": f"{JUDGES};\n\n{MEASURED}"}
 
 
 def logs(store: Store, moved: Any) -> dict[str, Any] | None:
