@@ -63,7 +63,8 @@ def calibrated_lines(found: "Calibrated | None") -> list[tuple[str, RenderableTy
         ("calibrated", f"by {NAMES[found.strategy]}, from {on}{fold}"),
         ("", f"{accuracy} · calibration error {percent(found.ece)}"),
     ]
-    lines += [("", words) for _, words in probability_lines(found.probabilities)[:2]]
+    scores, alone = probability_lines(found.probabilities)[:2]
+    lines += [("", scores[1]), ("", f"decidable alone: {alone[1]}")]
     return [*lines, ("", f"a row's truth gains {nats(found.gain)}")]
 
 
