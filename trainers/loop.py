@@ -30,7 +30,7 @@ from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.early import DEV
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
-from trainers.model import context, symbol_ids
+from trainers.model import beginnings, context, symbol_ids
 from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
 from trainers.processes import join, signals
 from trainers.scoring import calibration, headline, opinions
@@ -146,6 +146,9 @@ class Run:
         if self.writes:
             say(f"{self.card.trainer}: {self.total:,} steps in {self.precision.name} ({self.precision.why})")
             say(f"{self.card.trainer}: up to {self.forecast.needs}")
+            if long := beginnings(self.tokenizer, self.task.symbols):
+                read = ", ".join(f"{symbol} at {start!r}" for symbol, start in long.items())
+                say(f"{self.card.trainer}: grades of several tokens are read at their first: {read}")
         with signals(self._stop), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
             while self.step < self.total and not (self.stopped or self.enough):
                 self._step_started = time.perf_counter()

@@ -286,28 +286,32 @@ def end_id(tokenizer: Any) -> int:
 
 
 def symbol_ids(tokenizer: Any, symbols: Sequence[str]) -> list[int]:
-    """One token id per grade symbol.
+    """One token id per grade symbol: its first, where it has several.
 
     Raises:
-        UsageError: a symbol is not one token at the start of an answer, is unknown to the
-            vocabulary, or two symbols share a token.
+        UsageError: a symbol is unknown to the vocabulary, begins otherwise before a line's end than alone, or two
+            symbols begin with the same token.
     """
-    found = []
+    found: dict[int, str] = {}
     for symbol in symbols:
         alone = tokenizer(symbol, add_special_tokens=False)["input_ids"]
         before_line = tokenizer(symbol + "\nevidence:", add_special_tokens=False)["input_ids"]
-        if not alone or tokenizer.unk_token_id in alone:
+        if not alone or tokenizer.unk_token_id in alone or before_line[:1] != alone[:1]:
             raise UsageError(
                 f"Grade symbol {symbol!r} is not in this model's vocabulary.",
                 "Choose another symbol in task.toml (digits are safe), or another model.",
             )
-        if len(alone) != 1 or before_line[:1] != alone:
-            pieces = " + ".join(repr(tokenizer.decode([i])) for i in alone)
+        if alone[0] in found:
             raise UsageError(
-                f"Grade symbol {symbol!r} is {len(alone)} tokens for this model ({pieces}); it must be one.",
-                "Choose a one-token symbol in task.toml (digits are safe).",
+                f"Grade symbols {found[alone[0]]!r} and {symbol!r} begin with the same token for this model "
+                f"({tokenizer.decode(alone[:1])!r}), and a grade is read at its first.",
+                "Choose symbols in task.toml that differ from their beginning (digits are safe).",
             )
-        found.append(alone[0])
-    if len(set(found)) != len(found):
-        raise UsageError("Two grade symbols are the same token for this model.", "Choose other symbols in task.toml.")
-    return found
+        found[alone[0]] = symbol
+    return list(found)
+
+
+def beginnings(tokenizer: Any, symbols: Sequence[str]) -> dict[str, str]:
+    """The grades that are several tokens, and the text of the first, at which each is read."""
+    first = dict(zip(symbols, symbol_ids(tokenizer, symbols), strict=True))
+    return {s: tokenizer.decode([i]) for s, i in first.items() if len(encode_plain(tokenizer, [s])[0]) > 1}

@@ -217,6 +217,8 @@ class Writing:
         before, text = self.text, str(self._student.tokenizer.decode(self._tokens))
         if not self.done and text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: wait for its other bytes
             return ""
+        if not self.done and self.scored.grade.startswith(text):  # a grade of several tokens, known from its first
+            return ""
         self.text = text
         return text[len(before) :]
 

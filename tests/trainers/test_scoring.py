@@ -1,6 +1,7 @@
 """First-token scoring through shared prefixes, grade symbols, checkpoints as plain folders."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from store.errors import PiarError, UsageError
 from store.task import sample_text
 from tests.precision import CLOSE
 from tests.shards_fixture import RULES, TASK
+from tests.tiny_model import make_tiny_model
 from trainers.checkpoint import CARD, MARKER, StudentCard, check, keep_calibration, save
-from trainers.model import completion_ids, load_policy, prompt_ids, symbol_ids
+from trainers.model import EVERY, Policy, beginnings, completion_ids, load_policy, prompt_ids, symbol_ids
 from trainers.scoring import Student, messages
 from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
@@ -113,10 +115,32 @@ def test_words_can_be_grades_of_a_model_made_from_nothing():
     assert completion_ids(tokenizer, ["exact\nevidence: "])[0][0] == ids[1]
 
 
-def test_a_symbol_of_two_tokens_is_refused():
+def test_symbols_of_several_tokens_are_read_at_their_first_which_must_tell_them_apart():
     tokenizer = tiny_tokenizer(TEXTS, ("0", "1"), 400)
-    with pytest.raises(UsageError, match=r"'10' is 2 tokens for this model \('1' \+ '0'\)"):
+    assert [tokenizer.decode([i]) for i in symbol_ids(tokenizer, ("0", "10", "20"))] == ["0", "1", "2"]
+    assert beginnings(tokenizer, ("0", "10", "20")) == {"10": "1", "20": "2"}
+    with pytest.raises(UsageError, match=r"'1' and '10' begin with the same token for this model \('1'\)"):
         symbol_ids(tokenizer, ("1", "10"))
+
+
+@pytest.mark.parametrize("window", [EVERY, 0])
+def test_a_grade_of_several_tokens_is_written_once(tmp_path, window):
+    names = {"0": "contradictory", "1": "incorrect", "2": "right"}
+    grades = tuple(grade.model_copy(update={"symbol": names[grade.symbol]}) for grade in TASK.grades)
+    task = TASK.model_copy(update={"grades": grades})
+    policy, tokenizer = load_policy(str(make_tiny_model(tmp_path / "model", width=64, layers=1)))
+    student = Student(Policy(policy.lm, window=window), tokenizer, StudentCard(task=task))
+    [offline] = student.score([{"query": "red lamp", "title": "a lamp"}], trace=True)
+    assert offline.grade in names.values()
+    [whole] = completion_ids(tokenizer, [offline.grade])
+    assert len(whole) > 2
+    writes = iter(whole[1:])
+    writing = Session(student).begin(student.prompts([{"query": "red lamp", "title": "a lamp"}])[0])
+    writing._model = SimpleNamespace(read=lambda rows: torch.eye(len(tokenizer))[[next(writes)]])
+    said = [writing.text]
+    while not writing.done:
+        said.append(writing.step())
+    assert "".join(said) == writing.text == offline.grade
 
 
 def test_a_symbol_that_the_vocabulary_lacks_is_refused():
