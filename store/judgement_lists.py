@@ -45,10 +45,23 @@ def read_book(records: Numbered) -> Table:
         lines.append(number)
     table = from_records(rows, lines, rejected)
     ids = {} if set(table.frame.columns) - _FIXED else {"document": "docid"}
-    roles = {"group": "query", "id": "docid"} if rows else {}
+    roles: dict[str, Any] = {"group": "query", "id": "docid", "grades": _scale(book)} if rows else {}
     table = with_vote_columns(table, pl.DataFrame(votes, schema=VOTES, orient="row"))
     guideline = next((v for key, v in book.items() if "guideline" in key.lower() and isinstance(v, str)), "")
     return _told(table, f"a Quepid book with {len(rows):,} pairs", roles, ids, guideline)
+
+
+def _scale(book: Object) -> tuple[str, ...]:
+    """The book's grades, lowest first, with the words that it has for them (`3 - Perfect`): also those nobody gave."""
+    scorer = book.get("scorer")  # where older versions keep it
+    holder: Object = scorer if isinstance(scorer, dict) and not book.get("scale") else book
+    scale, labels = holder.get("scale"), holder.get("scale_with_labels")
+    found = [_number(value) for value in scale] if isinstance(scale, list) else []
+    if len(set(found)) < 2 or not all(_RATING.fullmatch(value) for value in found):
+        return ()
+    words = {_number(key): text(word).strip() for key, word in labels.items()} if isinstance(labels, dict) else {}
+    ordered = sorted(set(found), key=float)
+    return tuple(f"{v} - {words[v]}" for v in ordered) if all(words.get(v) for v in ordered) else tuple(ordered)
 
 
 def _judgement(said: Object, row: int) -> tuple[Any, ...]:

@@ -217,6 +217,7 @@ def document(found: "Comparison") -> dict[str, Any]:
         "measures": [asdict(d) | {"decided": d.decided} for d in found.differences],
         "segments": {name: asdict(d) | {"decided": d.decided} for name, d in found.segments.items()},
         "unjudged": dict(zip(("a", "b"), found.unjudged, strict=True)),
+        "unanswered": dict(zip(("a", "b"), found.unanswered, strict=True)),
         "depth": found.depth,
         "deciding": [{"query": query, "a": a, "b": b} for query, a, b in found.deciding()],
         "notes": found.notes,

@@ -7,7 +7,7 @@ and that at least one run answers; the first measure alone is the claim; two-sid
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -72,6 +72,7 @@ class Comparison:
         segments: part of the queries -> the first measure there.
         values: `query`, `weight`, and for each measure `a NAME` and `b NAME`.
         unjudged: of each ranking's first `depth` places, the share that nobody graded.
+        unanswered: how many of the queries each ranking does not answer; it counts 0 there.
         notes: how files were read and matched, and what was left out.
     """
 
@@ -82,7 +83,8 @@ class Comparison:
     values: pl.DataFrame
     unjudged: tuple[float, float]
     depth: int
-    notes: tuple[str, ...] = field(default=())
+    unanswered: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
     def deciding(self, n: int = 10) -> list[tuple[str, float, float]]:
         """The queries that weigh most in the first measure's difference: (query, A, B), the heaviest first."""
@@ -133,6 +135,7 @@ def compare(
         pl.DataFrame({"query": queries, "weight": weight, **table}),
         (unjudged(rows[0], judged.rows, queries, k), unjudged(rows[1], judged.rows, queries, k)),
         k,
+        (_unanswered(rows[0], queries), _unanswered(rows[1], queries)),
         (*matched.rankings[0].notes, *matched.rankings[1].notes, *matched.notes, *notes),
     )
 
@@ -183,9 +186,6 @@ def _queries(
     notes = []
     if left := len(asked) - len(known):
         notes.append(f"{left:,} queries of the runs have no graded document: left out")
-    for ranking, side in zip(matched.rankings, sides, strict=True):
-        if none := len(known.join(side, on="query", how="anti")):
-            notes.append(f"{ranking.name} does not answer {none:,} of the queries: it counts 0 there")
     queries = known["query"].to_list()
     if weights is not None:
         weighed = [query for query in queries if weights.get(query, 0) > 0]
@@ -198,6 +198,10 @@ def _queries(
             "Look at the notes of `piar compare` without weights; import graded rows of these queries.",
         )
     return queries, notes
+
+
+def _unanswered(run: pl.DataFrame, queries: Sequence[str]) -> int:
+    return len(set(queries) - set(run["query"]))
 
 
 def _parts(queries: Sequence[str], segments: Mapping[str, Mapping[str, str]]) -> dict[str, Ints]:

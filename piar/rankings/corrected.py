@@ -91,6 +91,7 @@ def corrected(
         told.values,
         told.unjudged,
         told.depth,
+        told.unanswered,
         (
             *told.notes,
             f"gold knows {int(whole.sum()):,} of {len(queries):,} queries whole; it must have come to them by chance",

@@ -1,4 +1,4 @@
-"""Rankings read from files: TREC runs, and tables with a query, a document and a score or a rank.
+"""Rankings read from files: TREC runs, MS MARCO's, and tables with a query, a document and a score or a rank.
 
 Order within a query: by score, highest first, or by rank, lowest first; equal ones stay in the file's order. (trec_eval
 puts documents of one score in the reverse order of their names, whatever the file says.) Chosen by us: a table with a
@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from store.encodings import decode
-from store.errors import UsageError
+from store.errors import PiarError, UsageError
 from store.readers import Reading, read, source_name
 from store.sources import open_source
 
@@ -26,6 +26,7 @@ _NAMES = {
     "rank": ("rank", "position", "place", "pos"),
 }
 _TREC = re.compile(r"\S+[ \t]+\S+[ \t]+\S+[ \t]+\d+[ \t]+[-+]?(?:\d|\.|inf|nan)\S*[ \t]+\S.*$", re.IGNORECASE)
+_MARCO = re.compile(r"\S+\t\S+\t\d+\s*$")  # query, document, rank, as MS MARCO's runs have them
 _TOP = 10  # places in which ties are told
 
 
@@ -52,28 +53,27 @@ def read_ranking(path: Path, columns: Mapping[str, str] | None = None) -> Rankin
 
     Raises:
         UsageError: no such file, or a column that cannot be told.
+        PiarError: no row can be placed.
     """
     first = open_source(path).head(1 << 16).decode("utf-8", "replace").splitlines()[:20]
-    lines = [line.strip() for line in first if line.strip()]
+    lines = [line.strip("\ufeff \t\r") for line in first if line.strip()]
     if lines and not columns and all(_TREC.match(line) for line in lines[: max(1, len(lines) - 1)]):
-        rows, order = _trec(path), "score"
+        rows, order = _parted(path, r"[ \t]+", ("query", "q0", "document", "rank", "score", "tag")), "score"
+    elif lines and not columns and all(_MARCO.match(line) for line in lines[: max(1, len(lines) - 1)]):
+        rows, order = _parted(path, r"\t", ("query", "document", "rank")), "rank"
     else:
         rows, order = _table(path, columns or {})
     return _placed(source_name(path), rows, order)
 
 
-def _trec(path: Path) -> pl.DataFrame:
+def _parted(path: Path, between: str, names: Sequence[str]) -> pl.DataFrame:
+    """The lines of a file without a header in their parts; what a line lacks is null."""
     source = open_source(path)
     text = decode(source.bytes(), source.name, None).text
-    parts = (
-        pl.Series("line", text.splitlines())
-        .str.strip_chars()
-        .str.replace_all(r"[ \t]+", " ")
-        .str.splitn(" ", 6)
-        .struct.unnest()
-    )
-    parts = parts.rename(dict(zip(parts.columns, ("query", "q0", "document", "rank", "score", "tag"), strict=True)))
-    return parts.filter(pl.col("query") != "").select("query", "document", "rank", "score")
+    lines = pl.Series("line", text.splitlines()).str.strip_chars().str.replace_all(between, "\t")
+    parts = lines.str.splitn("\t", len(names)).struct.unnest()
+    parts = parts.rename(dict(zip(parts.columns, names, strict=True)))
+    return parts.filter(pl.col("query") != "").drop("q0", "tag", strict=False)
 
 
 def _table(path: Path, said: Mapping[str, str]) -> tuple[pl.DataFrame, str]:
@@ -110,6 +110,11 @@ def _placed(name: str, rows: pl.DataFrame, order: str) -> Ranking:
         pl.col(order).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None).alias("key"),
     ).with_row_index("line")
     good = rows.filter((pl.col("query") != "") & (pl.col("document") != "") & pl.col("key").is_not_null())
+    if good.is_empty():
+        raise PiarError(
+            f"{name} has no row with a query, a document and a {order} that is a number.",
+            f"Look at its first lines; --map {order}=COLUMN names another column.",
+        )
     if lost := len(rows) - len(good):
         notes.append(f"{name}: {lost:,} rows left out: no query, no document, or no {order} that is a number")
     ordered = good.sort("key", descending=order == "score", maintain_order=True)

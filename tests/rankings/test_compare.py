@@ -97,6 +97,16 @@ def test_tables_and_ranks_give_what_the_trec_run_gives(world, runs, tmp_path, su
     assert equal.values.drop("weight").equals(world.project.compare(runs).values.drop("weight"))
 
 
+def test_a_run_of_ms_marco_needs_no_header(world, runs, tmp_path):
+    paths = []
+    for path in (world.a, world.b):
+        ranked = "".join(f"{q}\t{d}\t{i}\n" for i, (q, _, d, *_) in enumerate(lines(path), 1))
+        paths.append(tmp_path / f"{path.stem}.tsv")
+        paths[-1].write_text(ranked)
+    found = world.project.compare(replace(runs, a=paths[0], b=paths[1]))
+    assert found.values.drop("weight").equals(world.project.compare(runs).values.drop("weight"))
+
+
 def test_names_that_differ_by_case_or_form_are_found_and_said(world, tmp_path):
     for path in (world.a, world.b):
         rows = [f"{q.upper()},{d.lower()},{s}" for q, _, d, _, s, _ in lines(path)]
@@ -141,7 +151,18 @@ def test_a_query_that_one_run_does_not_answer_counts_nothing_there(world, runs, 
     found = world.project.compare(replace(runs, b=short), "nDCG@10")
     lost = found.values.filter(pl.col("query") == first.replace("%20", " "))
     assert lost["b nDCG@10"].item() == 0.0
-    assert any("does not answer 1 of the queries" in note for note in found.notes)
+    assert found.unanswered == (0, 1)
+    from piar.cli.render.compare import verdict
+    from piar.rankings.page import page
+
+    assert "short does not answer 1 of the 40 queries" in verdict(found)
+    assert "short does not answer 1 of the queries" in page(found)
+
+
+def test_a_run_without_a_number_to_order_by_is_refused(world, tmp_path):
+    (tmp_path / "bad.csv").write_text("query,document,score\nquery 1,D001,high\n")
+    with pytest.raises(PiarError, match="a score that is a number"):
+        world.project.compare(Runs(tmp_path / "bad.csv", world.b))
 
 
 def test_slices_that_depend_on_the_query_alone_are_segments(world, tmp_path):

@@ -12,7 +12,8 @@ from store.errors import UsageError
 from store.readers import Reading, read
 
 BOOK = {
-    "name": "shoes", "show_rank": False, "scale": [0, 1, 2, 3], "scale_with_labels": {"0": "Poor", "3": "Perfect"},
+    "name": "shoes", "show_rank": False, "scale": [0, 1, 2, 3],
+    "scale_with_labels": {"0": "Poor", "1": "Fair", "2": "Good", "3": "Perfect"},
     "judging_guidelines": "Judge how well the product fits.\n\n- A product of another kind is 0.\n",
     "query_doc_pairs": [
         {"query_text": f"query {i // 5}", "doc_id": f"d{i}", "position": i % 5,
@@ -50,7 +51,18 @@ def test_a_book_of_quepid_comes_in_whole(tmp_path):
     doubts = labels.filter(pl.col("flags").list.contains("ambiguous"))
     assert len(doubts) == 14
     assert doubts["grade"].null_count() == 14
+    assert [(g.symbol, g.name) for g in project.task.grades][::3] == [("0", "Poor"), ("3", "Perfect")]
     assert "another kind" in (project.folder / "instruction.md").read_text()
+
+
+def test_the_scale_of_a_book_holds_grades_that_nobody_gave(tmp_path):
+    pairs = [
+        {**pair, "judgements": [{"rating": i % 2, "user_email": "ada"}]}
+        for i, pair in enumerate(BOOK["query_doc_pairs"])
+    ]
+    (tmp_path / "book.json").write_text(json.dumps({**BOOK, "query_doc_pairs": pairs, "scale_with_labels": None}))
+    project = Project.init(tmp_path / "p", from_=tmp_path / "book.json")
+    assert project.task.symbols == ("0", "1", "2", "3")
 
 
 def test_look_reads_a_book_with_its_judges(tmp_path, capsys):

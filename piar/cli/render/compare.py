@@ -71,14 +71,19 @@ def order_view(found: "SystemOrder") -> "RenderableType":
 
 
 def verdict(found: "Comparison") -> str:
-    """One sentence: which ranking is better, or that this cannot be told."""
+    """One sentence: which ranking is better, or that this cannot be told; and what it does not answer."""
     claim = found.differences[0]
     ends = span(claim.difference.low, claim.difference.high, "{:+.3f}")
     sure = f"95 % interval {ends} over queries" if ends else f"no interval: {NO_INTERVAL}"
+    figure = f"{claim.measure} {claim.difference.value or 0:+.3f} (B - A), {sure}"
+    silent = "".join(
+        f" {name} does not answer {n:,} of the {claim.queries:,} queries and counts 0 there."
+        for name, n in zip(found.names, found.unanswered, strict=True)
+        if n
+    )
     if claim.decided:
-        better = found.names[1] if (claim.difference.value or 0) > 0 else found.names[0]
-        return f"{better} is better: {claim.measure} {claim.difference.value:+.3f} (B - A), {sure}."
-    return f"No difference can be claimed: {claim.measure} {claim.difference.value or 0:+.3f} (B - A), {sure}."
+        return f"{found.names[int((claim.difference.value or 0) > 0)]} is better: {figure}.{silent}"
+    return f"No difference can be claimed: {figure}.{silent}"
 
 
 def _mean(interval: "Interval | None") -> str:
