@@ -4,14 +4,18 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from piar import Project
 from piar.cli import main
 from piar.cli.desk import command_keys, key_of_grades
+from piar.offline import RulebookClient
+from piar.offline.endpoint import Faults, running
 from store.task import Grade, Task
 from tests.terminal import Step, Terminal
 
@@ -208,3 +212,36 @@ def test_a_long_scale_is_typed(tmp_path, monkeypatch, capsys):
 def test_a_key_that_is_no_name_is_refused(shop, capsys):
     assert main(["review", "here", "-C", str(shop.folder), "--by", "\x1b \n", "--lines"]) == 2
     assert "--by" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_twenty_rows_beside_a_running_label_one_taken_back_killed_and_resumed(shop):
+    """Nothing is lost and nothing is there twice, on either side."""
+
+    def piar(*arguments: str, **streams: Any) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TERM": "xterm", "DUMMY_KEY": "x"}
+        return subprocess.Popen([sys.executable, "-m", "piar", *arguments], text=True, env=environment, **streams)
+
+    def sit(steps: list[Step], kill: bool = False) -> str:
+        terminal = Terminal()
+        rows = ("-C", str(shop.folder), "--by", "ann", "--n", "20")
+        desk = piar("review", "here", *rows, stdin=terminal.stdin, stderr=terminal.stderr, stdout=subprocess.PIPE)
+        with terminal.played([*steps, ("10 of 20", desk.kill)] if kill else steps):
+            said = desk.communicate()[0]
+        assert not terminal.missed, terminal.drawn[-2000:]
+        terminal.close()
+        return said
+
+    with running(RulebookClient(), faults=Faults(latency=0.3)) as simulator:
+        endpoint = ["--set", "teacher.model=openai:rulebook", "--set", f"teacher.base_url={simulator.url}/v1"]
+        endpoint += ["--set", "teacher.concurrency=4", "--set", "teacher.api_key_env=DUMMY_KEY"]
+        label = piar("label", "-C", str(shop.folder), "--where", "true", *endpoint, stdout=subprocess.DEVNULL)
+        sit([*((f"{i} of 20", "1") for i in range(10)), ("10 of 20", "u"), ("taken back", "3")], kill=True)
+        assert "10 rows graded by ann" in sit([(f"{i} of 20", "2") for i in range(10, 20)])
+        assert label.wait() == 0
+    kept = "select grade, count(*), count(distinct sample_id) from label where annotator = 'ann' group by 1 order by 1"
+    assert shop.store.frame(kept).rows() == [("1", 9, 9), ("2", 10, 10), ("3", 1, 1)]
+    assert shop.store.frame("select count(*) from labels where annotator = 'ann'").item() == 22
+    assert shop.store.frame("select count(*), count(distinct sample_id), count(grade) from verdict").rows() == [
+        (300, 300, 300)
+    ]
