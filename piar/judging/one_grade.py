@@ -1,10 +1,10 @@
 """Noticing a teacher that gives one grade to nearly everything, while it runs.
 
 For each grade g the first answer on each group is a bet against "it says g of a share p of the groups at most", p the
-upper bound by group of the share that truth has, or, without truth, the judge's earlier verdicts. The stakes are those
-of Wald's likelihood ratio (1945) for the share `NEARLY_ALL`: the odds are multiplied by NEARLY_ALL / p at an answer g,
-else by (1 - NEARLY_ALL) / (1 - p). By Ville's inequality they reach K / `ALPHA` for one of K grades with a chance of
-`ALPHA` at most, however long one looks. Where one grade truly dominates, p leaves nothing to win.
+upper bound by group of the share that gold has, else people's votes, else the judge's earlier verdicts. The stakes are
+those of Wald's likelihood ratio (1945) for the share `NEARLY_ALL`: the odds are multiplied by NEARLY_ALL / p at an
+answer g, else by (1 - NEARLY_ALL) / (1 - p). By Ville's inequality they reach K / `ALPHA` for one of K grades with a
+chance of `ALPHA` at most, however long one looks. Where one grade truly dominates, p leaves nothing to win.
 
 Chosen by us: groups as what is bet on (rows of one group are alike), and both constants.
 """
@@ -25,10 +25,16 @@ from store.types import Verdict
 NEARLY_ALL = 0.99
 ALPHA = 0.01
 _TAIL = 0.025
-_TRUTH = """select s.group_key, t.grade, count(*) as n from truth t join samples s using (sample_id)
+# Of at most so many answers, always the same ones: the views that say which of them count read all there are.
+_SOME = "using sample reservoir(50000 rows) repeatable (0)"
+_LABELS = f"""
+with said as (from (select sample_id, grade from labels where source = $source and grade is not null) {_SOME})
+select s.group_key, t.grade, count(*) as n from said t join samples s using (sample_id)
 where s.split in ('train', 'dev') and s.origin = 'import' group by all"""
-_EARLIER = """select s.group_key, v.grade, count(*) as n from verdict v join samples s using (sample_id)
-where v.judge = $judge and v.instruction <> $instruction and v.vote = 0 and v.grade is not null group by all"""
+_EARLIER = f"""
+with said as (from (select sample_id, grade from verdicts where judge = $judge and instruction <> $instruction
+                    and vote = 0 and grade is not null) {_SOME})
+select s.group_key, v.grade, count(*) as n from said v join samples s using (sample_id) group by all"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ class OneGrade:
     def __init__(self, store: Store, judge: str) -> None:
         self._store, self._judge, self._symbols = store, judge, store.task.symbols
         self._runs: dict[str, _Run] = {}
-        self._truth = _shares_of(store, "truth says so", _TRUTH, {})
+        self._truth = _shares_of(store, "gold says so", _LABELS, {"source": "gold"})
+        self._truth = self._truth or _shares_of(store, "people say so", _LABELS, {"source": "human"})
         self._told = False
 
     def begin(self, instructions: Iterable[str]) -> None:

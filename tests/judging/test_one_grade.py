@@ -56,7 +56,7 @@ def balanced(tmp_path_factory):
 def test_one_grade_for_everything_is_told_with_share_and_mend(balanced):
     n, words = seen(balanced, ["1"] * 100, probs=(0.4, 0.6))
     assert 5 < n < 25
-    assert f"says '1' of 100 % of {n} samples in {n} groups; truth says so of 50 %" in words
+    assert f"says '1' of 100 % of {n} samples in {n} groups; gold says so of 50 %" in words
     assert "piar calibrate" in words
     _, silent = seen(balanced, ["1"] * 100)
     assert "Give examples of the other grades in instruction.md" in silent
