@@ -95,6 +95,7 @@ def corrected(
         (
             *told.notes,
             f"gold knows {int(whole.sum()):,} of {len(queries):,} queries whole; it must have come to them by chance",
+            "what single queries show is by the teacher alone",
         ),
     )
 

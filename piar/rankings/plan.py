@@ -211,8 +211,12 @@ def corrected_by_plan(
             kept.append(measure)
         except UsageError:
             lost.append(measure.name)
-    answered = sum(sample in set(gold.rows["sample_id"]) for sample in drawn)
-    notes = [f"{answered:,} of {len(drawn):,} planned documents are graded; nDCG's ideal is the teacher's"]
+    graded = set(gold.rows["sample_id"])
+    answered = sum(sample in graded for sample in drawn)
+    notes = [
+        f"{answered:,} of {len(drawn):,} planned documents are graded; nDCG's ideal is the teacher's",
+        "what single queries show is by the teacher alone",
+    ]
     if lost:
         notes.append(f"{', '.join(lost)}: no sum over documents, left out; name them with --by gold")
     found = []
