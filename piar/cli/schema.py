@@ -16,7 +16,11 @@ def register(app: typer.Typer) -> None:
 
 def schema(
     what: Annotated[
-        What | None, typer.Argument(metavar="WHAT", help="config (piar.toml), task (task.toml), look or error.")
+        What | None,
+        typer.Argument(
+            metavar="WHAT",
+            help="config (piar.toml), task (task.toml), error, or: look, status, doctor, evolve, review-status.",
+        ),
     ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Put the schemas of piar.toml and task.toml into the project, for editors.")

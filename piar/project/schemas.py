@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from typing_extensions import TypedDict
+
 from piar.project.folder import CONFIG, TASK
 from store.files import read_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-What = Literal["config", "task", "look", "error"]
+What = Literal["config", "task", "error", "look", "status", "doctor", "evolve", "review-status"]
 FOLDER = ".schema"  # in a project, where `place` puts them
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n     .*)*)", re.M)  # of a docstring: a name, and text that may go on
@@ -22,8 +24,8 @@ def schema(what: What) -> dict[str, Any]:
     """One JSON Schema, draft 2020-12.
 
     Args:
-        what: `config` (`piar.toml`), `task` (`task.toml`), `look` (what `piar look --json` prints) or `error` (what any
-            verb prints under `--json` instead of its answer).
+        what: `config` (`piar.toml`), `task` (`task.toml`), `error` (what any verb prints under `--json` instead of its
+            answer); or a verb, for what it prints under `--json`.
     """
     return {"$schema": _DIALECT, **_MADE[what]()}
 
@@ -74,6 +76,33 @@ def _look() -> dict[str, Any]:
     return LookReport.model_json_schema(mode="serialization")
 
 
+def _evolve() -> dict[str, Any]:
+    from piar.evolve.run import EvolveReport
+
+    return EvolveReport.model_json_schema(mode="serialization")
+
+
+def _status() -> dict[str, Any]:
+    from piar.query.status import Status
+
+    return _of_values(Status)
+
+
+def _doctor() -> dict[str, Any]:
+    from piar.project.endpoints import Check
+
+    class Doctor(TypedDict):
+        checks: list[Check]
+
+    return _of_values(Doctor)
+
+
+def _review_status() -> dict[str, Any]:
+    from piar.review.status import BatchStatus
+
+    return _of_values(BatchStatus)
+
+
 def _error() -> dict[str, Any]:
     texts = {name: {"type": "string"} for name in ("message", "fix")}
     told = {
@@ -97,4 +126,20 @@ def _of(model: "type[BaseModel]") -> dict[str, Any]:
     return made
 
 
-_MADE: dict[What, Callable[[], dict[str, Any]]] = {"config": _config, "task": _task, "look": _look, "error": _error}
+def _of_values(values: Any) -> dict[str, Any]:
+    """The schema of a dataclass or a typed dictionary that is printed as it is."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(values).json_schema(mode="serialization")
+
+
+_MADE: dict[What, Callable[[], dict[str, Any]]] = {
+    "config": _config,
+    "task": _task,
+    "error": _error,
+    "look": _look,
+    "status": _status,
+    "doctor": _doctor,
+    "evolve": _evolve,
+    "review-status": _review_status,
+}

@@ -1,15 +1,17 @@
 """The schemas accept what piar accepts and refuse what it refuses."""
 
+import io
 import json
 import re
 import tomllib
+from typing import get_args
 
 import jsonschema
 import pytest
 
 from piar.cli import main
 from piar.project.config import load
-from piar.project.schemas import schema
+from piar.project.schemas import What, schema
 from tests import ROOT
 
 
@@ -20,7 +22,7 @@ def check(what: str, document: object) -> None:
 
 
 def test_the_schemas_are_schemas():
-    for what in ("config", "task", "look", "error"):
+    for what in get_args(What):
         jsonschema.Draft202012Validator.check_schema(schema(what))
 
 
@@ -61,6 +63,21 @@ def test_documents_hold(tmp_path, capsys):
     check("error", json.loads(capsys.readouterr().out))
     assert main(["schema", "task", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == schema("task")
+
+
+def test_what_verbs_print_on_a_walk_holds(shop, capsys, monkeypatch):
+    def said(*line: str) -> object:
+        capsys.readouterr()
+        assert main([*line, "-C", str(shop.folder), "--json"]) in (0, 1)
+        return json.loads(capsys.readouterr().out)
+
+    check("status", said("status"))
+    check("evolve", said("evolve", "--rounds", "1", "--accept", "auto"))
+    check("status", said("status"))
+    check("doctor", said("doctor"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n"))
+    assert said("review", "here", "--lines", "--n", "3", "--by", "ann")
+    check("review-status", said("review", "status"))
 
 
 def test_editors_find_the_schemas_by_a_line_that_is_written_once(shop, capsys):
