@@ -207,7 +207,7 @@ def _teach(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings
         log.warning("%d of %d training rows are cut: the encoder reads %d tokens", cut, len(rows), limit)
     ids = encode(tokenizer, [row["fields"] for row in rows], task, limit)
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
-    rate = settings.learning_rate or (1e-3 if settings.model == "tiny" else 3e-5)
+    rate = settings.learning_rate or _rate(model, settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
     rng, draws = np.random.default_rng(settings.seed), total * settings.batch_size
@@ -225,6 +225,13 @@ def _teach(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings
             optimizer.zero_grad(set_to_none=True)
             show(step + 1, {"loss": loss.item()})
     return total
+
+
+def _rate(model: Any, settings: EncoderSettings) -> float:
+    """Narrow pretrained encoders need a higher rate: at 3e-5 a 384 wide one had learnt nothing from 300 rows."""
+    if settings.model == "tiny":
+        return 1e-3
+    return 2e-4 if getattr(model.config, "hidden_size", 768) < 512 else 3e-5
 
 
 def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> NDArray[np.float64]:

@@ -25,7 +25,6 @@ from store.judges import Judge
 SIZES, SPLITS = (100, 300, 1_000), (0, 1, 2)
 BASELINES = ("majority", "tfidf", "tfidf_overlap", "cosine", "probe")
 TIMED = 30
-FLOPS = 20e9  # a second, of one busy core; for the estimate alone
 TOKENS = 64  # of a row, on average; for the estimate alone
 
 
@@ -35,12 +34,14 @@ class Arm:
 
     folder: str
     weights: float  # without embeddings, which cost nothing
+    rate: float  # floating point operations a second of one core: small matrices are slower
+    operations: int
     epochs: float
     teach: Callable[[Project, Path, Path, str], Path]
 
     def estimate(self, rows: int) -> float:
-        """Seconds: 6 floating point operations a weight and token to learn, 2 to judge."""
-        return (6 * rows * self.epochs + 2 * 800) * TOKENS * self.weights / FLOPS
+        """Seconds: 6 floating point operations a weight and token to learn (4 with adapters), 2 to judge."""
+        return (self.operations * rows * self.epochs + 2 * 800) * TOKENS * self.weights / self.rate
 
 
 def _encoder(at: Project, shards: Path, out: Path, model: str) -> Path:
@@ -59,9 +60,9 @@ def _language_model(at: Project, shards: Path, out: Path, model: str) -> Path:
 
 
 ARMS = {
-    "encoder": Arm("encoder", 10.6e6, 4.0, _encoder),
-    "base270": Arm("base270", 100e6, 2.0, _language_model),
-    "instruct05": Arm("instruct05", 358e6, 2.0, _language_model),
+    "encoder": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder),
+    "base270": Arm("base270", 100e6, 75e9, 4, 2.0, _language_model),
+    "instruct05": Arm("instruct05", 358e6, 75e9, 4, 2.0, _language_model),
 }
 
 
