@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from store.columns import gold_named
 from store.label_studio import with_vote_columns
 from store.tables import VOTES, Rejection, Table, from_records, text
 
@@ -20,6 +21,7 @@ Object = Mapping[str, Any]
 Numbered = Sequence[tuple[int, Any]]  # objects of a file by their line or number
 DOUBT, LATER = "ambiguous", "skipped"
 _FIXED = frozenset({"query", "docid", "grade"})
+_ORDERED = frozenset({"rank", "position", "score"})  # columns of a ranking, not of judges
 _RATING = re.compile(r"-?\d+(?:\.\d+)?")
 _QRELS = re.compile(r"(\S+)[ \t]+(?:Q?0|\d)[ \t]+(\S+)[ \t]+(-?\d+)[ \t]*$")
 _LTR = re.compile(r"(-?\d+(?:\.\d+)?)[ \t]+qid:(\S+)[ \t]+#[ \t]*(\S+)(?:[ \t]+(\S.*?))?[ \t]*$")
@@ -213,13 +215,18 @@ def from_header(table: Table) -> Table | None:
         return _told(
             _with(table, renamed), "judgements in BEIR's layout", roles, {"query": "query_id", "document": "docid"}
         )
-    if names == ["query", "docid", "rating"]:
+    if names[:2] == ["query", "docid"] and len(names) == 3 and gold_named(names[2:]):
         rated = table.frame.filter(table.frame[columns[1]] != "")  # a query without ratings has a row of its own
         kept = Table(rated, table.lines.filter(table.frame[columns[1]] != ""), table.rejected, notes=table.notes)
         renamed = _unspaced(rated.rename(dict(zip(columns, ("query", "docid", "grade"), strict=True))))
         roles = {"group": "query", "id": "docid", "gold": "grade"}
         return _told(_with(kept, renamed), "ratings of a Quepid case", roles, {"document": "docid"})
-    if names[:2] == ["query", "docid"] and len(columns) > 2 and all(_rates(table.frame[c]) for c in columns[2:]):
+    if (
+        names[:2] == ["query", "docid"]
+        and names[2:]
+        and not _ORDERED & {*names}
+        and all(_rates(table.frame[c]) for c in columns[2:])
+    ):
         renamed = _unspaced(table.frame.rename(dict(zip(columns[:2], names, strict=False))))
         people: dict[str, Any] = {"group": "query", "id": "docid", "raters": tuple(columns[2:])}
         return _told(_with(table, renamed), "a Quepid book, one column a judge", people, {"document": "docid"})

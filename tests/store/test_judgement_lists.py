@@ -139,6 +139,15 @@ def test_the_book_as_csv_has_one_rater_a_column_and_no_formula(tmp_path):
     assert "=sum" in project.store.frame("select distinct group_key from samples")["group_key"].to_list()
 
 
+def test_a_grade_beside_ids_is_gold_and_a_ranking_is_no_book(tmp_path):
+    rows = [f"query {i // 5},d{i},{i % 4}" for i in range(40)]
+    (tmp_path / "own.csv").write_text("\n".join(["query,docid,grade", *rows]))
+    table = read(tmp_path / "own.csv", Reading(documents=documents(tmp_path)))
+    assert table.roles == {"group": "query", "id": "docid", "gold": "grade"}
+    (tmp_path / "run.csv").write_text("\n".join(["query,docid,rank", *rows]))
+    assert read(tmp_path / "run.csv").roles == {}
+
+
 def test_candidates_of_umbrela_come_in_and_a_model_s_judgement_is_no_gold(tmp_path):
     records = [
         {"query": {"text": f"query {q}", "qid": str(q)}, "candidates": [
