@@ -1,6 +1,7 @@
 """A stranger's first hour: slips on purpose. Each answer is true and says the mend; what a mend names works."""
 
 import csv
+import io
 import re
 import shlex
 from pathlib import Path
@@ -102,13 +103,15 @@ def test_the_mend_of_a_slip_goes_to_the_project_that_was_named(desk, capsys, arg
             assert main(words) == 0
 
 
-def test_what_comes_next_works_as_printed_from_where_the_user_stands(desk, capsys):
+def test_what_comes_next_works_as_printed_from_where_the_user_stands(desk, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     small_project(desk / "my shop")
     _, text = said(capsys, "status", "-C", "my shop")
     following = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("next ")]
     assert following
     for words in following:
-        assert main(words) == 0, words
+        by_line = ["--lines"] if words[:2] == ["review", "here"] else []  # there is no terminal
+        assert main([*words, *by_line]) == 0, words
     _, text = said(capsys, "curriculum", "export", "-C", "my shop")
     assert "piar train sft -C 'my shop'" in text
     assert (desk / "my shop" / "shards" / "manifest.json").exists()
