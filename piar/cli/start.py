@@ -32,7 +32,7 @@ from piar.cli.options import (
     reading,
 )
 from piar.cli.render.progress import steps
-from piar.cli.verb import Answer, Panel, asked, open_project, verb
+from piar.cli.verb import Answer, Panel, asked, located, open_project, verb
 
 if TYPE_CHECKING:
     from piar.project.importing import Imported
@@ -93,6 +93,8 @@ def look(
         control = load_label_config(label_config, None).control
     how = reading(encoding, sheet, control, plain, documents, queries, on)
     settings = load(asked().folder, asked().overrides, optional=True).baselines
+    if settings.encoder:
+        settings = settings.model_copy(update={"encoder": str(located(Path(settings.encoder)))})
     with steps() as told:
         report = look_at(
             file,

@@ -152,3 +152,11 @@ def test_a_language_model_is_refused_as_an_encoder(file, tmp_path):
 
     with pytest.raises(PiarError, match="is no text encoder"):
         look(file, embed=embedder(BaselineSettings(encoder=str(make_tiny_model(tmp_path / "lm")))))
+
+
+def test_look_takes_the_encoder_of_the_project_it_is_pointed_at(folder, file, tmp_path, capsys):
+    (tmp_path / "piar.toml").write_text('[baselines]\nencoder = "inside"\n')
+    (tmp_path / "inside").symlink_to(folder)
+    assert main(["look", str(file), "-C", str(tmp_path), "--json"]) == 0
+    assert "probe" in [one["name"] for one in json.loads(capsys.readouterr().out)["baselines"]]
+    assert not (tmp_path / "embeddings").exists()
