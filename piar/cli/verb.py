@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 from typer.core import TyperGroup
 
+from piar.cli.stray import Stray
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def verb(
     """Register a function as a verb; its docstring is the help, its `Answer` is what gets printed."""
 
     def register(function: Callable[P, Answer]) -> Callable[P, Answer]:
-        app.command(name, rich_help_panel=panel)(_command(function))
+        app.command(name, cls=Stray, rich_help_panel=panel)(_command(function))
         return function
 
     return register

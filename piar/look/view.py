@@ -38,7 +38,7 @@ def render(report: LookReport, said: Sequence[str] = ()) -> RenderableType:
         if text:
             grid.add_row(f"  {label}", Text(text))
     for note in report.notes:
-        grid.add_row("  note", Text(_plain(note), style="yellow"))
+        grid.add_row("  note", Text(_plain(note, 500), style="yellow"))
     return Group(_heading(report), grid, Text(), _next(report, shlex.join(said or [report.file])))
 
 

@@ -40,7 +40,10 @@ def export(store: "Store", what: What, path: Path, *, force: bool = False) -> in
     if what not in get_args(What):
         raise UsageError(f"{what!r} cannot be exported.", f"Choose one of {', '.join(get_args(What))}.")
     if path.suffix not in FORMATS:
-        raise UsageError(f"{path.name} has no known format.", f"End its name in {', '.join(FORMATS)}.")
+        raise UsageError(
+            f"{path.name} has no known format.",
+            f"End its name in {', '.join(FORMATS)}; for a judgement list of labels add --format qrels.",
+        )
     if path.exists() and not force:
         raise UsageError(f"{path} exists.", "Choose another name, or add --force to replace it.")
     with store.read() as con, replacing(path) as draft:

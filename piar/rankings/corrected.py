@@ -48,7 +48,7 @@ def corrected(
     """As `piar.rankings.comparison.compare` with the teacher's grades, each figure corrected by gold.
 
     Raises:
-        PiarError: gold knows whole too few queries.
+        PiarError: the teacher has judged documents of too few queries, or gold knows whole too few of these.
     """
     told = compare(
         matched,
@@ -60,6 +60,11 @@ def corrected(
         seed=seed,
     )
     queries, weight = told.values["query"].to_list(), told.values["weight"].to_numpy()
+    if len(queries) < FEWEST:
+        raise PiarError(
+            f"The teacher has judged documents of {len(queries):,} queries of the runs; it takes {FEWEST}.",
+            f"Let it judge all: `piar label --where true`. The runs need {FEWEST} queries that the project knows.",
+        )
     looked = max(depth(measure) for measure in measures)
     whole = _whole(matched, teacher, gold, queries, looked)
     if whole.sum() < FEWEST:

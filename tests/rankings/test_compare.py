@@ -266,7 +266,10 @@ def test_corrected_by_gold_every_figure_has_an_interval_and_is_narrower_than_fro
 def test_corrected_wants_some_queries_that_gold_knows_whole(tmp_path, taught):
     world, runs = taught
     one = tmp_path / "one.csv"
-    pl.read_csv(runs.queries).head(23).tail(5).write_csv(one)  # two of them with gold
+    pl.read_csv(runs.queries).head(27).tail(9).write_csv(one)  # two of them with gold
     with pytest.raises(PiarError, match="Gold knows all of the first 10") as told:
         world.project.compare(replace(runs, queries=one), "nDCG@10", by="corrected")
     assert "at random" in told.value.fix
+    pl.read_csv(runs.queries).head(5).write_csv(one)  # all of them with gold
+    with pytest.raises(PiarError, match="The teacher has judged documents of 5 queries"):
+        world.project.compare(replace(runs, queries=one), "nDCG@10", by="corrected")

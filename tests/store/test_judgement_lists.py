@@ -65,6 +65,12 @@ def test_the_scale_of_a_book_holds_grades_that_nobody_gave(tmp_path):
     assert project.task.symbols == ("0", "1", "2", "3")
 
 
+def test_a_book_without_pairs_is_told_so(tmp_path, capsys):
+    (tmp_path / "book.json").write_text(json.dumps({**BOOK, "query_doc_pairs": []}))
+    assert main(["look", str(tmp_path / "book.json")]) == 1
+    assert "has no rows" in capsys.readouterr().err
+
+
 def test_look_reads_a_book_with_its_judges(tmp_path, capsys):
     (tmp_path / "book.json").write_text(json.dumps(BOOK))
     assert main(["look", str(tmp_path / "book.json"), "--json"]) == 0
