@@ -12,7 +12,7 @@ from store.types import Split
 
 # What a word looks like -> the options it may be a value of; the first that the verb has is named.
 _LOOKS: tuple[tuple[Callable[[str], object], tuple[str, ...]], ...] = (
-    (lambda word: re.match(r"teacher$|(baseline|student|rater):", word), ("--judge", "--by")),
+    (lambda word: re.match(r"teacher$|(baseline|student):", word), ("--judge", "--by")),
     (lambda word: word in get_args(Split), ("--split",)),
     (lambda word: (Path(word) / "config.json").is_file(), ("--model", "--student")),
     (lambda word: Path(word).suffix == ".parquet", ("--pool", "--from")),

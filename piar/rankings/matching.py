@@ -52,7 +52,7 @@ def match(
 
     Raises:
         UsageError: no such column.
-        PiarError: no query, or no document, of the runs is known.
+        PiarError: no query, or no document, of one of the runs is known.
     """
     named = {"group_key": "group_key", "external_id": "external_id"} | {name: name for name in store.task.fields}
     for option, column in (("--query", query), ("--doc", document)):
@@ -72,6 +72,9 @@ def match(
     for role, candidates in asked.items():
         names = pl.concat([part.select(role) for part in rows]).unique(maintain_order=True).to_series()
         column, turned[role], said = _found(role, samples, candidates, names, tables.get(role))
+        for ranking, part in zip(rankings, rows, strict=True):  # it could only lose, whatever it ranks
+            if not part[role].is_in(turned[role]["said"].implode()).any():
+                raise _strangers(role, part[role].unique(), samples, candidates, f"run {ranking.name}")
         rows = [_renamed(part, role, turned[role]) for part in rows]
         found[role] = column
         notes += said
@@ -135,7 +138,9 @@ def _plain(names: pl.Series) -> pl.Series:
     return words.str.replace(r"^(-?\d+)\.0+$", "$1")
 
 
-def _strangers(role: str, names: pl.Series, samples: pl.DataFrame, candidates: Sequence[str]) -> PiarError:
+def _strangers(
+    role: str, names: pl.Series, samples: pl.DataFrame, candidates: Sequence[str], whose: str = "runs"
+) -> PiarError:
     """No name is known: show both sides, and what may be done."""
     theirs = ", ".join(repr(name[:40]) for name in names.sort().head(_SHOWN))
     ours = "; ".join(
@@ -145,7 +150,7 @@ def _strangers(role: str, names: pl.Series, samples: pl.DataFrame, candidates: S
     )
     table = "queries" if role == "query" else "documents"
     return PiarError(
-        f"No {role} of the runs is one of the samples. The runs have {theirs}; the samples have {ours or 'none'}.",
+        f"No {role} of the {whose} is one of the samples. There are {theirs}; the samples have {ours or 'none'}.",
         f"If the runs have ids and the samples texts, join them: --{table} FILE with a column of these ids and one of "
         f"the texts. If another column holds them, name it: --{'query' if role == 'query' else 'doc'} COLUMN. "
         "Ids come in with "

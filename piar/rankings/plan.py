@@ -118,7 +118,7 @@ def plan(
     if free.is_empty():
         raise PiarError(
             "No document is left that could change the difference: people have judged all that the runs place apart.",
-            "Compare by gold: `piar compare` without --plan.",
+            "Compare by gold: leave out --plan.",
         )
     spreads = np.array([spread.get(sample, np.nan) for sample in free["sample_id"]])
     mean = float(np.nanmean(spreads)) if np.isfinite(spreads).any() else 1.0

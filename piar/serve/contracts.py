@@ -44,7 +44,8 @@ def _openai(refused: Refused) -> Mapping[str, Any]:
 
 
 def _placed(refused: Refused) -> str:
-    return f"{refused.param}: {refused}" if refused.param else str(refused)
+    said = not refused.param or str(refused).startswith(f"{refused.param}: ")  # by who checks the body's form
+    return str(refused) if said else f"{refused.param}: {refused}"
 
 
 CONTRACTS = {

@@ -159,6 +159,13 @@ def test_a_query_that_one_run_does_not_answer_counts_nothing_there(world, runs, 
     assert "short does not answer 1 of the queries" in page(found)
 
 
+def test_a_run_of_which_no_query_is_known_is_refused_and_does_not_lose(world, runs, tmp_path):
+    strange = tmp_path / "strange.run"
+    strange.write_text("".join(f"nowhere_{i} Q0 d{i} 1 1.0 s\n" for i in range(8)))
+    with pytest.raises(PiarError, match="No query of the run strange"):
+        world.project.compare(replace(runs, b=strange), "nDCG@10")
+
+
 def test_a_run_without_a_number_to_order_by_is_refused(world, tmp_path):
     (tmp_path / "bad.csv").write_text("query,document,score\nquery 1,D001,high\n")
     with pytest.raises(PiarError, match="a score that is a number"):

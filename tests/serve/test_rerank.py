@@ -166,6 +166,7 @@ def test_what_cannot_be_ranked_is_refused_in_words_that_both_contracts_show(shop
         refused = shop.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
         assert refused.status_code == 400
         assert words in refused.json()["message"]
+        assert "top_n: top_n:" not in refused.json()["message"]
         assert len(refused.text) < 1000
 
 
