@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from store.errors import UsageError
+from store.prepare import clean
 from store.stats import Floats
 from store.tables import Rejection, Table
 
@@ -58,7 +59,7 @@ def draw_queries(
         UsageError: no such column, or a table whose labels are records of their own.
     """
     _check(table, weight)
-    weighed = table.frame.select(query=pl.col(query).str.strip_chars(), weight=pl.Series(_weights(table.frame, weight)))
+    weighed = table.frame.select(query=clean(table.frame[query]), weight=pl.Series(_weights(table.frame, weight)))
     whole = weighed.filter((pl.col("weight") > 0) & (pl.col("query") != ""))
     queries = whole.group_by("query").agg(pl.col("weight").sum()).sort(["weight", "query"], descending=[True, False])
     before = (pl.col("weight").cum_sum() - pl.col("weight")) / pl.col("weight").sum()

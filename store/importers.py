@@ -99,8 +99,15 @@ def import_table(
     seed: int = 0,
     splits: SplitSettings | None = None,
     report: ImportReport | None = None,
+    drawn: pl.DataFrame | None = None,
 ) -> ImportReport:
-    """As `import_files`, for a file that has been read; `name` is its source unless the mapping names one."""
+    """As `import_files`, for a file that has been read.
+
+    Args:
+        name: its source unless the mapping names one.
+        drawn: the `query` of the groups that were drawn from a larger file and their `inclusion`, which new samples of
+            theirs keep; see `store.draw`.
+    """
     report = report or ImportReport()
     if mapping.sample:
         table = draw(table, mapping.sample, mapping.weight, seed)
@@ -111,7 +118,7 @@ def import_table(
         load.deal(splits or SplitSettings(), seed)
         rejected = load.reject_misplaced()
         same_ids = load.same_ids()
-        load.insert_samples()
+        load.insert_samples(drawn)
         load.name_samples()
         load.insert_labels(report)
         load.move_from_pool()
@@ -214,15 +221,19 @@ class _Load:
         found = self.con.execute("select line, reason from misplaced").fetchall()
         return [Rejection(line, f"{reason}: a group is never in two splits") for line, reason in found]
 
-    def insert_samples(self) -> None:
+    def insert_samples(self, drawn: pl.DataFrame | None) -> None:
         """New samples. Unlabelled rows of a train group stay in the pool; those of a closed group stay with it."""
         names = "".join(f", {quote(name)}" for name in self.task.fields)
         fields = "".join(f", f{i}" for i in range(len(self.task.fields)))
+        nothing = pl.DataFrame(schema={"query": pl.String, "inclusion": pl.Float64})
+        chances = (nothing if drawn is None else drawn).select("query", "inclusion")
+        self._table("drawn_groups", "from chances", chances=chances)
         self.con.execute(
             f"""insert into samples
                 (sample_id, group_key, split, source, external_id, inclusion, run_id, created_at{names})
-            select sample_id, "group", {_ROW_SPLIT}, ?, nullif(external, ''), inclusion, ?, ?{fields}
-            from staged s left join dealt d using ("group")
+            select sample_id, "group", {_ROW_SPLIT}, ?, nullif(external, ''),
+                   coalesce(s.inclusion, q.inclusion), ?, ?{fields}
+            from staged s left join dealt d using ("group") left join drawn_groups q on q.query = s."group"
             where ordinal = 0 and not known""",
             [self.source, self.run_id, self.at],
         )

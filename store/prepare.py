@@ -129,7 +129,7 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     columns = [
         pl.Series("row", range(len(source)), dtype=pl.Int64),
         table.lines.alias("line"),
-        *(_clean(source[column]).alias(name) for name, column in texts.items()),
+        *(clean(source[column]).alias(name) for name, column in texts.items()),
         *([] if mapping.id else [pl.Series("external", [None] * len(source), dtype=pl.String)]),
         _said_split(source, mapping.split),
         _inclusion(source, mapping.inclusion),
@@ -180,7 +180,8 @@ def require(frame: pl.DataFrame, columns: Iterable[str | None]) -> None:
         )
 
 
-def _clean(column: pl.Series) -> pl.Series:
+def clean(column: pl.Series) -> pl.Series:
+    """Texts as the store keeps them: no control characters, no space around."""
     dirty = column.str.contains(_CONTROL).any()
     return (column.str.replace_all(_CONTROL, " ") if dirty else column).str.strip_chars()
 

@@ -16,7 +16,7 @@ create table samples (
     origin      varchar not null default 'import', -- import or synthetic
     parent_id   uuid,                            -- synthetic rows: what it was made from
     external_id varchar,                         -- the owner's own id, when the file has one
-    inclusion   double,                          -- probability with which it was chosen, null: taken whole or at random
+    inclusion   double,                          -- probability with which it was chosen, or its group drawn; null: taken whole
     run_id      varchar not null,
     created_at timestamp not null
 );

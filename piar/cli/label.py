@@ -251,7 +251,7 @@ def score(
     --live estimates how often a judge is right on logs without gold: from the teacher's labels of all of them,
     corrected by those that people graded because a review batch drew them at random (prediction-powered, arXiv
     2311.01453, 2408.15204). Its interval holds even where the teacher is wrong, and is no wider than from people's
-    labels alone.
+    labels alone. Rows of queries that `piar import --sample-queries` drew count once over their chance.
 
     Example: `piar score --split test --against 55732387b917`
 
@@ -305,7 +305,11 @@ def _live(found: "Live") -> Answer:
         "gold_alone": powered.alone,
         "teacher_says": found.told,
         "weight": powered.weight,
+        "drawn": found.drawn,
+        "stands_for": found.stands_for,
     }
+    each = f"{found.drawn:,} rows of drawn queries count once over the chance with which these were drawn"
+    drawn = [("stands for", f"{found.stands_for:,.0f} rows: {each}")] if found.drawn else []
     return Answer(
         document,
         facts(
@@ -319,6 +323,7 @@ def _live(found: "Live") -> Answer:
                     f"{percent(powered.alone)} %, {powered.gold:,} random rows of {powered.groups:,} groups",
                 ),
                 ("teacher says", f"{100 * found.told:.1f} %; counts with weight {powered.weight:.2f}"),
+                *drawn,
             ]
         ),
     )

@@ -242,7 +242,7 @@ def import_(
     stands for as much traffic.
 
     --sample-queries draws whole queries from head, torso and tail alike, and writes what each stands for into the
-    project, as queries-NAME.csv: `piar compare --queries` weighs by it.
+    project, as queries-NAME.csv: `piar compare --queries` weighs by it, and `piar score --live` by the chances.
 
     Example: `piar import log.parquet --group query --source week2 --sample 2000 --weight impressions`
 

@@ -2,8 +2,9 @@
 
 Both look at rows of the store as they came, not at those that were chosen to be graded. Live quality is
 prediction-powered (see `store.powered`): the teacher's opinion of every row, corrected by the few rows that people
-graded because a review batch had drawn them at random (not those that a queue chose). Drift is a permutation test over
-queries.
+graded because a review batch had drawn them at random (not those that a queue chose). A row that was itself drawn from
+a larger file with a known chance (`inclusion` of `samples`: whole queries, drawn as they came in) counts once over that
+chance, so that the estimate is of all rows of the file. Drift is a permutation test over queries.
 """
 
 from dataclasses import dataclass
@@ -30,12 +31,12 @@ FEWEST = 20  # queries on each side, from which on shares are compared
 
 # Rows on which both have spoken, and what people said of those that a batch drew at random.
 _ROWS = """
-with logs as (select sample_id, group_key, {fields} from samples where {where}),
+with logs as (select sample_id, group_key, inclusion, {fields} from samples where {where}),
      said as (select * from {said} where judge = $1 and instruction = $2 and vote = 0),
      told as (select * from {told} where judge = $3 and instruction = $4 and vote = 0),
      drawn as (select sample_id, max(inclusion) as inclusion from review_tasks where role = 'random' group by sample_id)
 select l.*, s.grade as predicted, t.grade as told, t.probs,
-       if(d.sample_id is null, null, m.grade) as gold, d.inclusion
+       if(d.sample_id is null, null, m.grade) as gold, d.inclusion as review_inclusion
 from logs l join told t using (sample_id) left join said s using (sample_id)
 left join drawn d using (sample_id) left join truth m using (sample_id)
 where t.grade is not null order by l.sample_id"""
@@ -52,12 +53,20 @@ select group_key, source, newest, grade from logs join told using (sample_id) or
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A judge's accuracy on the logs, estimated; `told` is how often it agrees with the teacher alone."""
+    """A judge's accuracy on the logs, estimated.
+
+    Attributes:
+        told: how often it agrees with the teacher alone.
+        drawn: rows that count more than once, since they were drawn from a larger file.
+        stands_for: how many rows all of them stand for, those drawn counted once over their chance.
+    """
 
     judge: str
     where: str
     found: "Powered"
     told: float
+    drawn: int = 0
+    stands_for: float = 0.0
 
     @property
     def detail(self) -> "dict[str, object]":
@@ -69,6 +78,7 @@ class Live:
             "gold_alone": said.alone.model_dump(),
             "rows": said.rows,
             "gold": said.gold,
+            "drawn": self.drawn,
         }
 
 
@@ -132,9 +142,14 @@ def live(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> Live:
     Raises:
         PiarError: people graded random rows of fewer than two queries.
     """
+    return estimate(judged(store, judge, teacher, where), store.task.symbols, judge.name, where)
+
+
+def estimate(frame: "pl.DataFrame", symbols: tuple[str, ...], judge: str, where: str) -> Live:
+    """As `live`, from the rows of `judged`."""
     from store.powered import powered_mean
 
-    frame, position = judged(store, judge, teacher, where), {s: i for i, s in enumerate(store.task.symbols)}
+    position = {s: i for i, s in enumerate(symbols)}
     proxies = np.array([_proxy(row, position) for row in frame.iter_rows(named=True)])
     scores = np.array(
         [
@@ -149,9 +164,11 @@ def live(store: "Store", judge: "Judge", teacher: "Judge", where: str) -> Live:
             "Draw some: `piar review export live.csv --batch live --random 100%`, and import the answers. "
             "Name logs by their source: rows that people have graded leave the pool.",
         )
-    inclusion = frame["inclusion"].fill_null(1.0).to_numpy()
-    found = powered_mean(scores, proxies, groups, inclusion=inclusion)
-    return Live(judge.name, where, found, float(proxies.mean()))
+    inclusion = frame["review_inclusion"].fill_null(1.0).to_numpy()
+    mass = 1 / frame["inclusion"].fill_null(1.0).to_numpy()
+    found = powered_mean(scores, proxies, groups, inclusion=inclusion, mass=mass)
+    told = float(np.average(proxies, weights=mass))
+    return Live(judge, where, found, told, int((mass > 1).sum()), float(mass.sum()))
 
 
 def _proxy(row: "dict[str, object]", position: "dict[str, int]") -> float:

@@ -11,6 +11,8 @@ from store.errors import UsageError
 from store.files import read_text
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from piar.offline import GuidelineImport
     from piar.project.workspace import Workspace
     from store.importers import ImportMapping, ImportReport
@@ -147,10 +149,12 @@ def import_(
             if table.votes is not None and said.gold is None and not said.annotator:
                 # Who annotated is on record: a column beside the texts is not taken for gold unless it is named.
                 columns = columns.model_copy(update={"gold": None})
+            drawn = None
             if columns.sample_queries:
-                table, note = _drawn(project, table, columns, source_name(path), seed)
+                table, drawn, note = _drawn(project, table, columns, source_name(path), seed)
                 notes.append(note)
-            import_table(project.store, table, columns, source_name(path), run_id, seed, project.config.split, report)
+            name, splits = source_name(path), project.config.split
+            import_table(project.store, table, columns, name, run_id, seed, splits, report, drawn)
             found = replace(found, mapping=columns)
             notes += [f"{path.name}: {note}" for note in table.notes]
         retired = retire(project.store)
@@ -177,8 +181,10 @@ def import_(
     )
 
 
-def _drawn(project: "Workspace", table: "Table", columns: "ImportMapping", name: str, seed: int) -> "tuple[Table, str]":
-    """The rows of the queries that are drawn, and where what is known of them is written."""
+def _drawn(
+    project: "Workspace", table: "Table", columns: "ImportMapping", name: str, seed: int
+) -> "tuple[Table, pl.DataFrame, str]":
+    """The rows of the queries that are drawn, what is known of these, and where that is written."""
     from store.draw import draw_queries
     from store.files import replacing
 
@@ -187,4 +193,4 @@ def _drawn(project: "Workspace", table: "Table", columns: "ImportMapping", name:
     path = project.folder / f"queries-{re.sub(r'[^A-Za-z0-9_.-]+', '-', columns.source or name)}.csv"
     with replacing(path) as draft:
         queries.write_csv(draft)
-    return found, f"{len(queries):,} queries drawn; their weight, inclusion and stratum are in {path.name}"
+    return found, queries, f"{len(queries):,} queries drawn; their weight, inclusion and stratum are in {path.name}"

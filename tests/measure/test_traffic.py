@@ -2,16 +2,20 @@
 
 import random
 
+import numpy as np
 import polars as pl
 import pytest
 
-from piar.measure.live_logs import drift, live
+from piar.measure.live_logs import drift, estimate, judged, live
 from piar.project.facade import Project
 from piar.shop.world import make_shop
+from store.draw import draw_queries
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.judges import Judge
+from store.tables import numbered
 from tests.small_project import copy_of
+from tests.worlds import fill
 
 
 def imported(project, name, pairs) -> None:
@@ -68,6 +72,57 @@ def test_rows_that_a_queue_chose_do_not_count(shop) -> None:
             "update review_tasks set role = 'queue' where sample_id in (select min(sample_id) from review_tasks)"
         )
     assert shop.live("teacher", "split = 'pool'").found.gold == 119
+
+
+def skewed_log(folder, queries: int = 240):
+    """A log that a teacher has judged: right on frequent queries, often wrong on rare ones, as people say of each row.
+
+    Returns:
+        the store, the log (query, title, visits), and whether the teacher is right on each row.
+    """
+    ranks = np.repeat(np.arange(queries), 3)
+    right = np.random.default_rng(0).random(len(ranks)) < np.where(ranks < 25, 0.95, 0.55)
+    rows = [(f"q{i:03}", f"t{at}", str(3000 // (i + 1) + 1)) for at, i in enumerate(ranks)]
+    log = pl.DataFrame(rows, orient="row", schema=["query", "title", "visits"])
+    votes = [("1",) if one else ("0",) for one in right]
+    store = fill(folder, [(query, title, "pool", None) for query, title, _ in rows], votes)[0]
+    with store.write() as con:
+        con.execute(
+            "insert into verdicts by name select sample_id::varchar as key, sample_id, 'teacher:t' as judge, "
+            "'i' as instruction, 0 as vote, '1' as grade, 'r' as run_id, now()::timestamp as created_at from samples"
+        )
+    return store, log, right
+
+
+def test_over_many_draws_of_queries_the_weighed_estimate_is_that_of_the_whole_log(tmp_path) -> None:
+    (store, log, right), teacher = skewed_log(tmp_path), Judge("teacher:t", "i")
+    with store.write() as con:
+        con.execute("insert into review_tasks select 'w', sample_id, 'ann', 'random', '', 0.5, 0 from samples")
+    whole = judged(store, teacher, teacher, "true").drop("inclusion")
+    rng, estimates, plain, covered, draws = np.random.default_rng(1), [], [], 0, 200
+    for seed in range(draws):
+        part, drawn = draw_queries(numbered(log), 60, "query", "visits", seed)
+        rows = whole.join(drawn, on="query").with_columns(
+            gold=pl.when(pl.Series(rng.random(len(part.frame)) < 0.5)).then("gold")
+        )
+        found = estimate(rows, store.task.symbols, "teacher:t", "true")
+        estimates.append(found.found.estimate.value)
+        covered += found.found.estimate.low <= right.mean() <= found.found.estimate.high
+        plain.append(right[log["title"].is_in(part.frame["title"].implode()).to_numpy()].mean())
+        assert found.stands_for == pytest.approx(len(log))
+    assert np.mean(estimates) == pytest.approx(right.mean(), abs=3 * np.std(estimates) / np.sqrt(draws))
+    assert np.mean(plain) > right.mean() + 0.05  # what the drawn rows would say if each counted once
+    assert covered >= 0.93 * draws
+
+
+def test_rows_taken_whole_count_once_each(shop, graded) -> None:
+    before = graded.live("teacher", "split = 'pool'")
+    with shop.store.write() as con:
+        con.execute("update samples set inclusion = 1")
+    after = shop.live("teacher", "split = 'pool'")
+    assert after.found == before.found
+    assert (before.drawn, after.drawn) == (0, 0)
+    assert before.stands_for == before.found.rows
 
 
 def test_it_says_what_is_missing(shop) -> None:

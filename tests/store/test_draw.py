@@ -92,3 +92,9 @@ def test_import_writes_what_the_drawn_queries_stand_for(tmp_path):
     table = pl.read_csv(tmp_path / "p" / "queries-week-2.csv")
     assert table.columns == ["query", "weight", "inclusion", "stratum"]
     assert any("30 queries drawn" in note for note in found.notes)
+    kept = project.sql("select distinct group_key, inclusion from samples order by group_key")
+    assert kept.rows() == table.select("query", "inclusion").rows()
+    again = project.import_([tmp_path / "log.csv"], ImportMapping(gold="grade", group="query", source="week 2")).report
+    assert (again.added, again.rejected) == (810, [])
+    assert project.sql("select count(inclusion) from samples").item() == 90
+    assert set(again.splits) >= {"train", "dev", "holdout", "test"}  # drawn by chance, not chosen by a queue
