@@ -23,6 +23,7 @@ from torch import Tensor
 from store.errors import UsageError
 from store.ids import seed_of
 from trainers import losses
+from trainers.checkpoint import CARD, read_card
 from trainers.config import GrpoSettings, SftSettings, StudentSettings
 from trainers.data import Example, micro_batches
 from trainers.head import Head, read_labels
@@ -64,7 +65,7 @@ def train(
 
     Raises:
         PiarError: see `trainers.loop.Run`.
-        UsageError: a student from nothing, or sharded weights.
+        UsageError: a student from nothing, an encoder, or sharded weights.
     """
     student, settings = student or StudentSettings(), settings or GrpoSettings()
     anchor, mu = anchor or SftSettings(), settings.mu if settings.balance == "constant" else 0.0
@@ -72,6 +73,11 @@ def train(
         raise UsageError(
             "GRPO improves a student that SFT has taught; one from nothing earns no reward.",
             "Pass --model with its checkpoint, e.g. students/sft/final.",
+        )
+    if (Path(student.model) / CARD).is_file() and read_card(Path(student.model)).kind == "encoder":
+        raise UsageError(
+            f"{student.model} is an encoder, which writes no trace that GRPO could reward.",
+            "Pass --model with a checkpoint of `piar train sft`, e.g. students/sft/final.",
         )
     if student.shard:
         raise UsageError("GRPO needs whole weights in each process.", "Set student.shard = false.")

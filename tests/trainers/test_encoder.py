@@ -17,7 +17,8 @@ from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_tiny_encoder
-from trainers.config import EncoderSettings
+from trainers import grpo
+from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
 from trainers.encoder import EncoderStudent, predict, train
 from trainers.export import export_classifier
@@ -81,6 +82,12 @@ def test_its_card_says_what_it_is(world, student):
     assert card.task == TASK
     assert card.metrics["dev/accuracy"] == world[1].metrics["dev/accuracy"]
     assert card.rows["dev"] > 0
+
+
+def test_reinforcement_is_for_students_that_write(world, tmp_path):
+    folder, done = world
+    with pytest.raises(UsageError, match="is an encoder"):
+        grpo.train(folder / "shards", tmp_path / "grpo", student=StudentSettings(model=str(done.checkpoint)))
 
 
 def test_it_grades_in_the_order_asked_whatever_stands_beside_a_sample(student):
