@@ -1,12 +1,15 @@
 """The verb that corrects a judge's probabilities."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from piar.cli.options import Instruction, MaxCalls, MaxUsd, budget
 from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, open_project, plain, verb
+
+if TYPE_CHECKING:
+    from piar.project import documents
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +48,7 @@ def calibrate(
         found, receipt = project.calibrate(
             judge, strategy, instruction=instruction, budget=budget(max_usd, max_calls), on_progress=show
         )
-    document = {
+    document: documents.Calibrating = {
         "judge": found.judge.name,
         "instruction": found.judge.instruction,
         "splits": found.splits,

@@ -12,6 +12,7 @@ from store.errors import UsageError
 from store.types import Split
 
 if TYPE_CHECKING:
+    from piar.project import documents
     from piar.project.comparing import Runs
     from piar.project.facade import Project
     from piar.rankings.comparison import Comparison
@@ -141,7 +142,7 @@ def _ordered(
 
     with meter("judging") as show:
         found = project.system_order(runs, judges, measure or "nDCG@10", relevant=relevant, on_progress=show)
-    told = {
+    told: documents.Ordered = {
         "measure": found.measure,
         "queries": found.queries,
         "means": found.means,
@@ -159,7 +160,7 @@ def _plan_of(n: int | None, batch: str | None) -> tuple[int, str]:
 
 def _planned(made: "tuple[Batch, Planned]") -> Answer:
     composed, found = made
-    told = {
+    told: documents.Planned = {
         "batch": composed.name,
         "fresh": composed.fresh,
         "documents": len(composed.assignments),

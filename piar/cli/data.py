@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from curriculum import Plan
     from mining import Explanation, MineReport
     from mining.settings import Thresholds
+    from piar.project import documents
     from piar.project.facade import Project
 
 CURRICULUM = """Order the training data by difficulty, and write it as shards."""
@@ -53,7 +54,7 @@ def mine(
         return Answer(asdict(told), _explained(told))
     with steps() as show:
         report = project.mine(top, lambda part: show(f"mining: {part}"))
-    document = {
+    document: documents.Mined = {
         "signals": report.signals,
         "buckets": report.buckets,
         "queue": report.queue,
@@ -140,7 +141,12 @@ def synth(
         return _forecast_synth(project, n, targets)
     with meter("drafts") as show:
         report, receipt = project.synth(n, targets, budget=budget(max_usd, max_calls), on_progress=show)
-    document = {"asked": report.asked, "kept": report.kept, "dropped": report.dropped, "borderline": report.borderline}
+    document: documents.Synthesis = {
+        "asked": report.asked,
+        "kept": report.kept,
+        "dropped": report.dropped,
+        "borderline": report.borderline,
+    }
     filled = [
         (f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} + {kept} of {t.wanted} wanted") for t, kept in report.cells
     ]
@@ -161,12 +167,12 @@ def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> A
     cells = project.thin_cells(n, targets)
     settings, teacher = project.config.synth, project.config.teacher.model
     drafts = sum(settings.drafts(t.wanted) * len(settings.methods) for t in cells)
-    document = {
+    document: documents.SynthForecast = {
         "dry_run": True,
         "judge": teacher,
         "fields": project.task.fields,
         "calls": drafts * settings.votes,
-        "cells": [asdict(t) for t in cells],
+        "cells": cells,
     }
     view = facts(
         [
@@ -187,13 +193,19 @@ def curriculum_plan() -> Answer:
     Example: `piar curriculum plan`
     """
     plan = open_project().curriculum_plan()
-    counted = {name: value for name, value in asdict(plan).items() if name not in ("rows", "schedule")}
-    document = {
-        "stages": [s.model_dump() for s in plan.schedule.stages],
+    document: documents.CurriculumPlan = {
+        "stages": list(plan.schedule.stages),
         "rows": sum(plan.rows.values()),
         "buckets": plan.rows,
-        **counted,
-        "schedule": plan.schedule.model_dump(),
+        "evals": plan.evals,
+        "left_out": plan.left_out,
+        "grades": plan.grades,
+        "rules": plan.rules,
+        "bases": plan.bases,
+        "unmined": plan.unmined,
+        "anchors": plan.anchors,
+        "teacher": plan.teacher,
+        "schedule": plan.schedule,
     }
     return Answer(document, _plan_view(plan))
 
@@ -265,11 +277,11 @@ def curriculum_export(
     target = folder or project.folder / "shards"
     manifest = project.curriculum_export(target, wanted)
     rows = sum(manifest.rows.values())
-    document = {
-        "stages": [s.model_dump() for s in manifest.schedule.stages],
+    document: documents.Shards = {
+        "stages": list(manifest.schedule.stages),
         "rows": rows,
         "buckets": manifest.rows,
-        "shards": [s.model_dump() for s in manifest.shards],
+        "shards": list(manifest.shards),
         "manifest": str(target / "manifest.json"),
     }
     view = facts(

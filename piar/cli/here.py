@@ -12,6 +12,7 @@ from store.errors import UsageError
 
 if TYPE_CHECKING:
     from piar.cli.desk import Tally
+    from piar.project import documents
     from piar.project.facade import Project
     from piar.review.sitting import Sitting
 
@@ -110,7 +111,7 @@ def _sit(project: "Project", sitting: "Sitting", way: str) -> "Tally":
     return tally
 
 
-def _brought(project: "Project", sitting: "Sitting", tally: "Tally") -> dict[str, Any]:
+def _brought(project: "Project", sitting: "Sitting", tally: "Tally") -> "documents.Sat":
     """What came of it; rows of the pool that were answered get their splits."""
     from piar.evolve.ledger import retire
     from piar.review.first import settle_in
@@ -129,7 +130,7 @@ def _brought(project: "Project", sitting: "Sitting", tally: "Tally") -> dict[str
     }
 
 
-def _view(project: "Project", found: dict[str, Any], again: str) -> str:
+def _view(project: "Project", found: "documents.Sat", again: str) -> str:
     """How many, how fast, and what next."""
     pace = "" if found["median_seconds"] is None else f", {found['median_seconds']:.0f} s a row (median)"
     counts = [f"{found[word]:,} {word}" for word in ("skipped", "undone") if found[word]]

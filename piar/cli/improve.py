@@ -11,6 +11,7 @@ from piar.cli.verb import Answer, Panel, group, open_project, plain, verb
 from store.types import Split
 
 if TYPE_CHECKING:
+    from piar.project import documents
     from piar.project.proposal import Decision
 
 SHOW = """Look closer: at the instruction, a proposal, a candidate, what changed between versions, a run, a sample."""
@@ -195,7 +196,12 @@ def reject(by: By = None) -> Answer:
 
 
 def _decided(decision: "Decision") -> Answer:
-    document = {"instruction": decision.instruction, "by": decision.by, "at": decision.at, "outcome": decision.outcome}
+    document: documents.Decision = {
+        "instruction": decision.instruction,
+        "by": decision.by,
+        "at": decision.at,
+        "outcome": decision.outcome,
+    }
     return Answer(document, f"{decision.instruction} {decision.outcome} by {decision.by}")
 
 

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, here, open_project, verb, with_commands
 from piar.query.export import ListFormat, What
 from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from piar.project import documents
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +51,7 @@ def report(
     Example: `piar report -C demo`
     """
     made = open_project().report(out)
-    document = {"path": str(made.path), "headline": made.headline, "detail": made.detail}
+    document: documents.Page = {"path": str(made.path), "headline": made.headline, "detail": made.detail}
     return Answer(document, with_commands(f"{made.headline}\n{made.detail}\nreport: {made.path}"))
 
 
@@ -77,7 +80,8 @@ def export(
     if format is not None:
         return _judgement_list(what, file, format, force)
     rows = open_project().export(what, file, force=force)
-    return Answer({"rows": rows, "path": str(file)}, f"{rows:,} {what} written to {file}")
+    document: documents.Listed = {"rows": rows, "path": str(file)}
+    return Answer(document, f"{rows:,} {what} written to {file}")
 
 
 def _judgement_list(what: What, file: Path, form: ListFormat, force: bool) -> Answer:
@@ -89,7 +93,7 @@ def _judgement_list(what: What, file: Path, form: ListFormat, force: bool) -> An
         told += f"; the queries' numbers stand for the texts in {found.queries}"
     if found.nameless:
         told += f"; {found.nameless:,} samples without an id of yours are left out"
-    document = {
+    document: documents.Listed = {
         "rows": found.rows,
         "path": str(file),
         "nameless": found.nameless,
@@ -115,7 +119,7 @@ def sql(
     from piar.query.sql import as_csv
 
     frame = open_project().sql(statement)
-    document: dict[str, Any] = {"columns": frame.columns, "rows": frame.rows()}
+    document: documents.Rows = {"columns": frame.columns, "rows": frame.rows()}
     return Answer(document, as_csv(frame) if csv else table(frame.columns, frame.head(100).rows(), frame.height - 100))
 
 
@@ -134,4 +138,5 @@ def doctor(
     from piar.project.doctor import diagnose
 
     found = diagnose(asked().folder, asked().overrides, ask=ask)
-    return Answer({"checks": found}, checks(found), 0 if all(check.ok for check in found) else 1)
+    document: documents.Doctor = {"checks": found}
+    return Answer(document, checks(found), 0 if all(check.ok for check in found) else 1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from piar.llm.cost import Budget
     from piar.llm.openai.batch_files import RequestManifest
     from piar.measure.live_logs import Live
+    from piar.project import documents
     from piar.project.facade import Project
 
 _CITED = (
@@ -158,21 +159,23 @@ def _batches(project: "Project", folder: Path, wait: float | None, where: str, a
 def _under_way(states: dict[str, str]) -> Answer:
     counted = ", ".join(f"{n:,} {status}" for status, n in Counter(states.values()).items())
     lines = [("batches", counted), ("next", "run the same command again; what is back is not asked or paid for twice")]
-    return Answer({"batches": states}, facts(lines))
+    document: documents.UnderWay = {"batches": states}
+    return Answer(document, facts(lines))
 
 
 def _imported(project: "Project", folder: Path, where: str, asked: dict[str, Any]) -> Answer:
     report, rejected = project.import_responses(folder, where, **asked)
-    document = {**_counts(report), "rejected": rejected}
+    document: documents.Labelling = {**_counts(report), "rejected": rejected}
     return Answer(document, _report_view(report, len(rejected)), exit_code=int(report.hopeless))
 
 
 def _exported(manifest: "RequestManifest") -> Answer:
     lines = [("requests", f"{manifest.lines:,} in {len(manifest.shards):,} files"), ("model", manifest.name)]
-    return Answer({"requests": manifest.lines, "shards": manifest.shards}, facts(lines))
+    document: documents.Exported = {"requests": manifest.lines, "shards": manifest.shards}
+    return Answer(document, facts(lines))
 
 
-def _counts(report: "LabelReport") -> dict[str, Any]:
+def _counts(report: "LabelReport") -> "documents.Labelling":
     return {
         "asked": report.asked,
         "cached": report.cached,
@@ -295,7 +298,7 @@ def _live(found: "Live") -> Answer:
     from piar.cli.render.common import percent
 
     powered = found.found
-    document = {
+    document: documents.LiveAccuracy = {
         "judge": found.judge,
         "where": found.where,
         "n": powered.rows,

@@ -11,6 +11,7 @@ from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
+    from piar.project import documents
     from piar.project.facade import Project
     from piar.review.batch import Batch
     from piar.review.push_pull import PullReport
@@ -117,7 +118,8 @@ def agenda(
     text = write(project.store, named, [(r.id, r.text) for r in project.instruction().rules])
     if out is not None:
         out.write_text(text, encoding="utf-8")
-    return Answer({"batch": named.name, "agenda": text}, f"written to {out}" if out else text)
+    document: documents.Agenda = {"batch": named.name, "agenda": text}
+    return Answer(document, f"written to {out}" if out else text)
 
 
 def hours(out: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv file.")]) -> Answer:
@@ -128,7 +130,8 @@ def hours(out: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv file.
     from piar.review.status import hours as write
 
     rows = write(open_project().store, out)
-    return Answer({"rows": rows, "path": str(out)}, f"{rows:,} rows written to {out}")
+    document: documents.Listed = {"rows": rows, "path": str(out)}
+    return Answer(document, f"{rows:,} rows written to {out}")
 
 
 def export(
@@ -151,7 +154,8 @@ def export(
     composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
     paths = export_batch(project.store, composed, project.adopt_instruction(), file)
     view = "\n".join([composed_view(composed), *(f"  written: {p}" for p in paths)])
-    return Answer({"batch": batch, "files": [str(p) for p in paths]}, view)
+    document: documents.BatchFiles = {"batch": batch, "files": [str(p) for p in paths]}
+    return Answer(document, view)
 
 
 def import_(

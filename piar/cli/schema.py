@@ -1,12 +1,14 @@
 """`piar schema`: what editors and scripts check files and documents by."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, verb
-from piar.project.schemas import What
 from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from piar.project import documents
 
 
 def register(app: typer.Typer) -> None:
@@ -14,12 +16,19 @@ def register(app: typer.Typer) -> None:
     verb(app, "schema", Panel.DEVELOPER)(schema)
 
 
+def _names() -> list[str]:
+    from piar.project.schemas import names
+
+    return names()
+
+
 def schema(
     what: Annotated[
-        What | None,
+        str | None,
         typer.Argument(
             metavar="WHAT",
-            help="config (piar.toml), task (task.toml), error, or: look, status, doctor, evolve, review-status.",
+            help="config (piar.toml), task (task.toml), error, or a verb: label, review-status, …",
+            autocompletion=_names,
         ),
     ] = None,
     write: Annotated[
@@ -44,5 +53,5 @@ def schema(
         found = made(what)
         return Answer(found, json.dumps(found, ensure_ascii=False, indent=2))
     load(asked().folder, asked().overrides)  # a project, with a configuration that holds
-    paths = [str(path) for path in place(asked().folder)]
-    return Answer({"files": paths}, "\n".join(f"written: {path}" for path in paths))
+    document: documents.Files = {"files": [str(path) for path in place(asked().folder)]}
+    return Answer(document, "\n".join(f"written: {path}" for path in document["files"]))

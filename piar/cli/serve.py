@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, located, messages, verb
+
+if TYPE_CHECKING:
+    from piar.project import documents
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +62,12 @@ def serve(
     student = located(student)
     second = (located(shadow), asked().folder / settings.shadow_log) if shadow else None
     served = run(student, settings, device=device, shadow=second, tell=messages().print)
-    document = {"url": served.url, "requests": served.requests, "samples": served.samples, "shadow": served.shadowed}
+    document: documents.Serving = {
+        "url": served.url,
+        "requests": served.requests,
+        "samples": served.samples,
+        "shadow": served.shadowed,
+    }
     told = [f"Served {served.requests:,} requests, {served.samples:,} samples judged."]
     if second:
         outcomes = ", ".join(f"{outcome} {n:,}" for outcome, n in sorted(served.shadowed.items()))

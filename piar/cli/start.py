@@ -1,7 +1,7 @@
 """Verbs of the first minute: look, init, import."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -35,6 +35,7 @@ from piar.cli.render.progress import steps
 from piar.cli.verb import Answer, Panel, asked, located, open_project, verb
 
 if TYPE_CHECKING:
+    from piar.project.documents import Importing, Init
     from piar.project.importing import Imported
 
 
@@ -182,7 +183,7 @@ def init(
         ask=terminal(),
     )
     files = sorted(path.name for path in folder.iterdir())
-    document: dict[str, Any] = {"project": str(folder), "files": files}
+    document: Init = {"project": str(folder), "files": files}
     if project.imported is None:
         return Answer(document, f"{folder}: {', '.join(files)}\nnext: piar import FILE -C {folder}")
     document["import"] = _document(project.imported)
@@ -261,7 +262,7 @@ def import_(
     return Answer(_document(found), imported(found, project.folder))
 
 
-def _document(found: "Imported") -> dict[str, Any]:
+def _document(found: "Imported") -> "Importing":
     report = found.report
     return {
         "read": report.read,

@@ -11,6 +11,7 @@ from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, 
 from store.figures import bracketed, span
 
 if TYPE_CHECKING:
+    from piar.project import documents
     from piar.project.config import Config
     from trainers.loop import Trained
 
@@ -117,9 +118,8 @@ def export(
 
     gap = export_classifier(located(student), out, licence=licence)
     raw = ", raw: its calibration is in the model card" if read_card(out).calibration else ""
-    return Answer(
-        {"path": str(out), "largest_difference": gap}, f"{out}: probabilities within {gap:.0e} of the student's{raw}"
-    )
+    document: documents.Classifier = {"path": str(out), "largest_difference": gap}
+    return Answer(document, f"{out}: probabilities within {gap:.0e} of the student's{raw}")
 
 
 def _config(chosen: str) -> "Config":
@@ -171,7 +171,7 @@ def _answer(done: "Trained") -> Answer:
     if not done.stopped:
         student = shlex.quote(str(done.checkpoint))
         lines += [("next", here(f"piar score --judge student:{student}")), ("", f"piar serve --student {student}")]
-    document = {
+    document: documents.Training = {
         "checkpoint": str(done.checkpoint),
         "steps": done.steps,
         "kept": done.kept,

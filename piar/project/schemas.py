@@ -3,31 +3,45 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from typing_extensions import TypedDict
+from typing import TYPE_CHECKING, Any
 
 from piar.project.folder import CONFIG, TASK
+from store.errors import UsageError
 from store.files import read_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-What = Literal["config", "task", "error", "look", "status", "doctor", "evolve", "review-status"]
 FOLDER = ".schema"  # in a project, where `place` puts them
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n     .*)*)", re.M)  # of a docstring: a name, and text that may go on
-_FILES: dict[What, str] = {"config": CONFIG, "task": TASK}
+_FILES: dict[str, str] = {"config": CONFIG, "task": TASK}
 
 
-def schema(what: What) -> dict[str, Any]:
+def names() -> list[str]:
+    """What has a schema: files, `error`, and each verb, its words joined by dashes."""
+    from piar.project.documents import DOCUMENTS
+
+    return [*_MADE, *DOCUMENTS]
+
+
+def schema(what: str) -> dict[str, Any]:
     """One JSON Schema, draft 2020-12.
 
     Args:
         what: `config` (`piar.toml`), `task` (`task.toml`), `error` (what any verb prints under `--json` instead of its
-            answer); or a verb, for what it prints under `--json`.
+            answer); or a verb (`review-status`), for what it prints under `--json`.
+
+    Raises:
+        UsageError: nothing of that name has one.
     """
-    return {"$schema": _DIALECT, **_MADE[what]()}
+    from piar.project.documents import DOCUMENTS
+
+    if what in _MADE:
+        return {"$schema": _DIALECT, **_MADE[what]()}
+    if what not in DOCUMENTS:
+        raise UsageError(f"There is no schema of {what!r}.", f"Choose one of: {', '.join(names())}.")
+    return {"$schema": _DIALECT, **_printed(DOCUMENTS[what])}
 
 
 def place(folder: Path) -> list[Path]:
@@ -70,39 +84,6 @@ def _task() -> dict[str, Any]:
     return _of(Task)
 
 
-def _look() -> dict[str, Any]:
-    from piar.look.report import LookReport
-
-    return LookReport.model_json_schema(mode="serialization")
-
-
-def _evolve() -> dict[str, Any]:
-    from piar.evolve.run import EvolveReport
-
-    return EvolveReport.model_json_schema(mode="serialization")
-
-
-def _status() -> dict[str, Any]:
-    from piar.query.status import Status
-
-    return _of_values(Status)
-
-
-def _doctor() -> dict[str, Any]:
-    from piar.project.endpoints import Check
-
-    class Doctor(TypedDict):
-        checks: list[Check]
-
-    return _of_values(Doctor)
-
-
-def _review_status() -> dict[str, Any]:
-    from piar.review.status import BatchStatus
-
-    return _of_values(BatchStatus)
-
-
 def _error() -> dict[str, Any]:
     texts = {name: {"type": "string"} for name in ("message", "fix")}
     told = {
@@ -126,20 +107,19 @@ def _of(model: "type[BaseModel]") -> dict[str, Any]:
     return made
 
 
-def _of_values(values: Any) -> dict[str, Any]:
-    """The schema of a dataclass or a typed dictionary that is printed as it is."""
+def _printed(document: Any) -> dict[str, Any]:
+    """The schema of what `--json` prints: a number that is not finite is null there, and a time is text."""
     from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
 
-    return TypeAdapter(values).json_schema(mode="serialization")
+    class Printed(GenerateJsonSchema):
+        def float_schema(self, schema: Any) -> dict[str, Any]:
+            return {**super().float_schema(schema), "type": ["number", "null"]}
+
+        def datetime_schema(self, schema: Any) -> dict[str, Any]:
+            return {"type": "string"}
+
+    return TypeAdapter(document).json_schema(mode="serialization", schema_generator=Printed)
 
 
-_MADE: dict[What, Callable[[], dict[str, Any]]] = {
-    "config": _config,
-    "task": _task,
-    "error": _error,
-    "look": _look,
-    "status": _status,
-    "doctor": _doctor,
-    "evolve": _evolve,
-    "review-status": _review_status,
-}
+_MADE: dict[str, Callable[[], dict[str, Any]]] = {"config": _config, "task": _task, "error": _error}

@@ -7,6 +7,7 @@ import pytest
 from piar.cli import main
 from piar.project.facade import Project
 from store.errors import PiarError
+from tests.documents import check
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,15 @@ def shop(evolved, tmp_path):
 
 def run(capsys, *arguments: str) -> dict:
     assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    check(" ".join(arguments), document)
+    return document
 
 
 def test_an_accepted_proposal_is_the_instruction_and_says_by_whom(evolved, shop, capsys) -> None:
     report = evolved[1]
     shown = run(capsys, "show", "proposal", "-C", str(shop))
+    assert run(capsys, "show", "candidate", "-C", str(shop))["difference"] == shown
     assert (shown["before"], shown["after"]) == (report.seed_instruction, report.proposal)
     assert shown["measured"]["holdout"]["gain"]["mean"] == pytest.approx(report.holdout["gain"]["mean"])
     decision = run(capsys, "accept", "--by", "Ada", "-C", str(shop))

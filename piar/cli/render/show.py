@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
     from piar.instructions.diff import RuleChange
     from piar.measure.word_support import Support
+    from piar.project import documents
     from piar.query.show import Difference, Flip, Version
     from store.task import Task
     from store.types import Instruction
@@ -47,7 +48,7 @@ def _tried(author: str) -> bool:
     return author == "merge" or author.startswith("reviser:")
 
 
-def difference_document(found: "Difference") -> dict[str, Any]:
+def difference_document(found: "Difference") -> "documents.Versus":
     """The difference as JSON: ids for instructions, everything else as it is."""
     return {
         "before": found.before.id,
@@ -111,7 +112,7 @@ def _rule(change: "RuleChange", words: "Sequence[Support]") -> Text:
     return text
 
 
-def candidate_document(tried: "Tried", found: "Difference") -> dict[str, Any]:
+def candidate_document(tried: "Tried", found: "Difference") -> "documents.Candidate":
     """What became of a candidate, its test, and how it differs from what it was tested against."""
     return {
         "candidate": tried.candidate,
