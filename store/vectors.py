@@ -16,6 +16,7 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 T = TypeVar("T")
 _TABLE = "create table if not exists vector (key blob primary key, value blob not null) without rowid"
+_KNOWN = "create temp view known as select key, value from vector"
 _ASKED = 500  # keys in one query
 _MADE = 1_024  # texts embedded between two writes, which is what an interruption can cost
 
@@ -25,11 +26,12 @@ class VectorCache:
 
     Args:
         path: the file, whose name tells the encoder and all that shapes a vector; None keeps them in memory alone.
+        keep: write new vectors into the file; otherwise it is only read, and memory holds the new ones.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._con = _open(path)
+    def __init__(self, path: Path | None, *, keep: bool = True) -> None:
+        self._path = path if keep else None
+        self._con = _open(path) if keep or path is None else _open_for_reading(path)
 
     def vectors(self, texts: Sequence[str], make: Callable[[list[str]], Any]) -> Vectors:
         """(N, D) vectors of texts, in the order given.
@@ -55,7 +57,7 @@ class VectorCache:
         try:
             for part in _parts(keys, _ASKED):
                 marks = ", ".join("?" * len(part))
-                found |= dict(self._con.execute(f"select key, value from vector where key in ({marks})", part))
+                found |= dict(self._con.execute(f"select key, value from known where key in ({marks})", part))
         except sqlite3.DatabaseError:
             self._con.close()
             if self._path is not None:
@@ -88,4 +90,19 @@ def _ready(path: Path | None) -> sqlite3.Connection:
         (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
     con = sqlite3.connect(path or ":memory:", timeout=60)
     con.execute(_TABLE)
+    con.execute(_KNOWN)
+    return con
+
+
+def _open_for_reading(path: Path) -> sqlite3.Connection:
+    """Memory for new vectors, and those of the file where it can be read."""
+    con = sqlite3.connect(":memory:", uri=True)
+    con.execute(_TABLE)
+    try:
+        con.execute("attach ? as kept", [f"{path.absolute().as_uri()}?mode=ro"])
+        con.execute(f"{_KNOWN} union all select key, value from kept.vector")
+        con.execute("select 1 from known limit 1")
+    except sqlite3.Error:  # no such file, or a damaged one
+        con.close()
+        return _ready(None)
     return con

@@ -42,17 +42,18 @@ class Embedder:
     Args:
         folder: of the encoder.
         cache: the project's folder of vectors; None keeps them in memory alone.
+        keep: write new vectors there.
 
     Raises:
         UsageError: no folder of a model.
     """
 
-    def __init__(self, folder: Path, cache: Path | None = None) -> None:
+    def __init__(self, folder: Path, cache: Path | None = None, *, keep: bool = True) -> None:
         if not (folder / "config.json").is_file():
             what = f"{folder} has no config.json" if folder.is_dir() else f"there is no folder {folder}"
             raise UsageError(f"[baselines] encoder: {what}.", "Name the folder of a text encoder that lies here.")
         self.folder = folder
-        self._cache = VectorCache(cache / f"{fingerprint(folder)[:24]}.sqlite" if cache else None)
+        self._cache = VectorCache(cache / f"{fingerprint(folder)[:24]}.sqlite" if cache else None, keep=keep)
 
     @cached_property
     def _encoder(self) -> "Encoder":
@@ -86,14 +87,16 @@ def fingerprint(folder: Path) -> str:
     return told.hexdigest()
 
 
-def embedder(settings: BaselineSettings, project: Path | None = None) -> Embedder | None:
+def embedder(settings: BaselineSettings, project: Path | None = None, *, keep: bool = True) -> Embedder | None:
     """The encoder that a project names, None where it names none.
 
     Args:
         project: its folder, from which the encoder may be named too; None: nothing is written.
+        keep: write new vectors into the project; a reader does not.
     """
     if not settings.encoder:
         return None
     named = Path(settings.encoder).expanduser()
     inside = project / named if project else named
-    return Embedder(named if named.exists() or not inside.exists() else inside, project / FOLDER if project else None)
+    folder = named if named.exists() or not inside.exists() else inside
+    return Embedder(folder, project / FOLDER if project else None, keep=keep)

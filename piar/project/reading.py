@@ -43,6 +43,7 @@ def report(project: "Workspace", out: str | Path | None = None) -> "ReportFile":
     Args:
         out: the file; `report.html` in the project when None.
     """
+    from piar.measure.embeddings import embedder
     from piar.report.page import report
 
     path, offline = Path(out) if out else project.folder / "report.html", project.config.teacher.simulated
@@ -50,7 +51,8 @@ def report(project: "Workspace", out: str | Path | None = None) -> "ReportFile":
         current = project.instruction()
     except PiarError:  # a page is written although `instruction.md` cannot be read
         current = None
-    return report(project.store, path, current=current, offline=offline, moved=drift(project), embed=project.encoder)
+    embed = embedder(project.config.baselines, project.folder, keep=False)
+    return report(project.store, path, current=current, offline=offline, moved=drift(project), embed=embed)
 
 
 def export(project: "Workspace", what: "What", path: str | Path, *, force: bool = False) -> int:

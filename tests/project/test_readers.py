@@ -2,14 +2,18 @@
 
 import hashlib
 import shlex
+from pathlib import Path
 
 import pytest
 
 from piar.cli import main
 from piar.llm.cost import Budget
+from piar.measure.embeddings import embedder
 from piar.project.facade import Project
 from store.journal import Journal
 from store.types import Completion, Usage
+from tests.small_project import copy_of
+from tests.tiny_encoder import make_tiny_encoder
 
 READING = {  # command -> how it ends
     "--help": 0,
@@ -77,6 +81,24 @@ def test_a_verb_that_looks_changes_nothing(shop, tmp_path, command, code):
     here = [] if command.startswith(("--help", "look")) else ["-C", str(project.folder)]
     assert main([*shlex.split(command), *here]) == code
     assert contents(project.folder) == before
+
+
+def test_a_report_reads_the_vectors_that_are_kept_and_keeps_none(shop, tmp_path):
+    project = copy_of(shop[0], tmp_path)
+    project.score(split="test")
+    page, kept = str(tmp_path / "page.html"), project.folder / "embeddings"
+    settings = project.folder / "piar.toml"
+    named = f"encoder = '{make_tiny_encoder(tmp_path / 'e')}'"
+    settings.write_text(settings.read_text().replace('# encoder = "models/minilm"', named))
+    for known in (None, "red thing", "damaged"):
+        if known:
+            embedder(Project.open(project.folder).config.baselines, project.folder)([known])
+        for file in kept.glob("*.sqlite") if known == "damaged" else ():
+            file.write_bytes(b"no database" * 100)
+        before = contents(project.folder)
+        assert main(["report", "--out", page, "-C", str(project.folder)]) == 0
+        assert "baseline: probe" in Path(page).read_text()
+        assert contents(project.folder) == before
 
 
 def test_a_forecast_knows_answers_that_still_lie_in_the_journal(tmp_path, monkeypatch):
