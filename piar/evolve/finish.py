@@ -51,6 +51,7 @@ def finish(
         attribution=attribution,
         detectable=power(groups, inputs.settings.promotion.alpha, board.metric).sentence(),
         ceiling=ceiling(inputs.truths.values()),
+        of_one=sum(truth.of_one for truth in inputs.truths.values()),
         stopped=stopped,
         errors=search.errors,
         people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),

@@ -127,7 +127,8 @@ class EvolveReport(Result):
             given promotion).
         test: the same on the untouched split, against `gold` and `majority`.
         detectable: what the holdout can show, in words.
-        ceiling: how often one person agrees with the truth, None without raters.
+        ceiling: how often one person agrees with the truth, None where it cannot be told.
+        of_one: rows whose truth is what the only person said, which tell nothing of that.
         people: how much of what people said was used; see `piar.evolve.truth.people_heard`.
         attribution: what each of its rules fixes and breaks; see `piar.evolve.finish.attribute`.
         stopped: why the search ended.
@@ -161,3 +162,4 @@ class EvolveReport(Result):
     people: dict[str, int] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     priced: bool = True
+    of_one: int = 0

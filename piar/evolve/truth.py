@@ -23,12 +23,14 @@ class Truth:
         votes: grade symbol -> number of people who chose it; empty when no raters are known.
         soft: score a grade by the share of people who chose it.
         settled: people settled it against what stood before; see the view `settled`.
+        of_one: it is what the only person said.
     """
 
     grade: str
     votes: Mapping[str, int] = field(default_factory=dict)
     soft: bool = False
     settled: bool = False
+    of_one: bool = False
 
     def score(self, grade: str | None) -> float:
         """1 for the right grade, 0 for a wrong one or none; with `soft`, the share of people who agree."""
@@ -55,12 +57,14 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
     """
     with store.read() as con:
         grades = con.execute(f"select sample_id::varchar, grade from {VIEWS[mode]}").fetchall()
-        settled = {
-            row[0] for row in con.execute("select sample_id::varchar from truth where basis = 'settled'").fetchall()
-        }
+        basis = dict(con.execute("select sample_id::varchar, basis from truth").fetchall())
         votes = con.execute(
             "select sample_id::varchar, grade, count(*) from label where source = 'human' and grade is not null "
             "group by sample_id, grade order by grade"
+        ).fetchall()
+        lone = con.execute(
+            "select sample_id::varchar from label where source = 'human' and grade is not null "
+            "group by sample_id having count(distinct annotator) = 1"
         ).fetchall()
     if not grades:
         wanted = "gold labels or raters" if mode == "gold" else "several raters' grades"
@@ -74,10 +78,12 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
         people.setdefault(sample_id, {})[grade] = count
     weighed = _consensus(store) if mode == "dawid_skene" else {}
     grades = [(sample_id, weighed.get(sample_id, grade)) for sample_id, grade in grades]
-    return {
-        sample_id: Truth(grade, people.get(sample_id, {}), mode == "votes", mode == "gold" and sample_id in settled)
-        for sample_id, grade in grades
-    }
+    known, one_person = dict[str, Truth](), {row[0] for row in lone}
+    for sample_id, grade in grades:
+        voices, why = people.get(sample_id, {}), basis.get(sample_id) if mode == "gold" else "majority"
+        of_one = why != "gold" and sample_id in one_person
+        known[sample_id] = Truth(grade, voices, mode == "votes", why == "settled", of_one)
+    return known
 
 
 def review_comments(store: Store) -> dict[str, str]:
@@ -116,8 +122,12 @@ def people_heard(store: Store, samples: Collection[str]) -> dict[str, int]:
 
 
 def ceiling(truths: Iterable[Truth]) -> float | None:
-    """How often one person agrees with the truth: what a judge can hope for; None without raters."""
-    shares = [t.votes.get(t.grade, 0) / sum(t.votes.values()) for t in truths if t.votes]
+    """How often one person agrees with the truth: what a judge can hope for.
+
+    None where it cannot be told: without raters, and where what one person said is the truth, with which that person
+    agrees always.
+    """
+    shares = [t.votes.get(t.grade, 0) / sum(t.votes.values()) for t in truths if t.votes and not t.of_one]
     return sum(shares) / len(shares) if shares else None
 
 

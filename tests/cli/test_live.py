@@ -63,6 +63,16 @@ def test_the_view_says_what_became_of_the_guards(passed, guards, words):
     assert words in line
 
 
+@pytest.mark.parametrize(("ceiling", "of_one", "words"), [(None, 40, "cannot be told"), (0.87, 3, "on 87 %")])
+def test_the_view_gives_a_ceiling_only_where_more_than_one_person_spoke(ceiling, of_one, words):
+    report = EvolveReport(
+        run="r", champion="c", seed_instruction="s", proposal=None, calls=1, cost_usd=0.0, rounds=1, promotions=[],
+        holdout={}, test={}, attribution=[], detectable="", ceiling=ceiling, of_one=of_one, stopped="",
+    )  # fmt: skip
+    line = next(line for line in drawn(evolve_view(report, accepted=False)).splitlines() if "ceiling" in line)
+    assert words in line
+
+
 def test_the_view_names_the_rules_that_had_better_go():
     loss = {"mean": -0.1, "low": -0.2, "high": -0.05, "p_value": 1.0}
     worths = [

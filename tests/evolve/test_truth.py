@@ -46,6 +46,18 @@ def test_the_ceiling_is_one_persons_agreement_with_the_truth(store):
     assert ceiling([]) is None
 
 
+def test_where_one_persons_word_is_the_truth_the_ceiling_cannot_be_told(tmp_path):
+    one = [("1",), ("0",), ("2",), ("2",), ("1",), ()]
+    (tmp_path / "gold").mkdir()
+    (tmp_path / "none").mkdir()
+    beside = load_truth(fill(tmp_path / "gold", ROWS, one)[0], "gold").values()
+    assert ceiling(beside) == pytest.approx(1 / 3)  # beside gold one person's word tells something
+    assert [truth.of_one for truth in beside].count(True) == 2
+    alone = fill(tmp_path / "none", [(*row[:3], None) for row in ROWS], one)[0]
+    for mode in ("gold", "majority", "votes", "dawid_skene"):
+        assert ceiling(load_truth(alone, mode).values()) is None
+
+
 def test_weighing_people_beats_counting_them_when_most_are_careless(tmp_path):
     rng = np.random.default_rng(0)
     true = rng.integers(0, 3, 400)

@@ -88,6 +88,9 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     lines += [("provable", report.detectable)]
     if report.ceiling is not None:
         lines.append(("ceiling", f"one person agrees with the truth on {100 * report.ceiling:.0f} %"))
+    elif report.of_one:
+        told = "cannot be told: the truth is what one person said; let a second person grade some of the rows"
+        lines.append(("ceiling", told))
     lines += [("people", _people(report.people))] if report.people.get("labels") else []
     lines += [("note", warning) for warning in report.warnings]
     lines.append(("spent", f"{report.calls:,} calls · {dollars(report.cost_usd, report.priced)}"))
