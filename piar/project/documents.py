@@ -42,7 +42,7 @@ from synth.drafts import Target
 class DryRun(Forecast):
     """What would be asked (`--dry-run`)."""
 
-    dry_run: Literal[True] = True
+    dry_run: Literal[True]
 
 
 Change = TypedDict("Change", {"from": str | None, "to": str | None, "n": int})
@@ -185,7 +185,7 @@ class Mined(TypedDict):
 class Decided(Difference):
     """A difference, and whether its interval excludes zero."""
 
-    decided: bool = False
+    decided: bool = Field()  # without it, the property of the same name would be the default
 
 
 class Query(TypedDict):

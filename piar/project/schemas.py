@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".schema"  # in a project, where `place` puts them
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n     .*)*)", re.M)  # of a docstring: a name, and text that may go on
+_ATTRIBUTE = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n     .*)*)", re.M)  # of a docstring: names, and text
 _FILES: dict[str, str] = {"config": CONFIG, "task": TASK}
 
 
@@ -95,15 +95,19 @@ def _error() -> dict[str, Any]:
 
 
 def _of(model: "type[BaseModel]") -> dict[str, Any]:
-    """A model's schema whose keys are explained by the docstrings of their classes."""
-    made = model.model_json_schema()
+    return _explained(model.model_json_schema())
+
+
+def _explained(made: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose keys are explained by the docstrings of their classes."""
     for part in (made, *made.get("$defs", {}).values()):
         head, _, attributes = part.get("description", "").partition("Attributes:")
         if attributes:
             part["description"] = head.strip()
-        for name, text in _ATTRIBUTE.findall(attributes):
-            if name in part.get("properties", {}):
-                part["properties"][name].setdefault("description", " ".join(text.split()))
+        for names_of, text in _ATTRIBUTE.findall(attributes):
+            for name in names_of.split(", "):
+                if name in part.get("properties", {}):
+                    part["properties"][name].setdefault("description", " ".join(text.split()))
     return made
 
 
@@ -119,7 +123,7 @@ def _printed(document: Any) -> dict[str, Any]:
         def datetime_schema(self, schema: Any) -> dict[str, Any]:
             return {"type": "string"}
 
-    return TypeAdapter(document).json_schema(mode="serialization", schema_generator=Printed)
+    return _explained(TypeAdapter(document).json_schema(mode="serialization", schema_generator=Printed))
 
 
 _MADE: dict[str, Callable[[], dict[str, Any]]] = {"config": _config, "task": _task, "error": _error}

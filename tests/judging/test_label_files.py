@@ -13,6 +13,7 @@ from piar.project.facade import Project
 from store.db import now
 from store.errors import PiarError, UsageError
 from store.ids import content_id, sample_id
+from tests.documents import check
 from tests.faulty_server import FaultyServer
 
 EVERYTHING = "true"
@@ -78,6 +79,7 @@ def test_a_pool_is_forecast_without_asking(toys, tmp_path):
     assert (found.asked, found.most_asked) == (2, 6)
     command = [sys.executable, "-m", "piar", "label", str(pool), "-o", str(tmp_path / "out.parquet"), "--dry-run"]
     done = subprocess.run([*command, "--json", "-C", str(toys.folder)], capture_output=True, text=True, check=True)
+    check("label", json.loads(done.stdout))
     assert json.loads(done.stdout)["asked"] == 2
     assert not (tmp_path / "out.parquet").exists()
     report = toys.label_pool(pool, tmp_path / "out.parquet", votes=3, sure=0.99)

@@ -11,6 +11,7 @@ from piar.offline.endpoint import Faults, running
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from store.errors import PiarError
+from tests.documents import check
 from tests.small_project import small_project
 
 
@@ -46,8 +47,10 @@ def test_the_verb_waits_and_says_what_came_back(tmp_path, simulator):
         "--batch", str(tmp_path / "batch"),
     ]  # fmt: skip
     first = subprocess.run(command, capture_output=True, text=True, check=True)
+    check("label", json.loads(first.stdout))
     assert list(json.loads(first.stdout)["batches"].values()) == ["validating"]
     last = subprocess.run([*command, "--wait", "0.01"], capture_output=True, text=True, check=True)
+    check("label", json.loads(last.stdout))
     assert json.loads(last.stdout)["labelled"] == 5
 
 

@@ -12,6 +12,7 @@ from store.calibration import Calibration
 from store.errors import PiarError
 from store.judges import Judge
 from store.types import Verdict
+from tests.documents import check
 
 LEAN = Judge("teacher:lean", "i")
 
@@ -86,10 +87,12 @@ def test_a_judge_is_calibrated_scored_and_trusted_by_command(shop, capsys):
     folder = ["-C", str(shop.folder)]
     assert run([*folder, "calibrate", "--strategy", "isotonic", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
+    check("calibrate", document)
     assert document["kept"]["strategy"] == "isotonic"
     assert {t["strategy"] for t in document["fit"]["tried"]} == {"prior", "temperature", "bias", "isotonic"}
     assert run([*folder, "score", "--split", "dev", "--json"]) == 0
     scored = json.loads(capsys.readouterr().out)
+    check("score", scored)
     assert (scored["calibrated"]["strategy"], scored["calibrated"]["out_of_fold"]) == ("isotonic", True)
     assert scored["accuracy"]["value"] is not None
     assert run([*folder, "score", "--split", "dev"]) == 0

@@ -1,11 +1,13 @@
 """Live quality and drift of a project, against worlds whose truth is known."""
 
+import json
 import random
 
 import numpy as np
 import polars as pl
 import pytest
 
+from piar.cli import main
 from piar.measure.live_logs import drift, estimate, judged, live
 from piar.project.facade import Project
 from piar.shop.world import make_shop
@@ -14,6 +16,7 @@ from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.judges import Judge
 from store.tables import numbered
+from tests.documents import check
 from tests.small_project import copy_of
 from tests.worlds import fill
 
@@ -64,6 +67,13 @@ def test_the_estimate_is_near_the_truth_that_only_the_simulation_knows(shop) -> 
     assert found.found.rows == len(both)
     assert estimate.low < true < estimate.high
     assert estimate.high - estimate.low <= 1.02 * (found.found.alone.high - found.found.alone.low)
+
+
+def test_the_verb_prints_what_its_schema_says(shop, capsys) -> None:
+    assert main(["score", "--live", "split = 'pool'", "-C", str(shop.folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    check("score", document)
+    assert (document["gold"], document["drawn"]) == (120, 0)
 
 
 def test_rows_that_a_queue_chose_do_not_count(shop) -> None:

@@ -67,6 +67,14 @@ def test_keys_are_explained_where_an_editor_looks():
     review = schema("config")["$defs"]["ReviewSettings"]
     assert review["properties"]["overlap"]["description"] == "share of the rows that two people judge."
     assert "Attributes" not in review["description"]
+    trust = schema("label")["$defs"]["Trust"]["properties"]
+    assert trust["trusted"]["description"] == "labels without truth at or above it."
+
+
+def test_a_key_that_is_always_there_is_required():
+    assert "dry_run" in schema("label")["$defs"]["DryRun"]["required"]
+    assert "decided" in schema("compare")["$defs"]["Decided"]["required"]
+    assert "trust" not in schema("label")["$defs"]["Labelling"]["required"]
 
 
 def test_documents_hold(tmp_path, capsys):

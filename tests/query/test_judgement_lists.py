@@ -15,6 +15,7 @@ from piar.cli import main
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.readers import Reading
+from tests.documents import check
 from tests.store.test_judgement_lists import BOOK, LISTS, QRELS, documents
 
 
@@ -153,7 +154,9 @@ def test_samples_without_ids_are_told_of_and_get_them_by_importing_again(tmp_pat
     project.import_([rows], ImportMapping(**columns, id="docid"))
     asked = ["export", "labels", str(tmp_path / "out.qrels"), "--format", "qrels", "-C", str(project.folder)]
     assert main([*asked, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"] == 24
+    document = json.loads(capsys.readouterr().out)
+    check("export", document)
+    assert document["rows"] == 24
     assert main(asked) == 2
     assert "exists" in capsys.readouterr().err
     with pytest.raises(UsageError, match="stand for four grades"):

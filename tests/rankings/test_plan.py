@@ -15,6 +15,7 @@ from piar.project.comparing import Runs
 from piar.rankings.plan import by_query, chances, systematic
 from store.errors import PiarError, UsageError
 from store.types import Label, Verdict
+from tests.documents import check
 from tests.rankings.world import World, make_world
 
 
@@ -118,6 +119,7 @@ def test_the_verb_plans_and_names_what_comes_next(taught, capsys):
     asked += ["-C", str(world.project.folder), "--set", PEOPLE]
     assert main([*asked, "--plan", "40", "--batch", "r1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
+    check("compare", document)
     assert document["batch"] == "r1"
     assert abs(document["documents"] - 40) <= 1
     assert main([*asked, "--plan", "40"]) == 2

@@ -11,6 +11,7 @@ from piar.cli import main
 from piar.rankings.system_order import tau
 from store.errors import PiarError
 from store.types import Verdict
+from tests.documents import check
 from tests.rankings.world import make_world
 
 
@@ -45,6 +46,8 @@ def test_judges_are_compared_by_the_order_that_they_give_systems(tmp_path, capsy
     assert found.agreement["gold", "teacher"].value == pytest.approx(1.0)
     asked = ["compare", str(world.a), str(world.b), str(third), "--queries", str(runs.queries)]
     assert main([*asked, "-C", str(world.project.folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["agreement"][0]["judges"] == ["gold", "teacher"]
+    document = json.loads(capsys.readouterr().out)
+    check("compare", document)
+    assert document["agreement"][0]["judges"] == ["gold", "teacher"]
     assert main([*asked, "-C", str(world.project.folder)]) == 0
     assert "order of 3 systems" in capsys.readouterr().out

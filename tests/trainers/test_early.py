@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from piar.cli import main
 from store.errors import UsageError
+from tests.documents import check
 from tests.shards_fixture import write_shards
 from trainers import checkpoint, sft
 from trainers.config import SftSettings, StudentSettings
@@ -125,4 +126,5 @@ def test_the_command_line_says_which_step_was_kept(shards, tmp_path, told, capsy
         line += ["--set", f"student.{setting}"]
     assert main(line) == 0
     document = json.loads(capsys.readouterr().out)
+    check("train sft", document)
     assert (document["steps"], document["kept"]) == (4, 2)

@@ -15,6 +15,7 @@ from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
+from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_tiny_encoder
 from trainers import grpo
@@ -169,7 +170,8 @@ def test_it_is_served_without_traces(student):
 def test_it_judges_a_pool(world, tmp_path, capsys):
     pq.write_table(pa.Table.from_pylist(SAMPLES), tmp_path / "logs.parquet")
     line = ["score", "--judge", f"student:{world[1].checkpoint}", "--pool", str(tmp_path / "logs.parquet")]
-    assert main([*line, "-o", str(tmp_path / "graded")]) == 0
+    assert main([*line, "-o", str(tmp_path / "graded"), "--json"]) == 0
+    check("score", json.loads(capsys.readouterr().out))
     graded = pq.read_table(tmp_path / "graded" / "logs.parquet").to_pylist()
     said = load_student(world[1].checkpoint).score(SAMPLES)
     assert [row["piar_grade"] for row in graded] == [one.grade for one in said]
