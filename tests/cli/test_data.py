@@ -10,6 +10,7 @@ from piar.cli import main
 from piar.project.facade import Project
 from piar.shop.policies import oracle_instruction
 from store.manifest import read_manifest
+from tests.documents import check
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,9 @@ def shop(tmp_path_factory):
 
 def run(capsys, *arguments: str) -> dict:
     assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    check(" ".join(arguments), document)
+    return document
 
 
 def test_the_walk_from_verdicts_to_shards(shop, capsys, tmp_path):

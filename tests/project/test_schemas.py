@@ -123,6 +123,9 @@ def test_what_verbs_print_before_anything_is_asked_holds(said, tmp_path, shop, m
     monkeypatch.setenv("OPENAI_API_KEY", "unused")
     said(f"label --export-requests {tmp_path / 'requests'} --set teacher.model=openai:some")
     said("schema task")
+
+
+def test_what_review_prints_holds(said, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n"))
     said("review here --lines --n 3 --by ann")
     said("review status")
