@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store import annotation_exports as tools
+from store import exported_labels
 from store import judgement_lists as lists
 from store.errors import PiarError
 from store.sources import Reading
@@ -82,7 +83,7 @@ def known_table(table: Table, name: str, reading: Reading) -> Table:
         for unread in _UNREAD:
             if unread.fits(record):
                 raise _not_yet(name, unread.name, unread.mend)
-    return lists.from_header(table) or table
+    return exported_labels.from_header(table) or lists.from_header(table) or table
 
 
 def refuse_lines(lines: Sequence[str], name: str, reading: Reading) -> None:

@@ -270,7 +270,8 @@ class _Load:
     def _insert_column(self, column: str, kind: str, annotator: str, report: ImportReport) -> None:
         self._enter(
             f"""select sample_id, {column} as grade, ordinal, '' as comment, []::varchar[] as flags,
-                       null::double as seconds, $at as created_at, '{kind}' as source, $annotator as annotator
+                       null::double as seconds, $at as created_at, '{kind}' as source, $annotator as annotator,
+                       {_UNSAID}
             from staged where {column} is not null""",
             {"at": self.at, "annotator": annotator},
             report,
@@ -278,10 +279,20 @@ class _Load:
 
     def _insert_votes(self, report: ImportReport) -> None:
         self._table("votes", "from incoming", incoming=self.rows.votes.with_row_index("nth"))
+        if "batch" in self.rows.votes.columns:  # labels that piar exported
+            self._enter(
+                """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
+                          v.source, v.annotator, v.ordinal, v.rule, v.blind, v.batch as said
+                from votes v join staged s using ("row")""",
+                {"at": self.at},
+                report,
+            )
+            return
         self._enter(
-            """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
+            f"""select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
                       'human' as source, v.annotator,
-                      row_number() over (partition by s.sample_id, v.annotator order by nth) - 1 as ordinal
+                      row_number() over (partition by s.sample_id, v.annotator order by nth) - 1 as ordinal,
+                      {_UNSAID}
             from votes v join staged s using ("row")""",
             {"at": self.at},
             report,
@@ -292,30 +303,35 @@ class _Load:
 
         A vote that another file gave already is not counted twice. One that differs corrects the earlier one: it takes
         its place (its batch), and is dated after it whatever the clocks say. Where a file has one gold grade for a
-        sample, that corrects all that were there. What came back from a review stays beside.
+        sample, that corrects all that were there. What came back from a review stays beside. A label that says which it
+        was (`said`, its batch) meets that one alone.
         """
         params["batch"] = self.source
         if not self._one("select count(*) from held"):
-            report.labels += self._insert(f"select e.*, $batch as batch from ({entering}) e", params)
+            report.labels += self._insert(f"select e.*, coalesce(said, $batch) as batch from ({entering}) e", params)
             return
         self._table(
             "entering",
-            f"select *, count(*) over (partition by sample_id, source, annotator) = 1 as alone from ({entering})",
+            f"""select e.*, count(*) over (partition by e.sample_id, e.source, e.annotator) = 1 as alone,
+                       h.label_id is not null as exact
+            from ({entering}) e left join held h on {_SAME_LABEL}""",
             params={name: value for name, value in params.items() if name != "batch"},
         )
-        who = """h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator
-            and (h.ordinal = e.ordinal or (e.alone and e.source = 'gold'))"""
-        same = "h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags"
+        self._table("met", f"select *, exists (from entering e where {_SAME_LABEL}) as claimed from held h")
+        who = f"""h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator and if(e.exact,
+            {_SAME_LABEL}, not h.claimed and (h.ordinal = e.ordinal or (e.alone and e.source = 'gold')))"""
+        same = """h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags and (
+            not e.exact or (h.rule is not distinct from e.rule and h.blind is not distinct from e.blind))"""
         self._table(
             "corrections",
             f"""select e.* replace (h.ordinal as ordinal, greatest(e.created_at, h.created_at + interval 1 microsecond)
                                     as created_at), h.batch, h.grade as before
-            from entering e join held h on {who} where not h.reviewed and not ({same})""",
+            from entering e join met h on {who} where (e.exact or not h.reviewed) and not ({same})""",
         )
         report.labels += self._insert("from corrections", {})
         report.labels += self._insert(
-            f"""select e.*, $batch as batch from entering e
-            where not exists (from held h where {who} and (not h.reviewed or {same}))""",
+            f"""select e.*, coalesce(said, $batch) as batch from entering e
+            where not exists (from met h where {who} and (not h.reviewed or {same} or e.exact))""",
             {"batch": self.source},
         )
         report.changed += self._one("select count(*) from corrections")
@@ -327,11 +343,11 @@ class _Load:
     def _insert(self, query: str, params: dict[str, object]) -> int:
         """Enter the labels of a query; returns how many."""
         return self._one(
-            f"""insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
-                                    batch, origin, run_id, created_at)
+            f"""insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, rule,
+                                    seconds, blind, batch, origin, run_id, created_at)
             select md5(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, batch,
-                                 coalesce(grade, ''), comment, array_to_string(flags, ','), ''))::uuid,
-                   sample_id, source, annotator, grade, ordinal, comment, flags, seconds,
+                                 coalesce(grade, ''), comment, array_to_string(flags, ','), coalesce(rule, '')))::uuid,
+                   sample_id, source, annotator, grade, ordinal, comment, flags, rule, seconds, blind,
                    batch, $origin, $run, created_at
             from ({query})""",
             {**params, "origin": self.source, "run": self.run_id},
@@ -393,3 +409,8 @@ _ROW_SPLIT = """case
     when d.split is null then 'pool'
     when d.split = 'train' and value is null and coalesce(s.split, 'pool') = 'pool' then 'pool'
     else d.split end"""
+
+# What only labels that piar exported say.
+_UNSAID = "null::varchar as rule, null::boolean as blind, null::varchar as said"
+_SAME_LABEL = """(h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator
+    and h.ordinal = e.ordinal and h.batch = e.said)"""

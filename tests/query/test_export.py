@@ -1,12 +1,16 @@
 import csv
 import json
+import random
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from piar.project.facade import Project
 from store.errors import UsageError
-from tests.small_project import ROWS
+from store.ids import sample_id
+from tests.small_project import ROWS, small_project
 
 
 @pytest.mark.parametrize(("what", "rows"), [("samples", 5), ("labels", 16), ("verdicts", 0), ("instructions", 0)])
@@ -61,3 +65,75 @@ def test_a_quote_in_the_path_is_only_a_quote(toys, tmp_path) -> None:
     file = tmp_path / "it's; drop table samples; --.csv"
     assert toys.export("samples", file) == 5
     assert file.exists()
+
+
+LABELS = (
+    "select group_key, title, l.source, annotator, grade, ordinal, comment, flags, rule, seconds, blind, batch, "
+    "l.created_at from label l join samples using (sample_id) order by all"
+)
+TITLES = ("red ball", "=1+1", "'=1+1", "-5 degrees", '@home, "quoted"', "two words")
+
+
+def labelled(folder, seed) -> Project:
+    """A project with random labels of all kinds: gold, votes, answers of a review, skipped, settled."""
+    rng = random.Random(seed)
+    project = small_project(folder)
+    with project.store.write() as con:
+        con.execute("delete from labels")
+        con.execute("delete from samples")
+        con.execute("insert into review_batches values ('w1', '{}', 'r', now()::timestamp)")
+        for group in ("ball", "=doll", "kite"):
+            for title in TITLES:
+                key = sample_id(group, (group, title))
+                con.execute(
+                    "insert into samples (sample_id, group_key, split, source, run_id, created_at, query, title) "
+                    "values (?, ?, 'train', 'file', 'r', now()::timestamp, ?, ?)", [key, group, group, title],
+                )  # fmt: skip
+                for nth in range(rng.randrange(1, 6)):
+                    source, batch = rng.choice([("gold", "file"), ("human", "file"), ("human", "w1"), ("human", "")])
+                    who = "gold" if source == "gold" else rng.choice(["ann", "+ben"])
+                    grade = rng.choice(["0", "1"] if source == "gold" else ["0", "1", None])
+                    flags = [] if grade else ["skipped", "ambiguous"]
+                    about = [rng.choice(["", "=sum(A1)", "why?"]), flags, rng.choice([None, "R01"])]
+                    con.execute(
+                        "insert into labels values (uuid(), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'x', 'r', ?)",
+                        [key, source, who, grade, rng.randrange(2), *about, rng.choice([None, 2.5]),
+                         rng.choice([None, True, False]), batch, datetime(2026, 1, 1 + nth)],
+                    )  # fmt: skip
+    return project
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_labels_that_come_back_are_what_they_were(tmp_path, suffix, seed) -> None:
+    project, file = labelled(tmp_path / "p", seed), tmp_path / f"labels{suffix}"
+    held, truth = (
+        project.sql(LABELS),
+        "select title, grade, basis from truth join samples using (sample_id) order by all",
+    )
+    rows = project.export("labels", file)
+    assert project.import_([file]).report.labels == 0
+    assert project.sql(LABELS).equals(held)
+    other = Project.init(tmp_path / "other")
+    for added in (rows, 0):
+        assert other.import_([file]).report.labels == added
+        assert other.sql(LABELS).equals(held)
+        assert other.sql(truth).equals(project.sql(truth))
+    ids = "select sample_id from samples order by all"
+    assert other.sql(ids).equals(project.sql(ids))
+
+
+def test_a_grade_that_was_edited_in_an_exported_file_corrects_that_label_alone(tmp_path) -> None:
+    project, file = labelled(tmp_path / "p", 0), tmp_path / "labels.csv"
+    before = project.sql(LABELS)
+    project.export("labels", file)
+    sheet = pl.read_csv(file, infer_schema=False)
+    at = sheet["batch"].to_list().index("w1")
+    new = "0" if sheet["grade"][at] == "1" else "1"
+    grades = [new if i == at else grade for i, grade in enumerate(sheet["grade"])]
+    sheet.with_columns(grade=pl.Series(grades)).write_csv(file)
+    report = project.import_([file]).report
+    assert (report.labels, report.changed) == (1, 1)
+    columns = [name for name in before.columns if name != "created_at"]
+    gone = before.select(columns).join(project.sql(LABELS).select(columns), on=columns, how="anti", nulls_equal=True)
+    assert (len(gone), gone["batch"].item(), len(project.sql(LABELS))) == (1, "w1", len(before))
