@@ -31,6 +31,7 @@ from store.stats import (
 FEWEST = 6  # queries of a segment that is shown
 POWER = 0.8
 FLIPS = 2e7  # signs drawn for a test
+ALIKE = 0.95  # share of one grade from which on it is said that the judge hardly orders anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,13 @@ def compare(
         (unjudged(rows[0], judged.rows, queries, k), unjudged(rows[1], judged.rows, queries, k)),
         k,
         (_unanswered(rows[0], queries), _unanswered(rows[1], queries)),
-        (*matched.rankings[0].notes, *matched.rankings[1].notes, *matched.notes, *notes),
+        (
+            *_one_grade(judged.rows, judge),
+            *matched.rankings[0].notes,
+            *matched.rankings[1].notes,
+            *matched.notes,
+            *notes,
+        ),
     )
 
 
@@ -198,6 +205,17 @@ def _queries(
             "Look at the notes of `piar compare` without weights; import graded rows of these queries.",
         )
     return queries, notes
+
+
+def _one_grade(judged: pl.DataFrame, judge: str) -> list[str]:
+    """A note where nearly all documents have one grade: every order of equal documents is a perfect one."""
+    counts = judged["grade"].value_counts().sort("count", "grade", descending=True)
+    grade, most = counts.row(0)
+    if most < ALIKE * len(judged):
+        return []
+    return [
+        f"{judge} grades {most:,} of {len(judged):,} documents {grade}: by it hardly any order is better than another"
+    ]
 
 
 def _unanswered(run: pl.DataFrame, queries: Sequence[str]) -> int:
