@@ -351,9 +351,9 @@ class Engine:
             explanation.put(text)
         if writing.done or explanation.cancelled:
             self._explaining.remove(explanation)
-            explanation.put(None)
-            if writing.done:
+            if writing.done:  # counted before its reader knows of the end
                 self._meters.trace_seconds.observe(time.perf_counter() - explanation.since)
+            explanation.put(None)
 
 
 def _too_long(one: TooLong) -> str:
