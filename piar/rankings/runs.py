@@ -25,7 +25,7 @@ _NAMES = {
     "score": ("score", "similarity", "sim", "relevance_score", "probability"),
     "rank": ("rank", "position", "place", "pos"),
 }
-_TREC = re.compile(r"\S+[ \t]+\S+[ \t]+\S+[ \t]+\d+[ \t]+[-+]?(?:\d|\.|inf|nan)\S*[ \t]+\S.*$", re.IGNORECASE)
+_TREC = re.compile(r"\S+[ \t]+\S+[ \t]+\S+[ \t]+\d+[ \t]+[-+]?(?:\d|\.|inf|nan)\S*[ \t]+\S+$", re.IGNORECASE)
 _MARCO = re.compile(r"\S+\t\S+\t\d+\s*$")  # query, document, rank, as MS MARCO's runs have them
 _TOP = 10  # places in which ties are told
 
@@ -55,9 +55,11 @@ def read_ranking(path: Path, columns: Mapping[str, str] | None = None) -> Rankin
         UsageError: no such file, or a column that cannot be told.
         PiarError: no row can be placed.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; a ranking is one file.", "Name the file.")
     first = open_source(path).head(1 << 16).decode("utf-8", "replace").splitlines()[:20]
     lines = [line.strip("\ufeff \t\r") for line in first if line.strip()]
-    if lines and not columns and all(_TREC.match(line) for line in lines[: max(1, len(lines) - 1)]):
+    if lines and not columns and 2 * sum(bool(_TREC.match(line)) for line in lines) > len(lines):
         rows, order = _parted(path, r"[ \t]+", ("query", "q0", "document", "rank", "score", "tag")), "score"
     elif lines and not columns and all(_MARCO.match(line) for line in lines[: max(1, len(lines) - 1)]):
         rows, order = _parted(path, r"\t", ("query", "document", "rank")), "rank"
@@ -67,13 +69,18 @@ def read_ranking(path: Path, columns: Mapping[str, str] | None = None) -> Rankin
 
 
 def _parted(path: Path, between: str, names: Sequence[str]) -> pl.DataFrame:
-    """The lines of a file without a header in their parts; what a line lacks is null."""
+    """The lines of a file without a header in their parts; those of a line with more or fewer are null.
+
+    A query with a blank would shift its line by a part.
+    """
     source = open_source(path)
     text = decode(source.bytes(), source.name, None).text
     lines = pl.Series("line", text.splitlines()).str.strip_chars().str.replace_all(between, "\t")
-    parts = lines.str.splitn("\t", len(names)).struct.unnest()
-    parts = parts.rename(dict(zip(parts.columns, names, strict=True)))
-    return parts.filter(pl.col("query") != "").drop("q0", "tag", strict=False)
+    parts = lines.filter(lines != "").str.split("\t")
+    whole = parts.list.len() == len(names)
+    return pl.DataFrame(
+        {name: parts.list.get(i, null_on_oob=True).set(~whole, None) for i, name in enumerate(names)}
+    ).drop("q0", "tag", strict=False)
 
 
 def _table(path: Path, said: Mapping[str, str]) -> tuple[pl.DataFrame, str]:
@@ -116,7 +123,10 @@ def _placed(name: str, rows: pl.DataFrame, order: str) -> Ranking:
             f"Look at its first lines; --map {order}=COLUMN names another column.",
         )
     if lost := len(rows) - len(good):
-        notes.append(f"{name}: {lost:,} rows left out: no query, no document, or no {order} that is a number")
+        notes.append(
+            f"{name}: {lost:,} rows left out: too many or too few parts, no query, no document, or no {order} that "
+            "is a number"
+        )
     ordered = good.sort("key", descending=order == "score", maintain_order=True)
     kept = ordered.unique(["query", "document"], keep="first", maintain_order=True)
     if twice := len(ordered) - len(kept):

@@ -166,6 +166,21 @@ def test_a_run_of_which_no_query_is_known_is_refused_and_does_not_lose(world, ru
         world.project.compare(replace(runs, b=strange), "nDCG@10")
 
 
+def test_a_line_that_a_blank_in_the_query_shifts_is_left_out_and_counted(world, runs, tmp_path):
+    shifted = tmp_path / "shifted.run"
+    kept = world.b.read_text().splitlines()
+    shifted.write_text("\n".join([*kept[:12], *(f"red shoes Q0 {i} 1 2.5 b" for i in range(3)), *kept[12:]]))
+    found, plain = (world.project.compare(replace(runs, b=path), "nDCG@10") for path in (shifted, world.b))
+    assert any("3 rows left out: too many or too few parts" in note for note in found.notes)
+    assert found.differences[0].difference == plain.differences[0].difference
+    shifted.write_text("".join(f"red shoes Q0 {i} 1 2.5 b\n" for i in range(9)))
+    with pytest.raises(UsageError) as error:
+        world.project.compare(replace(runs, b=shifted))
+    assert "six parts a line" in error.value.fix
+    with pytest.raises(UsageError, match="is a folder"):
+        world.project.compare(replace(runs, b=tmp_path))
+
+
 def test_a_run_without_a_number_to_order_by_is_refused(world, tmp_path):
     (tmp_path / "bad.csv").write_text("query,document,score\nquery 1,D001,high\n")
     with pytest.raises(PiarError, match="a score that is a number"):
