@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -111,7 +112,8 @@ def _load(
 def _opening(model: str, kind: str) -> Iterator[None]:
     """Say in our words what transformers could not load: it raises errors of many kinds.
 
-    A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain.
+    A path that is not there is told at once: the hub, whose names have one slash at most, would be asked in vain. What
+    may be a name is asked for once, without transformers' many tries.
     """
     path = Path(model)
     if path.is_file():
@@ -119,6 +121,8 @@ def _opening(model: str, kind: str) -> Iterator[None]:
         raise PiarError(f"{model} is a file; a model is a folder.", fix)
     if not path.is_dir() and (model.count("/") > 1 or model.startswith((".", "~"))):
         raise PiarError(f"There is no folder {model}.", "Pass `tiny`, a Hugging Face folder, or a model's name.")
+    if not path.is_dir():
+        _ask_hub(model)
     try:
         yield
     except (PiarError, MemoryError):
@@ -127,6 +131,23 @@ def _opening(model: str, kind: str) -> Iterator[None]:
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise PiarError(
             f"Cannot load {model!r} as a {kind}: {said}",
+            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
+        ) from None
+
+
+def _ask_hub(model: str) -> None:
+    """Make sure that a name was downloaded or can be.
+
+    Raises:
+        PiarError: neither.
+    """
+    try:
+        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
+            HfApi().model_info(model, timeout=10)
+    except Exception as error:  # of many kinds: no network, no such name, no name at all
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise PiarError(
+            f"There is no folder {model!r} here, no such model was downloaded, and the hub does not give it: {said}",
             "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
         ) from None
 

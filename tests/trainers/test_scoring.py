@@ -163,6 +163,19 @@ def test_a_name_that_is_no_model_is_explained(tmp_path):
             load_policy(path)
 
 
+def test_a_name_that_the_hub_does_not_give_is_asked_for_once(monkeypatch):
+    asked = []
+
+    def no_network(self, name, **how):
+        asked.append(name)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
+    with pytest.raises(PiarError, match="the hub does not give it: Name or service not known"):
+        load_policy("nope")
+    assert asked == ["nope"]
+
+
 def test_a_calibration_is_kept_in_the_folder_and_raw_probabilities_with_the_answer(folder, tmp_path):
     own = shutil.copytree(folder, tmp_path / "final")
     (own / "notes").mkdir()
