@@ -16,7 +16,7 @@ import pyarrow as pa
 from duckdb.func import PythonUDFType
 from pydantic import ValidationError
 
-from store.calibration import Calibration
+from store.calibration import CARD, Calibration
 from store.errors import PiarError
 from store.fragments import literal, valid_probs
 from store.ids import short_hash
@@ -28,7 +28,6 @@ from store.types import Verdict
 if TYPE_CHECKING:
     from store.db import Store
 
-CARD = "student.json"  # `trainers.checkpoint.CARD`, which this floor cannot ask
 VERB = "calibrate"  # of the runs that keep one in the store
 _LATEST = f"""
 select e.detail from run_events e join runs r using (run_id)

@@ -24,6 +24,7 @@ from store.probability_scores import FLOOR, nll_of, normalised, usable
 from store.stats import Floats, Gain, Interval, Ints, Result, bootstrap_by_group, paired_gain
 
 Strategy = Literal["prior", "temperature", "bias", "isotonic"]
+CARD = "student.json"  # in a student's folder: what it was taught to judge, and its calibration
 FOLDS = 5
 LEVEL = 0.025  # one-sided, as of an interval; shared by the strategies that are tried
 MARGIN = 0.01  # of accuracy, that a likelier distribution may cost

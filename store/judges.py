@@ -1,12 +1,7 @@
 """Which judge's verdicts to read, and samples in ranges small enough for memory."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 import uuid
+from dataclasses import dataclass
 from itertools import pairwise
 
 import duckdb

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, RootModel, ValidationError
 from safetensors import SafetensorError
 
-from store.calibration import Calibration
+from store.calibration import CARD, Calibration
 from store.errors import PiarError
 from store.files import read_text
 from store.manifest import Manifest, RuleRecord, file_sha256
@@ -28,7 +28,6 @@ from store.settings import Settings
 from store.task import Task, explain
 from trainers.config import Completion, Kind, Prompt
 
-CARD = "student.json"
 STATE = "state.pt"
 MARKER = "COMPLETE"
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from store.calibration import CARD
 from store.errors import PiarError
-from trainers.checkpoint import CARD, StudentCard, writing
+from trainers.checkpoint import StudentCard, writing
 from trainers.scoring import Student
 
 TOLERANCE = 1e-5

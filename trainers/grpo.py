@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from store.calibration import CARD
 from store.errors import UsageError
 from store.ids import seed_of
 from trainers import losses
-from trainers.checkpoint import CARD, read_card
+from trainers.checkpoint import read_card
 from trainers.config import GrpoSettings, SftSettings, StudentSettings
 from trainers.data import Example, micro_batches
 from trainers.head import Head, read_labels

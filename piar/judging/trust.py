@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from piar.judging.calibration import Threshold, calibrate, threshold_for
+from piar.judging.threshold import Threshold, confidence_curve, threshold_for
 from store.calibrated import calibrated_relation
 from store.db import Store
 from store.errors import PiarError
@@ -80,18 +80,18 @@ def trust(store: Store, judge: str, instruction: str, target: float, run_id: str
         raise PiarError("No judged row of train or dev has truth to measure on.", "Label train and dev, too.")
     right = (known["grade"] == known["truth"]).to_numpy().astype(float)
     groups = known["group_key"].to_list()
-    calibration = calibrate(known["confidence"].to_numpy(), right, groups, seed)
-    threshold = threshold_for(target, calibration.out_of_fold, right, groups, seed)
+    curve = confidence_curve(known["confidence"].to_numpy(), right, groups, seed)
+    threshold = threshold_for(target, curve.out_of_fold, right, groups, seed)
     rest = rows.filter(rows["truth"].is_null())
-    calibrated = calibration.apply(rest["confidence"].to_numpy())
-    below = np.flatnonzero(calibrated < threshold.value)
-    ranked = below[np.argsort(calibrated[below], kind="stable")]
+    sureness = curve.apply(rest["confidence"].to_numpy())
+    below = np.flatnonzero(sureness < threshold.value)
+    ranked = below[np.argsort(sureness[below], kind="stable")]
     ids = rest["sample_id"].to_list()
     queue = pa.table(
         {
             "sample_id": pa.array([ids[i] for i in ranked.tolist()], pa.string()),
             "reason": pa.array([UNSURE] * len(ranked), pa.string()),
-            "score": 1 - calibrated[ranked],
+            "score": 1 - sureness[ranked],
             "rank": pa.array(range(1, len(ranked) + 1), pa.int32()),
             "run_id": pa.array([run_id] * len(ranked), pa.string()),
         }

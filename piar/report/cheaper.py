@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from piar.measure.score import compare
-from store.calibrated import CARD, student_folder
+from store.calibrated import student_folder
+from store.calibration import CARD
 from store.db import Store
 
 ENCODERS = ("baseline:cosine", "baseline:probe")

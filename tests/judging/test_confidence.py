@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piar.judging.calibration import calibrate, threshold_for
+from piar.judging.threshold import confidence_curve, threshold_for
 from store.calibration import fold_of
 from store.errors import PiarError
 
@@ -18,7 +18,7 @@ def world(n_groups=200, rows=5, seed=0):
 
 def test_calibration_undoes_overconfidence():
     said, right, groups = world()
-    found = calibrate(said, right, groups)
+    found = confidence_curve(said, right, groups)
     assert np.abs(found.apply(np.array([0.5, 0.7, 0.9])) - [0.25, 0.49, 0.81]).max() < 0.12
     assert abs(found.out_of_fold.mean() - right.mean()) < 0.02
     bins = np.digitize(found.out_of_fold, [0.25, 0.5, 0.75])
@@ -28,21 +28,21 @@ def test_calibration_undoes_overconfidence():
 
 def test_calibration_rises():
     said, right, groups = world(seed=3)
-    curve = calibrate(said, right, groups).apply(np.linspace(0, 1, 50))
+    curve = confidence_curve(said, right, groups).apply(np.linspace(0, 1, 50))
     assert (np.diff(curve) >= 0).all()
 
 
 def test_no_group_helps_to_calibrate_itself():
     said, right, groups = world(20)
-    before = calibrate(said, right, groups).out_of_fold
+    before = confidence_curve(said, right, groups).out_of_fold
     mine = np.array([g == "g3" for g in groups])
     flipped = np.where(mine, 1 - right, right)
-    assert (calibrate(said, flipped, groups).out_of_fold[mine] == before[mine]).all()
+    assert (confidence_curve(said, flipped, groups).out_of_fold[mine] == before[mine]).all()
 
 
 def test_the_threshold_keeps_its_promise_on_fresh_data():
     said, right, groups = world(400)
-    calibration = calibrate(said, right, groups)
+    calibration = confidence_curve(said, right, groups)
     found = threshold_for(0.8, calibration.out_of_fold, right, groups)
     assert found.low <= found.precision <= found.high
     assert 0 < found.coverage < 1
@@ -60,7 +60,7 @@ def test_a_target_that_nobody_reaches_trusts_nothing():
 
 def test_one_group_is_not_enough():
     with pytest.raises(PiarError, match="two groups"):
-        calibrate(np.array([0.5, 0.6]), np.array([1.0, 0.0]), ["g", "g"])
+        confidence_curve(np.array([0.5, 0.6]), np.array([1.0, 0.0]), ["g", "g"])
 
 
 @settings(max_examples=30, deadline=None)

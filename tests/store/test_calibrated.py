@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from store.calibrated import CARD, calibrated_relation, calibrated_verdicts, kept
-from store.calibration import Calibration, fitted
+from store.calibrated import calibrated_relation, calibrated_verdicts, kept
+from store.calibration import CARD, Calibration, fitted
 from store.errors import PiarError
 from store.judges import Judge
 from store.types import Verdict

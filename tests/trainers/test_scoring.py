@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from store import calibrated
-from store.calibration import Calibration
+from store.calibration import CARD, Calibration
 from store.errors import PiarError, UsageError
 from store.task import sample_text
 from tests.precision import CLOSE
 from tests.shards_fixture import RULES, TASK
 from tests.tiny_model import make_tiny_model
-from trainers.checkpoint import CARD, MARKER, StudentCard, check, keep_calibration, save
+from trainers.checkpoint import MARKER, StudentCard, check, keep_calibration, save
 from trainers.model import EVERY, Policy, beginnings, completion_ids, load_policy, prompt_ids, symbol_ids
 from trainers.scoring import Student, messages
 from trainers.session import Session
@@ -200,7 +199,3 @@ def test_a_calibration_is_kept_in_the_folder_and_raw_probabilities_with_the_answ
     assert warm.probs == pytest.approx(after[0].probs, abs=CLOSE)
     keep_calibration(own, None)
     assert [one.probs for one in Student.load(own).score(samples)] == [one.probs for one in before]
-
-
-def test_the_store_and_the_trainers_mean_the_same_card():
-    assert calibrated.CARD == CARD

@@ -1,7 +1,8 @@
-"""How far a judge's confidence can be trusted: isotonic calibration by group, and the threshold for a precision.
+"""From which confidence on a judge's grade is right often enough: a curve by group, and the threshold on it.
 
-Everything is out of fold by group: no answer is calibrated, and no threshold judged, with the help of its
-own group (search: its query). Isotonic regression: Zadrozny and Elkan, 2002.
+The confidence is that of a grade, after its votes are tallied; a judge's whole distribution is corrected in
+`store.calibration`. Everything is out of fold by group: no answer is placed on the curve, and no threshold judged,
+with the help of its own group (search: its query). Isotonic regression: Zadrozny and Elkan, 2002.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class ConfidenceCurve:
     """Confidence -> probability of being right: a step curve through (`x`, `y`), rising.
 
     Attributes:
-        out_of_fold: for each answer it was made from, the calibrated confidence from other groups' answers.
+        out_of_fold: for each answer it was made from, that probability by the curve of other groups' answers.
     """
 
     x: Floats
@@ -28,14 +29,14 @@ class Calibration:
     out_of_fold: Floats
 
     def apply(self, confidence: Floats) -> Floats:
-        """Calibrated confidence of further answers."""
-        calibrated: Floats = np.interp(confidence, self.x, self.y)
-        return calibrated
+        """The probability that further answers are right."""
+        found: Floats = np.interp(confidence, self.x, self.y)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From which calibrated confidence on to trust a judge.
+    """From which probability of being right on to trust a judge.
 
     Attributes:
         value: trust answers at or above it; infinite when no threshold reaches the target.
@@ -56,7 +57,7 @@ class Threshold:
     reached: bool
 
 
-def calibrate(confidence: Floats, right: Floats, groups: list[str], seed: int = 0) -> Calibration:
+def confidence_curve(confidence: Floats, right: Floats, groups: list[str], seed: int = 0) -> ConfidenceCurve:
     """Learn how often answers of a given confidence are right.
 
     Args:
@@ -74,15 +75,15 @@ def calibrate(confidence: Floats, right: Floats, groups: list[str], seed: int = 
         x, y = _isotonic(confidence[~inside], right[~inside])
         out_of_fold[inside] = np.interp(confidence[inside], x, y)
     x, y = _isotonic(confidence, right)
-    return Calibration(x, y, out_of_fold)
+    return ConfidenceCurve(x, y, out_of_fold)
 
 
-def threshold_for(target: float, calibrated: Floats, right: Floats, groups: list[str], seed: int = 0) -> Threshold:
+def threshold_for(target: float, sureness: Floats, right: Floats, groups: list[str], seed: int = 0) -> Threshold:
     """The lowest confidence from which on answers are right with the target share.
 
     Args:
         target: precision to reach, such as 0.95.
-        calibrated: [n] out-of-fold confidence of `calibrate`.
+        sureness: [n] out-of-fold probability of being right, of `confidence_curve`.
         right: [n] 1 where the answer agrees with truth, else 0.
         groups: [n] group of each answer.
     """
@@ -90,8 +91,8 @@ def threshold_for(target: float, calibrated: Floats, right: Floats, groups: list
     trusted = np.zeros(len(right), dtype=bool)
     for fold in range(int(folds.max()) + 1):
         inside = folds == fold
-        trusted[inside] = calibrated[inside] >= _lowest(target, calibrated[~inside], right[~inside])
-    value = _lowest(target, calibrated, right)
+        trusted[inside] = sureness[inside] >= _lowest(target, sureness[~inside], right[~inside])
+    value = _lowest(target, sureness, right)
     interval = share_by_group(right * trusted, trusted, groups, seed=seed)
     reached = interval.low is not None and interval.low >= target
     return Threshold(value, target, interval.value, interval.low, interval.high, float(trusted.mean()), reached)
