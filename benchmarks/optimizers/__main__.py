@@ -23,10 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.optimizers.arms import ARMS, measure
+from benchmarks.optimizers import arms
+from benchmarks.optimizers.arms import measure
 from benchmarks.optimizers.table import grid, plot, table
+from benchmarks.optimizers.tested import TESTED
 from benchmarks.optimizers.worlds import KINDS, World, make_world
 
+ARMS = arms.ARMS | TESTED
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 DROPS = (0.0, 0.05, 0.1, 0.2)
 GRID_ARMS = ("gepa, tuned", "ours, whole rewrites", "ours")

@@ -139,26 +139,27 @@ def tell_oracle(world: World, endpoint: Simulator, budget: int, seed: int) -> En
 
 def one_draft(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
     """One draft from all of train and validation, asked of nobody: what the drafter is worth without any search."""
-    reviser = _clients(endpoint)[1]
-    drafted = _draft(reviser, world.seed, world.of("train", "dev", "holdout"), Random(f"draft-{seed}"))
+    reviser = clients(endpoint)[1]
+    drafted = draft(reviser, world.seed, world.of("train", "dev", "holdout"), Random(f"draft-{seed}"))
     return Ended(write_text(drafted), [(0, write_text(drafted))])
 
 
 def best_of_drafts(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
     """As many drafts as can be judged on all validation rows, each from other examples; the best one."""
-    teacher, reviser = _clients(endpoint)
+    teacher, reviser = clients(endpoint)
     rows, rng = world.of("dev", "holdout"), Random(f"drafts-{seed}")
     best, steps = -1.0, list[tuple[int, str]]()
     for number in range(budget // len(rows)):
         shown = rng.sample(world.of("train"), len(world.of("train")) // 2)
-        text = _draft(reviser, world.seed, shown, rng) if number else world.seed
+        text = draft(reviser, world.seed, shown, rng) if number else world.seed
         if (score := _score(teacher, text, rows)) > best:
             best = score
             steps.append(((number + 1) * len(rows), write_text(text)))
     return Ended(steps[-1][1], steps)
 
 
-def _draft(reviser: Client, current: Instruction, rows: Sequence[Row], rng: Random) -> Instruction:
+def draft(reviser: Client, current: Instruction, rows: Sequence[Row], rng: Random) -> Instruction:
+    """What the reviser drafts from labelled rows in one answer; the current text where it says nothing."""
     from benchmarks.optimizers.formats import item
 
     request = RevisionRequest(
@@ -172,14 +173,19 @@ def _draft(reviser: Client, current: Instruction, rows: Sequence[Row], rng: Rand
     return apply(current, found[0].operations, TASK) if found else current
 
 
-def _score(teacher: Client, instruction: Instruction, rows: Sequence[Row]) -> float:
+def grades_of(teacher: Client, instruction: Instruction, rows: Sequence[Row]) -> list[str]:
+    """What the served teacher says; each row is a call."""
     prompt = Message("system", write_text(instruction))
     asked = [
         Request(f"{i}", (prompt, Message("user", json.dumps({"query": r.query, "title": r.title}))))
         for i, r in enumerate(rows)
     ]
-    answers = teacher.generate(asked)
-    return sum((c.text or "").split("\n", 1)[0] == r.gold for c, r in zip(answers, rows, strict=True)) / len(rows)
+    return [(c.text or "").split("\n", 1)[0] for c in teacher.generate(asked)]
+
+
+def _score(teacher: Client, instruction: Instruction, rows: Sequence[Row]) -> float:
+    said = grades_of(teacher, instruction, rows)
+    return sum(grade == r.gold for grade, r in zip(said, rows, strict=True)) / len(rows)
 
 
 # -- ours -----------------------------------------------------------------------------------------
@@ -217,7 +223,7 @@ class _Evolved:
 
 
 def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings, prompts: Path | None = None) -> _Evolved:
-    teacher, reviser = _clients(endpoint)
+    teacher, reviser = clients(endpoint)
     best, steps, preferred = 0.0, list[tuple[int, str]](), world.seed.id
 
     def watch(event: Event) -> None:
@@ -250,7 +256,8 @@ def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings, prompts
     return _Evolved(standing, chosen, texts)
 
 
-def _clients(endpoint: Simulator) -> tuple[Client, Client]:
+def clients(endpoint: Simulator) -> tuple[Client, Client]:
+    """Teacher and reviser of an endpoint."""
     made = [
         connect(ModelSettings(model=f"openai:{name}", base_url=f"{endpoint.url}/v1", structured=False))
         for name in ("teacher", REVISER)

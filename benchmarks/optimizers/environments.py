@@ -1,4 +1,4 @@
-"""An environment of its own for each peer, made once under `.envs/`.
+"""An environment of its own for each peer, with piar beside it, made once under `.envs/`.
 
 `PIAR_GEPA_PYTHON` and `PIAR_DSPY_PYTHON` name the Pythons of environments that are there already.
 """
@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ENVS = Path(__file__).parents[2] / ".envs"
+ROOT = Path(__file__).parents[2]
+ENVS = ROOT / ".envs"
 PACKAGES = {"gepa": "gepa==0.1.4", "dspy": "dspy[optuna]==3.4.1"}
 
 
@@ -17,9 +18,9 @@ def peer_python(name: str) -> str:
     if named := os.environ.get(f"PIAR_{name.upper()}_PYTHON"):
         return named
     folder = ENVS / name
-    python, done = folder / "bin" / "python", folder / ".done"
+    python, done = folder / "bin" / "python", folder / ".done-with-piar"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", PACKAGES[name]], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", PACKAGES[name], "-e", str(ROOT)], check=True)
         done.touch()
     return str(python)

@@ -98,7 +98,7 @@ def confirm(
     old, new = (metric.sums(rows_of(paired.groups, paired.truth, *said, values)) for said in paired.sides)
     gain = metric.gain(old, new, seed=seed)
     right_before, right_after = paired.before == paired.truth, paired.after == paired.truth
-    better = gain.p_value <= level and gain.above
+    better = shown(gain, level)
     guarded = guards(paired, task, settings, seed) if better else ()
     harmed = any(g.state == "harm" for g in guarded)
     return Outcome(
@@ -118,6 +118,11 @@ def confirm(
         refused_by="guard" if harmed else "" if better else "test",
         reason=_reason(paired, metric, gain, level, guarded, settings),
     )
+
+
+def shown(gain: Gain, level: float) -> bool:
+    """Whether test and interval both say that there is a gain."""
+    return gain.p_value <= level and gain.above
 
 
 def _reason(
