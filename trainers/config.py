@@ -14,6 +14,7 @@ Completion = Literal["trace", "grade"]
 Kind = Literal["language model", "encoder"]  # of a student
 Order = Literal["curriculum", "shuffled"]
 Credit = Literal["local", "outcome"]
+GradeReward = Literal["exact", "ordinal", "brier", "rps"]
 Balance = Literal["constant", "none"]
 
 
@@ -100,7 +101,7 @@ class GrpoSettings(TrainSettings):
     max_tokens: int = Field(default=160, ge=2)  # of a completion
     temperature: float = Field(default=1.0, gt=0)
     credit: Credit = "local"  # how rewards reach segments, see `trainers.losses.advantages`
-    grade_reward: Literal["exact", "ordinal"] = "exact"  # 1 if right and -1 if not, or falling with the distance
+    grade_reward: GradeReward = "exact"  # `trainers.rewards.GRADE_REWARDS`: of a drawn grade, or of all probabilities
     trace_weight: float = Field(default=0.5, ge=0)
     clip_low: float = Field(default=0.2, gt=0)  # PPO's clip; used from the second pass over the rollouts on
     clip_high: float = Field(default=0.28, gt=0)

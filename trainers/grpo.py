@@ -23,6 +23,7 @@ from torch import Tensor
 from store.calibration import CARD
 from store.errors import UsageError
 from store.ids import seed_of
+from store.manifest import read_manifest
 from trainers import losses
 from trainers.checkpoint import read_card
 from trainers.config import GrpoSettings, SftSettings, StudentSettings
@@ -31,7 +32,7 @@ from trainers.head import Head, read_labels
 from trainers.layout import Item, Labels, labels
 from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id
-from trainers.rewards import Case, case, grade_rewards, judge, rulebook, trace_rewards
+from trainers.rewards import GRADE_REWARDS, RANKED, Case, case, judge, rulebook, trace_rewards
 from trainers.rollout import generate
 from trainers.sft import sft_step
 from trainers.watch import Watch, long_tail
@@ -66,7 +67,7 @@ def train(
 
     Raises:
         PiarError: see `trainers.loop.Run`.
-        UsageError: a student from nothing, an encoder, or sharded weights.
+        UsageError: a student from nothing, an encoder, sharded weights, or a reward by distance of grades without one.
     """
     student, settings = student or StudentSettings(), settings or GrpoSettings()
     anchor, mu = anchor or SftSettings(), settings.mu if settings.balance == "constant" else 0.0
@@ -82,6 +83,11 @@ def train(
         )
     if student.shard:
         raise UsageError("GRPO needs whole weights in each process.", "Set student.shard = false.")
+    if settings.grade_reward in RANKED and not read_manifest(shards, verify=False).task.ordered:
+        raise UsageError(
+            f"The reward {settings.grade_reward!r} counts how far a grade is from gold; this task's have no order.",
+            "Set train.grpo.grade_reward to exact or brier.",
+        )
     run = Run("grpo", shards, out, student, settings, resume=resume)
     reference = make_policy(student, shards, settings.seed, run.device)[0].eval() if settings.kl else None
     watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
@@ -178,12 +184,11 @@ def _terms(
     out = read_labels(hidden, head, rows.targets, run.grade_ids)
     device, r = hidden.device, settings.rollouts
     earned = torch.cat([g.rewards for g in groups]).to(device)
-    gold = [grade_rewards(g.example.grade, len(run.grade_ids), settings.grade_reward) for g in groups]
-    by_grade = torch.tensor(gold, device=device)  # [prompts, K]
+    gold = torch.tensor([g.example.grade for g in groups], device=device)
     prompt = torch.arange(len(groups), device=device).repeat_interleave(r)
     old = out.logp.detach() if old is None else old
     first = rows.place == 0
-    loss_grade = losses.exact_grade_loss(out.grades[first][::r], by_grade).mean()
+    grade_reward = GRADE_REWARDS[settings.grade_reward](out.grades[first][::r].softmax(-1), gold)
     better = losses.advantages(earned, prompt, credit=settings.credit)
     known = earned.isfinite().float()
     weight = settings.trace_weight * known / known.sum(1, keepdim=True).clamp(min=1)
@@ -200,7 +205,7 @@ def _terms(
     )
     kl = losses.kl_estimate(out.logp, reference).mean() if reference is not None else out.logp.new_zeros(())
     return {
-        "loss_grade": loss_grade,
+        "loss_grade": -grade_reward.mean(),
         "loss_trace": per_rollout.mean(),
         "kl": kl,
         "clip_ratio": clipped,

@@ -52,17 +52,6 @@ def sft_loss(
     return grade_weight * grade_term, (1 - grade_weight) * rest_term
 
 
-def exact_grade_loss(grades: Tensor, rewards: Tensor) -> Tensor:
-    """[m] minus the expected reward of the grade, summed over all grades: its gradient has no sampling variance.
-
-    The gradient is -Σ_k p_k (R_k - Σ_j p_j R_j) ∇log p_k, p renormalised over the grades.
-
-    Args:
-        grades: [m, K] log-probabilities; rewards: [m, K].
-    """
-    return -(grades.softmax(-1) * rewards).sum(-1)
-
-
 def advantages(rewards: Tensor, group: Tensor, *, credit: str) -> Tensor:
     """[m, S] how much better each segment did than its group, in its deviations: clamped to ±2, 0 where masked.
 

@@ -1,14 +1,18 @@
-"""Strict rewards of a trace: named, pure functions of what was written, the row, and the rulebook.
+"""Rewards, named: of a trace, pure functions of what was written, the row and the rulebook; of a grade's distribution.
 
-Each answers 1.0, 0.0, or None where nothing can be checked (masked; weights renormalise). They read
-text by the one grammar of `store.trace`, strictly. Which rewards a paper uses is not public for the
+A trace's are strict. Each answers 1.0, 0.0, or None where nothing can be checked (masked; weights renormalise). They
+read text by the one grammar of `store.trace`, strictly. Which rewards a paper uses is not public for the
 source of this method (arXiv 2602.10006: "strict rule-based rewards"); this set is ours.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 from store.manifest import Manifest
 from store.task import Task
@@ -94,11 +98,50 @@ def verdict_reward(case: Case) -> float:
     return float(case.trace is not None and case.trace.verdict == case.trace.grade)
 
 
-def grade_rewards(gold: int, k: int, kind: Literal["exact", "ordinal"] = "exact") -> list[float]:
-    """[K] reward of each grade: 1 or -1, or 1 - 2·|g - y| / (K - 1)."""
-    if kind == "exact":
-        return [1.0 if g == gold else -1.0 for g in range(k)]
-    return [1.0 - 2.0 * abs(g - gold) / (k - 1) for g in range(k)]
+def exact(probs: Tensor, gold: Tensor) -> Tensor:
+    """Of a drawn grade 1 if it is gold and -1 if not: Σ_k p_k R_k = 2 p_y - 1."""
+    return 2 * probs.gather(1, gold[:, None])[:, 0] - 1
+
+
+def ordinal(probs: Tensor, gold: Tensor) -> Tensor:
+    """Of a drawn grade g 1 - 2·|g - y| / (K - 1)."""
+    k = probs.shape[1]
+    distance = (torch.arange(k, device=gold.device) - gold[:, None]).abs()
+    return 1 - 2 * (probs * distance).sum(1) / (k - 1)
+
+
+def brier(probs: Tensor, gold: Tensor) -> Tensor:
+    """1 - Σ_k (p_k - [k = y])², the quadratic score (Brier 1950)."""
+    return 1 - (probs - one_hot(gold, probs.shape[1])).square().sum(1)
+
+
+def rps(probs: Tensor, gold: Tensor) -> Tensor:
+    """1 - 2 Σ_{j<K} (P_j - [j ≥ y])² / (K - 1) of cumulated P: the ranked probability score (Epstein 1969)."""
+    k = probs.shape[1]
+    gap = (probs - one_hot(gold, k)).cumsum(1)[:, :-1]
+    return 1 - 2 * gap.square().sum(1) / (k - 1)
+
+
+GRADE_REWARDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "exact": exact,
+    "ordinal": ordinal,
+    "brier": brier,
+    "rps": rps,
+}
+"""What a grade's distribution earns: [m, K] probabilities over the grades and [m] gold -> [m], from -1 to 1.
+
+The first two are strict: the reward that a grade drawn from p is expected to earn. It is linear in p, so whatever the
+student knows, all of p on one grade earns most, and confidence grows without end. `brier` and `rps` are strictly proper
+scores of p itself (Gneiting & Raftery 2007): on average they earn most where p is how often each grade is true. With
+all of p on one grade `brier` is `exact` and `rps` is `ordinal`, which is why they are scaled as they are (our choice).
+
+All have an exact gradient, without a draw: ∂/∂p_k of `brier` is 2 ([k = y] - p_k), which is what a policy gradient has
+that rewards grade k with 2 ([k = y] - p_k): being right is worth the less the surer the student is already. RLCR (arXiv
+2507.16806) adds a Brier term of a confidence that the model writes to the reward of a drawn answer, and shows that
+bounded proper scores keep both; here the distribution of the first token is the confidence. The logarithmic score is
+proper and not bounded: it is what `piar train sft` learns by.
+"""
+RANKED = ("ordinal", "rps")  # they mean something only where grades have an order
 
 
 def trace_rewards(task: Task) -> dict[str, Reward]:

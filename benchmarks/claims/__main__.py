@@ -22,19 +22,30 @@ from benchmarks.claims import (
     c6_grade_only,
     c7_piar,
     c8_mining,
+    c9_proper_reward,
 )
 from benchmarks.claims.harness import Record, run
 from benchmarks.claims.scales import SCALES
 from benchmarks.claims.table import figure, table
 
-MODULES = (c1_answer_first, c2_balance, c3_credit, c4_order, c5_distill, c6_grade_only, c7_piar, c8_mining)
+MODULES = (
+    c1_answer_first,
+    c2_balance,
+    c3_credit,
+    c4_order,
+    c5_distill,
+    c6_grade_only,
+    c7_piar,
+    c8_mining,
+    c9_proper_reward,
+)
 CLAIMS = {module.CLAIM.number: module.CLAIM for module in MODULES}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run, then write the table and the figures of all rows so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("claims", nargs="*", type=int, default=[], metavar="CLAIM", help="1 to 8; all when none")
+    parser.add_argument("claims", nargs="*", type=int, default=[], metavar="CLAIM", help="1 to 9; all when none")
     parser.add_argument("-o", "--out", type=Path, default=Path("claims"))
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

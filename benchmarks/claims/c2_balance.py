@@ -48,7 +48,7 @@ def balanced(name: str) -> Arm:
 
 def on_the_tail(lab: Lab, model: Model) -> Found:
     """Held-out rows with rare rules."""
-    probs, before = lab.probs(model, lab.held), lab.probs(lab.base(), lab.held)
+    probs, before = lab.held_probs(model), lab.held_probs(lab.base())
     gold, rare = lab.gold(lab.held), lab.rare
     every, tail = lab.judged(probs, model), tail_figures(probs[rare], gold[rare], lab.world.task.symbols)
     right, was = probs.argmax(1) == gold, before.argmax(1) == gold

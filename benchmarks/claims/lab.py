@@ -22,6 +22,7 @@ from piar.project.facade import Project
 from piar.shop.world import ShopWorld
 from store.manifest import Schedule, read_manifest
 from store.metrics import evaluate_arrays
+from store.probability_scores import nll_of
 from trainers import distill, grpo, sft
 from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
 from trainers.logs import METRICS
@@ -194,14 +195,14 @@ class Lab:
         chosen = {"batch_size": self.scale.batch, "learning_rate": self.scale.more_rate, **settings}
         return self.train("sft", name, shards, self.base(), **chosen)
 
-    def grpo(self, **changes: Any) -> Model:
-        """Stepwise-GRPO from the base student on the pool; arms that change nothing share one run."""
-        s = self.scale
+    def grpo(self, start: "Model | None" = None, /, **changes: Any) -> Model:
+        """Stepwise-GRPO from the base student, or another, on the pool; arms that change nothing share one run."""
+        s, start = self.scale, start or self.base()
         plain = {key: value for key, value in changes.items() if getattr(GrpoSettings(), key) != value}
         name = "-".join(["grpo", *(f"{key}={value}" for key, value in sorted(plain.items()))])
         settings = {"steps": s.rl, "batch_size": s.prompts, "rollouts": s.rollouts, "learning_rate": s.rl_rate,
                     "max_tokens": 96, "watch_every": max(1, s.rl // 10), "log_every": 1, **plain}  # fmt: skip
-        return self.train("grpo", name, self.pool_shards(), self.base(), **settings)
+        return self.train("grpo", name, self.pool_shards(), start, **settings)
 
     def pool_shards(self) -> Path:
         """The pool as the curriculum draws it: the manifest's own stages."""
@@ -222,12 +223,20 @@ class Lab:
     # --- measures --------------------------------------------------------------------------------
 
     def probs(self, model: Model, rows: Rows) -> Floats:
-        """[rows, K] the grades' probabilities at the first token."""
-        return np.array([one.probs for one in Student.load(model.path).score(by_field(self.world.task, rows))])
+        """[rows, K] the grades' probabilities at the first token, raw: runs calibrate on the rows that report here."""
+        return np.array([one.raw for one in Student.load(model.path).score(by_field(self.world.task, rows))])
+
+    def held_probs(self, model: Model) -> Floats:
+        """The same of the held-out rows, kept with the model."""
+        kept = model.path.parent / "held.npy"
+        if not kept.exists():
+            np.save(kept, self.probs(model, self.held))
+        found: Floats = np.load(kept)
+        return found
 
     def graded(self, model: Model) -> Found:
         """Is the first token the true grade, on held-out queries?"""
-        return self.judged(self.probs(model, self.held), model)
+        return self.judged(self.held_probs(model), model)
 
     def judged(self, probs: Floats, model: Model) -> Found:
         """The same from probabilities [held-out rows, K]."""
@@ -235,7 +244,8 @@ class Lab:
         right = (probs.argmax(1) == gold).astype(float)
         found = evaluate_arrays(groups, gold, probs.argmax(1), probs, self.world.task, replicates=2)
         figures = {"accuracy": found.accuracy.value, "macro_f1": found.macro_f1.value,
-                   "pair_accuracy": found.pair_accuracy.value, "ece": found.ece.value}  # fmt: skip
+                   "pair_accuracy": found.pair_accuracy.value, "ece": found.ece.value,
+                   "nats": float(nll_of(probs, gold).mean())}  # fmt: skip
         known = {name: value for name, value in figures.items() if value is not None}
         return Found(right.tolist(), groups, {**known, **cost(model)})
 

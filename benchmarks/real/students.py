@@ -88,12 +88,12 @@ def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) 
     done = at.folder / f"{arm}.json"
     if done.exists():
         return
-    began = time.monotonic()
+    began, after = time.monotonic(), None
     if arm in ARMS:
         print(f"{name} {split} {size} {arm}: about {ARMS[arm].estimate(size):,.0f} s of one core", flush=True)
         judge, size_mb = _taught(at, ARMS[arm], models)
         scored, _ = Project.open(at.folder).score(judge, "test")
-        latency = scored.latency_ms["first_token"].p50
+        latency, after = scored.latency_ms["first_token"].p50, scored.calibrated
     else:
         judge, size_mb = f"baseline:{arm}", _weights(models / "encoder") if arm in ("cosine", "probe") else 0.0
         if not at.store.frame("select 1 from verdict where judge = ? limit 1", [judge]).height:
@@ -112,6 +112,13 @@ def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) 
         "macro_f1": one.scores.macro_f1.value,
         "ece": one.scores.ece.value,
         "nll": one.probabilities.nll.value if one.probabilities else None,
+        "calibrated": after
+        and {
+            "strategy": after.strategy,
+            "accuracy": after.accuracy.value,
+            "ece": after.ece.value,
+            "nll": after.probabilities.nll.value,
+        },
         "ms": latency,
         "mb": size_mb,
         "seconds": round(time.monotonic() - began, 1),

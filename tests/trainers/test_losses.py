@@ -12,7 +12,7 @@ from store.trace import write_trace
 from store.types import Rule, Trace
 from tests.shards_fixture import RULES, TASK
 from trainers import losses
-from trainers.rewards import Case, case, format_reward, grade_rewards, judge, trace_rewards
+from trainers.rewards import GRADE_REWARDS, Case, case, format_reward, judge, trace_rewards
 
 RULEBOOK = {r.id: Rule(r.id, r.text, r.grade) for r in RULES}
 GOOD = Trace("2", ("red lamp",), {"kind": "yes"}, ("R03",), "2")
@@ -23,24 +23,64 @@ ROW = {"fields": ["red lamp", "a Red LAMP, tall"], "grade": "2", "evidence": ["r
 # --- the grade's gradient ------------------------------------------------------------------------
 
 
-def test_the_exact_grade_gradient_is_what_a_million_samples_estimate():
+def naive_reward(name, p, gold):
+    """One row, in plain Python."""
+    k = len(p)
+    drawn = {"exact": lambda g: 1.0 if g == gold else -1.0, "ordinal": lambda g: 1 - 2 * abs(g - gold) / (k - 1)}
+    if name in drawn:
+        return sum(p[g] * drawn[name](g) for g in range(k))
+    if name == "brier":
+        return 1 - sum((p[g] - (g == gold)) ** 2 for g in range(k))
+    return 1 - 2 * sum((sum(p[: j + 1]) - (j >= gold)) ** 2 for j in range(k - 1)) / (k - 1)
+
+
+def softmax(logits):
+    e = [math.exp(x - max(logits)) for x in logits]
+    return [x / sum(e) for x in e]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", GRADE_REWARDS)
+@given(st.lists(st.floats(-6, 6), min_size=2, max_size=6), st.data())
+@settings(max_examples=25, deadline=None)
+def test_what_grades_earn_and_its_gradient_are_the_naive_ones_in_both_precisions(name, bf16, logits, data):
+    gold, step = data.draw(st.integers(0, len(logits) - 1)), 1e-5
+    given_ = torch.tensor([logits], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        found = GRADE_REWARDS[name](given_.log_softmax(-1).softmax(-1), torch.tensor([gold]))
+    found.sum().backward()
+    assert found.item() == pytest.approx(naive_reward(name, softmax(logits), gold), abs=1e-5)
+    for k in range(len(logits)):
+        up, down = ([x + s * (i == k) for i, x in enumerate(logits)] for s in (step, -step))
+        slope = (naive_reward(name, softmax(up), gold) - naive_reward(name, softmax(down), gold)) / (2 * step)
+        assert given_.grad[0, k].item() == pytest.approx(slope, abs=2e-5)
+
+
+def test_the_exact_gradient_is_what_a_million_drawn_grades_estimate():
     torch.manual_seed(0)
     logits = torch.randn(1, 4, requires_grad=True)
-    rewards = torch.tensor([grade_rewards(2, 4, "ordinal")])
-    losses.exact_grade_loss(logits.log_softmax(-1), rewards).sum().backward()
+    GRADE_REWARDS["ordinal"](logits.softmax(-1), torch.tensor([2])).sum().backward()
     p = logits.detach().softmax(-1)[0]
     drawn = torch.multinomial(p, 1_000_000, replacement=True)
-    score = torch.eye(4)[drawn] - p  # gradient of log p of each draw
-    estimate = -(rewards[0, drawn][:, None] * score).mean(0)
-    noise = (rewards[0, drawn][:, None] * score).std(0) / 1000
-    assert ((logits.grad[0] - estimate).abs() < 5 * noise + 1e-6).all()
+    earned = torch.tensor([-1 / 3, 1 / 3, 1.0, 1 / 3])[drawn]
+    score = earned[:, None] * (torch.eye(4)[drawn] - p)  # reward times the gradient of log p of each draw
+    assert ((logits.grad[0] - score.mean(0)).abs() < 5 * score.std(0) / 1000 + 1e-6).all()
 
 
-@pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.99])
-def test_the_exact_gradient_is_two_p_one_minus_p(p):
-    logit = torch.tensor([[math.log(p / (1 - p)), 0.0]], requires_grad=True)
-    losses.exact_grade_loss(logit.log_softmax(-1), torch.tensor([[1.0, -1.0]])).sum().backward()
-    assert -logit.grad[0, 0].item() == pytest.approx(2 * p * (1 - p), rel=1e-4)
+@pytest.mark.parametrize(("proper", "strict"), [("brier", "exact"), ("rps", "ordinal")])
+def test_proper_rewards_are_the_strict_ones_at_full_confidence_and_best_at_the_truth(proper, strict):
+    sure, gold = torch.eye(5).repeat_interleave(5, 0), torch.arange(5).repeat(5)
+    assert torch.allclose(GRADE_REWARDS[proper](sure, gold), GRADE_REWARDS[strict](sure, gold), atol=1e-6)
+    truth = torch.tensor([0.05, 0.15, 0.5, 0.2, 0.1])
+
+    def earned(name, p):  # where each grade is true as often as `truth` says
+        return (truth * GRADE_REWARDS[name](p.expand(5, 5), torch.arange(5))).sum(-1)
+
+    torch.manual_seed(0)
+    others = torch.rand(200, 5) + 0.01
+    others = others / others.sum(1, keepdim=True)
+    assert all(earned(proper, truth) > earned(proper, p) for p in [*others, *torch.eye(5)])
+    assert earned(strict, torch.eye(5)[2]) > earned(strict, truth)  # the strict one wants all on the likeliest grade
 
 
 # --- credit --------------------------------------------------------------------------------------
@@ -233,8 +273,3 @@ def test_no_text_breaks_a_reward(text):
 
 def test_an_answer_cut_off_at_the_limit_has_no_format():
     assert judged(ended=False)["format"] == 0
-
-
-def test_grade_rewards():
-    assert grade_rewards(1, 3) == [-1, 1, -1]
-    assert grade_rewards(0, 5, "ordinal") == [1, 0.5, 0, -0.5, -1]

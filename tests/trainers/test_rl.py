@@ -64,7 +64,7 @@ def same(a, b):
 @pytest.mark.parametrize(
     "options",
     [{}, {"credit": "outcome", "grade_reward": "ordinal", "kl": 0.1, "passes": 2},
-     {"balance": "none", "pack_tokens": 200}],
+     {"balance": "none", "pack_tokens": 200, "grade_reward": "rps"}],
 )  # fmt: skip
 def test_every_option_runs_logs_and_changes_the_student(shards, student, taught, tmp_path, options):
     done = grpo.train(shards, tmp_path, student=student, settings=FEW.model_copy(update=options))
@@ -208,6 +208,21 @@ def test_a_student_from_nothing_and_sharded_weights_are_refused(shards, student,
         grpo.train(shards, tmp_path, student=TINY, settings=FEW)
     with pytest.raises(UsageError, match="whole weights"):
         grpo.train(shards, tmp_path, student=student.model_copy(update={"shard": True}), settings=FEW)
+
+
+@pytest.mark.parametrize("name", ["ordinal", "rps"])
+def test_a_reward_by_distance_needs_grades_with_an_order(student, tmp_path, name):
+    unordered = TASK.model_copy(update={"ordered": False})
+    write_shards(tmp_path / "shards", 20, held_out=10, task=unordered)
+    with pytest.raises(UsageError, match="no order") as caught:
+        grpo.train(
+            tmp_path / "shards",
+            tmp_path / "run",
+            student=student,
+            settings=FEW.model_copy(update={"grade_reward": name}),
+        )
+    assert "grade_reward to exact or brier" in caught.value.fix
+    assert not (tmp_path / "run").exists()
 
 
 # --- collapse ------------------------------------------------------------------------------------
