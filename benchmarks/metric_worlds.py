@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from piar.evolve.metric import METRICS, rows_of
+from store.gain_metrics import METRICS, rows_of
 from store.stats import Floats, Ints
 
 GROUPS, SIZE, GRADES = 30, 8, 4

@@ -1,14 +1,15 @@
 """Which calibration a judge has, and its verdicts read through it: raw probabilities stay in the store.
 
 A student's is in its folder, beside its weights; any other judge's is what `piar calibrate` found last under its
-instruction. A kept calibration replaces probabilities, and the grade of an answer that took the likeliest one.
+instruction. A kept calibration replaces probabilities, and the grade of an answer that took the likeliest one. That
+grade is the likeliest again, or the one that the student's decision rule gives: other judges have no rule.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -17,6 +18,7 @@ from duckdb.func import PythonUDFType
 from pydantic import ValidationError
 
 from store.calibration import CARD, Calibration
+from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.fragments import literal, valid_probs
 from store.ids import short_hash
@@ -28,6 +30,7 @@ from store.types import Verdict
 if TYPE_CHECKING:
     from store.db import Store
 
+R = TypeVar("R", Calibration, DecisionRule)
 VERB = "calibrate"  # of the runs that keep one in the store
 _LATEST = f"""
 select e.detail from run_events e join runs r using (run_id)
@@ -50,20 +53,35 @@ def kept(store: "Store", judge: Judge) -> Calibration | None:
     found = _of_folder(student_folder(store, path)) if kind == "student" else _of_store(store, judge)
     if found is None:
         return None
-    try:
-        calibration = Calibration.model_validate(found)
-    except ValidationError:
-        raise PiarError(f"The calibration of {judge.name} cannot be read.", "Fit it again: `piar calibrate`.") from None
+    calibration = _read(Calibration, found, "calibration", judge)
     calibration.require(len(store.task.symbols))
     return calibration
 
 
-def _of_folder(folder: Path) -> Any:
+def kept_rule(store: "Store", judge: Judge) -> DecisionRule | None:
+    """The decision rule of a student, if it has one; other judges have none.
+
+    Raises:
+        PiarError: one that cannot be read.
+    """
+    kind, _, path = judge.name.partition(":")
+    found = _of_folder(student_folder(store, path), "rule") if kind == "student" else None
+    return None if found is None else _read(DecisionRule, found, "decision rule", judge)
+
+
+def _read(kind: type[R], found: Any, words: str, judge: Judge) -> R:
+    try:
+        return kind.model_validate(found)
+    except ValidationError:
+        raise PiarError(f"The {words} of {judge.name} cannot be read.", "Fit it again: `piar calibrate`.") from None
+
+
+def _of_folder(folder: Path, key: str = "calibration") -> Any:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # its verdicts outlive the student
         return None
-    return card.get("calibration") if isinstance(card, dict) else None
+    return card.get(key) if isinstance(card, dict) else None
 
 
 def _of_store(store: "Store", judge: Judge) -> Any:
@@ -72,19 +90,20 @@ def _of_store(store: "Store", judge: Judge) -> Any:
 
 
 def calibrated_relation(con: duckdb.DuckDBPyConnection, store: "Store", source: str, judges: Sequence[Judge]) -> str:
-    """Where to read verdicts whose probabilities are calibrated: `source` itself unless one of the judges has any.
+    """Where to read verdicts as they count, calibrated and decided: `source` itself where no judge has either.
 
     Args:
-        con: the connection that will read; it learns the function of each calibration.
+        con: the connection that will read; it learns the functions of each calibration and rule.
         source: a table or view with the columns of `verdicts`.
-        judges: whose calibrations count; the verdicts of others are left as they are.
+        judges: whose calibrations and rules count; the verdicts of others are left as they are.
 
     Returns:
         A name, or a query in brackets.
     """
-    known = {judge: found for judge in dict.fromkeys(judges) if judge.name and (found := kept(store, judge))}
-    for judge, calibration in known.items():
-        source = f"({_through(con, source, judge, calibration, store.task.symbols)})"
+    for judge in dict.fromkeys(judges):
+        calibration, rule = (kept(store, judge), kept_rule(store, judge)) if judge.name else (None, None)
+        if calibration or rule:
+            source = f"({_through(con, source, judge, calibration, rule, store.task.symbols)})"
     return source
 
 
@@ -106,9 +125,16 @@ def _moved(verdict: Verdict, raw: Floats, found: Floats, symbols: Sequence[str])
 
 
 def _through(
-    con: duckdb.DuckDBPyConnection, source: str, judge: Judge, calibration: Calibration, symbols: Sequence[str]
+    con: duckdb.DuckDBPyConnection,
+    source: str,
+    judge: Judge,
+    calibration: Calibration | None,
+    rule: DecisionRule | None,
+    symbols: Sequence[str],
 ) -> str:
-    name, likeliest = _function(con, calibration), "list_position({0}, list_max({0}))"
+    likeliest = "list_position({0}, list_max({0}))"
+    corrected = f"{_function(con, 'calibrated', calibration)}(probs)" if calibration else "probs"
+    place = f"{_function(con, 'decided', rule)}(calibrated)[1]::int + 1" if rule else likeliest.format("calibrated")
     grades = f"[{', '.join(map(literal, symbols))}]"
     mine = (
         f"judge = {literal(judge.name)} and instruction = {literal(judge.instruction)} and grade is not null "
@@ -117,22 +143,22 @@ def _through(
     taken = f"grade = {grades}[{likeliest.format('probs')}]"
     return f"""
 select * exclude (calibrated)
-    replace (if(calibrated is not null and {taken}, {grades}[{likeliest.format("calibrated")}], grade) as grade,
+    replace (if(calibrated is not null and {taken}, {grades}[{place}], grade) as grade,
              coalesce(calibrated, probs) as probs)
-from (select *, case when {mine} then {name}(probs) end as calibrated from {source})"""
+from (select *, case when {mine} then {corrected} end as calibrated from {source})"""
 
 
-def _function(con: duckdb.DuckDBPyConnection, calibration: Calibration) -> str:
-    """The name under which this connection knows the calibration."""
-    name = f"calibrated_{short_hash(calibration.model_dump(mode='json'), 12)}"
+def _function(con: duckdb.DuckDBPyConnection, verb: str, found: Calibration | DecisionRule) -> str:
+    """The name under which this connection knows a calibration, or a rule: from a list of numbers to a list."""
+    name = f"{verb}_{short_hash(found.model_dump(mode='json'), 12)}"
     if not con.execute("select 1 from duckdb_functions() where function_name = ?", [name]).fetchall():
 
         def apply(probs: pa.ChunkedArray) -> pa.Array:
             lists = probs.combine_chunks() if isinstance(probs, pa.ChunkedArray) else probs
             raw = np.asarray(lists.flatten(), dtype=np.float64).reshape(len(lists), -1)
-            found = calibration.apply(raw).astype(np.float32)
-            ends = np.arange(len(lists) + 1, dtype=np.int32) * found.shape[1]
-            return pa.ListArray.from_arrays(pa.array(ends), pa.array(found.reshape(-1)))
+            made = np.asarray(found.apply(raw), dtype=np.float32).reshape(len(lists), -1)
+            ends = np.arange(len(lists) + 1, dtype=np.int32) * made.shape[1]
+            return pa.ListArray.from_arrays(pa.array(ends), pa.array(made.reshape(-1)))
 
         floats = duckdb.list_type("FLOAT")
         con.create_function(name, apply, [floats], floats, type=PythonUDFType.ARROW)

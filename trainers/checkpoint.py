@@ -21,6 +21,7 @@ from pydantic import Field, RootModel, ValidationError
 from safetensors import SafetensorError
 
 from store.calibration import CARD, Calibration
+from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.files import read_text
 from store.manifest import Manifest, RuleRecord, file_sha256
@@ -54,6 +55,7 @@ class StudentCard(Settings):
     base: str = ""
     simulated: bool = False
     calibration: Calibration | None = None  # of its probabilities, where dev showed that it helps
+    rule: DecisionRule | None = None  # which grade a distribution stands for, else the likeliest
 
     @classmethod
     def of(cls, manifest: Manifest, **more: Any) -> "StudentCard":
@@ -181,13 +183,15 @@ def read_card(folder: Path) -> StudentCard:
         raise PiarError(f"{folder / CARD}: {explain(error)}", "Train again with this version.") from None
 
 
-def keep_calibration(folder: Path, calibration: Calibration | None) -> None:
-    """Put a calibration, or none, into a student's card; the folder is replaced whole, its weights are not copied.
+def keep_calibration(folder: Path, calibration: Calibration | None, rule: DecisionRule | None = None) -> None:
+    """Put a calibration and a decision rule, or none, into a student's card.
+
+    The folder is replaced whole, its weights are not copied.
 
     Raises:
         PiarError: no student there, or the folder cannot be written.
     """
-    card = read_card(folder).model_copy(update={"calibration": calibration})
+    card = read_card(folder).model_copy(update={"calibration": calibration, "rule": rule})
     marked = (folder / MARKER).exists()
     with writing(folder) as aside:
         aside.mkdir()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from store.calibration import Fit, fit
+from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.metrics import evaluate_arrays
 from store.probability_scores import probability_scores
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 class Scored:
     """A student's opinion of one sample, calibrated where its card has a calibration."""
 
-    grade: str  # the most likely symbol
+    grade: str  # by the card's decision rule: the likeliest where it has none
     probs: tuple[float, ...]  # over the task's grades in ascending order of value; sums to 1
     expected: float  # value of the grade
     raw: tuple[float, ...] = ()  # as the network has it: what the store keeps
@@ -161,7 +162,7 @@ class Student:
         return [self.opinion(row) for row in self.policy.grades(prompts, ids).tolist()]
 
     def opinion(self, probs: Sequence[float]) -> Scored:
-        """The likeliest grade and the expected value of a distribution over the task's grades, once calibrated."""
+        """The grade and the expected value of a distribution over the task's grades, once calibrated."""
         return opinion(self.card, probs)
 
     def _texts(self, prompts: Sequence[Tokens], grades: Sequence[int]) -> list[str]:
@@ -172,11 +173,11 @@ class Student:
 
 
 def opinion(card: StudentCard, probs: Sequence[float]) -> Scored:
-    """The likeliest grade and the expected value of a distribution over the task's grades, once calibrated."""
+    """The grade and the expected value of a distribution over the task's grades, once calibrated."""
     values, raw = [g.value for g in card.task.grades], tuple(probs)
     if card.calibration is not None:
         [probs] = card.calibration.apply([raw]).tolist()
-    best = max(range(len(probs)), key=probs.__getitem__)
+    [best] = (card.rule or DecisionRule()).apply([probs]).clip(0).tolist()
     expected = sum(v * p for v, p in zip(values, probs, strict=True))
     return Scored(card.task.symbols[best], tuple(probs), expected, raw)
 

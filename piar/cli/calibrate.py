@@ -23,6 +23,10 @@ def calibrate(
         Literal["prior", "temperature", "bias", "isotonic", "none"] | None,
         typer.Option("--strategy", help="Keep this one, helpful or not.", show_default="the best, where it helps"),
     ] = None,
+    rule: Annotated[
+        Literal["argmax", "expected", "cumulative"] | None,
+        typer.Option("--rule", help="A student's: keep this one, helpful or not.", show_default="the same"),
+    ] = None,
     instruction: Instruction = None,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
@@ -37,6 +41,10 @@ def calibrate(
     label, mine, curriculum, pools and serve. Raw probabilities stay in the store: `--strategy none` goes back to them.
     A student is calibrated when its training ends.
 
+    On the same rows a student's decision rule is chosen for `[evolve] metric`: the likeliest grade, the level nearest
+    to the mean (`expected`), or the lowest grade that reaches a cumulative probability (`cumulative`, one threshold).
+    Another than the likeliest is kept only where its gain by group lies above zero.
+
     Example: `piar calibrate`
 
     Example: `piar calibrate --judge student:students/sft/final`
@@ -46,7 +54,7 @@ def calibrate(
     project = open_project()
     with meter("judging") as show:
         found, receipt = project.calibrate(
-            judge, strategy, instruction=instruction, budget=budget(max_usd, max_calls), on_progress=show
+            judge, strategy, rule=rule, instruction=instruction, budget=budget(max_usd, max_calls), on_progress=show
         )
     document: documents.Calibrating = {
         "judge": found.judge.name,
@@ -55,5 +63,7 @@ def calibrate(
         "fit": found.fit,
         "kept": found.kept,
         "receipt": receipt,
+        "rules": found.rules,
+        "rule": found.rule,
     }
     return Answer(plain(document), calibration_view(found, receipt))

@@ -14,9 +14,9 @@ import numpy as np
 
 from piar.evolve.guards import Guard, Paired, guards
 from piar.evolve.ledger import Ledger
-from piar.evolve.metric import METRICS, Metric, rows_of
 from piar.evolve.settings import PromotionSettings
 from piar.evolve.steadiness import Repeated
+from store.gain_metrics import METRICS, Metric, rows_of
 from store.stats import (
     Gain,
     PairedVariance,

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from piar.evolve.guards import State
-from piar.evolve.settings import MetricName
+from store.gain_metrics import MetricName
 from store.stats import Gain, Result
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from piar.evolve.inputs import Inputs
-from piar.evolve.metric import METRICS, Metric, rows_of
 from piar.evolve.purse import BudgetSpent, Purse
 from piar.evolve.resume import RunLog
 from piar.evolve.revision import contradiction
@@ -23,6 +22,7 @@ from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Assignment
 from store.errors import PiarError
+from store.gain_metrics import METRICS, Metric, rows_of
 from store.stats import Floats, Ints, group_codes
 from store.types import Instruction, Sample, Verdict
 

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from piar.evolve.truth import TruthMode
 from piar.llm.settings import ModelSettings
+from store.gain_metrics import MetricName
 from store.settings import Settings
 
 
@@ -14,7 +15,6 @@ def _by_name(value: object, on: str) -> object:
     return (on if value else "none") if isinstance(value, bool) else value
 
 
-MetricName = Literal["accuracy", "qwk", "ndcg"]
 Diagnose = Annotated[Literal["causes", "none"], BeforeValidator(lambda v: _by_name(v, "causes"))]
 Redraft = Annotated[Literal["cross_validated", "none"], BeforeValidator(lambda v: _by_name(v, "cross_validated"))]
 
@@ -92,7 +92,7 @@ class EvolveSettings(Settings):
         seed: of every random choice.
         truth: what is held true: `gold`, `majority` of the raters, or `votes` (soft).
         metric: what a better instruction is better in, on dev and on the holdout: `accuracy`, `qwk` (quadratic kappa)
-            or `ndcg` (the order that the grades give, mean over groups); see `piar.evolve.metric`.
+            or `ndcg` (the order that the grades give, mean over groups); see `store.gain_metrics`.
         kept_back: share of train's groups that no reviser is shown; they join dev in driving the search. With few
             groups a reviser fits the ones it sees, and dev alone (a tenth) is too small to notice.
         train_rows: rows of train judged under a parent in one round, in whole groups.

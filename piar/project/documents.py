@@ -29,6 +29,7 @@ from piar.review.history import Fetched
 from piar.review.push_pull import PullReport, PushReport
 from piar.review.status import BatchStatus
 from store.calibration import Calibration, Fit
+from store.decision_rule import DecisionRule, RuleFit
 from store.importers import ImportMapping, Rejection
 from store.manifest import Schedule, Shard, Stage
 from store.metrics import Scores
@@ -160,6 +161,8 @@ class Calibrating(TypedDict):
     fit: Fit | None
     kept: Calibration | None
     receipt: Receipt
+    rules: RuleFit | None
+    rule: DecisionRule | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

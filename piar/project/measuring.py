@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from piar.measure.regression_gate import Checked
     from piar.measure.score import Scored
     from piar.project.workspace import Workspace
+    from store.decision_rule import RuleName
     from store.judges import Judge
     from store.types import Split
 
@@ -98,6 +99,7 @@ def calibrate(
     judge: str = "teacher",
     strategy: "Choice | None" = None,
     *,
+    rule: "RuleName | None" = None,
     instruction: str | None = None,
     budget: "Budget | None" = None,
     on_progress: "OnProgress | None" = None,
@@ -107,6 +109,7 @@ def calibrate(
     Args:
         judge: `teacher`, `baseline:NAME` or `student:PATH`; what it has not said of dev is asked first.
         strategy: keep this one, helpful or not; see `piar.measure.calibrate.calibrate`.
+        rule: the same of a student's decision rule, chosen for `[evolve] metric`.
         instruction: what the teacher reads; `instruction.md` when None.
 
     Raises:
@@ -117,7 +120,8 @@ def calibrate(
     from piar.measure.score import ready
 
     began, cached, detail = time.monotonic(), 0, dict[str, Any]()
-    with project.run("calibrate", {"judge": judge, "strategy": strategy}, detail=detail) as run_id:
+    asked_for = {"judge": judge, "strategy": strategy, "rule": rule}
+    with project.run("calibrate", asked_for, detail=detail) as run_id:
 
         def teach() -> "Judge":
             nonlocal cached
@@ -125,7 +129,7 @@ def calibrate(
             return taught
 
         asked = ready(project.store, judge, "dev", run_id, teach, project.encoder, on_progress)
-        found = calibrate(project.store, asked, strategy)
+        found = calibrate(project.store, asked, strategy, rule=rule, metric=project.config.evolve.metric)
         detail |= keep(project.store, found)
     return found, receipt(project.store, run_id, cached, time.monotonic() - began, priced=project.config.teacher.priced)
 

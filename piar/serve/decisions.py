@@ -1,8 +1,9 @@
 """`POST /v1/decisions` and `GET /v1/models`, as the `openai` package's `client.decisions.create` speaks them.
 
 Wire: openai 3.54, `types/decision.py` and `types/decision_create_params.py`. A student has one question, its grades: a
-request is answered by one prefill, whatever it asks of it. Our choices: at most 64 questions; `confidence` is the
-winner's probability, as the grade has it in `/score`; nothing is written, so no output token is counted.
+request is answered by one prefill, whatever it asks of it. Our choices: at most 64 questions; a choice is the grade of
+`/score`, by the student's decision rule, `confidence` its probability, and of a score question the likeliest level's;
+nothing is written, so no output token is counted.
 """
 
 import time
@@ -16,6 +17,7 @@ from piar.serve.contracts import OpenAIError, Refused, documented, known_keys
 from piar.serve.engine import Judged
 from piar.serve.handlers import engine_of, offer_of
 from piar.serve.offer import MOST_QUESTIONS, Offer
+from trainers.scoring import Scored
 
 _SEVERAL = "send one user message with one `input_json` part"
 _KNOWN = frozenset({"prompt_cache_key", "prompt_cache_options", "safety_identifier"})  # legal, and without effect here
@@ -120,7 +122,7 @@ def add_decisions(app: FastAPI) -> None:
         return {
             "model": offer.names[0],
             "answers": [
-                {"type": q.type, "name": q.name, **answer(scored.probs)}
+                {"type": q.type, "name": q.name, **answer(scored)}
                 for q, answer in zip(body.questions, answers, strict=True)
             ],
             "usage": usage(judged),
@@ -158,18 +160,18 @@ def _sample(given: str | Sequence[Mapping[str, Any]], offer: Offer) -> dict[str,
     raise Refused(400, "this student reads text or one object of JSON: no images, no lists", param=where)
 
 
-Answering = Callable[[Sequence[float]], dict[str, Any]]
+Answering = Callable[[Scored], dict[str, Any]]
 
 
 def _score(offer: Offer, question: ScoreQuestion, where: str) -> Answering:
     labels = [level.label for level in question.levels]
     offer.question("score", labels, question.asks, where, "levels")
-    return lambda probs: {
-        "score": sum(i * p for i, p in enumerate(probs)),
-        "confidence": max(probs),
+    return lambda scored: {
+        "score": sum(i * p for i, p in enumerate(scored.probs)),
+        "confidence": max(scored.probs),
         "probabilities": [
             {"label": label, "value": i, "probability": p}
-            for i, (label, p) in enumerate(zip(labels, probs, strict=True))
+            for i, (label, p) in enumerate(zip(labels, scored.probs, strict=True))
         ],
     }
 
@@ -177,16 +179,16 @@ def _score(offer: Offer, question: ScoreQuestion, where: str) -> Answering:
 def _choice(offer: Offer, question: ChoiceQuestion, where: str) -> Answering:
     values = [choice.value for choice in question.choices]
     offer.question("choice", values, question.asks, where, "choices")
-    return lambda probs: {
-        "choice": values[max(range(len(probs)), key=probs.__getitem__)],
-        "confidence": max(probs),
-        "probabilities": [{"value": value, "probability": p} for value, p in zip(values, probs, strict=True)],
+    return lambda scored: {
+        "choice": values[offer.task.index(scored.grade)],
+        "confidence": scored.probs[offer.task.index(scored.grade)],
+        "probabilities": [{"value": value, "probability": p} for value, p in zip(values, scored.probs, strict=True)],
     }
 
 
 def _predicate(offer: Offer, question: PredicateQuestion, where: str) -> Answering:
     least = offer.at_least(question.name or "", question.asks, f"{where}.instructions")
-    return lambda probs: {"probability": min(1.0, sum(probs[least:]))}
+    return lambda scored: {"probability": min(1.0, sum(scored.probs[least:]))}
 
 
 _ANSWERS: dict[str, Callable[[Offer, Any, str], Answering]] = {

@@ -5,7 +5,7 @@ list of levels (`score`) or nothing (`noul`, which is true or not). Ours: `confi
 in `/v1/decisions`; servers of this contract differ there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from piar.serve.contracts import OpenAIError, Refused, documented, known_keys
 from piar.serve.handlers import engine_of, offer_of
 from piar.serve.offer import MOST_QUESTIONS, Offer
+from trainers.scoring import Scored
 
 # Legal in one of the servers, and without effect here.
 _KNOWN = frozenset({"chat_template_kwargs", "cache_salt", "priority", "request_id", "keep_alive"})
@@ -78,7 +79,7 @@ def add_systemone(app: FastAPI) -> None:
         return {
             "model": offer.names[0],
             "answers": {
-                name: {"type": body.questions[name].type, **answer(scored.probs)} for name, answer in answers.items()
+                name: {"type": body.questions[name].type, **answer(scored)} for name, answer in answers.items()
             },
             "usage": {"input_tokens": judged.tokens, "output_tokens": 0},
         }
@@ -92,32 +93,32 @@ def _sample(state: str | dict[str, Any] | list[Any], offer: Offer) -> dict[str, 
     return offer.only(state, "state", "send an object as `state`")
 
 
-Answering = Callable[[Sequence[float]], dict[str, Any]]
+Answering = Callable[[Scored], dict[str, Any]]
 
 
 def _choice(offer: Offer, question: Choice, name: str) -> Answering:
     options = list(question.criteria)
     offer.question("choice", options, question.instructions, _where(name), "criteria")
-    return lambda probs: {
-        "choice": options[max(range(len(probs)), key=probs.__getitem__)],
-        "probabilities": dict(zip(options, probs, strict=True)),
-        "confidence": max(probs),
+    return lambda scored: {
+        "choice": options[offer.task.index(scored.grade)],
+        "probabilities": dict(zip(options, scored.probs, strict=True)),
+        "confidence": scored.probs[offer.task.index(scored.grade)],
     }
 
 
 def _score(offer: Offer, question: Score, name: str) -> Answering:
     offer.question("score", question.criteria, question.instructions, _where(name), "criteria")
-    return lambda probs: {
-        "score": sum(i * p for i, p in enumerate(probs)),
+    return lambda scored: {
+        "score": sum(i * p for i, p in enumerate(scored.probs)),
         "legend": {str(i): level for i, level in enumerate(question.criteria)},
-        "probabilities": {str(i): p for i, p in enumerate(probs)},
-        "confidence": max(probs),
+        "probabilities": {str(i): p for i, p in enumerate(scored.probs)},
+        "confidence": max(scored.probs),
     }
 
 
 def _noul(offer: Offer, question: Noul, name: str) -> Answering:
     least = offer.at_least(name, question.instructions, f"{_where(name)}.instructions")
-    return lambda probs: {"noul": min(1.0, sum(probs[least:]))}
+    return lambda scored: {"noul": min(1.0, sum(scored.probs[least:]))}
 
 
 _ANSWERS: dict[str, Callable[[Offer, Any, str], Answering]] = {"choice": _choice, "score": _score, "noul": _noul}

@@ -8,12 +8,13 @@ from piar.cli.render.evolve import event_line, evolve_view
 from piar.evolve.ending import HEADLINES
 from piar.evolve.guards import Paired
 from piar.evolve.ledger import Ledger
-from piar.evolve.metric import METRICS, chosen, rows_of
+from piar.evolve.metric import chosen
 from piar.evolve.promotion import confirm
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import PromotionSettings
 from piar.report.page import report as make_page
 from store.errors import UsageError
+from store.gain_metrics import METRICS, rows_of
 from store.stats import paired_gain
 from tests.worlds import SEED, TASK, WordReviser, WordTeacher, fill, loop_models, world
 

@@ -6,13 +6,15 @@ import pytest
 
 from piar.cli.app import run
 from piar.measure.calibrate import after, calibrate
+from piar.measure.calibrate import keep as keep_found
 from piar.measure.score import measure
 from store.calibrated import kept
 from store.calibration import Calibration
-from store.errors import PiarError
+from store.errors import PiarError, UsageError
 from store.judges import Judge
 from store.types import Verdict
 from tests.documents import check
+from trainers.checkpoint import StudentCard, read_card
 
 LEAN = Judge("teacher:lean", "i")
 
@@ -135,3 +137,22 @@ def test_votes_are_asked_until_the_calibrated_confidence_is_high(shop):
     shop.store.finish_run(shop.store.start_run("calibrate", {}), "done", 0.0, detail)
     more = shop.forecast_label(where, votes=3, sure=0.99)
     assert more.asked >= report.labelled  # nobody is sure any more
+
+
+def test_a_students_rule_is_chosen_for_the_metric_and_kept_in_its_folder(shop):
+    judge, folder = Judge("student:students/a"), shop.folder / "students" / "a"
+    folder.mkdir(parents=True)
+    (folder / "student.json").write_text(StudentCard(task=shop.task).model_dump_json())
+    say(shop, judge, lean=5.0)
+    raw = calibrate(shop.store, judge, "none", rule="cumulative", metric="qwk")
+    assert (raw.kept, raw.rule.name, raw.rule.metric) == (None, "cumulative", "qwk")
+    assert raw.rule.groups == raw.rules.groups > 1
+    keep_found(shop.store, raw)
+    assert read_card(folder).rule == raw.rule
+    test, dev = after(shop.store, judge, "test"), after(shop.store, judge, "dev")
+    assert (test.strategy, test.rule, test.out_of_fold, dev.out_of_fold) == (None, "cumulative", False, True)
+    assert test.accuracy_gain.mean > 0.05
+    keep_found(shop.store, calibrate(shop.store, judge, "none"))
+    assert after(shop.store, judge, "test") is None
+    with pytest.raises(UsageError, match="Only a student"):
+        calibrate(shop.store, LEAN, rule="expected")

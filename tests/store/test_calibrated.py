@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from store.calibrated import calibrated_relation, calibrated_verdicts, kept
+from store.calibrated import calibrated_relation, calibrated_verdicts, kept, kept_rule
 from store.calibration import CARD, Calibration, fitted
+from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.judges import Judge
 from store.types import Verdict
@@ -105,3 +106,25 @@ def test_a_calibration_for_other_grades_is_refused(project):
     keep(project, Calibration(strategy="bias", bias=(0.0, 0.0, 0.0)).model_dump(mode="json"))
     with pytest.raises(PiarError, match="3 grades, not 2"):
         kept(project.store, TEACHER)
+
+
+def test_a_students_rule_gives_the_grade_of_calibrated_probabilities(project):
+    judge, folder = Judge("student:students/a"), project.folder / "students" / "a"
+    ids = dict(project.sql("select title, sample_id from samples").rows())
+    told = [("red ball", "0", (0.8, 0.2)), ("-5 degrees", "1", (0.8, 0.2)), ("unseen kite", "0", (float("nan"), 0.4))]
+    project.store.record_verdicts([Verdict("", ids[t], judge.name, "", 0, g, p) for t, g, p in told], "r")
+    folder.mkdir(parents=True)
+    for calibration in (None, LEANS):
+        rule = DecisionRule(name="cumulative", threshold=0.85)
+        card = {"rule": rule.model_dump(), "calibration": calibration and calibration.model_dump(mode="json")}
+        (folder / CARD).write_text(json.dumps(card))
+        after = read(project, [judge])
+        grade, probs = after["red ball", judge.name, 0]
+        assert grade == "1"  # the lowest has less than .85
+        assert probs == pytest.approx((LEANS.apply([told[0][2]])[0] if calibration else told[0][2]), abs=1e-6)
+        assert after["-5 degrees", judge.name, 0][0] == "1"  # was not the likeliest: it stays
+        assert after["unseen kite", judge.name, 0][0] == "0"
+    assert kept_rule(project.store, TEACHER) is None
+    (folder / CARD).write_text('{"rule": {"name": "guess"}}')
+    with pytest.raises(PiarError, match="decision rule of student:students/a cannot be read"):
+        read(project, [judge])

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from store.calibration import Calibration
+from store.decision_rule import DecisionRule
 from store.errors import PiarError, UsageError
 from tests import ROOT
 from tests.shards_fixture import TASK, write_shards
@@ -358,6 +359,8 @@ def test_a_calibrated_students_card_says_what_its_weights_do_not_do(taught, tmp_
     card = " ".join((tmp_path / "classifier" / "README.md").read_text().split())
     assert "fitted on 90 rows in 12 groups" in card
     assert "divided by 1.5, plus +0.25, +0, -2, normalised" in card
+    ruled = model_card(read_card(taught).model_copy(update={"rule": DecisionRule(name="expected", metric="qwk")}))
+    assert "Decision rule: piar gives not the likeliest grade but the level nearest to the mean" in ruled
     assert "Calibration" not in model_card(read_card(taught).model_copy(update={"calibration": None}))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from store.calibration import CARD, Calibration
+from store.decision_rule import DecisionRule
 from store.errors import PiarError, UsageError
 from store.task import sample_text
 from tests.precision import CLOSE
@@ -199,3 +200,19 @@ def test_a_calibration_is_kept_in_the_folder_and_raw_probabilities_with_the_answ
     assert warm.probs == pytest.approx(after[0].probs, abs=CLOSE)
     keep_calibration(own, None)
     assert [one.probs for one in Student.load(own).score(samples)] == [one.probs for one in before]
+
+
+def test_a_decision_rule_in_the_card_decides_and_the_probabilities_stay(folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "final")
+    samples = [{"query": "red lamp", "title": f"blue chair {i}"} for i in range(4)]
+    before = Student.load(own).score(samples)
+    keep_calibration(own, None, DecisionRule(name="cumulative", threshold=1e-6))
+    check(own, hashes=True)
+    judge = Student.load(own)
+    after = judge.score(samples)
+    assert [one.probs for one in after] == [one.probs for one in before]
+    assert [one.grade for one in after] == [TASK.symbols[0]] * 4 != [one.grade for one in before]
+    warm = Session(judge)
+    assert [one.grade for one in warm.score(judge.prompts(samples))] == [one.grade for one in after]
+    keep_calibration(own, None)
+    assert [one.grade for one in Student.load(own).score(samples)] == [one.grade for one in before]

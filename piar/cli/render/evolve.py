@@ -6,15 +6,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from piar.cli.render.common import dollars, facts, gain_short, table
-from piar.evolve.metric import METRICS
+from store.gain_metrics import METRICS
 from store.stats import Gain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from piar.evolve.metric import Metric
     from piar.evolve.results import EvolveReport
     from piar.evolve.resume import Event
+    from store.gain_metrics import Metric
 
 
 _CAUSES = {

@@ -1,5 +1,6 @@
 """What a judge's probabilities are worth, in lines under its figures."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -57,10 +58,12 @@ def calibrated_lines(found: "Calibrated | None") -> list[tuple[str, RenderableTy
     from piar.cli.render.common import gain_short, percent
 
     on = f"{found.rows:,} rows" + (f" in {found.groups:,} groups" if found.groups else " of the batch, without truth")
+    by = [NAMES[found.strategy]] if found.strategy else []
+    by += [] if found.rule == "argmax" else [RULES[found.rule]]
     fold = ", each row here by other groups" if found.out_of_fold else ""
     accuracy = f"accuracy {percent(found.accuracy)}, {gain_short(found.accuracy_gain)} points"
     lines: list[tuple[str, RenderableType]] = [
-        ("calibrated", f"by {NAMES[found.strategy]}, from {on}{fold}"),
+        ("calibrated", f"by {' and '.join(by)}, from {on}{fold}"),
         ("", f"{accuracy} · calibration error {percent(found.ece)}"),
     ]
     scores, alone = probability_lines(found.probabilities)[:2]
@@ -73,6 +76,13 @@ NAMES = {
     "temperature": "a temperature",
     "bias": "a temperature and a bias for each grade",
     "isotonic": "a rising curve for each grade",
+}
+
+
+RULES = {
+    "argmax": "the likeliest grade",
+    "expected": "the level nearest to the mean",
+    "cumulative": "the lowest grade that reaches a cumulative probability",
 }
 
 
@@ -89,7 +99,8 @@ def calibration_view(found: "Calibrating", receipt: "Receipt") -> RenderableType
     parts: list[RenderableType] = [Text(f"{found.judge.name}{read}", style="bold")]
     if found.fit:
         parts += [_tried(found.fit), ""]
-    return Group(*parts, facts([("from now on", _kept(found)), *receipt_lines(receipt)]))
+    rules = [("decision rule", words) for words in _rule_lines(found)]
+    return Group(*parts, facts([("from now on", _kept(found)), *rules, *receipt_lines(receipt)]))
 
 
 def fit_words(fit: "Fit") -> str:
@@ -119,6 +130,17 @@ def _kept(found: "Calibrating") -> str:
         few = "; more groups with truth would show smaller gains" if found.fit else ""
         return f"raw probabilities{': none is shown to help' if found.fit else ''}{few}"
     return f"probabilities corrected by {NAMES[found.kept.strategy]} ({_parameters(found.kept)}){_proof(found)}"
+
+
+def _rule_lines(found: "Calibrating") -> Iterator[str]:
+    """The decision rule that is used from now on, and what the others would gain."""
+    if found.rules is None:
+        return
+    at = f", at {found.rule.threshold:.2f}" if found.rule and found.rule.name == "cumulative" else ""
+    yield RULES[found.rule.name if found.rule else "argmax"] + at
+    for tried in found.rules.tried:
+        gain = f"{tried.gain.mean:+.3f}{bracketed(span(tried.gain.low, tried.gain.high, '{:+.3f}'))}"
+        yield f"{tried.name}: {found.rules.metric} {tried.value:.3f}, {gain} over the likeliest, out of fold"
 
 
 def _proof(found: "Calibrating") -> str:
