@@ -153,7 +153,7 @@ def test_in_few_bits_parity_is_of_what_a_model_would_say(monkeypatch):
     """A real model is sure: of tokens that never come, two right ways in bfloat16 differ by any log-probability."""
     lm = tiny_model(VOCAB, hidden=64, layers=2)
     with torch.no_grad():
-        lm.get_input_embeddings().weight.mul_(8)  # the head's, too
+        lm.get_input_embeddings().weight.mul_(4)  # the head's, too
     policy = wrap(lm.bfloat16())
     assert policy.shares
     assert parity_gap(policy) < 0.1
