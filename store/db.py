@@ -26,7 +26,7 @@ from store.migrations import create_tables, latest, migrate
 from store.rows import LABELS, VERDICTS, label_row, table, verdict_row
 from store.samples import Samples
 from store.task import Task
-from store.types import Example, Instruction, Label, Rule, Sample, Split, Verdict
+from store.types import Example, Instruction, Label, Part, Rule, Sample, Split, Verdict
 from store.version import version
 
 WAIT_SECONDS = 30.0
@@ -406,7 +406,10 @@ def instruction_to_json(instruction: Instruction) -> dict[str, Any]:
     return {
         "preamble": instruction.preamble,
         "meanings": dict(instruction.meanings),
-        "rules": [{"id": r.id, "text": r.text, "grade": r.grade} for r in instruction.rules],
+        "rules": [
+            {"id": r.id, "text": r.text, "grade": r.grade, **({"parts": r.parts} if r.parts else {})}
+            for r in instruction.rules
+        ],
         "examples": [{"fields": dict(e.fields), "grade": e.grade, "rule": e.rule} for e in instruction.examples],
     }
 
@@ -421,6 +424,6 @@ def instruction_from_json(
         parent=parent,
         author=author,
         note=note,
-        rules=tuple(Rule(**rule) for rule in body["rules"]),
+        rules=tuple(Rule(**rule | {"parts": tuple(Part(*p) for p in rule.get("parts", ()))}) for rule in body["rules"]),
         examples=tuple(Example(**example) for example in body["examples"]),
     )

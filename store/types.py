@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from store.ids import short_hash
 
@@ -26,16 +26,35 @@ class Sample:
     split: Split = "pool"
 
 
+PartKind = Literal["use when", "avoid when", "example", "counter-example"]
+PART_KINDS: tuple[PartKind, ...] = ("use when", "avoid when", "example", "counter-example")
+
+
+class Part(NamedTuple):
+    """What explains a rule beside its sentence, as codebooks do (MacQueen et al. 1998)."""
+
+    kind: PartKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One sentence of policy with a stable id.
 
-    `grade` is the symbol that the rule decides, or None for a rule that only guides.
+    Attributes:
+        grade: the symbol that the rule decides, or None for a rule that only guides.
+        parts: when to use it and when not, examples and counter-examples, in the order in which they are written.
     """
 
     id: str
     text: str
     grade: str | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """All that a judge reads of it: the sentence, and each part on an indented line of its own."""
+        return "\n".join([self.text, *(f"  {part.kind}: {part.text}" for part in self.parts)])
 
     def admits(self, grade: str) -> bool:
         """Whether a verdict of `grade` may cite this rule."""
@@ -82,7 +101,7 @@ class Instruction:
         return short_hash(
             {
                 "preamble": self.preamble,
-                "rules": [[r.id, r.text, r.grade] for r in self.rules],
+                "rules": [[r.id, r.text, r.grade, *([r.parts] if r.parts else [])] for r in self.rules],
                 "meanings": dict(self.meanings),
                 "examples": [[dict(e.fields), e.grade, e.rule] for e in self.examples],
             }

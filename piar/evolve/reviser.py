@@ -205,7 +205,7 @@ def request(
             GradeShown(symbol=g.symbol, name=g.name, value=g.value, meaning=parent.meanings.get(g.symbol, g.meaning))
             for g in task.grades
         ),
-        rules=tuple(RuleShown(id=r.id, text=r.text, grade=r.grade) for r in parent.rules),
+        rules=tuple(RuleShown(id=r.id, text=r.text, grade=r.grade, parts=r.parts) for r in parent.rules),
         examples=tuple(ExampleShown(fields=e.fields, grade=e.grade) for e in parent.examples) if most else (),
         evidence=tuple(evidence),
         budget=RevisionBudget(
@@ -218,7 +218,8 @@ def request(
         hints=tuple(hints),
         seed=seed,
     )
-    names = ("revise", "exemplify") if most else ("revise",)
+    parts = any(rule.parts for rule in parent.rules)
+    names = ("revise", *(("exemplify",) if most else ()), *(("clarify",) if parts else ()))
     context = {"task": task, "instruction": parent, "settings": settings}
     system = "\n\n".join(render(name, context, prompts) for name in names)
     user = shown.text()
@@ -226,7 +227,7 @@ def request(
     return Request(
         key,
         (Message("system", system), Message("user", user)),
-        schema=answer_schema(examples=bool(most)),
+        schema=answer_schema(examples=bool(most), parts=parts),
         max_tokens=model.max_tokens,
         temperature=model.temperature,
         seed=seed,

@@ -65,7 +65,7 @@ def gate(
         seen: ids of instructions that were tried.
     """
     new = [r for r in instruction.rules if parent.rule(r.id) != r]
-    words = {r.id: _WORD.findall(r.text.lower()) for r in new}
+    words = {r.id: _WORD.findall(r.words.lower()) for r in new}
     if instruction.id in seen:
         return "tried before"
     if len(instruction.examples) > max(settings.max_examples, len(parent.examples)):
@@ -74,7 +74,7 @@ def gate(
         return "shows the same example twice"
     if len(instruction.rules) > max(settings.max_rules, len(parent.rules)):
         return f"more than {settings.max_rules} rules"
-    if any(len(words[r.id]) > settings.max_words for r in new):
+    if any(len(_WORD.findall(text)) > settings.max_words for r in new for text in (r.text, *(p.text for p in r.parts))):
         return f"a rule of more than {settings.max_words} words"
     if _length(instruction) > max(BYTES_A_TOKEN * settings.max_length, _length(parent)):
         return f"more than {settings.max_length:,} tokens of rules and examples"
@@ -90,7 +90,7 @@ def gate(
 def _length(instruction: Instruction) -> int:
     """Bytes of all rules and examples."""
     shown = (text for example in instruction.examples for text in example.fields.values())
-    return sum(len(text.encode()) for text in (*(rule.text for rule in instruction.rules), *shown))
+    return sum(len(text.encode()) for text in (*(rule.words for rule in instruction.rules), *shown))
 
 
 def _shown(instruction: Instruction) -> set[tuple[str, ...]]:
@@ -100,14 +100,14 @@ def _shown(instruction: Instruction) -> set[tuple[str, ...]]:
 
 def _repeats(instruction: Instruction) -> int:
     """Rules that say what another one says."""
-    return len(instruction.rules) - len({tuple(_WORD.findall(r.text.lower())) for r in instruction.rules})
+    return len(instruction.rules) - len({tuple(_WORD.findall(r.words.lower())) for r in instruction.rules})
 
 
 def contradiction(instruction: Instruction) -> tuple[Rule, Rule] | None:
     """Two rules that say the same and decide differently, if there are any."""
     said: dict[str, Rule] = {}
     for rule in instruction.rules:
-        first = said.setdefault(" ".join(_WORD.findall(rule.text.lower())), rule)
+        first = said.setdefault(" ".join(_WORD.findall(rule.words.lower())), rule)
         if first.grade != rule.grade:
             return first, rule
     return None

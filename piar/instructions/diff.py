@@ -35,11 +35,12 @@ def _in_order(before: list[str], after: list[str]) -> set[str]:
 def _change(old: "Rule | None", new: "Rule", moved: bool) -> RuleChange | None:
     if old is None:
         return RuleChange(new.id, "added", "", rule_line(new))
-    if (old.text, old.grade) != (new.text, new.grade):
+    if old != new:
         return RuleChange(new.id, "changed", rule_line(old), rule_line(new))
     return RuleChange(new.id, "moved", rule_line(old), rule_line(new)) if moved else None
 
 
 def rule_line(rule: "Rule") -> str:
-    """A rule on one line."""
-    return f"{rule.id} → {rule.grade}: {rule.text}" if rule.grade is not None else f"{rule.id}: {rule.text}"
+    """A rule with its parts on one line."""
+    arrow = "" if rule.grade is None else f" → {rule.grade}"
+    return " · ".join([f"{rule.id}{arrow}: {rule.text}", *(f"{part.kind}: {part.text}" for part in rule.parts)])

@@ -9,13 +9,18 @@
     ## Rules
     The first rule that fits decides.
     - **R07** → 0: an accessory for the thing that was asked for
+      - use when: the title names what it is for
+      - avoid when: the query itself asks for the accessory
+      - example: camera → camera bag
+      - counter-example: camera bag → camera bag
     - **R08**: units are compared after conversion
 
     ## Examples
     - {"query": "camera", "title": "camera bag"} → 0 (R07)
 
 People edit this file by hand: rules may lack an id (the next free one is given), arrows may be `->`,
-bullets `*`, long rules may be wrapped. Text that Markdown lines cannot hold is written as a JSON string.
+bullets `*`, long rules may be wrapped, and the parts of a rule may be called what other codebooks call them. Text that
+Markdown lines cannot hold is written as a JSON string.
 Lineage (parent, author, note) lives in the store, not in the file.
 """
 
@@ -23,10 +28,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 from store.errors import UsageError
 from store.task import Task
-from store.types import Example, Instruction, Rule
+from store.types import PART_KINDS, Example, Instruction, Part, PartKind, Rule
 
 FILE = "instruction.md"
 _SECTION = re.compile(r"##[ \t]+(Grades|Rules|Examples)[ \t]*#*", re.I)
@@ -35,6 +41,20 @@ _RULE = re.compile(r"\*\*([A-Za-z][A-Za-z0-9_-]*)\*\*[ \t]*(?:(?:→|->)[ \t]*(\
 _BARE_RULE = re.compile(r"(?:→|->)[ \t]*(\S+?)[ \t]*:[ \t]*(.*)")
 _GRADE = re.compile(r"\*\*(\S+?)\*\*(?:[ \t]*\([^)]*\))?[ \t]*:?[ \t]*(.*)")
 _EXAMPLE_END = re.compile(r"[ \t]*(?:→|->)[ \t]*(\S+)(?:[ \t]*\(([A-Za-z][A-Za-z0-9_-]*)\))?[ \t]*")
+_PART = re.compile(r"\**([A-Za-z][A-Za-z _-]{1,24}?)(?: \d+)?[ \t]*\**[ \t]*:\**[ \t]*(.*)")
+# How a part may be named besides its own name; blanks, hyphens and capitals count as nothing.
+_OTHER_NAMES: dict[str, PartKind] = {
+    "when to use": "use when",
+    "inclusion": "use when",
+    "do not use when": "avoid when",
+    "dont use when": "avoid when",
+    "when not to use": "avoid when",
+    "exclusion": "avoid when",
+    "examples": "example",
+    "counter examples": "counter-example",
+    "non example": "counter-example",
+    "not an example": "counter-example",
+}
 _ONE_LINE = re.compile(r'(?!["\s])[^\x00-\x1f\x7f\x85\u2028\u2029]+(?<!\s)')
 _ORDER = "The first rule that fits decides."
 
@@ -58,6 +78,7 @@ def write(instruction: Instruction, task: Task) -> str:
     for rule in instruction.rules:
         arrow = f" → {rule.grade}" if rule.grade is not None else ""
         lines.append(f"- **{rule.id}**{arrow}: {_line(rule.text)}".rstrip())
+        lines += [f"  - {part.kind}: {_part_line(part.text)}" for part in rule.parts if part.text]
     if instruction.examples:
         lines += ["", "## Examples"]
     for example in instruction.examples:
@@ -129,12 +150,39 @@ class _Reader:
         return {symbol: meaning for symbol, meaning in found.items() if meaning != own[symbol]}
 
     def rules(self, lines: list[tuple[int, str]]) -> tuple[Rule, ...]:
-        items = list(_items(lines))
-        taken = {m[1] for _, t in items if (m := _RULE.fullmatch(t))}
+        items = self._with_parts(lines)
+        taken = {m[1] for item in items if (m := _RULE.fullmatch(item.text))}
         fresh = fresh_ids(taken)
-        return tuple(self._rule(number, text, fresh) for number, text in items)
+        return tuple(self._rule(item, fresh) for item in items)
 
-    def _rule(self, number: int, text: str, fresh: Iterator[str]) -> Rule:
+    def _with_parts(self, lines: list[tuple[int, str]]) -> "list[_Item]":
+        """Rules with the bullets under them that are parts; other indented lines go on with what stands above."""
+        items: list[_Item] = []
+        for number, line in lines:
+            indented, bullet = line[:1] in (" ", "\t"), _BULLET.fullmatch(line.rstrip().lstrip(" \t"))
+            above = items[-1] if items else None
+            if above and bullet and (part := read_part(bullet[1])) and (indented or bullet[1][0] != "*"):
+                above.parts.append(_Item(number, part.text, kind=part.kind))
+            elif bullet and not indented:
+                items.append(_Item(number, bullet[1]))
+            elif above and bullet and above.parts:  # one more under `examples:`
+                above.parts.append(_Item(number, bullet[1], kind=above.parts[-1].kind))
+            elif above and indented and line.strip():
+                self._refuse_near_miss(number, bullet)
+                last = above.parts[-1] if above.parts else above
+                last.text = f"{last.text} {line.strip()}".strip()
+        return items
+
+    def _refuse_near_miss(self, number: int, bullet: re.Match[str] | None) -> None:
+        """A misspelt part would silently become words of its rule."""
+        named = _PART.fullmatch(bullet[1]) if bullet else None
+        if named and (near := get_close_matches(_plain_name(named[1]), _PART_NAMES, 1, 0.8)):
+            raise self.complain(
+                number, f"{named[1]!r} is no part of a rule", f"Write `- {_PART_NAMES[near[0]]}: …` under the rule."
+            )
+
+    def _rule(self, item: "_Item", fresh: Iterator[str]) -> Rule:
+        number, text = item.number, item.text
         if match := _RULE.fullmatch(text):
             rule_id, symbol, words = match[1], match[2], match[3]
         elif match := _BARE_RULE.fullmatch(text):
@@ -146,7 +194,8 @@ class _Reader:
                 number, f"rule {rule_id} is already on line {self.seen[rule_id]}", "Give it another id."
             )
         self.seen[rule_id] = number
-        return Rule(rule_id, self.unquote(number, words.strip()), symbol and self.grade(number, symbol))
+        parts = tuple(Part(p.kind, _unquoted(p.text)) for p in item.parts if p.kind and p.text)
+        return Rule(rule_id, self.unquote(number, words.strip()), symbol and self.grade(number, symbol), parts)
 
     def example(self, number: int, text: str) -> Example:
         fix = 'Write `- {"field": "text"} → GRADE (RULE)`.'
@@ -158,6 +207,32 @@ class _Reader:
         if not match or not isinstance(fields, dict):
             raise self.complain(number, f"an example ends in `→ GRADE`: {text[end : end + 40]!r}", fix)
         return Example({str(k): str(v) for k, v in fields.items()}, self.grade(number, match[1]), match[2])
+
+
+@dataclass(slots=True)
+class _Item:
+    """A bullet of the rules with the line it begins on: a rule with its parts, or a part of one."""
+
+    number: int
+    text: str
+    parts: "list[_Item]" = field(default_factory=list)
+    kind: PartKind | None = None
+
+
+def read_part(text: str) -> Part | None:
+    """A part of a rule from `KIND: text`, however its name is spelt; None where the line is none."""
+    named = _PART.fullmatch(text)
+    kind = _PART_NAMES.get(_plain_name(named[1])) if named else None
+    return Part(kind, named[2].strip()) if named and kind else None
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[ _-]+", "", name.lower())
+
+
+_PART_NAMES: dict[str, PartKind] = {_plain_name(kind): kind for kind in PART_KINDS} | {
+    _plain_name(name): kind for name, kind in _OTHER_NAMES.items()
+}
 
 
 def fresh_ids(taken: set[str]) -> Iterator[str]:
@@ -189,6 +264,21 @@ def _trimmed(lines: list[tuple[int, str]]) -> tuple[int, str]:
 
 def _line(text: str) -> str:
     return text if _ONE_LINE.fullmatch(text) else json.dumps(text) if text else ""
+
+
+def _part_line(text: str) -> str:
+    """As `_line`; but examples often begin with a quote, which needs no quoting unless it makes a JSON string."""
+    plain = _ONE_LINE.fullmatch(text.lstrip('"')) and _unquoted(text) == text
+    return text if plain else json.dumps(text)
+
+
+def _unquoted(text: str) -> str:
+    """A JSON string as its text; anything else as it is."""
+    try:
+        value = json.loads(text) if text.startswith('"') else text
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else text
 
 
 def _block(text: str) -> str:

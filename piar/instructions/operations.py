@@ -10,7 +10,7 @@ from dataclasses import replace
 from piar.instructions.markdown import fresh_ids
 from piar.instructions.revision_schema import EXAMPLE_OPS, EvidenceItem, RuleOperation
 from store.task import Task
-from store.types import Example, Instruction, Rule
+from store.types import Example, Instruction, Part, Rule
 
 _MARKUP = re.compile(r"</?[a-z!][^>]*>|\{[{%#]|```|[\x00-\x1f\x7f]|^\s*#", re.I)
 
@@ -79,14 +79,17 @@ def _add(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -
 def _edit(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
     at = _place(rules, op.rule)
     grade = rules[at].grade if op.grade is None else _grade(op.grade, task)
-    return [*rules[:at], Rule(rules[at].id, _text(op.text), grade), *rules[at + 1 :]]
+    return [*rules[:at], replace(rules[at], text=_text(op.text), grade=grade), *rules[at + 1 :]]
 
 
 def _merge(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
-    gone = {rules[_place(rules, name)].id for name in op.with_rules} - {op.rule}
+    gone = [rule for name in op.with_rules if (rule := rules[_place(rules, name)]).id != op.rule]
     if not gone:
         raise Refused("a merge names no other rule")
-    return [r for r in _edit(rules, op, task, ids) if r.id not in gone]
+    edited, at = _edit(rules, op, task, ids), _place(rules, op.rule)
+    parts = dict.fromkeys((*edited[at].parts, *(part for rule in gone for part in rule.parts)))
+    edited[at] = replace(edited[at], parts=tuple(parts))
+    return [rule for rule in edited if rule.id not in {other.id for other in gone}]
 
 
 def _split(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
@@ -109,6 +112,18 @@ def _reorder(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str
     return [*rest[:at], moved, *rest[at:]]
 
 
+def _clarify(rules: list[Rule], op: RuleOperation, task: Task, ids: Iterator[str]) -> list[Rule]:
+    at = _place(rules, op.rule)
+    if op.part is None:
+        raise Refused("names no part of a rule")
+    parts = list(rules[at].parts)
+    place = next((i for i, part in enumerate(parts) if part.kind == op.part), len(parts))
+    parts = [part for part in parts if part.kind != op.part]
+    if op.text.strip():
+        parts.insert(place, Part(op.part, _text(op.text)))
+    return [*rules[:at], replace(rules[at], parts=tuple(parts)), *rules[at + 1 :]]
+
+
 _OPERATIONS: dict[str, Callable[[list[Rule], RuleOperation, Task, Iterator[str]], list[Rule]]] = {
     "add": _add,
     "edit": _edit,
@@ -116,6 +131,7 @@ _OPERATIONS: dict[str, Callable[[list[Rule], RuleOperation, Task, Iterator[str]]
     "split": _split,
     "drop": _drop,
     "reorder": _reorder,
+    "clarify": _clarify,
 }
 
 
@@ -142,12 +158,12 @@ def _grade(grade: str | None, task: Task) -> str | None:
 
 def merge(first: Instruction, second: Instruction, taken: Iterable[str] = ()) -> Instruction:
     """`first` with the rules that only `second` has, each in front of the common rule that follows it there."""
-    rules, texts = list(first.rules), {r.text for r in first.rules}
+    rules, texts = list(first.rules), {r.words for r in first.rules}
     ids = fresh_ids({r.id for r in (*first.rules, *second.rules)} | set(taken))
     for at, rule in enumerate(second.rules):
-        if rule.text not in texts:
-            following = {r.text for r in second.rules[at + 1 :]}
-            place = next((i for i, r in enumerate(rules) if r.text in following), len(rules))
-            rules.insert(place, Rule(next(ids), rule.text, rule.grade))
+        if rule.words not in texts:
+            following = {r.words for r in second.rules[at + 1 :]}
+            place = next((i for i, r in enumerate(rules) if r.words in following), len(rules))
+            rules.insert(place, replace(rule, id=next(ids)))
     note = f"merges {first.id} and {second.id}"
     return replace(first, rules=tuple(rules), parent=first.id, author="merge", note=note)

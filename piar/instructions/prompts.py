@@ -5,6 +5,7 @@ sample is written as one JSON object: text from data can neither open a new fiel
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def judge_prefix(task: Task, instruction: Instruction, overrides: Path | None = 
     Args:
         name: `decide` for the rulebook alone, where the grades are asked for by other means.
     """
+    # A template writes `rule.text`, as those do that projects copied from an earlier version: parts come with it.
+    shown = replace(instruction, rules=tuple(replace(rule, text=rule.words) for rule in instruction.rules))
     meanings = {g.symbol: instruction.meanings.get(g.symbol, g.meaning) for g in task.grades}
     # `precedence` stands in templates that projects copied from an earlier version.
-    values = {"task": task, "instruction": instruction, "meanings": meanings, "precedence": ()}
+    values = {"task": task, "instruction": shown, "meanings": meanings, "precedence": ()}
     return render(name, values, overrides)

@@ -6,8 +6,9 @@ offline inducer reads and writes the same two objects. Edits are operations on s
 revision cannot silently lose the rest of the rulebook.
 
 Where examples may change, two more operations name them by positions in the request, from 0: `exemplify` makes the item
-at `evidence`, with its truth, an example, new or in the place of `example`; `forget` takes `example` away. Elsewhere
-nothing that is sent speaks of them.
+at `evidence`, with its truth, an example, new or in the place of `example`; `forget` takes `example` away. Where rules
+have parts, `clarify` puts `text` in the place of what `rule` has of `part`, or takes that away where there is no text.
+Elsewhere nothing that is sent speaks of either.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Op = Literal["add", "edit", "merge", "split", "drop", "reorder", "exemplify", "forget"]
+from store.types import Part, PartKind
+
+Op = Literal["add", "edit", "merge", "split", "drop", "reorder", "exemplify", "forget", "clarify"]
 EXAMPLE_OPS = ("exemplify", "forget")
 
 
@@ -33,11 +36,12 @@ class GradeShown(_Shown):
 
 
 class RuleShown(_Shown):
-    """One rule of the instruction under revision, in its order."""
+    """One rule of the instruction under revision, in its order; `parts` are kind and text."""
 
     id: str
     text: str
     grade: str | None = None
+    parts: tuple[Part, ...] = ()
 
 
 class EvidenceItem(_Shown):
@@ -97,9 +101,14 @@ class RevisionRequest(_Shown):
     seed: int = 0
 
     def text(self) -> str:
-        """As it is sent. What concerns examples is left out where they stay as they are: a request's key hashes it."""
-        unused = {"budget": {"max_examples"}} | ({} if self.examples else {"examples": True})
-        return self.model_dump_json(exclude=None if self.budget.max_examples else unused)
+        """As it is sent. What concerns examples is left out where they stay as they are, and so are parts where there
+        are none: a request's key hashes it."""
+        unused: dict[str, Any] = {} if self.budget.max_examples else {"budget": {"max_examples"}}
+        if not self.budget.max_examples and not self.examples:
+            unused["examples"] = True
+        if not any(rule.parts for rule in self.rules):
+            unused["rules"] = {"__all__": {"parts"}}
+        return self.model_dump_json(exclude=unused)
 
 
 class RuleOperation(BaseModel):
@@ -129,6 +138,7 @@ class RuleOperation(BaseModel):
     second_grade: str | None = None
     evidence: int | None = None
     example: int | None = None
+    part: PartKind | None = None
     because: tuple[int, ...] = ()
 
 
@@ -149,15 +159,17 @@ class RevisionAnswer(BaseModel):
     candidates: tuple[RevisionCandidate, ...] = ()
 
 
-def answer_schema(*, examples: bool = False) -> dict[str, Any]:
+def answer_schema(*, examples: bool = False, parts: bool = False) -> dict[str, Any]:
     """JSON schema of a `RevisionAnswer`, for endpoints with structured output.
 
     Args:
         examples: whether edits of examples are among the operations.
+        parts: whether edits of a rule's parts are.
     """
     schema = RevisionAnswer.model_json_schema()
-    if not examples:
-        fields = schema["$defs"]["RuleOperation"]["properties"]
-        del fields["evidence"], fields["example"]
-        fields["op"]["enum"] = [name for name in fields["op"]["enum"] if name not in EXAMPLE_OPS]
+    fields = schema["$defs"]["RuleOperation"]["properties"]
+    left_out = (() if examples else EXAMPLE_OPS) + (() if parts else ("clarify",))
+    fields["op"]["enum"] = [name for name in fields["op"]["enum"] if name not in left_out]
+    for name in (() if examples else ("evidence", "example")) + (() if parts else ("part",)):
+        del fields[name]
     return schema

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from piar.instructions.markdown import fresh_ids, parse
-from piar.offline.layouts import read_layout
+from piar.offline.layouts import part_below, read_layout
 from piar.offline.rule_reader import grade_names, read_rules
 from store.errors import UsageError
 from store.task import Task
@@ -92,18 +92,20 @@ def _named(found: list[Rule], task: Task) -> tuple[Rule, ...]:
     for rule in found:
         name = rule.id if rule.id in usable and rule.id not in taken else next(fresh)
         taken.add(name)
-        rules.append(Rule(name, " ".join(rule.text.split()), rule.grade if rule.grade in task.symbols else None))
+        grade = rule.grade if rule.grade in task.symbols else None
+        rules.append(replace(rule, id=name, text=" ".join(rule.text.split()), grade=grade))
     return tuple(rules)
 
 
 def _preamble(text: str, rules: list[Rule], task: Task) -> str:
     """What is neither a rule nor a heading, as paragraphs."""
-    starts = {r.text.strip()[:_LEAD] for r in rules if r.text.strip()}
+    starts = {r.text.strip()[:_LEAD] for r in rules if r.text.strip()} | {p.text for r in rules for p in r.parts}
     kept: list[str] = []
     for block in re.split(r"\n\s*\n", text):
-        lines = [ln for ln in block.split("\n") if not _HEADING.fullmatch(ln) and not ln.lstrip().startswith("|")]
-        prose = [s for ln in lines for s in re.split(r"(?<=[.!?])\s+", _ITEM.sub(r"\2", ln)) if s.strip()]
-        left = [s.strip() for s in prose if not any(start in s or s in start for start in starts)]
+        plain = (ln for ln in block.split("\n") if not _HEADING.fullmatch(ln) and not ln.lstrip().startswith("|"))
+        lines = [ln for ln in plain if not part_below(ln)]
+        prose = [s.strip() for ln in lines for s in re.split(r"(?<=[.!?])\s+", _ITEM.sub(r"\2", ln)) if s.strip()]
+        left = [s for s in prose if not any(start in s or s in start for start in starts)]
         if left:
             kept.append(" ".join(left))
     return "\n\n".join(kept) or task.ask or "Judge each sample by the rules."

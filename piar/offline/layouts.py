@@ -6,10 +6,11 @@ For guidelines that are imported, and for the endpoint, which sees nothing but t
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from piar.instructions.markdown import read_part
 from piar.offline.rule_reader import SENTENCE
-from store.types import Rule
+from store.types import Part, Rule
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,9 @@ _KEYS = {
 }
 
 
-def find_rules(body: str, grades: Sequence[str]) -> Iterator[Rule]:
+def find_rules(body: str, grades: Sequence[str]) -> list[Rule]:
     """The rules and sentences of a text without sections, in order; `grades` are those that an arrow may point to."""
-    listed, body = _from_json(body)
-    yield from listed
+    found, body = _from_json(body)
     header: list[str] = []
     for block, kind in _blocks(body):
         if kind == "row":
@@ -87,23 +87,34 @@ def find_rules(body: str, grades: Sequence[str]) -> Iterator[Rule]:
             if not header:
                 header = [cell.lower() for cell in cells]
             elif not all(re.fullmatch(r":?-*:?", cell) for cell in cells):
-                yield _from_record(dict(zip(header, cells, strict=False)))
+                found.append(_from_record(dict(zip(header, cells, strict=False))))
         elif kind == "item":
-            yield _from_line(block, grades)
+            found.append(_from_line(block, grades))
+        elif kind == "part" and found and (part := part_below(block)):
+            found[-1] = replace(found[-1], parts=(*found[-1].parts, part))
         else:
-            yield from (_from_line(part, grades) for part in SENTENCE.split(block))
+            found += [_from_line(sentence, grades) for sentence in SENTENCE.split(block)]
+    return found
+
+
+def part_below(line: str) -> Part | None:
+    """An indented line that is a part of the rule above it, as `Rule.words` and `instruction.md` write them."""
+    return read_part(_ITEM.sub("", line, count=1).strip()) if line[:1] in (" ", "\t") else None
 
 
 def _blocks(body: str) -> Iterator[tuple[str, str]]:
-    """Table rows, list items (with their continuation lines) and paragraphs."""
+    """Table rows, list items (with their continuation lines), parts of rules below them, and paragraphs."""
     kind, lines = "", list[str]()
     for line in [*body.splitlines(), ""]:
-        starts = "row" if line.lstrip().startswith("|") else "item" if _ITEM.match(line) else ""
+        part = bool(kind) and part_below(line) is not None
+        starts = "part" if part else "row" if line.lstrip().startswith("|") else "item" if _ITEM.match(line) else ""
         if lines and (starts or not line.strip()):
             yield " ".join(lines), kind
             lines = []
         if starts == "row":
             yield line, "row"
+        elif starts == "part":
+            kind, lines = "part", [line.rstrip()]
         elif line.strip():
             kind = starts if not lines else kind
             lines.append(_ITEM.sub("", line, count=1).strip() if starts else line.strip())

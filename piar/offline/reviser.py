@@ -331,7 +331,9 @@ def _read_rules(evidence: Evidence) -> Iterator[_Entry]:
     kinds = defined_kinds(rule.text for rule in rules)
     names = grade_names(evidence.request.grades)
     for rule in rules:
-        clauses = follow(Rule(rule.id, rule.text, rule.grade), evidence.grades, names, evidence.fields, kinds)
+        clauses = follow(
+            Rule(rule.id, rule.text, rule.grade, rule.parts), evidence.grades, names, evidence.fields, kinds
+        )
         predicate = clauses[0].condition if clauses else None
         grade = evidence.grades.index(clauses[0].grade) if clauses else 0
         yield _Entry(grade, predicate, evidence.holds(predicate), rule)

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Protocol
 
 from piar.offline.grammar import parse
-from piar.offline.predicates import ALWAYS, Predicate
+from piar.offline.predicates import ALWAYS, All, AnyOf, Not, Predicate
 from piar.offline.words import KINDS, Kind, define
-from store.types import Rule
+from store.types import PART_KINDS, Rule
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def follow(
         kinds: known classes of words.
     """
     read = (_clause(part, grades, names, fields, kinds) for part in _parts(rule))
-    made = [replace(clause, rule=rule) for clause in read if clause]
+    made = [_within_parts(replace(clause, rule=rule), fields, kinds) for clause in read if clause]
     return made[:1] if rule.id else made
 
 
@@ -166,6 +166,17 @@ def _clause(
             return Clause(rule, grade, ALWAYS)
     predicate = parse(rest, fields, kinds) if rest else None
     return None if predicate is None else Clause(rule, grade, predicate)
+
+
+def _within_parts(clause: Clause, fields: tuple[str, ...], kinds: tuple[Kind, ...]) -> Clause:
+    """The clause where one of the rule's `use when` holds and no `avoid when` does, as far as these can be followed."""
+    said = {kind: [parse(p.text, fields, kinds) for p in clause.rule.parts if p.kind == kind] for kind in PART_KINDS}
+    use = [condition for condition in said["use when"] if condition]
+    limits: list[Predicate] = [Not(condition) for condition in said["avoid when"] if condition]
+    if use and len(use) == len(said["use when"]):
+        limits.append(AnyOf(tuple(use)))
+    whole = clause.condition.parts if isinstance(clause.condition, All) else (clause.condition,)
+    return replace(clause, condition=All((*whole, *limits))) if limits else clause
 
 
 _DEFINITION = re.compile(

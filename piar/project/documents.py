@@ -342,7 +342,7 @@ class Lineage(TypedDict):
     note: str
     preamble: str
     meanings: dict[str, str]
-    rules: list[dict[str, str | None]]
+    rules: list[dict[str, Any]]
     examples: list[dict[str, Any]]
 
 

@@ -60,7 +60,7 @@ def stale_labels(store: "Store", current: "Instruction") -> list[StaleLabels]:
 def _words(instruction: "Instruction", store: "Store") -> Mapping[tuple[str, str], str]:
     """What each grade means and each rule says; a rule that was not there yet says nothing."""
     meanings = {("grade", g.symbol): instruction.meanings.get(g.symbol, g.meaning) for g in store.task.grades}
-    return meanings | {("rule", r.id): f"{r.grade} {r.text}" for r in instruction.rules}
+    return meanings | {("rule", r.id): f"{r.grade} {r.words}" for r in instruction.rules}
 
 
 def _count(store: "Store", key: tuple[str, str], spans: list[tuple[datetime, datetime]]) -> StaleLabels | None:

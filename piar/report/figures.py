@@ -203,6 +203,7 @@ where v.vote = 0 and v.instruction = $1 and v.judge = $2 group by 1"""
             "id": rule.id,
             "grade": rule.grade,
             "text": rule.text,
+            "parts": rule.parts,
             "status": _status(start, shown, rule),
             "cited": decided.get(rule.id, (0, 0))[0],
             "right": decided.get(rule.id, (0, 0))[1],
@@ -227,7 +228,7 @@ def _status(start: Instruction | None, shown: Instruction, rule: Rule) -> str:
     if start is None or start.id == shown.id:
         return ""
     old = start.rule(rule.id)
-    return "new" if old is None else "edited" if (old.text, old.grade) != (rule.text, rule.grade) else ""
+    return "new" if old is None else "edited" if old != rule else ""
 
 
 def attribution(store: Store, champion: str) -> dict[str, dict[str, Any]]:

@@ -56,7 +56,15 @@ def _guide(task: Task, instruction: Instruction, *, blind: bool) -> str:
     grades = [
         f"- `{g.symbol}` {caption(g, instruction).removeprefix(g.symbol).lstrip(': ')}" for g in reversed(task.grades)
     ]
-    rules = [f"- `{r.id}` {'' if r.grade is None else f'→ {r.grade}: '}{r.text}" for r in instruction.rules]
+    rules = [
+        "\n".join(
+            [
+                f"- `{r.id}` {'' if r.grade is None else f'→ {r.grade}: '}{r.text}",
+                *(f"    - {kind}: {text}" for kind, text in r.parts),
+            ]
+        )
+        for r in instruction.rules
+    ]
     doubts = [f"- `{name}` {words}" for name, words in DOUBTS.items() if not (blind and name in INFORMED)]
     parts = [
         f"# {task.name}: how to fill in the sheet",

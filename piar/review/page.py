@@ -119,7 +119,9 @@ def _rules(parent: ET.Element, task: Task, instruction: Instruction) -> None:
     rules = ET.SubElement(parent, "Choices", name="rule", toName=_anchor(task), choice="single", layout="select")
     for rule in instruction.rules:
         arrow = "" if rule.grade is None else f" → {rule.grade}"
-        ET.SubElement(rules, "Choice", value=_text(f"{rule.id}{arrow}: {rule.text}"), alias=rule.id)
+        choice = ET.SubElement(rules, "Choice", value=_text(f"{rule.id}{arrow}: {rule.text}"), alias=rule.id)
+        if rule.parts:
+            choice.set("hint", _text(" · ".join(f"{kind}: {text}" for kind, text in rule.parts)))
 
 
 def _doubts(parent: ET.Element, task: Task, suggestions: bool) -> None:

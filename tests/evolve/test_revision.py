@@ -13,7 +13,7 @@ from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply, merge
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
 from piar.llm.settings import ModelSettings
-from store.types import Completion, Example, Failure, Instruction, Rule
+from store.types import Completion, Example, Failure, Instruction, Part, Rule
 from tests.worlds import TASK, WordReviser
 
 SETTINGS = RevisionSettings(max_rules=5, max_words=12)
@@ -98,6 +98,40 @@ def ids(instruction):
 )
 def test_each_operation(operation, expected):
     assert ids(apply(PARENT, [operation], TASK)) == expected
+
+
+PARTS = (Part("use when", "it is red"), Part("example", "red shoe"), Part("example", "red sock"))
+TOLD = replace(PARENT, rules=(replace(PARENT.rules[0], parts=PARTS), *PARENT.rules[1:]))
+
+
+@pytest.mark.parametrize(
+    ("operation", "parts"),
+    [
+        (op("edit", rule="R01", text="other"), PARTS),
+        (op("merge", rule="R02", with_rules=("R01",), text="both"), PARTS),
+        (op("clarify", rule="R01", part="example", text=" a red hat "), (PARTS[0], Part("example", "a red hat"))),
+        (op("clarify", rule="R01", part="example"), PARTS[:1]),
+        (op("clarify", rule="R02", part="avoid when", text="it is old"), (*PARTS, Part("avoid when", "it is old"))),
+    ],
+)
+def test_operations_change_the_parts_of_a_rule_that_they_name_and_lose_no_other(operation, parts):
+    changed = apply(TOLD, [operation], TASK)
+    assert tuple(part for rule in changed.rules for part in rule.parts) == parts
+
+
+def test_a_reviser_hears_of_parts_where_there_are_some():
+    asked = [
+        request(WordReviser(), p, ITEMS, (), TASK, SETTINGS, ModelSettings(), candidates=1, seed=0)
+        for p in (PARENT, TOLD)
+    ]
+    plain, told = (
+        asked[n].messages[0].content + asked[n].messages[-1].content + json.dumps(asked[n].schema) for n in (0, 1)
+    )
+    assert not any(word in plain for word in ("parts", "clarify", "avoid when"))
+    assert all(word in told for word in ("parts", "clarify", "avoid when", "red sock"))
+    long = {"operations": [{"op": "clarify", "rule": "R01", "part": "example", "text": "word " * 13}]}
+    refused = revise(answers(long), TOLD, [EVIDENCE], TASK, SETTINGS, author="r", seen=()).refused
+    assert refused == {"a rule of more than 12 words": 1}
 
 
 RULE_IDS = st.sampled_from(["R01", "R02", "R04", "R05", "R99", None])

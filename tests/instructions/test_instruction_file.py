@@ -1,13 +1,18 @@
 """`instruction.md`: what is written is read back, hand edits are understood, mistakes are named by line."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piar.instructions.markdown import normal, parse, write
+from piar.instructions.prompts import judge_prefix
+from store.db import instruction_from_json, instruction_to_json
 from store.errors import UsageError
 from store.task import Grade, Task
-from store.types import Example, Instruction, Rule
+from store.types import PART_KINDS, Example, Instruction, Part, Rule
 
 TASK = Task(
     name="search",
@@ -39,10 +44,13 @@ TEXT = st.text(max_size=60) | st.sampled_from(
 )
 
 
+PARTS = st.lists(st.builds(Part, st.sampled_from(PART_KINDS), TEXT.filter(bool)), max_size=3).map(tuple)
+
+
 @st.composite
 def instructions(draw):
     ids = draw(st.lists(RULE_ID, unique=True, max_size=5))
-    rules = tuple(Rule(i, draw(TEXT), draw(SYMBOLS | st.none())) for i in ids)
+    rules = tuple(Rule(i, draw(TEXT), draw(SYMBOLS | st.none()), draw(PARTS)) for i in ids)
     cited = st.none() | (st.sampled_from(ids) if ids else st.none())
     example = st.builds(Example, st.dictionaries(st.sampled_from(TASK.fields), TEXT), SYMBOLS, cited)
     return Instruction(
@@ -99,6 +107,54 @@ Read them in order.
     assert instruction.examples == (Example({"query": "a", "title": "b"}, "1", "R03"),)
 
 
+def test_the_parts_of_a_rule_are_read_as_people_write_them():
+    text = """Judge it.
+
+## Rules
+- **R01** → 0: an accessory
+  of any kind
+  - Use when: the title names
+    what it is for
+  - **Do not use when:** the query asks for it
+
+  * Counterexample: "camera bag" → camera bag
+- example: camera → camera bag
+- **R02**: units
+    - examples:
+      - 1 kg → 1000 g
+      - "quoted"
+  - avoid when:
+- **Example**: the rule of this name
+- sizes
+  - mentioned in the title
+"""
+    instruction = parse(text, TASK)
+    first = (
+        Part("use when", "the title names what it is for"),
+        Part("avoid when", "the query asks for it"),
+        Part("counter-example", '"camera bag" → camera bag'),
+        Part("example", "camera → camera bag"),
+    )
+    assert instruction.rules == (
+        Rule("R01", "an accessory of any kind", "0", first),
+        Rule("R02", "units", None, (Part("example", "1 kg → 1000 g"), Part("example", "quoted"))),
+        Rule("Example", "the rule of this name"),
+        Rule("R03", "sizes - mentioned in the title"),
+    )
+    assert parse(write(instruction, TASK), TASK) == instruction
+    assert '  - counter-example: "camera bag" → camera bag' in write(instruction, TASK)
+
+
+def test_parts_are_what_a_judge_reads_and_their_absence_changes_no_id():
+    plain = Instruction("Judge.", (Rule("R01", "an accessory", "0"),))
+    assert plain.id == "dad1b29b5b5b"  # as it was before rules had parts: nothing is paid for twice
+    told = replace(plain, rules=(replace(plain.rules[0], parts=(Part("avoid when", "it is asked for"),)),))
+    assert told.id != plain.id
+    assert instruction_from_json(json.loads(json.dumps(instruction_to_json(told)))) == told
+    for name in ("judge", "decide"):
+        assert "R01 -> 0: an accessory\n  avoid when: it is asked for\n" in judge_prefix(TASK, told, name=name) + "\n"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "word"),
     [
@@ -109,6 +165,7 @@ Read them in order.
         ("x\n## Examples\n- {broken → 0", 3, "JSON"),
         ('x\n## Examples\n- {"query": "a"} 0', 3, "GRADE"),
         ('x\n## Rules\n- **R1**: "open', 3, "quote"),
+        ("x\n## Rules\n- **R1**: y\n  - avoid wen: z", 4, "no part of a rule"),
     ],
 )
 def test_mistakes_are_named_by_line(text, line, word):

@@ -17,6 +17,25 @@ TASK = TOY.model_copy(
         )
     }
 )
+CODEBOOK = """# Policy
+Be strict.
+
+- Grade 0 if no word of the query appears in the title.
+  - When to use: the title is about another thing.
+    It is not close.
+  - Counter-example: red shoe → red boot
+- Otherwise grade 2.
+"""
+
+
+def test_the_parts_of_a_codebook_come_with_their_rule():
+    found = import_guideline(CODEBOOK, TASK).instruction
+    assert [[part.kind for part in rule.parts] for rule in found.rules] == [["use when", "counter-example"], []]
+    assert found.rules[0].parts[0].text == "the title is about another thing. It is not close."
+    assert found.preamble == "Be strict."
+    assert parse(write(found, TASK), TASK) == normal(found, TASK)
+
+
 LAYOUTS = {
     "bullets": """# Policy
 We sell things. Be strict.

@@ -21,7 +21,7 @@ from store.ids import sample_id
 from store.journal import Journal
 from store.task import Grade, Step, Task
 from store.trace import parse_trace
-from store.types import Instruction, Rule, Sample
+from store.types import Instruction, Part, Rule, Sample
 from tests.data import shared
 
 WORLD = make_shop(800, seed=3)
@@ -70,6 +70,22 @@ def test_evidence_is_verbatim_and_probabilities_are_a_distribution():
         assert all(span in pair["query"] or span in pair["title"] for span in trace.evidence)
         assert sum(answer.probs.values()) == pytest.approx(1.0)
         assert max(answer.probs, key=answer.probs.get) == trace.grade
+
+
+def test_it_uses_a_rule_where_its_parts_say_so_in_the_brief_and_in_the_prompt():
+    parts = (
+        Part("use when", "The title has at least 2 words."),
+        Part("avoid when", 'The title contains "case".'),
+        Part("avoid when", "It is in poor taste."),  # not followed
+        Part("example", "lamp → red lamp"),
+    )
+    told = Instruction(
+        "Judge.", (Rule("R01", 'The title contains "lamp".', "3", parts), Rule("R02", "Otherwise.", "0"))
+    )
+    pairs = [{"query": "lamp", "title": title} for title in ("red lamp", "lamp", "lamp case", "red shoe")]
+    assert grades(prompt_of(told), pairs) == ["3", "0", "0", "0"]
+    briefed = [Request("k", judge_messages("", p), WORLD.task.symbols, brief=Brief(WORLD.task, told)) for p in pairs]
+    assert [c.text[0] for c in CLIENT.generate(briefed)] == ["3", "0", "0", "0"]
 
 
 # -- what a request carries beside its words --------------------------------------------------------

@@ -17,12 +17,16 @@ from piar.review.settings import ReviewSettings
 from piar.review.status import agenda, status
 from store.errors import PiarError, UsageError
 from store.task import Grade, Task
-from store.types import Instruction, Rule
+from store.types import Instruction, Part, Rule
 from tests.review_world import ANNOTATORS, HOSTILE, TASK, Desk, frame, result, review_store, taught
 
 SETTINGS = ReviewSettings(annotators=ANNOTATORS, hours=0.5, overlap=0.25, random=0.4, checks=0.1)
 INSTRUCTION = Instruction(
-    "Judge.", (Rule("R01", "When $the title <names> it & more.", "3"), Rule("R02", "Accessories.", "1"))
+    "Judge.",
+    (
+        Rule("R01", "When $the title <names> it & more.", "3", (Part("avoid when", 'the "query" asks <b>more</b>'),)),
+        Rule("R02", "Accessories.", "1"),
+    ),
 )
 
 
@@ -383,6 +387,7 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path):
     assert [p.name for p in paths] == ["w47-ann.csv", "w47-bob.csv", "w47.md"]
     guide = paths[-1].read_text(encoding="utf-8")
     assert all(words in guide for words in ("`3` perfect: Exactly it.", "`R02` → 1: Accessories.", "`ambiguous`"))
+    assert '→ 3: When $the title <names> it & more.\n    - avoid when: the "query" asks <b>more</b>\n' in guide
     assert "gold_is_wrong" not in guide
     with paths[0].open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -463,6 +468,8 @@ def test_the_page_is_xml_whatever_the_task_says_and_keys_are_distinct():
     root = ET.fromstring(page(words, INSTRUCTION, suggestions=True))
     captions = [c.get("value") for c in root.iter("Choice")]
     assert any("]]> <Choice/>" in c for c in captions)
+    hints = [c.get("hint") for c in root.iter("Choice") if c.get("hint")]
+    assert hints == ['avoid when: the "query" asks <b>more</b>']
     assert all(not c.startswith("$x") and "$x" not in c for c in captions)
     for task in (words, TASK):
         keys = hotkeys(task)
