@@ -13,7 +13,7 @@ def _new_views(con: duckdb.DuckDBPyConnection) -> None:
 
 
 # MIGRATIONS[n] takes a store from schema n + 1 to n + 2; schema 1 is `schema.sql` as first released.
-MIGRATIONS: tuple[Migration, ...] = (_new_views, _new_views)
+MIGRATIONS: tuple[Migration, ...] = (_new_views, _new_views, _new_views)
 
 
 def latest() -> int:

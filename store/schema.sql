@@ -85,10 +85,10 @@ create table verdicts (
 
 create table decisions (
     decision_id varchar not null,
-    kind        varchar not null,                -- promotion, acceptance, rejection, rollback
+    kind        varchar not null,                -- promotion, acceptance, rejection, return, minor
     instruction varchar not null,
     against     varchar,
-    outcome     varchar not null,                -- proposed, refused, accepted, rejected
+    outcome     varchar not null,                -- proposed, refused, accepted, rejected, in force, minor, revoked
     reason      varchar not null,
     detail      json not null,
     decided_by  varchar not null,

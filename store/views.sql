@@ -106,15 +106,18 @@ create or replace view label_queue as
     from first q join samples s using (sample_id)
     order by q.rank, q.reason;
 
--- Instructions that a person put in force, by accepting them or by writing them into `instruction.md`: since when, when
--- last accepted, and what that replaced. The latest one is in force, unless `instruction.md` has been edited since.
+-- Instructions that a person put in force, by accepting them, by writing them into `instruction.md` or by putting them
+-- back there: since when, when last accepted, and what that replaced. The latest one is in force, unless
+-- `instruction.md` has been edited since.
 create or replace view in_force as
-    select i.instruction_id as instruction, greatest(i.created_at, a.accepted) as since, a.accepted, a.against
+    select i.instruction_id as instruction, greatest(i.created_at, a.accepted, a.returned) as since, a.accepted, a.against
     from instructions i left join (
-        select instruction, max(created_at) as accepted, arg_max(against, created_at) as against
-        from decisions where outcome = 'accepted' group by instruction
+        select instruction, max(created_at) filter (outcome = 'accepted') as accepted,
+               arg_max(against, created_at) filter (outcome = 'accepted') as against,
+               max(created_at) filter (outcome = 'in force') as returned
+        from decisions where outcome in ('accepted', 'in force') group by instruction
     ) a on a.instruction = i.instruction_id
-    where a.accepted is not null or i.run_id in (select run_id from runs where verb = 'edit');
+    where a.instruction is not null or i.run_id in (select run_id from runs where verb = 'edit');
 
 -- Answers that an instruction changed, for the same judge and sample.
 create or replace view flips as

@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(show, name="show", rich_help_panel=Panel.IMPROVE, help=SHOW)
     verb(app, "accept", Panel.IMPROVE)(accept)
     verb(app, "reject", Panel.IMPROVE)(reject)
+    verb(app, "minor", Panel.IMPROVE)(minor)
     verb(app, "check", Panel.IMPROVE)(check)
 
 
@@ -193,6 +194,30 @@ def reject(by: By = None) -> Answer:
     Example: `piar reject`
     """
     return _decided(open_project().reject(by))
+
+
+def minor(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RULE]", help="E.g. R07 or 'grade 1'.", show_default="all that the edit changed"),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option("--edit", metavar="ID", help="The version it made.", show_default="the latest")
+    ] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take it back: the labels are stale after all.")] = False,
+    by: By = None,
+) -> Answer:
+    """Say that an edit of instruction.md changed words only: people's labels stand, none is stale for it.
+
+    Typography (blanks, quotes, dashes) is never a change. A teacher reads other words and is asked again, at a
+    price that `piar status` names. Who called an edit minor stays in the history.
+
+    Example: `piar minor R07 --by Ada`
+    """
+    found = open_project().minor(what or (), version=version, revoke=revoke, by=by)
+    said = "is no minor edit any more" if revoke else "is minor"
+    text = f"{found.against} → {found.instruction}: {', '.join(found.what)} {said}, says {found.by}"
+    return Answer(plain(found), text)
 
 
 def _decided(decision: "Decision") -> Answer:

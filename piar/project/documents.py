@@ -22,6 +22,7 @@ from piar.measure.regression_gate import Checked
 from piar.measure.word_support import Support
 from piar.offline import GuidelineImport
 from piar.project.endpoints import Check
+from piar.project.rewording import Rewording
 from piar.query.show import Flip, Version
 from piar.query.status import Status
 from piar.rankings.comparison import Difference
@@ -516,6 +517,7 @@ DOCUMENTS: dict[str, Any] = {
     "show-sample": Known,
     "accept": Decision,
     "reject": Decision,
+    "minor": Rewording,
     "check": Gate,
     "label": Labelling | DryRun | PoolReport | UnderWay | Exported,
     "score": Scoring | LiveAccuracy | DryRun | PoolReport,

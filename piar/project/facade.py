@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from piar.project import comparing, importing, improving, labelling, measuring, reading, training_data
+from piar.project import comparing, importing, improving, labelling, measuring, reading, rewording, training_data
 from piar.project import proposal as proposals
 from piar.project.folder import SHOP, making, simulate_shop
 from piar.project.importing import Ask, Imported
@@ -90,6 +90,7 @@ class Project(Workspace):
     proposal = proposals.proposal
     accept = proposals.accept
     reject = proposals.reject
+    minor = rewording.minor
 
     label = labelling.label
     forecast_label = labelling.forecast_label

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from piar.instructions.diff import RuleChange, rule_changes
+from piar.query.wording import minor_edits
 from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ MEASURED: "tuple[Split, ...]" = ("dev", "holdout", "test")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One known instruction. `outcome` is the latest decision about it, "" when there is none."""
+    """One known instruction.
+
+    Attributes:
+        outcome: the latest decision about it, "" when there is none.
+        minor: what of the edit that made it was called minor and by whom, "" where nothing was.
+    """
 
     id: str
     parent: str | None
@@ -33,6 +39,7 @@ class Version:
     rules: int
     made: Any
     outcome: str
+    minor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +80,14 @@ def versions(store: "Store") -> list[Version]:
     frame = store.frame(
         """select instruction_id, parent, author, note, json_array_length(body, '$.rules') as rules, i.created_at,
                   coalesce((select outcome from decisions d where d.instruction = i.instruction_id
+                                and kind in ('promotion', 'acceptance', 'rejection')
                             order by d.created_at desc limit 1), '') as outcome
            from instructions i order by i.created_at, instruction_id"""
     )
-    return [Version(*row) for row in frame.rows()]
+    called: dict[str, list[str]] = {}
+    for edit in minor_edits(store):
+        called.setdefault(edit.version, []).append(f"{edit.what} by {edit.by}, {edit.at:%Y-%m-%d}")
+    return [Version(*(*row, "; ".join(called.get(row[0], ())))) for row in frame.rows()]
 
 
 def difference(store: "Store", before: "Instruction", after: "Instruction") -> Difference:

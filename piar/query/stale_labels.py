@@ -2,15 +2,18 @@
 
 A label is stale when the grade that it gives, or the rule that it names, means something else now than under the
 instruction that was in force when it was given. Labels from before the first instruction count as given under that one.
-Chosen by us: words decide, so a typing error mended in a meaning counts as a change too.
+Chosen by us: words decide, typography apart, unless somebody called the edit minor (`piar.query.wording`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from piar.query.wording import Wordings, minor_edits, timeline, words
+
 if TYPE_CHECKING:
+    from piar.query.wording import Minor
     from store.db import Store
     from store.types import Instruction
 
@@ -35,36 +38,30 @@ class StaleLabels:
     sample_ids: tuple[str, ...]
 
 
-def stale_labels(store: "Store", current: "Instruction") -> list[StaleLabels]:
-    """Labels by people that are stale under `current`, by grade and rule, the most hours first."""
-    from store.db import now
+def stale_labels(store: "Store", current: "Instruction", minor: "Sequence[Minor] | None" = None) -> list[StaleLabels]:
+    """Labels by people that are stale under `current`, by grade and rule, the most hours first.
 
-    known = store.frame("select instruction, since from in_force order by since").rows()
-    if not known:
-        return []
-    versions = [(since, _words(store.instruction(id), store)) for id, since in known]
-    words_now = _words(current, store)
-    if known[-1][0] != current.id:  # `instruction.md` was edited, and nobody has asked or decided under it yet
-        versions.append((now(), words_now))
+    Args:
+        minor: edits that made no label stale; those that people called so when None.
+    """
+    held = timeline(store, current)
+    wordings = Wordings(store, minor_edits(store) if minor is None else minor)
+    versions = [(since, words(instruction, store)) for since, instruction in held]
+    now = words(current, store)
     found = []
-    for key in {k for _, words in versions for k in words}:
-        changed = [i for i, (_, words) in enumerate(versions) if words.get(key) != words_now.get(key)]
+    for what in {what for _, said in versions for what in said}:
+        meant = wordings.meaning(what, now.get(what))
+        changed = [i for i, (_, said) in enumerate(versions) if wordings.meaning(what, said.get(what)) != meant]
         # Only what people said before the words became what they are now; a word that came back is no change.
         starts = [datetime.min, *(since for since, _ in versions[1:])]
         spans = [(starts[i], starts[i + 1]) for i in changed if i + 1 < len(versions)]
-        if spans and (stale := _count(store, key, spans)):
+        if spans and (stale := _count(store, what, spans)):
             found.append(stale)
     return sorted(found, key=lambda s: (-s.hours, s.what))
 
 
-def _words(instruction: "Instruction", store: "Store") -> Mapping[tuple[str, str], str]:
-    """What each grade means and each rule says; a rule that was not there yet says nothing."""
-    meanings = {("grade", g.symbol): instruction.meanings.get(g.symbol, g.meaning) for g in store.task.grades}
-    return meanings | {("rule", r.id): f"{r.grade} {r.words}" for r in instruction.rules}
-
-
-def _count(store: "Store", key: tuple[str, str], spans: list[tuple[datetime, datetime]]) -> StaleLabels | None:
-    kind, name = key
+def _count(store: "Store", what: str, spans: list[tuple[datetime, datetime]]) -> StaleLabels | None:
+    kind, _, name = what.partition(" ")
     given = " or ".join(f"created_at >= ${2 * i + 2} and created_at < ${2 * i + 3}" for i in range(len(spans)))
     rows = store.frame(
         f"""select sample_id, coalesce(seconds, (select median(seconds) from label where source = 'human'), {_SECONDS})
@@ -75,4 +72,4 @@ def _count(store: "Store", key: tuple[str, str], spans: list[tuple[datetime, dat
     if not rows:
         return None
     hours = sum(seconds for _, seconds in rows) / 3600
-    return StaleLabels(f"{kind} {name}", spans[-1][1], len(rows), hours, tuple(sorted({key for key, _ in rows})))
+    return StaleLabels(what, spans[-1][1], len(rows), hours, tuple(sorted({key for key, _ in rows})))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from store.figures import bracketed, span
@@ -29,6 +30,23 @@ class Stale:
 
 
 @dataclass(frozen=True, slots=True)
+class Reworded:
+    """A rule or a grade whose words changed, as somebody said, without changing what they ask.
+
+    Attributes:
+        version: the instruction that brought the new words.
+        labels, hours: of people's labels that rest on the older words and stand because of that.
+    """
+
+    what: str
+    version: str
+    by: str
+    at: datetime
+    labels: int
+    hours: float
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What to do next. `cost_usd` is None where earlier answers of this teacher tell nothing yet."""
 
@@ -45,6 +63,7 @@ class Status:
     holds: dict[str, Any]
     stale: tuple[Stale, ...]
     next: tuple[Step, ...]
+    minor: tuple[Reworded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,7 @@ class _State:
     Attributes:
         to_judge: train and pool rows that the teacher has not judged under the present instruction.
         older: of those, rows that it has judged under another one.
+        reworded: of these, rows that it has judged under one that says the same in other words.
         price: dollars for one call of this teacher, None when unknown.
         unscored: labelled test rows without a verdict under the present instruction.
         last: verb -> when it was last done.
@@ -68,6 +88,7 @@ class _State:
     labelled: int
     to_judge: int
     older: int
+    reworded: int
     price: float | None
     unscored: int
     last: dict[str, Any]
@@ -96,13 +117,14 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
         "labelled": state.labelled,
     }
     stale = tuple(found for rule in _STALE for found in rule(state))
-    return Status(holds, stale, tuple(step for rule in _NEXT for step in rule(state)))
+    return Status(holds, stale, tuple(step for rule in _NEXT for step in rule(state)), _reworded(store, current))
 
 
 def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
     from piar.connect import answers_as
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
+    from piar.query.wording import same_but_for_words
     from store.judges import Judge
 
     name = answers_as(teacher)
@@ -111,15 +133,19 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
         """with mine as (select distinct sample_id from verdicts
                          where judge = $1 and instruction = $2 and grade is not null),
                 other as (select distinct sample_id from verdicts where judge = $1 and instruction <> $2),
+                alike as (select distinct sample_id from verdicts where judge = $1 and grade is not null
+                          and instruction in (select unnest($4::varchar[]))),
                 every as (select sample_id, split, sample_id in (select sample_id from truth) as labelled,
-                                 sample_id in (from mine) as judged, sample_id in (from other) as older from samples)
+                                 sample_id in (from mine) as judged, sample_id in (from other) as older,
+                                 sample_id in (from alike) as reworded from samples)
            select count(*), count(*) filter (labelled),
                   count(*) filter (split in ('train', 'pool') and not judged),
                   count(*) filter (split in ('train', 'pool') and not judged and older),
+                  count(*) filter (split in ('train', 'pool') and not judged and reworded),
                   (select avg(cost_usd) from completions where model = $3 and failure is null),
                   count(*) filter (split = 'test' and labelled and not judged)
            from every""",
-        [judge, current.id, name],
+        [judge, current.id, name, same_but_for_words(store, current)],
     ).row(0)
     last = store.frame(
         "select verb, max(started) as at_time from runs join run_events using (run_id) "
@@ -130,15 +156,33 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
         "where e.run_id = r.run_id and e.status in ('done', 'failed', 'abandoned')) order by started desc limit 1"
     )
     free = 0.0 if teacher.host is None else None
-    price = free if row[4] is None or not teacher.priced else float(row[4])
+    price = free if row[5] is None or not teacher.priced else float(row[5])
     found = str(cut_off.item()) if cut_off.height else None
     waiting = _waiting(store)
     lacking = _lacking(store, waiting) if row[1] else None
     overtaken = stale_labels(store, current)
     moved = drift(store, Judge(judge, current.id))
-    return _State(
-        row[0], row[1], row[2], row[3], price, row[5], dict(last), found, proposal, lacking, waiting, overtaken, moved
-    )
+    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved)
+    return _State(row[0], row[1], row[2], row[3], row[4], price, row[6], *told)
+
+
+def _reworded(store: "Store", current: "Instruction") -> tuple[Reworded, ...]:
+    """What minor edits let stand: the labels that would be stale without them."""
+    from piar.query.stale_labels import stale_labels
+    from piar.query.wording import minor_edits
+
+    called = {edit.what: edit for edit in minor_edits(store)}
+    if not called:
+        return ()
+    overtaken = {old.what: old for old in stale_labels(store, current)}
+    found = []
+    for old in stale_labels(store, current, ()):
+        lost = overtaken.get(old.what)
+        labels, hours = old.labels - (lost.labels if lost else 0), old.hours - (lost.hours if lost else 0.0)
+        if old.what in called and labels:
+            edit = called[old.what]
+            found.append(Reworded(edit.what, edit.version, edit.by, edit.at, labels, hours))
+    return tuple(found)
 
 
 def _waiting(store: "Store") -> int:
@@ -193,7 +237,8 @@ def _search_is_behind(state: _State) -> Iterator[Stale]:
 
 def _labels_are_behind(state: _State) -> Iterator[Stale]:
     if state.older:
-        yield Stale("labels", f"{state.older:,} rows were judged under an older instruction only", "piar label")
+        same = f", {state.reworded:,} of them under one that says the same in other words" if state.reworded else ""
+        yield Stale("labels", f"{state.older:,} rows were judged under an older instruction only{same}", "piar label")
 
 
 def _score_is_behind(state: _State) -> Iterator[Stale]:
@@ -209,7 +254,10 @@ def _mining_is_behind(state: _State) -> Iterator[Stale]:
 
 def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
     for old in state.overtaken:
-        why = f"{old.what} changed on {old.since:%Y-%m-%d}; {old.labels:,} labels, {old.hours:.1f} hours of work"
+        why = (
+            f"{old.what} changed on {old.since:%Y-%m-%d}; {old.labels:,} labels, {old.hours:.1f} hours of work; they "
+            "stand if `piar minor` says that only the wording changed"
+        )
         yield Stale("people's labels", why, "piar review push --batch NAME --relabel stale")
 
 

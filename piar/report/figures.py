@@ -266,6 +266,7 @@ order by i.created_at"""
     marks = {
         d["instruction"]: {"text": d["outcome"], "tone": "good" if d["outcome"] in ("proposed", "accepted") else "bad"}
         for d in decisions
+        if d["kind"] in ("promotion", "acceptance", "rejection")
     }
     if current is not None:
         marks[current.id] = {"text": "in force", "tone": "good"}

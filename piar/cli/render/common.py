@@ -220,6 +220,14 @@ def status_view(found: "Status") -> RenderableType:
         ("samples", f"{splits} ({holds['labelled']:,} labelled)"),
     ]
     lines += [("stale", f"{s.what}: {s.why} ({s.fix})") for s in found.stale]
+    lines += [
+        (
+            "minor",
+            f"{m.what} has other words since {m.at:%Y-%m-%d}, which change nothing, says {m.by}: {m.labels:,} labels, "
+            f"{m.hours:.1f} hours of work, stand (piar minor {m.what.split(' ', 1)[1]} --revoke)",
+        )
+        for m in found.minor
+    ]
     if not found.next:
         return facts([*lines, ("next", "nothing is due")])
     return Group(facts(lines), *(part for step in found.next for part in _step(step)))

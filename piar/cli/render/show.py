@@ -34,7 +34,7 @@ def instruction_view(shown: "Instruction", known: "Sequence[Version]", current: 
     from piar.instructions.markdown import write
 
     marks = {current: "in force"}
-    rows = [[v.id, marks.get(v.id, v.outcome), v.author, v.rules, f"{v.made:%Y-%m-%d %H:%M}", v.note] for v in known]
+    rows = [[v.id, marks.get(v.id, v.outcome), v.author, v.rules, f"{v.made:%Y-%m-%d %H:%M}", _note(v)] for v in known]
     kept = [row for row in rows if row[1] or not _tried(str(row[2]))]
     more = Text(f"and {len(rows) - len(kept):,} that were tried on the way; --json lists all", style="dim")
     return Group(
@@ -42,6 +42,11 @@ def instruction_view(shown: "Instruction", known: "Sequence[Version]", current: 
         table(["version", "", "author", "rules", "made", "note"], kept),
         *([more] if len(kept) < len(rows) else []),
     )
+
+
+def _note(version: "Version") -> str:
+    """Why it was made, and what of that was called minor."""
+    return " ".join(filter(None, [version.note, version.minor and f"[minor: {version.minor}]"]))
 
 
 def _tried(author: str) -> bool:
