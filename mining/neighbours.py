@@ -5,7 +5,7 @@ angles (Johnson-Lindenstrauss; feature hashing, Weinberger et al. 2009). Any oth
 your own `embed`, for instance a sentence-transformers model's `encode`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -23,6 +23,8 @@ _FEATURES = 1 << 17
 _EXACT = 20_000  # up to here every pair is compared
 _PROBES = 6  # cells that are searched for one text
 _SCORES = 1 << 23  # cosines held at a time
+_NONE = -2.0  # below any cosine
+_SPARE = 32  # beyond the k nearest: candidates that are compared again, exactly
 _SLICE = 16_384  # texts that are hashed, or sent to their cells, at a time
 
 
@@ -31,17 +33,38 @@ def hashed_vectors(con: duckdb.DuckDBPyConnection, source: str, n: int, dimensio
 
     Beside the vectors, four bytes for each distinct word and pair of a text are held: their rarity is known at the end.
     """
-    hashed, frequency = [], np.zeros(_FEATURES)
-    for places, ends, features in _features(con, source):
-        frequency += np.bincount(features, minlength=_FEATURES)
-        hashed.append((places, ends, features))
-    idf = np.log((n + 1) / (frequency + 1)) + 1
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(_FEATURES, dimensions))
-    signs *= idf[:, None].astype(np.float32)
-    vectors = np.zeros((n, dimensions), dtype=np.float32)
-    for places, ends, features in hashed:
-        vectors[places] = unit(_sums(signs, ends, features))
-    return vectors
+    return HashedWords(con, source, n, dimensions).learnt
+
+
+class HashedWords:
+    """Vectors of texts, the rarity of words and pairs being that among the texts of one relation.
+
+    Args:
+        con, source, n, dimensions: as of `hashed_vectors`.
+
+    Attributes:
+        learnt: the vectors of those texts.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: str, n: int, dimensions: int = DIMENSIONS) -> None:
+        hashed, frequency = [], np.zeros(_FEATURES)
+        for places, ends, features in _features(con, source):
+            frequency += np.bincount(features, minlength=_FEATURES)
+            hashed.append((places, ends, features))
+        idf = np.log((n + 1) / (frequency + 1)) + 1
+        self._signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=(_FEATURES, dimensions))
+        self._signs *= idf[:, None].astype(np.float32)
+        self.learnt = self._vectors(hashed, n)
+
+    def vectors(self, con: duckdb.DuckDBPyConnection, source: str, n: int) -> Vectors:
+        """(n, D) unit vectors of other texts."""
+        return self._vectors(_features(con, source), n)
+
+    def _vectors(self, hashed: Iterable[tuple[Array, Array, Array]], n: int) -> Vectors:
+        vectors = np.zeros((n, self._signs.shape[1]), dtype=np.float32)
+        for places, ends, features in hashed:
+            vectors[places] = unit(_sums(self._signs, ends, features))
+        return vectors
 
 
 def _features(con: duckdb.DuckDBPyConnection, source: str) -> Iterator[tuple[Array, Array, Array]]:
@@ -92,6 +115,35 @@ def nearest(vectors: Vectors, k: int, *, seed: int = 0) -> tuple[Array, Array]:
     for cell in range(len(centres)):
         members = order[edges[cell] : edges[cell + 1]]
         _merge(places, cosines, asking[bounds[cell] : bounds[cell + 1]] // _PROBES, members, vectors)
+    return places, cosines
+
+
+def nearest_among(asked: Vectors, others: Vectors, k: int, barred: Callable[[int, int], Array]) -> tuple[Array, Array]:
+    """(N, k) places in `others` of what is nearest to each asked vector, the nearest first, and (N, k) their cosines.
+
+    All pairs are compared, in blocks. What comes out for a vector does not depend on what is asked beside it: blocks
+    choose more than k by the fast product, and those are compared again one by one.
+
+    Args:
+        barred: from and to which asked vector -> (n, M) pairs that do not count.
+
+    Returns:
+        place −1 and cosine −2 where there are fewer than k.
+    """
+    places = np.full((len(asked), k), -1, dtype=np.int64)
+    cosines = np.full((len(asked), k), _NONE)
+    step, kept = max(1, _SCORES // max(1, len(others))), min(k + _SPARE, len(others))
+    for start in range(0, len(asked) if len(others) else 0, step):
+        stop = min(start + step, len(asked))
+        scores = asked[start:stop] @ others.T
+        scores[barred(start, stop)] = _NONE
+        best = np.sort(_top(scores, kept), axis=1)
+        exact = np.einsum("nd,nkd->nk", asked[start:stop].astype(np.float64), others[best].astype(np.float64)).round(9)
+        exact[np.take_along_axis(scores, best, axis=1) == _NONE] = _NONE
+        order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+        cosines[start:stop, : order.shape[1]] = np.take_along_axis(exact, order, axis=1)
+        places[start:stop, : order.shape[1]] = np.take_along_axis(best, order, axis=1)
+    places[cosines == _NONE] = -1
     return places, cosines
 
 

@@ -129,7 +129,9 @@ def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Ins
 
 def identity(store: Store, models: Models, instruction: Instruction, settings: EvolveSettings) -> dict[str, Any]:
     """What decides the outcome of a run; a run that was cut off goes on only while none of it has changed."""
-    prompts = ("judge", "diagnose", "revise", *(["exemplify"] if settings.revision.max_examples else []))
+    prompts = ["judge", "diagnose", "revise"]
+    prompts += ["exemplify"] if settings.revision.max_examples else []
+    prompts += ["neighbours"] if models.teacher.neighbours else []
     return {
         "seed": settings.seed,
         "task": store.task.hash,
@@ -213,6 +215,7 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
         level=level,
         detectable=told.sentence(),
         warning=warning,
+        neighbours=shown.k if (shown := board.labeller.session.neighbours) else 0,
     )
     try:
         board.judge([incumbent], inputs.dev)

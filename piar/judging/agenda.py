@@ -66,9 +66,10 @@ class Agenda:
 
     def requests(self, assignments: Sequence[Assignment]) -> Iterator[Request]:
         """Every request of these assignments, known or not, in order."""
-        for assignment in assignments:
-            for sample in assignment.samples:
-                for ask in self.questions.asks(assignment.instruction, sample, range(assignment.votes)):
+        for ballots in self.chunks(assignments):
+            for ballot in ballots:
+                wanted = ballot.assignment
+                for ask in self.questions.asks(wanted.instruction, ballot.sample, range(wanted.votes)):
                     yield ask.request
 
     def pending(self, assignments: Sequence[Assignment]) -> Iterator[Request]:
@@ -88,6 +89,7 @@ class Agenda:
         """The assignments' ballots, so many as are handed to the client at a time."""
         ballots = (Ballot(assignment, sample) for assignment in assignments for sample in assignment.samples)
         while chunk := list(islice(ballots, self._chunk)):
+            self.questions.prepare([ballot.sample for ballot in chunk])
             yield chunk
 
     def rounds(self, ballots: Sequence[Ballot]) -> Iterator[list[tuple[Ballot, list[Ask]]]]:

@@ -84,7 +84,7 @@ def forecast(
         count += 1
         size += sum(len(message.content.encode()) for message in request.messages)
         limit += request.max_tokens
-    if pilot := _earlier(store, name, instruction):
+    if pilot := _earlier(store, name, (respondent.judge, instruction)):
         usage = Usage(round(count * pilot.tokens_in), round(count * pilot.cached), round(count * pilot.tokens_out))
         basis = f"as {pilot.answers:,} earlier answers under this instruction"
     elif seen := _earlier(store, name):
@@ -129,14 +129,14 @@ class _Earlier:
     tokens_out: float
 
 
-def _earlier(store: "Store", model: str, instruction: str | None = None) -> _Earlier | None:
-    """What this model's answers took, under one instruction or any; None when there are too few."""
-    under = "and key in (select key from verdicts where instruction = $2)" if instruction is not None else ""
+def _earlier(store: "Store", model: str, under: tuple[str, str] | None = None) -> _Earlier | None:
+    """What this model's answers took, any or those of a judge under an instruction; None when there are too few."""
+    among = "and key in (select key from verdicts where judge = $2 and instruction = $3)" if under else ""
     with store.read() as con:
         row = con.execute(
             "select count(*), avg(tokens_in), avg(tokens_cached), avg(tokens_out) from completions "
-            f"where model = $1 and failure is null and tokens_out > 0 {under}",
-            [model, *([instruction] if instruction is not None else [])],
+            f"where model = $1 and failure is null and tokens_out > 0 {among}",
+            [model, *(under or ())],
         ).fetchone()
     return _Earlier(*row) if row and row[0] >= ENOUGH else None
 

@@ -14,10 +14,9 @@ from store.db import Store
 
 # What a judge has said that counts, and what each cost: of a teacher its verdicts, of who writes its answers.
 _SAID = {
-    "verdicts": "select (select count(*) from verdicts where judge = $1 and grade is not null), "
-    "(select avg(cost_usd) from completions where model = $2 and failure is null)",
-    "answers": "select count(*), avg(cost_usd) from completions where role || ':' || model = $1 and model = $2 "
-    "and failure is null",
+    "verdicts": "select count(distinct v.rowid), avg(c.cost_usd) filter (c.failure is null) from verdicts v "
+    "left join completions c using (key) where v.judge = ? and v.grade is not null",
+    "answers": "select count(*), avg(cost_usd) from completions where role || ':' || model = ? and failure is null",
 }
 
 
@@ -104,7 +103,7 @@ class Origin:
     def _earlier(self) -> tuple[int, float]:
         """How much this judge has said that counts, and what asking as much would cost."""
         with self._store.read() as con:
-            count, usd = con.execute(_SAID[self._said], [self._judge, self._judge.partition(":")[2]]).fetchall()[0]
+            count, usd = con.execute(_SAID[self._said], [self._judge]).fetchall()[0]
         return int(count), int(count) * float(usd or 0.0)
 
 

@@ -167,7 +167,9 @@ class Pool:
         """
         questions = Questions(self.task, self.respondent)
         for rows in _slices(_open(source, self.task), self.slice_rows):
-            for sample in _samples(rows, self.task):
+            samples = list(_samples(rows, self.task))
+            questions.prepare(samples)
+            for sample in samples:
                 yield from (ask.request for ask in questions.asks(self.instruction, sample, range(votes)))
 
     def _judge(self, samples: list[Sample], work: Path, report: PoolReport, show: OnProgress) -> list[list[Verdict]]:

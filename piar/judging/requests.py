@@ -1,6 +1,6 @@
 """What a judge is asked of a sample, and how its answer is read: rendered requests, their keys, and verdicts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -53,14 +53,15 @@ class _Prompt:
     brief: Brief
 
 
-def request_key(digest: str, sample: Sample, text: str, vote: int) -> str:
+def request_key(digest: str, sample: Sample, text: str, vote: int, beside: str = "") -> str:
     """Key of a request: sample content, vote, and the digest of all that the assignment's requests share.
 
     Args:
         digest: hash over instruction, rendered prefix, model, parameters and answer schema.
         text: the sample as the judge reads it.
+        beside: the labelled samples that are shown beside it.
     """
-    return content_id("judge", digest, sample.id, text, str(vote))
+    return content_id("judge", digest, sample.id, text, str(vote), *([beside] if beside else []))
 
 
 class Questions:
@@ -79,14 +80,20 @@ class Questions:
         # A client may read an answer to decide about a repair; the verdict then reads the same text.
         self._parse = lru_cache(maxsize=1024)(partial(parse_trace, task=task))
 
+    def prepare(self, samples: Sequence[Sample]) -> None:
+        """Look up at once what is shown beside these samples, before they are asked one by one."""
+        if self._respondent.neighbours:
+            self._respondent.neighbours.prepare(samples)
+
     def asks(self, instruction: Instruction, sample: Sample, votes: range) -> Iterator[Ask]:
         """The requests for these votes on a sample."""
-        text = sample_text(sample.fields)
-        prompt = self._prompt(instruction)
+        text, neighbours = sample_text(sample.fields), self._respondent.neighbours
+        prompt, beside = self._prompt(instruction), neighbours.text(sample) if neighbours else ""
+        system = Message("system", f"{prompt.system.content}\n\n{beside}") if beside else prompt.system
         for vote in votes:
             request = Request(
-                request_key(prompt.digest, sample, text, vote),
-                (prompt.system, Message("user", text)),
+                request_key(prompt.digest, sample, text, vote, beside),
+                (system, Message("user", text)),
                 self._grades,
                 prompt.schema,
                 max_tokens=self._settings.answer_tokens,
@@ -129,6 +136,7 @@ class Questions:
             model = client.model
             shared: list[object] = [name, prefix, model, self._settings.temperature, self._vote_temperature]
             shared += [self._settings.max_tokens, schema, *([self._origin] if self._origin else [])]
+            shared += [self._respondent.neighbours.mark] if self._respondent.neighbours else []
             brief = Brief(self._task, instruction)
             self._prompts[name] = _Prompt(Message("system", prefix), schema, short_hash(shared, 32), brief)
         return self._prompts[name]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from piar.judging.outcome import OnProgress
 from piar.judging.settings import LabelSettings
@@ -10,6 +11,9 @@ from piar.llm.cost import Budget, Charge, ceiling
 from piar.llm.settings import ModelSettings, require_price
 from store.db import Store
 from store.journal import Journal
+
+if TYPE_CHECKING:
+    from piar.judging.neighbours import Neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +25,19 @@ class Respondent:
         model: its temperature, token limit and price.
         label: how samples are asked, where it judges.
         prompts: the project's folder of template overrides.
+        neighbours: labelled samples that it is shown beside the one that it judges.
     """
 
     client: Client
     model: ModelSettings = field(default_factory=ModelSettings)
     label: LabelSettings = field(default_factory=LabelSettings)
     prompts: Path | None = None
+    neighbours: "Neighbours | None" = None
 
     @property
     def judge(self) -> str:
         """Whose its verdicts are, where it judges."""
-        return f"teacher:{self.client.model}"
+        return f"teacher:{self.client.model}{self.neighbours.mark if self.neighbours else ''}"
 
     def ceiling(self, request: Request) -> Charge:
         """What one attempt at a request may cost at most."""
@@ -55,6 +61,7 @@ class Respondent:
             self.model,
             self.label,
             self.prompts,
+            self.neighbours,
             store=store,
             journal=journal,
             run_id=run_id,

@@ -10,6 +10,7 @@ from store.errors import UsageError
 if TYPE_CHECKING:
     from piar.judging.agenda import Agenda
     from piar.judging.labeller import Labeller
+    from piar.judging.neighbours import Neighbours
     from piar.judging.outcome import OnProgress
     from piar.judging.requests import Assignment
     from piar.judging.session import Respondent, Session
@@ -29,15 +30,33 @@ def respondent(
     """
     from piar.judging.session import Respondent
 
-    model = getattr(project.config, role)
-    return Respondent(client or project.client(role), model, project.config.label, project.folder / PROMPTS)
+    model, shown = getattr(project.config, role), _neighbours(project) if role == "teacher" else None
+    return Respondent(client or project.client(role), model, project.config.label, project.folder / PROMPTS, shown)
+
+
+def _neighbours(project: "Workspace") -> "Neighbours | None":
+    """The labelled samples that the teacher is shown; None where `[label]` wants none, or it only follows rules.
+
+    Raises:
+        UsageError: they are found by an encoder, and none is named.
+    """
+    from piar.judging.neighbours import Neighbours
+    from piar.measure.embeddings import NO_ENCODER
+
+    settings, embed = project.config.label, None
+    if not settings.neighbours or project.config.teacher.simulated:
+        return None
+    if settings.vectors == "encoder" and (embed := project.encoder) is None:
+        raise UsageError('`[label] vectors = "encoder"` needs an encoder.', NO_ENCODER)
+    return Neighbours(project.store, settings, embed=embed, prompts=project.folder / PROMPTS)
 
 
 def teacher_name(project: "Workspace") -> str:
     """Whose the teacher's verdicts are, told without a key and without loading a model."""
     from piar.connect import answers_as
 
-    return f"teacher:{answers_as(project.config.teacher)}"
+    teacher = project.config.teacher
+    return f"teacher:{answers_as(teacher)}{'' if teacher.simulated else project.config.label.mark}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piar.project.asking import teacher_name
 from piar.project.folder import PROPOSAL
 from piar.project.measuring import drift
 from store.errors import PiarError
@@ -81,7 +82,7 @@ def status(project: "Workspace") -> "Status":
     from piar.query.status import status
 
     waits = (project.folder / PROPOSAL).exists()
-    return status(project.store, project.config.teacher, project.instruction(), proposal=waits)
+    return status(project.store, project.config.teacher, teacher_name(project), project.instruction(), proposal=waits)
 
 
 def doctor(project: "Workspace") -> "list[Check]":

@@ -100,15 +100,16 @@ class _State:
     drift: "Drift | None"
 
 
-def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, proposal: bool) -> Status:
+def status(store: "Store", teacher: "ModelSettings", judge: str, current: "Instruction", *, proposal: bool) -> Status:
     """Look at the store and say where the project stands; nothing is asked and nothing is changed.
 
     Args:
         teacher: prices what comes next.
+        judge: whose its verdicts are.
         current: the instruction in force.
         proposal: whether one waits.
     """
-    state = _read(store, teacher, current, proposal)
+    state = _read(store, teacher, judge, current, proposal)
     counts = store.frame("select split, count(*) as n from samples group by split order by split").rows()
     holds = {
         "instruction": current.id,
@@ -120,21 +121,18 @@ def status(store: "Store", teacher: "ModelSettings", current: "Instruction", *, 
     return Status(holds, stale, tuple(step for rule in _NEXT for step in rule(state)), _reworded(store, current))
 
 
-def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", proposal: bool) -> _State:
-    from piar.connect import answers_as
+def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instruction", proposal: bool) -> _State:
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
     from piar.query.wording import same_but_for_words
     from store.judges import Judge
 
-    name = answers_as(teacher)
-    judge = f"teacher:{name}"
     row = store.frame(
         """with mine as (select distinct sample_id from verdicts
                          where judge = $1 and instruction = $2 and grade is not null),
                 other as (select distinct sample_id from verdicts where judge = $1 and instruction <> $2),
                 alike as (select distinct sample_id from verdicts where judge = $1 and grade is not null
-                          and instruction in (select unnest($4::varchar[]))),
+                          and instruction in (select unnest($3::varchar[]))),
                 every as (select sample_id, split, sample_id in (select sample_id from truth) as labelled,
                                  sample_id in (from mine) as judged, sample_id in (from other) as older,
                                  sample_id in (from alike) as reworded from samples)
@@ -142,10 +140,11 @@ def _read(store: "Store", teacher: "ModelSettings", current: "Instruction", prop
                   count(*) filter (split in ('train', 'pool') and not judged),
                   count(*) filter (split in ('train', 'pool') and not judged and older),
                   count(*) filter (split in ('train', 'pool') and not judged and reworded),
-                  (select avg(cost_usd) from completions where model = $3 and failure is null),
+                  (select avg(cost_usd) from completions where failure is null
+                   and key in (select key from verdicts where judge = $1)),
                   count(*) filter (split = 'test' and labelled and not judged)
            from every""",
-        [judge, current.id, name, same_but_for_words(store, current)],
+        [judge, current.id, same_but_for_words(store, current)],
     ).row(0)
     last = store.frame(
         "select verb, max(started) as at_time from runs join run_events using (run_id) "

@@ -19,14 +19,15 @@ INSTRUCTION = Instruction(
     examples=(Example({"query": "red lamp", "title": "lamp, red"}, "2", "R02"),),
 )
 VALUES = {"task": TASK.model_copy(update={"ask": "How well does it fit?"}), "instruction": INSTRUCTION,
-          "settings": RevisionSettings(), "most": 6}  # fmt: skip
+          "settings": RevisionSettings(), "most": 6,
+          "neighbours": [{"text": '{"query": "lamp", "title": "red lamp"}', "grade": "2"}]}  # fmt: skip
 
 
 def shown(name):
     return judge_prefix(TASK, INSTRUCTION, name=name) if name in ("judge", "decide") else render(name, VALUES)
 
 
-@pytest.mark.parametrize("name", ["judge", "decide", "diagnose", "revise", "exemplify"])
+@pytest.mark.parametrize("name", ["judge", "decide", "diagnose", "revise", "exemplify", "neighbours"])
 def test_a_prompt_says_what_it_said(name):
     file, text = SNAPSHOTS / f"{name}.txt", shown(name) + "\n"
     if os.environ.get("PIAR_SNAPSHOTS") == "write":

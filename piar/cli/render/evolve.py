@@ -30,7 +30,7 @@ def event_line(event: "Event") -> Text | None:
     detail = event.detail
     match event.kind:
         case "opened":
-            words = detail["detectable"] + (f" {detail['warning']}" if detail["warning"] else "")
+            words = " ".join(filter(None, (detail["detectable"], detail["warning"], _beside(detail))))
         case "champion":
             words = f"the present instruction {_does(detail)} of {detail['rows']:,} dev rows"
         case "inspected":
@@ -52,6 +52,12 @@ def event_line(event: "Event") -> Text | None:
         case _:
             return None
     return Text(words, style="dim")
+
+
+def _beside(detail: "Mapping[str, Any]") -> str:
+    """What the teacher sees beside each row; earlier versions showed nothing."""
+    shown = detail.get("neighbours")
+    return f"The teacher sees each row beside its {shown} nearest labelled rows of train." if shown else ""
 
 
 def _does(detail: "Mapping[str, Any]") -> str:
