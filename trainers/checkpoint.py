@@ -27,7 +27,7 @@ from store.files import read_text
 from store.manifest import Manifest, RuleRecord, file_sha256
 from store.settings import Settings
 from store.task import Task, explain
-from trainers.config import Completion, Kind, Prompt
+from trainers.config import Completion, Kind, Prompt, Reads
 
 STATE = "state.pt"
 MARKER = "COMPLETE"
@@ -42,7 +42,8 @@ class StudentCard(Settings):
     prompt: Prompt = "short"
     rubric: str = ""
     completion: Completion = "trace"
-    max_length: int = 0  # tokens of a sample that an encoder reads
+    max_length: int = 0  # tokens that an encoder reads: of a sample, or of each of its texts apart
+    reads: Reads = "together"  # an encoder's
     instruction: str = ""
     rules: tuple[RuleRecord, ...] = ()
     shards: str = ""  # hash of the manifest that it learned from

@@ -12,6 +12,7 @@ from store.settings import Settings
 Prompt = Literal["short", "rulebook"]
 Completion = Literal["trace", "grade"]
 Kind = Literal["language model", "encoder"]  # of a student
+Reads = Literal["together", "apart"]  # how an encoder meets the two texts of a sample
 Order = Literal["curriculum", "shuffled"]
 Credit = Literal["local", "outcome"]
 GradeReward = Literal["exact", "ordinal", "brier", "rps"]
@@ -133,7 +134,13 @@ class DistillSettings(TrainSettings):
 
 
 class EncoderSettings(Settings):
-    """`[train.encoder]`: an encoder as a student."""
+    """`[train.encoder]`: an encoder as a student.
+
+    Attributes:
+        reads: the two texts `together`, in one sequence, or `apart`, beginning as the probe (`trainers.apart`); `auto`:
+            apart where the folder is a sentence encoder's, with a `modules.json`.
+        learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
+    """
 
     model: str = "tiny"  # a small BERT from nothing, or a Hugging Face encoder
     hidden: int = Field(default=128, ge=64, multiple_of=64)  # this and the next two: the size of a tiny encoder
@@ -141,8 +148,9 @@ class EncoderSettings(Settings):
     vocab_size: int = Field(default=2048, ge=300)
     epochs: float = Field(default=4.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=0.0, ge=0)  # 0: 1e-3 tiny; pretrained 2e-4 under 512 wide, else 3e-5
-    max_length: int = Field(default=256, ge=8)  # tokens of a sample; longer ones are cut, with a word
+    learning_rate: float = Field(default=0.0, ge=0)
+    reads: Reads | Literal["auto"] = "auto"
+    max_length: int = Field(default=256, ge=8)  # tokens of a sample, or of each text apart; longer ones are cut
     seed: int = 0
 
 

@@ -52,7 +52,7 @@ class Best:
 
     def recall(self, step: int, policy: nn.Module) -> bool:
         """Give the policy its best weights back; whether they are others than those of this step."""
-        if self.state["step"] in (0, step):
+        if self.state["step"] == step or self.state["loss"] == math.inf:
             return False
         device = next(policy.parameters()).device
         policy.load_state_dict(torch.load(self.file, map_location=device, weights_only=True), strict=False)

@@ -66,9 +66,8 @@ class Encoder:
         Raises:
             PiarError: nothing there that is a text encoder in safetensors, or one with layers that are not known here.
         """
-        pool, said = POOLS[pooling(folder)], _settings(folder / "sentence_bert_config.json").get("max_seq_length")
-        model, tokenizer = load_encoder(str(folder)), load_tokenizer(str(folder))
-        tokens = min(n for n in (TOKENS, context(model, tokenizer), said) if isinstance(n, int) and n > 0)
+        pool, model, tokenizer = POOLS[pooling(folder)], load_encoder(str(folder)), load_tokenizer(str(folder))
+        tokens = reach(folder, model, tokenizer)
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, pool, tokens)
 
     @torch.inference_mode()
@@ -92,6 +91,12 @@ class Encoder:
         states = self._model(**inputs).last_hidden_state.float()
         pooled = torch.nn.functional.normalize(self._pool(states, inputs["attention_mask"]), dim=-1)
         return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+
+
+def reach(folder: Path, model: Any, tokenizer: Any) -> int:
+    """Tokens of a text that an encoder is given: `TOKENS`, or fewer where it reads or was taught on fewer."""
+    said = _settings(folder / "sentence_bert_config.json").get("max_seq_length")
+    return min(n for n in (TOKENS, context(model, tokenizer), said) if isinstance(n, int) and n > 0)
 
 
 def context(model: Any, tokenizer: Any) -> int | None:

@@ -1,7 +1,7 @@
-"""An encoder as a student: it reads the fields as a pair of texts and gives K logits; no trace.
+"""An encoder as a student: it reads the fields as two texts, together or apart, and gives K logits; no trace.
 
-Any Hugging Face encoder, or a small BERT from nothing, on the same shards; it learns gold grades alone. Left out:
-resuming, several processes, the curriculum's order.
+Any Hugging Face encoder, or a small BERT from nothing, on the same shards; it learns gold grades alone, and the weights
+of the least loss on dev are kept. Left out: resuming, several processes, the curriculum's order.
 """
 
 import logging
@@ -12,20 +12,21 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from store.calibration import Fit, fit
 from store.errors import PiarError, UsageError
 from store.manifest import MANIFEST, Manifest, file_sha256, read_manifest
+from store.probability_scores import nll_of
 from store.task import Task
-from trainers.chat import whole
+from trainers.apart import Apart
 from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
-from trainers.config import EncoderSettings
+from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
-from trainers.early import DEV
-from trainers.embedding import context
-from trainers.folder import load_classifier, load_tokenizer
-from trainers.logs import progress
+from trainers.early import DEV, Best
+from trainers.embedding import context, pooling, reach
+from trainers.encoded import Encoded, Row, encode, features, padded, predict, probabilities
+from trainers.folder import load_classifier, load_encoder, load_tokenizer
+from trainers.logs import progress, say
 from trainers.loop import Trained
 from trainers.model import END_OF_TURN
 from trainers.scoring import Scored, headline, opinion
@@ -33,15 +34,7 @@ from trainers.session import TooLong
 from trainers.tiny import PAD, START, tiny_tokenizer
 from trainers.weights import cosine
 
-Row = dict[str, Any]
-_BATCH = 64  # samples that are judged together, those of like length
 log = logging.getLogger(__name__)
-
-
-class Encoded(list[int]):
-    """Tokens of one sample; `types` says of each to which of the two texts it belongs, where the encoder reads that."""
-
-    types: list[int] | None = None
 
 
 class EncoderStudent:
@@ -75,7 +68,9 @@ class EncoderStudent:
         card = read_card(folder)
         if (folder / MARKER).exists():
             check(folder)
-        model, tokenizer = load_classifier(str(folder), taught=True), load_tokenizer(str(folder))
+        apart = card.reads == "apart"
+        model = Apart.load(folder) if apart else load_classifier(str(folder), taught=True)
+        tokenizer = load_tokenizer(str(folder))
         if model.config.num_labels != len(card.task.grades):
             raise PiarError(
                 f"{folder} tells {model.config.num_labels} grades apart, and its card names {len(card.task.grades)}.",
@@ -97,11 +92,11 @@ class EncoderStudent:
                 f"It was taught on: {', '.join(wanted)}.",
             )
         rows = [[fields[name] for name in wanted] for fields in samples]
-        return encode(self.tokenizer, rows, self.task, self.most if cut else None)
+        return encode(self.model, self.tokenizer, rows, self.task, self.most if cut else None)
 
     def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded]:
         """Tokens of samples, the longer text cut where both are too long; says how many were."""
-        cut = sum(len(one) > self.most for one in self.encoded(samples))
+        cut = sum(one.longest > self.most for one in self.encoded(samples))
         if cut:
             log.warning("%d of %d samples were cut: this student reads %d tokens", cut, len(samples), self.most)
         return self.encoded(samples, cut=True)
@@ -138,7 +133,8 @@ class EncoderSession:
     def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded | TooLong]:
         """Tokens of each sample, or why there are none; errors as for `EncoderStudent.encoded`."""
         most = self.student.most
-        return [one if len(one) <= most else TooLong(len(one), most) for one in self.student.encoded(samples)]
+        found = self.student.encoded(samples)
+        return [one if one.longest <= most else TooLong(one.longest, most) for one in found]
 
     def score(self, prompts: Sequence[Any]) -> list[Scored]:
         """The grade of each sample."""
@@ -169,17 +165,23 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     if (out / "final").exists():
         raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
     settings, manifest = settings or EncoderSettings(), read_manifest(shards)
+    _reads(settings)
     rows = [row for bucket in read_rows(shards, manifest, "train").values() for row in bucket]
     if not rows:
         raise PiarError("The shards hold no training row.", "Export again.")
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    limit = min(settings.max_length, context(model, tokenizer) or settings.max_length)
-    steps = _teach(model, tokenizer, rows, manifest.task, settings, limit)
+    apart = isinstance(model, Apart)
+    reads = reach(Path(settings.model), model, tokenizer) if apart else context(model, tokenizer)
+    limit = min(settings.max_length, reads or settings.max_length)
+    evaluation = read_rows(shards, manifest, "eval")
+    out.mkdir(parents=True, exist_ok=True)
+    kept = _Kept(model, tokenizer, evaluation.get(DEV, []), manifest.task, limit, Best(out, 0))
+    steps = _teach(model, tokenizer, rows, manifest.task, settings, limit, kept)
     metrics: dict[str, float] = {}
     found: Fit | None = None
-    for split, asked in read_rows(shards, manifest, "eval").items():
+    for split, asked in evaluation.items():
         if asked:
             probs = predict(model, tokenizer, asked, manifest.task, limit)
             gold = [manifest.task.index(row["grade"]) for row in asked]
@@ -191,30 +193,65 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
         kind="encoder",
         completion="grade",
         max_length=limit,
+        reads="apart" if apart else "together",
         shards=file_sha256(shards / MANIFEST),
         metrics=metrics,
         calibration=found and found.kept,
         trainer="encoder",
         base=settings.model,
     )
-    return Trained(save(out / "final", model, tokenizer, card), steps, metrics, calibration=found)
+    folder = save(out / "final", model, tokenizer, card)
+    return Trained(folder, steps, metrics, calibration=found, kept=kept.step)
 
 
-def _teach(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings: EncoderSettings, limit: int) -> int:
-    """Update the weights in place; returns the steps made."""
-    ids = encode(tokenizer, [row["fields"] for row in rows], task)
-    if cut := sum(len(one) > limit for one in ids):
+class _Kept:
+    """Looks at dev while an encoder learns; the weights of the least loss are what stays."""
+
+    def __init__(self, model: Any, tokenizer: Any, dev: Sequence[Row], task: Task, limit: int, best: Best) -> None:
+        self.model, self.tokenizer, self.dev, self.best, self.step = model, tokenizer, dev, best, 0
+        self.task, self.limit = task, limit
+        self.losses: dict[int, float] = {}
+
+    def look(self, step: int) -> None:
+        """Measure the grade's loss on dev, where there is one."""
+        self.step = step
+        if self.dev:
+            gold = np.array([self.task.index(row["grade"]) for row in self.dev])
+            probs = predict(self.model, self.tokenizer, self.dev, self.task, self.limit)
+            self.losses[step] = float(nll_of(probs, gold).mean())
+            self.best.look(step, self.losses[step], self.model, writes=True)
+
+    def recall(self) -> None:
+        """Give the model its best weights back, with a word where they are not the last ones."""
+        if self.best.recall(self.step, self.model):
+            last, self.step = self.step, int(self.best.state["step"])
+            began = "the frozen encoder's probe, which it began as" if self.step == 0 else f"step {self.step:,}"
+            said = f"{self.losses[self.step]:.3f} on dev ({self.losses[last]:.3f} after step {last:,})"
+            say(f"encoder: keeps {began}: a loss of {said}")
+        self.best.file.unlink(missing_ok=True)
+
+
+def _teach(
+    model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings: EncoderSettings, limit: int, kept: _Kept
+) -> int:
+    """Update the weights in place, with a look at dev after each pass; returns the steps made."""
+    ids = encode(model, tokenizer, [row["fields"] for row in rows], task)
+    if cut := sum(one.longest > limit for one in ids):
         log.warning("%d of %d training rows are cut: the encoder reads %d tokens", cut, len(rows), limit)
-    ids = encode(tokenizer, [row["fields"] for row in rows], task, limit)
+    ids = encode(model, tokenizer, [row["fields"] for row in rows], task, limit)
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
+    if isinstance(model, Apart):
+        model.begin(features(model, tokenizer, ids), gold.tolist(), [row["group"] for row in rows], settings.seed)
+        kept.look(0)
     rate = settings.learning_rate or _rate(model, settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
+    each = max(1, round(len(rows) / settings.batch_size))
     rng, draws = np.random.default_rng(settings.seed), total * settings.batch_size
     order = np.concatenate([rng.permutation(len(rows)) for _ in range(math.ceil(draws / len(rows)))])[:draws]
-    model.train()
     with progress("encoder", 0, total) as show:
         for step, chosen in enumerate(order.reshape(total, -1)):
+            model.train()
             inputs = padded(tokenizer, [ids[i] for i in chosen]).to(model.device)
             loss = model(**inputs, labels=gold[chosen].to(model.device)).loss
             loss.backward()
@@ -224,57 +261,36 @@ def _teach(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             show(step + 1, {"loss": loss.item()})
+            if (step + 1) % each == 0 or step + 1 == total:
+                kept.look(step + 1)
+    kept.recall()
     return total
 
 
 def _rate(model: Any, settings: EncoderSettings) -> float:
-    """Narrow pretrained encoders need a higher rate: at 3e-5 a 384 wide one had learnt nothing from 300 rows."""
+    """Narrow pretrained encoders with a new head need a higher rate: at 3e-5 a 384 wide one had learnt nothing from 300
+    rows. One that begins as the probe knows something already."""
     if settings.model == "tiny":
         return 1e-3
+    if isinstance(model, Apart):
+        return 3e-5
     return 2e-4 if getattr(model.config, "hidden_size", 768) < 512 else 3e-5
 
 
-def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> NDArray[np.float64]:
-    """[rows, K] probabilities of shard rows, in the order given."""
-    return probabilities(model.eval(), tokenizer, encode(tokenizer, [row["fields"] for row in rows], task, limit))
+def _reads(settings: EncoderSettings) -> Reads:
+    """How this encoder meets the two texts.
 
-
-@torch.inference_mode()
-def probabilities(
-    model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progress: Callable[[int], None] = lambda n: None
-) -> NDArray[np.float64]:
-    """[rows, K] probabilities of encoded samples, in the order given."""
-    found = np.zeros((len(ids), model.config.num_labels))
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        inputs = padded(tokenizer, [ids[i] for i in part]).to(model.device)
-        found[part] = model(**inputs).logits.double().softmax(-1).cpu().numpy()
-        on_progress(len(part))
-    return found
-
-
-def encode(tokenizer: Any, rows: Sequence[Sequence[str]], task: Task, limit: int | None = None) -> list[Encoded]:
-    """Tokens of rows' texts as the pair of `Task.pair`, at most `limit` of each row, taken from the longer text."""
-    pairs = [task.pair([whole(text) for text in row]) for row in rows]
-    if not pairs:
-        return []
-    texts = ([a for a, _ in pairs], [b for _, b in pairs])[: 1 if len(task.fields) == 1 else 2]
-    told = tokenizer(
-        *texts, truncation=limit is not None, max_length=limit, split_special_tokens=True, verbose=False
-    )  # what a sample says is never a control token
-    found = [Encoded(row) for row in told["input_ids"]]
-    for one, types in zip(found, told.get("token_type_ids", [None] * len(found)), strict=True):
-        one.types = types
-    return found
-
-
-def padded(tokenizer: Any, ids: Sequence[Encoded]) -> Any:
-    """A batch of encoded samples."""
-    batch: dict[str, Any] = {"input_ids": [list(one) for one in ids]}
-    if all(one.types is not None for one in ids):
-        batch["token_type_ids"] = [one.types for one in ids]
-    return tokenizer.pad(batch, return_tensors="pt", verbose=False)
+    Raises:
+        UsageError: one from nothing apart.
+    """
+    if settings.reads != "auto":
+        if settings.reads == "apart" and settings.model == "tiny":
+            raise UsageError(
+                "An encoder from nothing has no vectors to compare: it reads the texts together.",
+                "Leave train.encoder.reads at auto, or pass --model with a sentence encoder's folder.",
+            )
+        return settings.reads
+    return "apart" if (Path(settings.model) / "modules.json").is_file() else "together"
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
@@ -286,7 +302,12 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) ->
     }
     if settings.model != "tiny":
         tokenizer = load_tokenizer(settings.model)
-        return load_classifier(settings.model, **names), tokenizer
+        if _reads(settings) == "together":
+            return load_classifier(settings.model, **names), tokenizer
+        body = load_encoder(settings.model)
+        vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
+        texts = min(2, len(manifest.task.fields))
+        return Apart(body, pooling(Path(settings.model)), texts, len(symbols)), tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification
 

@@ -57,8 +57,11 @@ def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
     return _load(AutoModelForSequenceClassification, model, "classifier", new_head=not taught, **names)
 
 
-def load_encoder(model: str) -> Any:
+def load_encoder(model: str, *, taught: bool = False) -> Any:
     """The body of a text encoder of a folder, without a head.
+
+    Args:
+        taught: the folder is a student's, whose kind was looked at when it began.
 
     Raises:
         PiarError: no folder, another kind of model, or errors as for `load_lm`.
@@ -67,7 +70,8 @@ def load_encoder(model: str) -> Any:
     if not (folder / "config.json").is_file():
         raise PiarError(f"{model} is no folder of a text encoder: it has no config.json.", _ENCODERS)
     kind = str(_json(folder / "config.json").get("model_type"))
-    if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (folder / "modules.json").is_file():
+    known = taught or kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if not known and not (folder / "modules.json").is_file():
         raise PiarError(f"{model} is no text encoder: {kind!r} is another kind of model.", _ENCODERS)
     return _load(AutoModel, model, "text encoder", optional=("pooler.", "lm_head.", "cls."))
 

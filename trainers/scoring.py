@@ -74,8 +74,8 @@ class Student:
         card = read_card(folder)
         if card.kind == "encoder":
             raise PiarError(
-                f"{folder} holds an encoder, which is a sequence classifier as it is.",
-                "Load the folder itself, with AutoModelForSequenceClassification; `piar score` and `piar serve` do.",
+                f"{folder} holds an encoder, which is no language model.",
+                "`piar score` and `piar serve` load it; from Python, `trainers.students.load_student` does.",
             )
         if (folder / MARKER).exists():
             check(folder)

@@ -13,13 +13,11 @@ for fitting, `gold` as symbols.
 
 A pair of texts is judged by how its parts fit together. Words alone cannot express that, so
 plain TF-IDF learns which words are common among relevant rows; `tfidf_overlap` is the fair
-linear baseline for search, and is named so because it is more than the standard one. The probe's features are
-those of InferSent (Conneau et al. 2017, arXiv 1705.02364); the strength of its ridge is chosen by group.
+linear baseline for search, and is named so because it is more than the standard one. The probe is `trainers.probe`'s.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +28,12 @@ from numpy.typing import NDArray
 from piar.measure.embeddings import NO_ENCODER
 from store.errors import UsageError
 from store.task import Task
+from trainers.probe import fit_probe, one_thread, pair_features
 
 Floats = NDArray[np.float64]
 Predict = Callable[[pl.DataFrame], Floats]
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]  # texts -> (N, D) unit vectors
 _WORD = re.compile(r"\w+")
-_RIDGES = (1e-3, 1e-2, 1e-1)  # strengths that the probe chooses from, as C of standardised features
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +159,7 @@ def _tfidf(given: Fitting, *, overlap: bool = False) -> Predict:
         )
 
     model = LogisticRegression(max_iter=200, tol=3e-3, random_state=given.seed)
-    with _one_thread():
+    with one_thread():
         model.fit(together(words, frame), labels)
     return _by_model(model, features, task)
 
@@ -185,51 +183,21 @@ def _cosine(given: Fitting) -> Predict:
 
     model = LogisticRegression(C=1e3, max_iter=1000, random_state=given.seed)  # two figures a grade need no ridge
     inputs = features(given.frame)
-    with _one_thread():
+    with one_thread():
         model.fit(inputs, labels)
     return _by_model(model, features, task)
 
 
 def _probe(given: Fitting) -> Predict:
-    from sklearn.preprocessing import StandardScaler
-
     task, embed, labels = given.task, given.embedded, given.frame["gold"].to_numpy()
     if len(set(labels)) < 2:
         return _majority(given)
-    scaler = StandardScaler()
 
     def raw(rows: pl.DataFrame) -> Any:
-        asked, others = _vectors(rows, task, embed)
-        return asked if others is None else np.hstack([asked, others, np.abs(asked - others), asked * others])
+        return pair_features(*_vectors(rows, task, embed))
 
-    inputs = scaler.fit_transform(raw(given.frame))
-    with _one_thread():
-        model = _ridge(_strength(inputs, labels, given), given.seed).fit(inputs, labels)
+    scaler, model = fit_probe(raw(given.frame), labels, given.groups, given.seed)
     return _by_model(model, lambda rows: scaler.transform(raw(rows)), task)
-
-
-def _strength(inputs: Any, labels: Any, given: Fitting) -> float:
-    """The ridge under which unseen groups are least surprising; the middle one for fewer than six groups."""
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import GroupKFold
-
-    if len(np.unique(given.groups)) < 6:
-        return _RIDGES[1]
-    losses = np.zeros(len(_RIDGES))
-    classes = np.unique(labels)
-    for learn, held in GroupKFold(3, shuffle=True, random_state=given.seed).split(inputs, groups=given.groups):
-        if len(set(labels[learn])) < len(classes):  # a rare grade that these folds lack
-            continue
-        for i, strength in enumerate(_RIDGES):
-            probs = _ridge(strength, given.seed).fit(inputs[learn], labels[learn]).predict_proba(inputs[held])
-            losses[i] += log_loss(labels[held], probs, labels=classes, normalize=False)
-    return _RIDGES[int(losses.argmin())]
-
-
-def _ridge(strength: float, seed: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=strength, max_iter=200, tol=1e-3, random_state=seed)
 
 
 def _vectors(rows: pl.DataFrame, task: Task, embed: Embed) -> tuple[Any, Any]:
@@ -247,7 +215,7 @@ def _by_model(model: Any, features: Callable[[pl.DataFrame], Any], task: Task) -
         probs = np.zeros((len(rows), len(task.grades)))
         if len(rows):
             inputs = features(rows)
-            with _one_thread():
+            with one_thread():
                 probs[:, columns] = model.predict_proba(inputs)
         return probs
 
@@ -301,15 +269,6 @@ def _compare(
         len(grams & other_grams) / max(1, len(grams)),
         min(1.0, len(other_words) / 20),
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Matrices here are small: threads only wait for each other (ten times slower on a busy machine)."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield
 
 
 _FITTERS: dict[str, Callable[[Fitting], Predict]] = {

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,18 +13,26 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from piar.cli import main
+from piar.measure import baselines
 from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
+from store.probability_scores import nll_of
 from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_tiny_encoder
 from trainers import grpo
+from trainers.apart import Apart
+from trainers.checkpoint import read_card
 from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
-from trainers.encoder import EncoderStudent, predict, train
+from trainers.embedding import Encoder
+from trainers.encoded import encode, features, predict, probabilities
+from trainers.encoder import EncoderStudent, train
 from trainers.export import export_classifier
+from trainers.folder import load_encoder, load_tokenizer
+from trainers.probe import fit_probe
 from trainers.scoring import Student
 from trainers.session import latencies
 from trainers.students import load_student, session_of
@@ -131,7 +141,7 @@ def test_other_doors_name_the_right_one(world, tmp_path):
         lambda: Student.load(world[1].checkpoint),
         lambda: export_classifier(world[1].checkpoint, tmp_path / "c"),
     ):
-        with pytest.raises(PiarError, match="a sequence classifier as it is"):
+        with pytest.raises(PiarError, match="no language model"):
             act()
 
 
@@ -188,3 +198,96 @@ def test_a_pretrained_encoder_reads_no_further_than_it_can(world, tmp_path, capl
     assert taught.card.base == str(base)
     assert len(taught.score([{"query": "red " * 40, "title": "lamp " * 40}])) == 1
     assert "this student reads 16 tokens" in caplog.text
+
+
+# -- one that reads the texts apart ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    """A sentence encoder's folder; its weights are random, so that the probe of its vectors is all it knows."""
+    return make_tiny_encoder(tmp_path_factory.mktemp("sentences"), pooling="mean")
+
+
+def apart(sentences, **changes):
+    return EncoderSettings(model=str(sentences), epochs=2, **changes)
+
+
+def probe_of(folder, sentences):
+    """The baseline's probabilities of dev, from its own door."""
+    manifest = read_manifest(folder / "shards")
+    frames = []
+    for kind in ("train", "eval"):
+        rows = [row for found in read_rows(folder / "shards", manifest, kind).values() for row in found]
+        fields = [dict(zip(TASK.fields, row["fields"], strict=True)) for row in rows]
+        told = [{"gold": row["grade"], "group": row["group"]} for row in rows]
+        frames.append(pl.DataFrame([a | b for a, b in zip(fields, told, strict=True)]))
+    learnt, dev = frames
+    fitted = baselines.fit("probe", learnt, TASK, groups=learnt["group"], embed=Encoder.load(sentences).embed)
+    return fitted.predict(dev)
+
+
+def test_it_begins_as_the_probe_and_keeps_it_where_learning_on_helps_nobody(world, sentences, tmp_path, capsys):
+    """A rate that spoils everything: what stays is the probe, and the run says so."""
+    folder, _ = world
+    done = train(folder / "shards", tmp_path / "run", settings=apart(sentences, learning_rate=0.5))
+    assert done.kept == 0
+    assert "keeps the frozen encoder's probe" in capsys.readouterr().err
+    student = load_student(done.checkpoint)
+    dev = read_rows(folder / "shards", read_manifest(folder / "shards"), "eval")["dev"]
+    samples = [dict(zip(TASK.fields, row["fields"], strict=True)) for row in dev]
+    found = np.array([one.raw for one in student.score(samples)])
+    assert np.allclose(found, probe_of(folder, sentences), atol=1e-4)
+
+
+def test_learning_on_is_kept_where_dev_gains(world, sentences, tmp_path):
+    folder, _ = world
+    done = train(folder / "shards", tmp_path / "run", settings=apart(sentences, learning_rate=3e-3))
+    assert done.kept > 0
+    dev = read_rows(folder / "shards", read_manifest(folder / "shards"), "eval")["dev"]
+    gold = np.array([TASK.index(row["grade"]) for row in dev])
+    assert done.metrics["dev/nll"] < nll_of(probe_of(folder, sentences), gold).mean()
+    assert not list((tmp_path / "run").glob("best*"))
+
+
+def test_one_that_reads_apart_is_a_student_like_the_others(world, sentences, tmp_path, caplog):
+    folder, _ = world
+    done = train(folder / "shards", tmp_path / "run", settings=apart(sentences))
+    student = load_student(done.checkpoint)
+    assert read_card(done.checkpoint).reads == "apart"
+    together = student.score(SAMPLES)
+    assert [one.raw for one in together] == [pytest.approx(student.score([one])[0].raw, abs=1e-5) for one in SAMPLES]
+    session = session_of(student)
+    assert session.score(session.prompts(SAMPLES))[1].grade == together[1].grade
+    long = {"query": "red lamp", "title": "lamp " * 300}
+    [refused] = session.prompts([long])
+    assert (refused.tokens, refused.most) == (302, 64)
+    student.score([long])
+    assert "1 of 1 samples were cut" in caplog.text
+    head = done.checkpoint / "head.safetensors"
+    head.write_bytes(b"x" * head.stat().st_size)
+    with pytest.raises(PiarError, match="no head of its encoder"):
+        load_student(done.checkpoint)
+
+
+def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
+    task = TASK.model_copy(update={"fields": ("query",), "grades": TASK.grades[:2], "group_by": "query"})
+    body = load_encoder(str(sentences))
+    body.config.id2label, tokenizer = {0: "0", 1: "1"}, load_tokenizer(str(sentences))
+    model, rows = Apart(body, "mean", 1, 2).eval(), [["red lamp"], ["blue chair"], ["green hat"], ["a shoe"]] * 3
+    ids = encode(model, tokenizer, rows, task)
+    seen = features(model, tokenizer, ids)
+    gold = [0, 1, 1, 0] * 3
+    model.begin(seen, gold, [str(i) for i in range(12)], 0)
+    scaler, fitted = fit_probe(seen, np.array(gold), np.arange(12))
+    told = probabilities(model, tokenizer, ids)
+    assert np.allclose(told, fitted.predict_proba(scaler.transform(seen)), atol=1e-5)
+
+
+def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, sentences, tmp_path):
+    folder, done = world
+    assert read_card(done.checkpoint).reads == "together"
+    asked = apart(sentences, reads="together").model_copy(update={"epochs": 0.1})
+    assert read_card(train(folder / "shards", tmp_path / "run", settings=asked).checkpoint).reads == "together"
+    with pytest.raises(UsageError, match="from nothing"):
+        train(folder / "shards", tmp_path / "tiny", settings=EncoderSettings(reads="apart"))

@@ -1,0 +1,118 @@
+"""A classifier on an encoder that reads the two texts of a sample apart: it begins as the probe, and learns on.
+
+A sentence encoder knows what its pooled vectors mean to each other, and nothing of two texts in one sequence, so that a
+few hundred rows teach it less in that way than a logistic regression on its vectors knows. Pooling and features are
+those of the baseline `probe`; the classification of (u, v, |u − v|) by a fine-tuned encoder is SBERT's (Reimers &
+Gurevych 2019, arXiv 1908.10084); to begin at the fitted probe is our choice.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from store.errors import PiarError
+from trainers.embedding import POOLS
+from trainers.folder import load_encoder
+from trainers.probe import fit_probe
+
+HEAD = "head.safetensors"
+UNSEEN = -9.0  # logit of a grade that no row of the probe had
+
+
+class Apart(nn.Module):
+    """Logits of K grades from one text, or two, each read alone.
+
+    Args:
+        encoder: a transformers body; pooling: a key of `POOLS`; texts: of a sample, one or two.
+    """
+
+    mean: Tensor  # [F] of the features of the rows that the head began with
+    spread: Tensor
+
+    def __init__(self, encoder: Any, pooling: str, texts: int, grades: int) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.texts = encoder, pooling, texts
+        size = encoder.config.hidden_size * (1 if texts == 1 else 4)
+        self.head = nn.Linear(size, grades)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+
+    @property
+    def config(self) -> Any:
+        """The encoder's, with the names of the grades."""
+        return self.encoder.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor, **more: Tensor) -> Tensor:
+        """[m, F] of m samples whose first texts come first, then their second ones: [texts · m, T] tokens."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state.float()
+        vectors = normalize(POOLS[self.pooling](states, attention_mask), dim=-1)
+        if self.texts == 1:
+            return vectors
+        u, v = vectors.chunk(2)
+        return torch.cat([u, v, (u - v).abs(), u * v], 1)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Tensor) -> SequenceClassifierOutput:
+        """Logits [m, K], and the mean cross-entropy of labels [m]; see `features`."""
+        logits = self.head((self.features(**inputs) - self.mean) / self.spread)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def begin(self, features: np.ndarray[Any, Any], gold: Sequence[int], groups: Sequence[str], seed: int) -> None:
+        """Set the head to the probe of these rows' features [N, F]; nothing where all have one grade."""
+        labels = np.asarray(gold)
+        if len(set(gold)) < 2:
+            return
+        scaler, model = fit_probe(features, labels, np.asarray(groups), seed)
+        weight, bias = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # one row says the second against the first
+            weight, bias = np.vstack([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.bias.fill_(UNSEEN)
+            seen = torch.as_tensor(model.classes_, device=self.device)
+            self.head.weight[seen] = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
+            self.head.bias[seen] = torch.as_tensor(bias, dtype=torch.float32, device=self.device)
+            self.mean.copy_(torch.as_tensor(scaler.mean_))
+            self.spread.copy_(torch.as_tensor(scaler.scale_))
+
+    def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write the encoder as a plain folder, and the head beside it."""
+        self.encoder.save_pretrained(folder, state_dict=state_dict)
+        told = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "spread": self.spread}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in told.items()}
+        save_file(tensors, folder / HEAD, metadata={"pooling": self.pooling, "texts": str(self.texts)})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Apart":
+        """One that was saved.
+
+        Raises:
+            PiarError: no such encoder, or no head that fits it.
+        """
+        encoder = load_encoder(str(folder), taught=True)
+        try:
+            with safe_open(str(folder / HEAD), "pt") as file:
+                said = file.metadata() or {}
+                found = cls(encoder, said["pooling"], int(said["texts"]), encoder.config.num_labels)
+                head = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}
+                state = {name: file.get_tensor(key) for name, key in head.items()}
+            found.load_state_dict({**{f"encoder.{k}": v for k, v in encoder.state_dict().items()}, **state})
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise PiarError(
+                f"{folder / HEAD} is no head of its encoder: {str(error).splitlines()[0]}.",
+                "Train it again, or use another checkpoint.",
+            ) from None
+        return found
