@@ -1,6 +1,6 @@
 """The words of synthesis: cells to fill, parents to start from, drafts to screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,7 +15,10 @@ Status = Literal["kept", "dropped", "borderline"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A thin cell: samples in which `rule` decides for `grade`; `have` there are, `wanted` more are missing."""
+    """A thin cell: samples in which `rule` decides for `grade`; `have` there are, `wanted` more are missing.
+
+    The rule is "" where the cell is of a grade alone, since the teacher cites no rules.
+    """
 
     rule: str
     grade: str
@@ -52,9 +55,18 @@ class Draft:
         return Sample(sample_id(group, fields.values()), group, fields, "train")
 
 
-class Proposer(Protocol):
-    """Makes drafts for a cell; `n` is how many are wanted, fewer may come."""
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Drafts to be made: how many, for which cell, by which method."""
 
-    def propose(self, target: Target, method: Method, n: int) -> list[Draft]:
-        """Drafts of one method for one cell."""
+    target: Target
+    method: Method
+    n: int
+
+
+class Proposer(Protocol):
+    """Makes drafts for cells."""
+
+    def propose(self, wants: Sequence[Want]) -> list[list[Draft]]:
+        """Drafts for each want, in order; fewer than wanted may come."""
         ...

@@ -14,7 +14,7 @@ from random import Random
 from store.ids import seed_of
 from store.task import Task
 from store.types import Instruction
-from synth.drafts import Draft, Method, Parent, Target
+from synth.drafts import Draft, Method, Parent, Target, Want
 
 _QUOTED = re.compile(r'"([^"]+)"')
 _EDGE = ""  # stands before the first word and after the last
@@ -78,8 +78,11 @@ class Offline:
         self._neighbours = Neighbours(parent.fields[self._text] for parent in parents)
         self._marks = {rule.id: _QUOTED.findall(rule.text) for rule in instruction.rules if rule.grade is not None}
 
-    def propose(self, target: Target, method: Method, n: int) -> list[Draft]:
-        """Up to n different drafts; none where the method has nothing to start from."""
+    def propose(self, wants: Sequence[Want]) -> list[list[Draft]]:
+        """Different drafts for each want; none where its method has nothing to start from."""
+        return [self._drafts(want.target, want.method, want.n) for want in wants]
+
+    def _drafts(self, target: Target, method: Method, n: int) -> list[Draft]:
         rng = Random(seed_of(self.seed, "synth", target.rule, target.grade, target.bucket, method))
         drafts: dict[tuple[str, ...], Draft] = {}
         starts = self._starts(target, method)

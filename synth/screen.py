@@ -55,13 +55,13 @@ Screen = Callable[[Draft, Evidence, Task, SynthSettings], Screened]
 
 
 def schema(draft: Draft, evidence: Evidence, task: Task, settings: SynthSettings) -> Screened:
-    """Exactly the task's fields, each a text without control characters, not all empty."""
+    """Exactly the task's fields, each a text without control characters, none empty or the dots of the form."""
     if set(draft.fields) != set(task.fields):
         return False, "schema: other fields than the task's"
     texts = list(draft.fields.values())
     if not all(isinstance(t, str) and len(t) <= _LONGEST and not _CONTROL.search(t) for t in texts):
         return False, "schema: a field is no plain text"
-    return (True, "") if all(str(t).strip() for t in texts) else (False, "schema: a field is empty")
+    return (True, "") if all(str(t).strip(" \n\t.…") for t in texts) else (False, "schema: a field is empty")
 
 
 def duplicate(draft: Draft, evidence: Evidence, task: Task, settings: SynthSettings) -> Screened:
@@ -91,7 +91,9 @@ def agreement(draft: Draft, evidence: Evidence, task: Task, settings: SynthSetti
 
 
 def rule_fires(draft: Draft, evidence: Evidence, task: Task, settings: SynthSettings) -> Screened:
-    """Every vote for the grade cites the targeted rule, and no other."""
+    """Every vote for the grade cites the targeted rule, and no other; a cell without a rule asks for none."""
+    if not draft.target.rule:
+        return True, ""
     cited = [v.trace.rules for v in evidence.verdicts if v.trace and v.grade == draft.target.grade]
     fires = bool(cited) and all(rules == (draft.target.rule,) for rules in cited)
     return fires, "" if fires else "another rule decides"

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 
 from piar.judging.ask_once import ask_once
 from piar.judging.labeller import Labeller
@@ -11,18 +12,21 @@ from piar.judging.origin import Origin
 from piar.judging.outcome import LabelReport, counted, stop_if_hopeless
 from piar.judging.requests import Assignment
 from piar.judging.session import Session
-from piar.llm.base import Completion, Request
+from piar.llm.base import Completion, Request, is_simulated
+from store.calibrated import calibrated_verdicts, kept
 from store.db import Store, now, quote
 from store.errors import PiarError
+from store.judges import Judge
 from store.turns import alone
 from store.types import Instruction, Sample, Verdict
-from synth.drafts import Draft, Proposer, Status, Target
+from synth.drafts import Draft, Proposer, Status, Target, Want
 from synth.generate import ByModel
 from synth.offline import Offline
 from synth.screen import AFTER_ASKING, BEFORE_ASKING, Evidence, find_matches, first_failure, status
 from synth.settings import SynthSettings
 from synth.targets import find_parents, find_targets, make_cited
 
+_CELLS = 8  # cells that a model is asked to draft for together
 _AT_ONCE = 32  # drafts judged before looking whether the cell is full
 
 
@@ -78,8 +82,9 @@ def synthesize(
     with alone(teacher.journal.folder / "synth.lock", "piar synth"):
         judge = Labeller(replace(teacher, on_progress=None))
         with store.read() as con:
-            make_cited(con, judge.judge_name, instruction.id)
-            cells = find_targets(con, instruction, settings, targets)
+            offline = is_simulated(teacher.client)
+            by_grade = make_cited(con, judge.judge_name, instruction.id, simulated=offline)
+            cells = find_targets(con, instruction, settings, targets, by_grade=by_grade)
             parents = find_parents(con, store)
         report, writes, tell = SynthReport(), None, counted(None, teacher.on_progress)
         proposer: Proposer = Offline(store.task, instruction, parents, settings.seed)
@@ -94,14 +99,12 @@ def synthesize(
                 seed=settings.seed,
             )
         with judge:
-            for cell in cells:
-                target = replace(cell, wanted=min(cell.wanted, settings.n - report.kept))
-                if target.wanted <= 0:
-                    break
-                drafts = _drafts(proposer, target, settings)
-                outcomes = _screen(store, judge, instruction, drafts, settings, report.judged, tell)
-                _record(store, outcomes, teacher.run_id)
-                _count(report, target, outcomes)
+            while wave := _wave(cells, settings.n - report.kept):
+                cells = cells[len(wave) :]
+                for target, drafts in zip(wave, _drafts(proposer, wave, settings), strict=True):
+                    outcomes = _screen(store, judge, instruction, drafts, settings, report.judged, tell)
+                    _record(store, outcomes, teacher.run_id)
+                    _count(report, target, outcomes)
     report.judged.require(judge.judge_name)
     if writes and writes.unread and not report.asked:
         raise PiarError(
@@ -112,24 +115,34 @@ def synthesize(
     return report
 
 
-def _written(writer: Session, request: Request) -> Completion:
-    """The writer's answer to one request; what it was asked before is not asked again.
+def _written(writer: Session, requests: Sequence[Request]) -> list[Completion]:
+    """The writer's answers; what it was asked before is not asked again.
 
     Raises:
         PiarError: it cannot be asked at all.
     """
     origin = Origin(writer.store, f"synth:{writer.client.model}", writer.model, "answers")
-    answers = ask_once(writer, [request], role="synth", origin=origin)
+    answers = ask_once(writer, requests, role="synth", origin=origin)
     stop_if_hopeless(answers)
-    return answers[0]
+    return answers
 
 
-def _drafts(proposer: Proposer, target: Target, settings: SynthSettings) -> list[Draft]:
-    """Drafts of all methods in turn, so that the first kept ones mix them."""
-    each = settings.drafts(target.wanted)
-    by_method = [proposer.propose(target, method, each) for method in settings.methods]
-    longest = max(map(len, by_method), default=0)
-    return [drafts[i] for i in range(longest) for drafts in by_method if i < len(drafts)]
+def _wave(cells: Sequence[Target], left: int) -> list[Target]:
+    """The first cells, so many as are drafted for together; all of them want `left` samples at most."""
+    wave: list[Target] = []
+    for cell in cells[:_CELLS]:
+        wanted = min(cell.wanted, left - sum(target.wanted for target in wave))
+        if wanted > 0:
+            wave.append(replace(cell, wanted=wanted))
+    return wave
+
+
+def _drafts(proposer: Proposer, wave: Sequence[Target], settings: SynthSettings) -> list[list[Draft]]:
+    """Drafts for each cell, all methods in turn, so that the first kept ones mix them."""
+    wants = [Want(target, method, settings.drafts(target.wanted)) for target in wave for method in settings.methods]
+    found, methods = proposer.propose(wants), len(settings.methods)
+    by_cell = [found[place : place + methods] for place in range(0, len(found), methods)]
+    return [[d for turn in zip_longest(*by_method) for d in turn if d is not None] for by_method in by_cell]
 
 
 def _screen(
@@ -199,12 +212,15 @@ def _ask(
 def _votes(
     judge: Labeller, instruction: Instruction, samples: Sequence[Sample], votes: int, judged: LabelReport
 ) -> dict[str, list[Verdict]]:
-    """Sample id -> the teacher's verdicts."""
+    """Sample id -> the teacher's verdicts, as its calibration has them where it has one."""
     found: dict[str, list[Verdict]] = {}
     judged += judge.judge(
         [Assignment(instruction, samples, votes)], lambda v: found.setdefault(v.sample_id, []).append(v)
     )
-    return found
+    calibration = kept(judge.store, Judge(judge.judge_name, instruction.id))
+    if calibration is None:
+        return found
+    return {key: calibrated_verdicts(said, calibration, judge.store.task.symbols) for key, said in found.items()}
 
 
 def _record(store: Store, outcomes: Sequence[_Outcome], run_id: str) -> None:

@@ -19,6 +19,13 @@ left join truth t using (sample_id)
 where v.judge = $judge and v.instruction = $instruction and v.vote = 0 and s.split in ('train', 'pool')
     and v.grade is not null and len(v.rules) = 1 and coalesce(t.grade = v.grade, true)
 """
+_BY_GRADE = """
+create or replace temp table cited as
+select s.sample_id, coalesce(t.grade, v.grade) as grade, '' as rule, v.evidence, coalesce(d.bucket, 'mid') as bucket
+from samples s left join truth t using (sample_id) left join difficulty d using (sample_id)
+left join (from verdict where judge = $judge and instruction = $instruction and vote = 0) v using (sample_id)
+where s.split in ('train', 'pool') and coalesce(t.grade, v.grade) is not null and coalesce(t.grade = v.grade, true)
+"""
 _THIN = """
 select r.rule, r.grade, b.bucket, count(c.sample_id) as have from
     (select unnest($rules) as rule, unnest($grades) as grade) r cross join (select unnest($buckets) as bucket) b
@@ -27,33 +34,58 @@ group by r.rule, r.grade, b.bucket
 """
 
 
-def make_cited(con: duckdb.DuckDBPyConnection, judge: str, instruction: str) -> None:
-    """Fill the temporary table `cited`: open samples whose one cited rule decided, and not against the truth."""
-    con.execute(_CITED, {"judge": judge, "instruction": instruction})
+def make_cited(con: duckdb.DuckDBPyConnection, judge: str, instruction: str, *, simulated: bool = True) -> bool:
+    """Fill the temporary table `cited`: open samples whose one cited rule decided, and not against the truth.
+
+    A model may cite no rule: one of this process that writes no traces, a decision model, any under an instruction
+    without rules. Then all open samples whose grade is known are in it, with "" as their rule.
+
+    Args:
+        simulated: the judge is the offline teacher, which always cites.
+
+    Returns:
+        whether cells are of grades alone.
+    """
+    values = {"judge": judge, "instruction": instruction}
+    cites = "select 1 from verdicts where judge = $judge and instruction = $instruction and len(rules) > 0 limit 1"
+    by_grade = not simulated and con.execute(cites, values).fetchone() is None
+    con.execute(_BY_GRADE if by_grade else _CITED, values)
+    return by_grade
 
 
 def find_targets(
-    con: duckdb.DuckDBPyConnection, instruction: Instruction, settings: SynthSettings, sql: str | None = None
+    con: duckdb.DuckDBPyConnection,
+    instruction: Instruction,
+    settings: SynthSettings,
+    sql: str | None = None,
+    *,
+    by_grade: bool = False,
 ) -> list[Target]:
     """Thin cells, those of the rarest rules first.
 
     Args:
-        sql: your own query with the columns rule, grade, wanted (and bucket, where it matters); may read `cited`.
+        by_grade: as `make_cited` says.
+        sql: your own query with the columns rule ('' for any), grade, wanted (and bucket, where it matters); may read
+            `cited`.
 
     Raises:
         UsageError: the query fails, lacks a column, or names a rule or grade that the instruction does not know.
     """
-    cells = _own(con, instruction, sql) if sql else _thin(con, instruction, settings)
+    cells = _own(con, instruction, sql) if sql else _thin(con, instruction, settings, by_grade)
     return [replace(cell, wanted=min(cell.wanted, settings.n)) for cell in cells if cell.wanted > 0]
 
 
-def _thin(con: duckdb.DuckDBPyConnection, instruction: Instruction, settings: SynthSettings) -> list[Target]:
-    decide = [rule for rule in instruction.rules if rule.grade is not None]
+def _thin(
+    con: duckdb.DuckDBPyConnection, instruction: Instruction, settings: SynthSettings, by_grade: bool
+) -> list[Target]:
+    decide = [(rule.id, rule.grade) for rule in instruction.rules if rule.grade is not None]
+    if by_grade:
+        decide = [("", symbol) for (symbol,) in con.execute("select symbol from grades order by position").fetchall()]
     rows = con.execute(
         f"select *, sum(have) over (partition by rule) as total from ({_THIN}) order by total, rule, have, bucket",
         {
-            "rules": [r.id for r in decide],
-            "grades": [r.grade for r in decide],
+            "rules": [rule for rule, _ in decide],
+            "grades": [grade for _, grade in decide],
             "buckets": list(settings.buckets),
         },
     ).fetchall()
@@ -73,12 +105,13 @@ def _own(con: duckdb.DuckDBPyConnection, instruction: Instruction, sql: str) -> 
     missing = [name for name in ("rule", "grade", "wanted") if name not in names]
     if missing:
         raise UsageError(f"--targets has no column {missing[0]!r}.", "Select rule, grade and wanted.")
+    symbols = {symbol for (symbol,) in con.execute("select symbol from grades").fetchall()}
     for row in rows:
-        rule = instruction.rule(str(row["rule"]))
-        if rule is None or not rule.admits(str(row["grade"])):
+        rule, grade = instruction.rule(str(row["rule"])), str(row["grade"])
+        if grade not in symbols or not (rule.admits(grade) if rule else row["rule"] == ""):
             raise UsageError(
                 f"--targets: no rule {row['rule']!r} decides for grade {row['grade']!r}.",
-                "Take rules and grades from instruction.md.",
+                "Take rules and grades from instruction.md; '' is no rule.",
             )
     try:
         return [

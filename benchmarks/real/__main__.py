@@ -1,16 +1,18 @@
-"""Students and mining on real data; figures go to `benchmarks/real/results/`.
+"""Students, mining, teachers and drafts of rows on real data; figures go to `benchmarks/real/results/`.
 
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real students [--arms encoder] [--sets chorus] …
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real mining
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real neighbours
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real synth
 
-DIR holds plain folders: `encoder`, `base270`, `instruct05`. Runs go on where they were cut off.
+DIR holds plain folders: `encoder`, `base270`, `instruct05`, `instruct15`. Runs go on where they were cut off.
 """
 
 import argparse
 import os
 from pathlib import Path
 
-from benchmarks.real import mining, students
+from benchmarks.real import mining, neighbours, students, synth
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,10 +24,12 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     students.options(kinds.add_parser("students"))
     mining.options(kinds.add_parser("mining"))
+    neighbours.options(kinds.add_parser("neighbours"))
+    synth.options(kinds.add_parser("synth"))
     asked = parser.parse_args()
     if not os.environ.get("PIAR_REAL_MODELS"):
         raise SystemExit("Set PIAR_REAL_MODELS to the folder that holds the models.")
-    runs = {"students": students.main, "mining": mining.main}
+    runs = {"students": students.main, "mining": mining.main, "neighbours": neighbours.main, "synth": synth.main}
     runs[asked.kind](asked, Path(os.environ["PIAR_REAL_MODELS"]), RESULTS)
 
 

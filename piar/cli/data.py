@@ -148,7 +148,8 @@ def synth(
         "borderline": report.borderline,
     }
     filled = [
-        (f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} + {kept} of {t.wanted} wanted") for t, kept in report.cells
+        (f"{t.rule or 'any rule'} → {t.grade} {t.bucket}", f"{t.have} + {kept} of {t.wanted} wanted")
+        for t, kept in report.cells
     ]
     view = facts(
         [
@@ -181,7 +182,7 @@ def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> A
                 f"{teacher}, at most {drafts * settings.votes:,} times ({drafts:,} drafts, {settings.votes} votes)",
             ),
             ("leaves", f"drafts with the fields {', '.join(project.task.fields)}"),
-            *((f"{t.rule} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),
+            *((f"{t.rule or 'any rule'} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),
         ]
     )
     return Answer(document, view)

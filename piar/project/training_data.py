@@ -78,8 +78,8 @@ def thin_cells(project: "Workspace", n: int | None = None, targets: str | None =
     instruction = project.instruction()
     settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
     with project.store.read() as con:
-        make_cited(con, teacher_name(project), instruction.id)
-        return find_targets(con, instruction, settings, targets)
+        by_grade = make_cited(con, teacher_name(project), instruction.id, simulated=project.config.teacher.simulated)
+        return find_targets(con, instruction, settings, targets, by_grade=by_grade)
 
 
 def synthesize(

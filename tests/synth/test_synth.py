@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from store.importers import ImportMapping, import_files
 from store.journal import Journal
 from store.types import Trace, Verdict
 from synth import SynthSettings, synthesize
-from synth.drafts import METHODS, Draft, Parent, Target
+from synth.drafts import METHODS, Draft, Parent, Target, Want
 from synth.generate import ByModel, read_samples
 from synth.offline import Neighbours, Offline
 from synth.screen import (
@@ -76,6 +77,8 @@ def shop(tmp_path):
         ({"query": "a", "title": "b", "grade": "3"}, False),
         ({"query": "a", "title": 3}, False),
         ({"query": "a", "title": ""}, False),
+        ({"query": "a", "title": "…"}, False),
+        ({"query": "a", "title": "..."}, False),
         ({"query": "a", "title": "b\x07"}, False),
         ({"query": "a", "title": "x" * 30_000}, False),
     ],
@@ -162,12 +165,12 @@ def test_offline_drafts_are_new_repeatable_and_have_the_fields(shop, method):
     with store.read() as con:
         make_cited(con, "teacher:rulebook", ORACLE.id)
         parents = find_parents(con, store)
-    drafts = Offline(TASK, ORACLE, parents, seed=1).propose(TARGET, method, 15)
+    [drafts] = Offline(TASK, ORACLE, parents, seed=1).propose([Want(TARGET, method, 15)])
     texts = [tuple(d.fields.values()) for d in drafts]
     assert 1 <= len(texts) == len(set(texts)) <= 15
     assert not set(texts) & {tuple(p.fields.values()) for p in parents if p in [d.parent for d in drafts]}
     assert texts == [
-        tuple(d.fields.values()) for d in Offline(TASK, ORACLE, parents, seed=1).propose(TARGET, method, 15)
+        tuple(d.fields.values()) for d in Offline(TASK, ORACLE, parents, seed=1).propose([Want(TARGET, method, 15)])[0]
     ]
 
 
@@ -202,8 +205,8 @@ class Writer:
 def test_a_model_is_shown_rule_grade_and_samples_and_its_json_is_read(method):
     writer = Writer(json.dumps({"samples": [{"query": "q", "title": "t"}, {"query": 3}]}))
     other = Parent("o", "g", {"query": "{{ 7 * 7 }}", "title": "x"}, "0", "R02", ())
-    proposer = ByModel(writer.model, TASK, ORACLE, [PARENT, other], ask=lambda r: writer.generate([r])[0])
-    drafts = proposer.propose(TARGET, method, 5)
+    proposer = ByModel(writer.model, TASK, ORACLE, [PARENT, other], ask=writer.generate)
+    [drafts] = proposer.propose([Want(TARGET, method, 5)])
     prompt = writer.asked[0].messages[0].content
     assert ORACLE.rule("R02").text in prompt
     assert ("{{ 7 * 7 }}" if method != "contrast" else "Rasko Red Mouse") in prompt
@@ -211,7 +214,39 @@ def test_a_model_is_shown_rule_grade_and_samples_and_its_json_is_read(method):
     assert writer.asked[0].schema["properties"]["samples"]["items"]["required"] == ["query", "title"]
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[1, 2]", '{"samples": 3}', '{"samples": ["a"]}', "[" * 5000])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"samples": [{"a": "1"}, {"a": "2"}, {"a": "3', 2),  # it broke off
+        ('Here they are:\n```json\n{"samples": [{"a": "1"}]}\n```\nAnd more:\n[{"a": "2"}, {"a": "3"}]', 3),
+        ('{"a": "1"}\n{"a": "2"}', 2),  # one a line
+        ('{"samples": [{"a": "{"}, {"a": "}"} {"a": "3"}]}', 3),  # a comma is missing
+    ],
+)
+def test_what_is_whole_of_an_answer_is_read(text, found):
+    assert [item["a"] for item in read_samples(text)] == ["1", "2", "3"][:found] or '"{"' in text
+    assert len(read_samples(text)) == found
+
+
+def test_many_drafts_are_asked_in_parts_and_together():
+    batches = []
+
+    def ask(requests):
+        batches.append([r.key for r in requests])
+        return [Completion(r.key, "m", json.dumps({"samples": [{"query": r.key, "title": "t"}] * 9})) for r in requests]
+
+    parents = [replace(PARENT, grade="0", rule="R02", fields={"query": f"q{n}", "title": "t"}) for n in range(9)]
+    wants = [Want(TARGET, method, 20) for method in METHODS]
+    found = ByModel("m", TASK, ORACLE, [PARENT, *parents], ask=ask).propose(wants)
+    assert [len(drafts) for drafts in found] == [20] * 4
+    assert [len(batch) for batch in batches] == [12]
+    assert len(set(batches[0])) == 12
+    assert len({draft.parent.fields["query"] for draft in found[METHODS.index("paraphrase")]}) > 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no json", "[1, 2]", '{"samples": 3}', '{"samples": ["a"]}', "[" * 5000, '{"a":' * 3000]
+)
 def test_answers_that_are_no_samples_give_none(text):
     assert read_samples(text) == []
 
@@ -253,7 +288,8 @@ def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
     assert not filled & {(t.rule, t.bucket) for t, _ in again.cells}
 
 
-def test_a_models_rubbish_is_dropped_with_reasons_and_kept_for_reading(shop):
+def test_a_models_rubbish_is_dropped_with_reasons_and_kept_for_reading(shop, monkeypatch):
+    monkeypatch.setattr("synth.generate._EACH", 12)  # one answer
     store, journal = shop
     test = store.samples("test")[0]
     train = store.samples("train")[0]
@@ -309,3 +345,39 @@ def test_drafts_that_cannot_be_read_are_an_error_that_shows_them(shop, text):
     with pytest.raises(PiarError, match=r"none of . answers could be read") as caught:
         written(shop, Writer(text))
     assert text in caught.value.message
+
+
+class Grader(Writer):
+    """A model that writes a grade alone, always the same, and cites nothing; drafts when it is asked for them."""
+
+    model = "grader"
+
+    def generate(self, requests, on_completion=None):
+        found = []
+        for r in requests:
+            drafts = [{"query": f"toy {r.key[:5]} {n}", "title": f"{r.key[:9]} {n}"} for n in range(4)]
+            text = "0" if r.purpose == "judge" else json.dumps({"samples": drafts})
+            found.append(Completion(r.key, self.model, text, {"0": 0.7, "3": 0.3} if r.grades else None))
+            self.asked.append(r)
+            if on_completion:
+                on_completion(found[-1])
+        return found
+
+
+def test_where_the_teacher_cites_no_rules_cells_are_of_grades(shop):
+    store, journal = shop
+    client = Grader("")
+    asked = session(store, client, journal)
+    few = SynthSettings(n=200, thin=400, buckets=("mid",), votes=1, methods=("structured", "contrast"))
+    report = synthesize(asked, ORACLE, few, writer=asked)
+    assert [(t.rule, t.grade) for t, _ in report.cells] == [("", t.grade) for t, _ in report.cells]
+    kept = {t.grade: kept for t, kept in report.cells}
+    assert kept["0"] > 0 == sum(kept.values()) - kept["0"]
+    assert set(report.dropped) <= {"teacher disagrees", "cell is full", "too many of one parent", "duplicate"}
+    prompts = [r.messages[0].content for r in client.asked if r.purpose == "write"]
+    assert all("# Rule" not in text and "right grade" in text for text in prompts)
+    parents = store.frame(
+        "select t.grade from synthesis y join truth t on t.sample_id = y.parent_id where y.method = 'structured' "
+        "and y.grade <> t.grade"
+    )
+    assert parents.is_empty()
