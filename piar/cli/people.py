@@ -1,5 +1,6 @@
 """Verbs for people: the review round trip through Label Studio or files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,15 +92,27 @@ def pull(batch: BatchName = None) -> Answer:
     return _answered(project, report)
 
 
-def status(batch: BatchName = None) -> Answer:
+def status(
+    batch: BatchName = None,
+    enough: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Say how many people a row needs until one more adds less, e.g. 1%."),
+    ] = None,
+) -> Answer:
     """Progress, agreement, each person's reliability, checks passed, gold overturned.
 
-    Example: `piar review status --json`
+    Where better raters contradict the label more often than worse ones, the guideline may be wrong: such rules are
+    named. --enough simulates more and fewer people, from all blind answers to rows that were drawn at random.
+
+    Example: `piar review status --enough 1%`
     """
+    from piar.review.codebook import people_needed
     from piar.review.status import status as look
 
-    project = open_project()
+    project, gain = open_project(), _share("enough", enough)
     found = look(project.store, _batch(project, batch))
+    if gain is not None:
+        found = replace(found, enough=people_needed(project.store, gain))
     return Answer(_plain(found), status_view(found, project.task.symbols))
 
 

@@ -7,15 +7,17 @@ often people do.
 import csv
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from piar.review.batch import Batch, seconds_per_row
+from piar.review.codebook import GuidelineDoubt, guideline_doubts
 from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, level_of, vote_counts
 from store.db import Store
+from store.enough_raters import Enough
 from store.files import cell
 from store.stats import Interval
 
@@ -55,6 +57,8 @@ class BatchStatus:
         overturned: gold rows that at least two blind people, all of one mind, contradict; in an adjudication those that
             were settled otherwise.
         teacher_right: rows where adjudication sided with the teacher against a blind answer.
+        doubts: where the guideline may be wrong by all people's answers so far, of so many `doubts_tested`.
+        enough: how many people a row needs, where that was asked.
     """
 
     batch: str
@@ -63,6 +67,9 @@ class BatchStatus:
     overturned: int
     teacher_right: int
     teacher_reliability: float | None
+    doubts: list[GuidelineDoubt] = field(default_factory=list)
+    doubts_tested: int = 0
+    enough: Enough | None = None
 
 
 _ANSWERS = """
@@ -84,8 +91,16 @@ def status(store: Store, batch: Batch) -> BatchStatus:
     overturned = _overturned(given, people=2 if batch.blind else 1)
     pace = seconds_per_row(store)
     people = [_person(answers, p, pace, reliability) for p in batch.annotators]
+    doubts, tested = guideline_doubts(store)
     return BatchStatus(
-        batch.name, people, _agreement(store, given), overturned, _teacher_right(store, batch.name), teacher
+        batch=batch.name,
+        annotators=people,
+        agreement=_agreement(store, given),
+        overturned=overturned,
+        teacher_right=_teacher_right(store, batch.name),
+        teacher_reliability=teacher,
+        doubts=doubts,
+        doubts_tested=tested,
     )
 
 

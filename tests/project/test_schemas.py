@@ -128,7 +128,7 @@ def test_what_verbs_print_before_anything_is_asked_holds(said, tmp_path, shop, m
 def test_what_review_prints_holds(said, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n"))
     said("review here --lines --n 3 --by ann")
-    said("review status")
+    said("review status --enough 1%")
     said("review agenda")
     said(f"review hours {tmp_path / 'hours.csv'}")
     said("schema --write")

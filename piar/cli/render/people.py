@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from piar.review.batch import Batch
+    from piar.review.codebook import GuidelineDoubt
     from piar.review.push_pull import PullReport, PushReport
     from piar.review.status import BatchStatus, Person
+    from store.enough_raters import Enough, Needed
     from store.stats import Interval
 
 BLIND = (
@@ -64,8 +66,51 @@ def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType
         *((f"  {pair}", _apart(counts, symbols)) for pair, counts in agreement.confusion.items()),
         ("gold", f"{found.overturned} rows overturned: {_OVERTURNED}"),
         ("teacher", _teacher(found)),
+        *(("guideline", _doubt(doubt)) for doubt in found.doubts),
     ]
-    return Group(table(head, [_row(p) for p in found.annotators], 0), "", facts(told))
+    parts = [*((enough_view(found.enough),) if found.enough else ())]
+    return Group(table(head, [_row(p) for p in found.annotators], 0), "", facts(told), *parts)
+
+
+def _doubt(doubt: "GuidelineDoubt") -> str:
+    """That something in the guideline may be wrong, and where to look."""
+    what = f"{doubt.what} may be wrong" if doubt.what != "row" else "it may be wrong about a row"
+    where = f"on {doubt.rows} rows that divide people" if doubt.rows > 1 else "there"
+    return (
+        f"{what}: {where} the better raters contradict the label (correlation {doubt.correlation:+.2f}, "
+        f"q = {doubt.q_value:.3f}), e.g. piar show sample {doubt.sample_ids[0]}"
+    )
+
+
+def enough_view(found: "Enough") -> "RenderableType":
+    """How many people a row needs, with what the labels would be worth at each number."""
+    from rich.console import Group
+
+    from piar.cli.render.common import facts, table
+
+    if found.majority is None or found.weighed is None or found.unknown:
+        lines: list[tuple[str, RenderableType]] = [("people a row", f"cannot be told: {found.unknown}")]
+    else:
+        ways = (("by majority", found.majority), ("weighed by ability", found.weighed))
+        lines = [("people a row", "; ".join(f"{_number(way.number)} {_between(way)} {name}" for name, way in ways))]
+        lines.append(("", f"then one more adds less than {100 * found.gain:g} points of right labels"))
+    if found.majority is None or found.weighed is None:
+        return facts(lines)
+    rest = f"simulated from a model fitted to {found.rows:,} rows and {found.raters} people like those asked"
+    head = ["right, %", *(str(n + 1) for n in range(len(found.majority.right)))]
+    rows = [
+        [name, *(f"{100 * share:.0f}" for share in way.right)]
+        for name, way in (("majority", found.majority), ("weighed", found.weighed))
+    ]
+    return Group(facts([*lines, ("", rest)]), "", table(head, rows))
+
+
+def _number(number: int | None) -> str:
+    return "more than are simulated" if number is None else str(number)
+
+
+def _between(way: "Needed") -> str:
+    return f"({_number(way.low)} to {_number(way.high)})"
 
 
 _OVERTURNED = "contradicted by two blind people of one mind, or settled otherwise"
