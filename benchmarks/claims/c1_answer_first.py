@@ -103,4 +103,5 @@ CLAIM = Claim(
     "grade true on held-out queries",
     {"answer first": answer_first, "reason first": reason_first},
     (Contrast("answer first", "reason first", margin=0.03),),
+    reasoned=("answer first", "reason first"),
 )  # fmt: skip

@@ -69,4 +69,5 @@ CLAIM = Claim(
     "grade true on held-out rows of the rarest rules (a quarter)",
     {"SFT alone": sft_alone, "GRPO alone": balanced("none"), "GRPO + anchor": balanced("constant")},
     (Contrast("GRPO + anchor", "GRPO alone"), Contrast("GRPO + anchor", "SFT alone")),
+    reasoned=("SFT alone", "GRPO alone", "GRPO + anchor"),
 )  # fmt: skip

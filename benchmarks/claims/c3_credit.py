@@ -28,4 +28,5 @@ CLAIM = Claim(
     "grade, cited rule and evidence all right on held-out queries",
     {"before": lambda lab: lab.explained(lab.base()), "local": credited(), "outcome": credited(credit="outcome")},
     (Contrast("local", "outcome"), Contrast("local", "before")),
+    reasoned=("before", "local", "outcome"),
 )  # fmt: skip

@@ -38,4 +38,5 @@ CLAIM = Claim(
     {"before": lambda lab: lab.graded(lab.base()), "GRPO, curriculum": grpo("curriculum"),
      "GRPO, shuffled": grpo("shuffled"), "SFT, curriculum": sft("curriculum"), "SFT, shuffled": sft("shuffled")},
     (Contrast("GRPO, curriculum", "GRPO, shuffled"), Contrast("SFT, curriculum", "SFT, shuffled")),
+    reasoned=("GRPO, curriculum", "GRPO, shuffled"),
 )  # fmt: skip

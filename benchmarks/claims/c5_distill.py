@@ -63,4 +63,5 @@ CLAIM = Claim(
     (Contrast("soft", "hard"), Contrast("soft", "gold"), Contrast("soft + gold", "soft"),
      Contrast("soft + trace", "soft + gold"), Contrast("on policy", "soft + trace"), Contrast("teacher", "soft")),
     extra=("soft + trace", "on policy"),
+    reasoned=("soft + trace", "on policy"),
 )  # fmt: skip

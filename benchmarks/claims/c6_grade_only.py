@@ -27,4 +27,5 @@ CLAIM = Claim(
     {"grade and reason": lambda lab: lab.graded(lab.base()),
      "grade, same rows": lambda lab: lab.graded(lab.grade_alone()), "grade, same tokens": same_tokens},
     (Contrast("grade and reason", "grade, same tokens"), Contrast("grade and reason", "grade, same rows")),
+    reasoned=("grade and reason", "grade, same rows", "grade, same tokens"),
 )  # fmt: skip

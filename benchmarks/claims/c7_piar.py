@@ -40,4 +40,5 @@ CLAIM = Claim(
     {"first draft": taught_by("draft"), "evolved": taught_by("evolved"),
      "gold": lambda lab: lab.graded(lab.grade_alone())},
     (Contrast("evolved", "first draft"), Contrast("evolved", "gold")),
+    reasoned=("first draft", "evolved", "gold"),
 )  # fmt: skip

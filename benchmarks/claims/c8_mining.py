@@ -75,4 +75,5 @@ CLAIM = Claim(
     "grade true on held-out queries",
     {"before": lambda lab: lab.graded(lab.base()), **{name: with_more(name) for name in ADDED}},
     (Contrast("mined", "random"), Contrast("synthetic", "random"), Contrast("random", "before")),
+    reasoned=("synthetic",),
 )  # fmt: skip

@@ -62,4 +62,5 @@ CLAIM = Claim(
         Contrast("Brier, probabilities", "before, probabilities"),
         Contrast("strict, probabilities", "before, probabilities"),
     ),
+    extra=("ordinal", "RPS", "ordinal, probabilities", "RPS, probabilities"),
 )

@@ -24,7 +24,8 @@ class Claim:
 
     Attributes:
         hypothesis: what would be true if the claim holds; measure: the score of a row that decides.
-        arms: name -> what trains and measures it; `extra` are those that only larger scales run.
+        arms: name -> what trains and measures it; `extra` are those that only larger scales run, `reasoned` those that
+            need the shop's rules and reasons.
         contrasts: the first decides the claim, the others are told beside it.
     """
 
@@ -35,10 +36,12 @@ class Claim:
     arms: Mapping[str, Arm]
     contrasts: tuple[Contrast, ...]
     extra: tuple[str, ...] = ()
+    reasoned: tuple[str, ...] = ()
 
     def runs(self, scale: Scale) -> list[str]:
         """Arms of a scale, in order."""
-        return [name for name in self.arms if scale.variants or name not in self.extra]
+        left_out = {*(() if scale.variants else self.extra), *(() if scale.on == "shop" else self.reasoned)}
+        return [name for name in self.arms if name not in left_out]
 
 
 @dataclass(frozen=True)

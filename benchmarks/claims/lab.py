@@ -1,4 +1,4 @@
-"""What the claims share: a world, a base student, and runs of the product's own trainers, each made once and kept."""
+"""What the claims share: a world or a real set, a base student, and runs of the product's own trainers, each kept."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.claims.real_rows import RealWorld, set_rows
 from benchmarks.claims.scales import Scale
 from benchmarks.trainers.measure import by_field, trace_hits
 from benchmarks.trainers.shop import Rows, shop_rows, write_shards
@@ -66,7 +67,7 @@ class Found:
 
 
 class Lab:
-    """One simulated world (one seed) at one scale; everything that it makes is kept under `folder`."""
+    """One simulated world, or one split of a real set (one seed), at one scale; what it makes is kept in `folder`."""
 
     def __init__(self, folder: Path, scale: Scale, seed: int) -> None:
         self.folder, self.scale, self.seed = folder, scale, seed
@@ -75,12 +76,15 @@ class Lab:
     # --- rows ------------------------------------------------------------------------------------
 
     @cached_property
-    def _rows(self) -> tuple[ShopWorld, Rows, Rows]:
-        return shop_rows(self.scale.pairs, self.seed)
+    def _rows(self) -> tuple[ShopWorld | RealWorld, Rows, Rows]:
+        s = self.scale
+        if s.on == "shop":
+            return shop_rows(s.pairs, self.seed, held_out=s.held_out)
+        return set_rows(s.on, s.pairs, self.seed, held_out=s.held_out)
 
     @property
-    def world(self) -> ShopWorld:
-        """The simulated shop."""
+    def world(self) -> ShopWorld | RealWorld:
+        """The simulated shop, or what is known of a real set."""
         return self._rows[0]
 
     @property
@@ -135,7 +139,8 @@ class Lab:
         """A shard folder of rows, written once."""
         folder = self.folder / "shards" / name
         if not (folder / "manifest.json").exists():
-            write_shards(folder, self.world, rows, self.held, seed=self.seed, schedule=schedule)
+            watched = self.held[: self.scale.watched]
+            write_shards(folder, self.world, rows, watched, seed=self.seed, schedule=schedule)
         return folder
 
     # --- students --------------------------------------------------------------------------------
@@ -144,7 +149,7 @@ class Lab:
         """The network of a run: from a checkpoint, or from nothing."""
         s = self.scale
         hidden, layers = (s.small_hidden, s.small_layers) if small else (s.hidden, s.layers)
-        return StudentSettings(model=str(start.path) if start else "tiny", hidden=hidden, layers=layers)
+        return StudentSettings(model=str(start.path) if start else "tiny", hidden=hidden, layers=layers, lora=s.lora)
 
     def train(
         self, trainer: str, name: str, shards: Path, start: "Model | None", *, small: bool = False, **settings: Any
@@ -171,14 +176,19 @@ class Lab:
         return Model(out / "final", **json.loads(done.read_text()))
 
     def words(self, *, small: bool = False) -> Model:
-        """A student from nothing after the lesson in shared words, which sees no label: where all SFT arms start."""
+        """Where all SFT arms start: the scale's folder, or a student from nothing after the lesson in shared words.
+
+        The lesson sees no label.
+        """
+        if self.scale.student != "tiny":
+            return Model(Path(self.scale.student))
         name = "words-small" if small else "words"
         return self.train("sft", name, self.shards("taught", self.taught), None, small=small, steps=self.scale.words,
                           batch_size=self.scale.batch, learning_rate=self.scale.rate, words_first=1.0)  # fmt: skip
 
     def base(self) -> Model:
-        """The SFT checkpoint that reinforcement starts from: grade, then grade and trace."""
-        return self.sft("base", self.taught)
+        """The SFT checkpoint that reinforcement starts from: grade, then grade and trace, where there are reasons."""
+        return self.sft("base", self.taught) if self.scale.on == "shop" else self.grade_alone()
 
     def grade_alone(self) -> Model:
         """SFT as for the base student, on as many rows, but on the grade alone."""
@@ -209,7 +219,7 @@ class Lab:
         return self.shards("pool", self.pool, Schedule())
 
     def project(self) -> Project:
-        """A project on another world of the same kind and rules, evolved and accepted; made once."""
+        """A project on another simulated world of the same kind and rules, evolved and accepted; made once."""
         folder = self.folder / "project"
         done = folder / "evolved"
         if not (folder / "piar.toml").exists():

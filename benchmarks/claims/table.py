@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from statistics import mean
 
 from benchmarks.claims.harness import Claim, Row
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.verdict import Outcome, outcome
 
-FIRST = "Simulated: students from nothing in one kind of world. It says how losses behave, not what a large model does."
+NOTHING = "students from nothing in one kind of world. It says how losses behave, not what a large model does."
 WIDTH, LINE, LEFT, RIGHT = 720, 26, 250, 30
 CURVE = 90  # height of a course over the steps
 COLOURS = ("#0b6e99", "#b5542a", "#3d7a3d", "#7a4f9e", "#8a6d00", "#a03060", "#406080", "#606060")
@@ -17,7 +18,7 @@ COLOURS = ("#0b6e99", "#b5542a", "#3d7a3d", "#7a4f9e", "#8a6d00", "#a03060", "#4
 def table(claims: Sequence[Claim], rows: Sequence[Row], scale: Scale) -> str:
     """Verdicts, then every arm's figures."""
     seeds = sorted({row["seed"] for row in rows})
-    parts = [f"{FIRST} Scale `{scale.name}`, seeds {', '.join(map(str, seeds)) or 'none'}.\n",
+    parts = [f"{_first(scale)} Scale `{scale.name}`, seeds {', '.join(map(str, seeds)) or 'none'}.\n",
              _line("claim", "gain in points (95 %)", "by seed", "verdict"), _line(*["---"] * 4)]  # fmt: skip
     for claim in claims:
         mine = [row for row in rows if row["claim"] == claim.number]
@@ -31,6 +32,12 @@ def table(claims: Sequence[Claim], rows: Sequence[Row], scale: Scale) -> str:
             elif i == 0:
                 parts.append(_line(name, "", "", "not run"))
     return "\n".join(parts) + "\n\n" + "\n".join(_arms(claim, rows) for claim in claims)
+
+
+def _first(scale: Scale) -> str:
+    """Whose grades these are, and what the students start from."""
+    start = NOTHING if scale.student == "tiny" else f"students from `{Path(scale.student).name}`."
+    return f"{'Simulated' if scale.on == 'shop' else f'People’s grades ({scale.on})'}: {start}"
 
 
 def _verdict(found: Outcome, decides: bool) -> str:
@@ -72,13 +79,13 @@ def _line(*cells: object) -> str:
 # --- figures ----------------------------------------------------------------------------------------
 
 
-def figure(claim: Claim, rows: Sequence[Row]) -> str:
+def figure(claim: Claim, rows: Sequence[Row], note: str = " (simulated)") -> str:
     """Contrasts with their intervals, and the courses over the steps where arms have them; empty without rows."""
     found = [one for one in (outcome(contrast, rows) for contrast in claim.contrasts) if one]
     if not found:
         return ""
     reach = max(0.05, *(abs(x) for one in found for x in (one.mean, *one.gains, *_ends(one))))
-    parts = [_text(10, 20, f"{claim.number}. {claim.title} (simulated)", weight="bold")]
+    parts = [_text(10, 20, f"{claim.number}. {claim.title}{note}", weight="bold")]
     parts += [part for i, one in enumerate(found) for part in _contrast(one, 50 + i * LINE, reach)]
     bottom = 50 + len(found) * LINE
     parts.append(_rule(_x(0, reach), 34, _x(0, reach), bottom - 10, "#999"))

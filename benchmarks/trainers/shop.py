@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from piar.instructions.prompts import judge_prefix
 from piar.shop.world import ShopWorld, make_shop
 from store.manifest import Manifest, RuleRecord, Schedule, Shard, file_sha256
-from store.task import sample_text
+from store.task import Task, sample_text
 from store.trace import write_trace
-from store.types import Trace
+from store.types import Instruction, Trace
 
 Rows = list[dict[str, Any]]
 
@@ -49,8 +49,20 @@ def shop_rows(pairs: int, seed: int, *, rulebook: bool = False, held_out: float 
     return world, train, held
 
 
+class World(Protocol):
+    """What shards say of where their rows come from."""
+
+    @property
+    def task(self) -> Task:
+        """What is judged."""
+
+    @property
+    def oracle(self) -> Instruction:
+        """The rules behind the grades, as far as they are known."""
+
+
 def write_shards(
-    folder: Path, world: ShopWorld, train: Rows, held: Rows, *, seed: int, rulebook: bool = False,
+    folder: Path, world: World, train: Rows, held: Rows, *, seed: int, rulebook: bool = False,
     schedule: Schedule | None = None,
 ) -> None:  # fmt: skip
     """A shard folder of such rows, one file for each bucket among them, drawn as `schedule` says (by size if None)."""
@@ -70,7 +82,8 @@ def write_shards(
         rubric=judge_prefix(world.task, world.oracle) if rulebook else "",
         rules=tuple(RuleRecord(id=r.id, text=r.text, grade=r.grade) for r in world.oracle.rules), seed=seed,
         rows={bucket: len(found) for bucket, found in buckets.items()}, shards=tuple(shards),
-        schedule=schedule or Schedule(kind="natural"), made_by={"run": "benchmark"}, simulated=True,
+        schedule=schedule or Schedule(kind="natural"), made_by={"run": "benchmark"},
+        simulated=isinstance(world, ShopWorld),
     )  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest.model_dump(mode="json")), encoding="utf-8")
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import __main__ as claims
-from benchmarks.claims import rate
+from benchmarks.claims import c9_proper_reward, rate
 from benchmarks.claims.harness import summed
-from benchmarks.claims.lab import Found, Lab
+from benchmarks.claims.lab import Found, Lab, Model
 from benchmarks.claims.scales import SCALES
 from benchmarks.claims.verdict import Contrast, outcome, said
+from tests.tiny_model import make_tiny_model
 from trainers.loop import Trained
 
 
@@ -69,6 +70,37 @@ def test_a_claim_runs_and_what_is_done_is_not_run_again(tmp_path, capsys):
     assert "grade, same tokens" in text
     assert "not run" in text
     assert "<svg" in (tmp_path / "claim-6-tiny.svg").read_text()
+
+
+def test_a_claim_runs_with_a_pretrained_folder_on_peoples_grades(tmp_path, capsys):
+    """Rows of closed groups report; arms that need reasons are left out, and the table says whose grades these are."""
+    folder = make_tiny_model(tmp_path / "some-model", width=64, layers=1)
+    claims.main(["2", "9", "--scale", "tiny", "--student", str(folder), "--on", "chorus", "--seeds", "0",
+                 "-o", str(tmp_path)])  # fmt: skip
+    name = "tiny-some-model-chorus"
+    rows = claims.Record(tmp_path / f"rows-{name}.jsonl").rows()
+    assert {row["claim"] for row in rows} == {9}
+    lab = Lab(tmp_path / name / "seed-0", SCALES["tiny"].of(str(folder), "chorus"), 0)
+    assert not {row["group"] for row in lab.held} & {row["group"] for row in [*lab.taught, *lab.pool]}
+    assert sum(rows[0]["sizes"]) == len(lab.held)
+    assert "People’s grades (chorus): students from `some-model`" in (tmp_path / f"claims-{name}.md").read_text()
+    assert "At most 10 arms" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        claims.main(["9", "--on", "semeval", "-o", str(tmp_path)])
+
+
+def test_better_probabilities_score_higher_where_as_many_are_right(tmp_path, monkeypatch):
+    """Claim 9 tells a sure student that is wrong from one that doubts, though both are right as often."""
+    lab, said = Lab(tmp_path, SCALES["tiny"], 0), {}
+    monkeypatch.setattr(c9_proper_reward, "_model", lambda lab, name: Model(tmp_path / name / "final"))
+    monkeypatch.setattr(Lab, "held_probs", lambda self, model: said[model.path.parent.name])
+    gold = lab.gold(lab.held)
+    sure = np.eye(4)[(gold + np.arange(len(gold)) % 2) % 4]  # half are right
+    said.update(strict=sure, Brier=0.6 * sure + 0.1)
+    found = {name: arm(lab).scores for name, arm in claims.CLAIMS[9].arms.items() if name.split(",")[0] in said}
+    assert np.mean(found["Brier"]) == np.mean(found["strict"])
+    assert np.mean(found["strict, probabilities"]) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(found["Brier, probabilities"]) > np.mean(found["strict, probabilities"]) + 0.05
 
 
 def test_a_stopped_run_goes_on_and_its_processor_time_adds_up(tmp_path):
