@@ -2,7 +2,8 @@
 
 They are data in the prompt, after what all samples share, and part of the request's key: a label that changes, or a new
 one that is nearer, makes another question. Never among them: rows of another split, rows of the asked sample's own
-group, and rows of another group that say the same words. A text that is long is cut.
+group, and rows of another group that say the same words; what several rows say is shown once. A text that is long is
+cut.
 
 Source: nearest examples in the prompt, Liu et al. 2022 (arXiv 2101.06804). Chosen by us: the nearest whatever their
 grades are, the nearest last, and how much of each is shown.
@@ -30,6 +31,7 @@ from store.types import Sample
 Embed = Callable[[Sequence[str]], Any]
 SHOWN = 1_200  # characters of a labelled sample, all its fields together
 DIMENSIONS = 256  # of hashed words: cosines within .06
+_COPIES = 8  # rows beyond twice the wanted that are looked at, since some repeat others
 _REMEMBERED = 100_000  # samples whose neighbours are remembered
 _PLACE = "the place"  # no field is called so
 
@@ -115,8 +117,15 @@ class Neighbours:
             same_group = asked.groups[start:stop, None] == base.groups[None, :]
             return same_group | (asked.words[start:stop, None] == base.words[None, :])
 
-        places, _ = nearest_among(asked.vectors, base.vectors, self.k, barred)
-        return [tuple(place for place in row if place >= 0) for row in places.tolist()]
+        places, _ = nearest_among(asked.vectors, base.vectors, 2 * self.k + _COPIES, barred)
+        return [self._without_copies([place for place in row if place >= 0]) for row in places.tolist()]
+
+    def _without_copies(self, places: Sequence[int]) -> tuple[int, ...]:
+        """The first k that say different things: a text that stands in several groups is shown once."""
+        first: dict[int, int] = {}
+        for place in places:
+            first.setdefault(int(self._base.words[place]), place)
+        return tuple(first.values())[: self.k]
 
     @cached_property
     def _base(self) -> _Read:
