@@ -9,9 +9,17 @@ import polars as pl
 
 from store.ids import sample_id
 from store.tables import VOTES, Table, moment
+from store.types import NOTHING_FURTHER
 
 # What is told of a label beside `VOTES`: with these it is the same label again, not one more vote.
-_MORE = {"source": pl.String, "ordinal": pl.Int64, "rule": pl.String, "blind": pl.Boolean, "batch": pl.String}
+_MORE = {
+    "source": pl.String,
+    "ordinal": pl.Int64,
+    "rule": pl.String,
+    "blind": pl.Boolean,
+    "batch": pl.String,
+    "further": pl.String,
+}
 LABELS = VOTES | _MORE
 _SOURCES = ("gold", "human", "consensus", "teacher")
 _ABOUT = ("sample_id", "group_key", "split")
@@ -23,10 +31,12 @@ _GUARDED = re.compile(f"'{_RUN}")
 
 def from_header(table: Table) -> Table | None:
     """The table with its `votes` as `LABELS`, a row for each label; None where the header is another."""
-    if not {*_ABOUT, *_LABEL} <= set(table.frame.columns):
+    if not {*_ABOUT, *_LABEL} - {"further"} <= set(table.frame.columns):  # older files have none
         return None
     fields = [name for name in table.frame.columns if name not in (*_ABOUT, *_LABEL)]
     frame = _unguarded(table.frame, fields)
+    told = frame["further"] if "further" in frame.columns else [""] * len(frame)
+    further = pl.Series([_further(cell) for cell in told], dtype=pl.String)
     votes = frame.select(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
         "annotator",
@@ -40,6 +50,7 @@ def from_header(table: Table) -> Table | None:
         pl.col("rule").replace("", None),
         (pl.col("blind").replace("", None) == "true").alias("blind"),
         "batch",
+        further=further,
     )
     same = next((name for name in fields if (frame[name] == frame["group_key"]).all()), "group_key")
     # A graded row leaves the pool with its group, whose split another project deals.
@@ -86,3 +97,11 @@ def _flags(cell: str) -> list[str]:
     except ValueError:
         return []
     return [str(flag) for flag in found] if isinstance(found, list) else []
+
+
+def _further(cell: str) -> str:
+    try:
+        found = json.loads(cell or NOTHING_FURTHER)
+    except ValueError:
+        return NOTHING_FURTHER
+    return cell if cell and isinstance(found, dict) else NOTHING_FURTHER

@@ -14,7 +14,7 @@ from store.prepare import ImportMapping, Rows, prepare
 from store.readers import Reading, read, read_table, source_name
 from store.splits import SplitSettings, assign, near_duplicates, with_forms
 from store.tables import Rejection, Table
-from store.types import SPLITS
+from store.types import NOTHING_FURTHER, SPLITS
 
 __all__ = [
     "MISSING",
@@ -282,7 +282,7 @@ class _Load:
         if "batch" in self.rows.votes.columns:  # labels that piar exported
             self._enter(
                 """select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
-                          v.source, v.annotator, v.ordinal, v.rule, v.blind, v.batch as said
+                          v.source, v.annotator, v.ordinal, v.rule, v.blind, v.further, v.batch as said
                 from votes v join staged s using ("row")""",
                 {"at": self.at},
                 report,
@@ -321,7 +321,8 @@ class _Load:
         who = f"""h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator and if(e.exact,
             {_SAME_LABEL}, not h.claimed and (h.ordinal = e.ordinal or (e.alone and e.source = 'gold')))"""
         same = """h.grade is not distinct from e.grade and h.comment = e.comment and h.flags = e.flags and (
-            not e.exact or (h.rule is not distinct from e.rule and h.blind is not distinct from e.blind))"""
+            not e.exact or (h.rule is not distinct from e.rule and h.blind is not distinct from e.blind
+                            and h.further::varchar = e.further))"""
         self._table(
             "corrections",
             f"""select e.* replace (h.ordinal as ordinal, greatest(e.created_at, h.created_at + interval 1 microsecond)
@@ -344,11 +345,12 @@ class _Load:
         """Enter the labels of a query; returns how many."""
         return self._one(
             f"""insert into labels (label_id, sample_id, source, annotator, grade, ordinal, comment, flags, rule,
-                                    seconds, blind, batch, origin, run_id, created_at)
+                                    seconds, blind, batch, origin, run_id, created_at, further)
             select md5(concat_ws(chr(31), 'label', sample_id, source, annotator, ordinal, batch,
-                                 coalesce(grade, ''), comment, array_to_string(flags, ','), coalesce(rule, '')))::uuid,
+                                 coalesce(grade, ''), comment, array_to_string(flags, ','), coalesce(rule, ''),
+                                 nullif(further::varchar, '{NOTHING_FURTHER}')))::uuid,
                    sample_id, source, annotator, grade, ordinal, comment, flags, rule, seconds, blind,
-                   batch, $origin, $run, created_at
+                   batch, $origin, $run, created_at, further
             from ({query})""",
             {**params, "origin": self.source, "run": self.run_id},
         )
@@ -411,6 +413,6 @@ _ROW_SPLIT = """case
     else d.split end"""
 
 # What only labels that piar exported say.
-_UNSAID = "null::varchar as rule, null::boolean as blind, null::varchar as said"
+_UNSAID = f"null::varchar as rule, null::boolean as blind, '{NOTHING_FURTHER}' as further, null::varchar as said"
 _SAME_LABEL = """(h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator
     and h.ordinal = e.ordinal and h.batch = e.said)"""

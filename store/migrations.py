@@ -12,8 +12,14 @@ def _new_views(con: duckdb.DuckDBPyConnection) -> None:
     """Only the views have changed: `migrate` makes them again."""
 
 
+def _what_people_say_more(con: duckdb.DuckDBPyConnection) -> None:
+    """Answers beside the grade, such as marked spans; and which instruction a person's page shows since when."""
+    con.execute("alter table labels add column if not exists further json default '{}'")
+    con.execute("alter table review_projects add column if not exists instruction varchar default ''")
+
+
 # MIGRATIONS[n] takes a store from schema n + 1 to n + 2; schema 1 is `schema.sql` as first released.
-MIGRATIONS: tuple[Migration, ...] = (_new_views, _new_views, _new_views)
+MIGRATIONS: tuple[Migration, ...] = (_new_views, _new_views, _new_views, _what_people_say_more)
 
 
 def latest() -> int:

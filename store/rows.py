@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from store.ids import light_id
-from store.types import Completion, Label, Verdict
+from store.types import NOTHING_FURTHER, Completion, Label, Verdict
 
 _TEXTS = pa.list_(pa.string())
 _TIME = pa.timestamp("us")
@@ -65,6 +65,7 @@ LABELS = pa.schema(
         ("origin", pa.string()),
         ("run_id", pa.string()),
         ("created_at", _TIME),
+        ("further", pa.string()),
     ]
 )
 
@@ -128,13 +129,15 @@ def label_row(label: Label, run_id: str, at: datetime) -> tuple[Any, ...]:
         label.origin,
         run_id,
         label.at or at,
+        label.further,
     )
 
 
 def label_id(label: Label) -> str:
     """Content hash of what a label says and who says it; not of when, how fast or from which file."""
     who = (label.sample_id, label.source, label.annotator, str(label.ordinal), label.batch)
-    return light_id("label", *who, label.grade or "", label.comment, ",".join(label.flags), label.rule or "")
+    more = () if label.further == NOTHING_FURTHER else (label.further,)
+    return light_id("label", *who, label.grade or "", label.comment, ",".join(label.flags), label.rule or "", *more)
 
 
 def table(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:

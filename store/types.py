@@ -206,6 +206,9 @@ class Completion:
 LabelSource = Literal["gold", "human", "consensus", "teacher"]
 
 
+NOTHING_FURTHER = "{}"
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """What we hold true about a sample, by whom. Never overwritten; a correction is a new row.
@@ -214,6 +217,7 @@ class Label:
         blind: False when the annotator saw a suggestion before answering, None when unknown.
         ordinal: distinguishes repeated votes of one annotator on one sample (0, 1, …).
         at: when it was given, UTC without a zone; None: when it was recorded.
+        further: JSON object of what was said beside the grade: control -> list of choices, texts or marked spans.
     """
 
     sample_id: str
@@ -229,3 +233,4 @@ class Label:
     batch: str = ""
     origin: str = ""
     at: datetime | None = None
+    further: str = NOTHING_FURTHER

@@ -115,7 +115,7 @@ def result(grade: str, **more: Any) -> list[dict[str, Any]]:
 
 def _changed(task: dict[str, Any]) -> datetime:
     said = [moment(a["updated_at"]) for a in task["annotations"] if isinstance(a, dict)]
-    return max([PUSHED, *(at for at in said if at)])
+    return max([PUSHED, *(at for at in (*said, moment(task.get("updated_at"))) if at)])
 
 
 class Desk:
@@ -129,6 +129,7 @@ class Desk:
     def __init__(self, chunk: int = 10) -> None:
         self.chunk = chunk
         self.projects: dict[str, list[dict[str, Any]]] = {}
+        self.pages: dict[int, tuple[str, str]] = {}
         self.people = dict(enumerate(ANNOTATORS, start=1))
         self.fail_after: int | None = None
         self.read = 0
@@ -136,9 +137,17 @@ class Desk:
     def users(self) -> dict[int, str]:
         return dict(self.people)
 
-    def project(self, title: str, config: str, description: str) -> int:
+    def project(self, title: str, config: str, description: str, instructions: str) -> int:
         self.projects.setdefault(title, [])
-        return list(self.projects).index(title)
+        number = list(self.projects).index(title)
+        self.pages.setdefault(number, (config, instructions))
+        return number
+
+    def about(self, project: int) -> tuple[str, str]:
+        return list(self.projects)[project], self.pages[project][0]
+
+    def renew(self, project: int, config: str | None, instructions: str) -> None:
+        self.pages[project] = (config or self.pages[project][0], instructions)
 
     def _of(self, project: int) -> list[dict[str, Any]]:
         return list(self.projects.values())[project]

@@ -40,6 +40,14 @@ Relabel = Annotated[
 Adjudicate = Annotated[
     str | None, typer.Option(metavar="BATCH", help="Settle an earlier batch's disagreements, all opinions shown.")
 ]
+Rest = Annotated[
+    str | None,
+    typer.Option(metavar="BATCH", help="What people who annotate no more have left open of it, to those who do."),
+]
+Pilot = Annotated[
+    int | None,
+    typer.Option(metavar="ROWS", min=1, help="A calibration round instead: so many random rows, the same for all."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +70,8 @@ def push(
     checks: Checks = None,
     relabel: Relabel = None,
     adjudicate: Adjudicate = None,
+    rest: Rest = None,
+    pilot: Pilot = None,
 ) -> Answer:
     """Compose a batch and bring it to Label Studio. Pushing again sends only what is missing.
 
@@ -69,12 +79,19 @@ def push(
 
     Example: `piar review push --batch w47 --hours 16 --overlap 12% --random 20% --checks 5%`
     """
+    from piar.query.stale_labels import stale_labels
     from piar.review.push_pull import push as send
 
     project = open_project()
-    composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
+    sizes = {"hours": hours} | _shares(overlap, random, checks)
+    composed = _compose(project, batch, sizes, relabel, adjudicate=adjudicate, rest=rest, pilot=pilot)
+    instruction = project.adopt_instruction()
+    stale: dict[str, list[str]] = {}
+    for old in stale_labels(project.store, instruction):
+        for key in old.sample_ids:
+            stale.setdefault(key, []).append(old.what)
     with _server(project) as server:
-        report = send(project.store, server, composed, project.adopt_instruction(), _progress("tasks there"))
+        report = send(project.store, server, composed, instruction, _progress("tasks there"), stale=stale)
     return Answer(_plain(report), composed_view(composed, pushed=report))
 
 
@@ -88,7 +105,7 @@ def pull(batch: BatchName = None) -> Answer:
     project = open_project()
     named = _batch(project, batch)
     with project.run("review-pull", {"batch": named.name}) as run_id, _server(project) as server:
-        report = fetch(project.store, server, named, run_id, _progress("projects read"))
+        report = fetch(project.store, server, named, run_id, _progress("tasks looked at"))
     return _answered(project, report)
 
 
@@ -156,6 +173,8 @@ def export(
     checks: Checks = None,
     relabel: Relabel = None,
     adjudicate: Adjudicate = None,
+    rest: Rest = None,
+    pilot: Pilot = None,
 ) -> Answer:
     """Write a batch to files, one per annotator, for people who cannot reach the server, with a guide for sheets.
 
@@ -164,7 +183,8 @@ def export(
     from piar.review.files import export_batch
 
     project = open_project()
-    composed = _compose(project, batch, {"hours": hours} | _shares(overlap, random, checks), relabel, adjudicate)
+    sizes = {"hours": hours} | _shares(overlap, random, checks)
+    composed = _compose(project, batch, sizes, relabel, adjudicate=adjudicate, rest=rest, pilot=pilot)
     paths = export_batch(project.store, composed, project.adopt_instruction(), file)
     view = "\n".join([composed_view(composed), *(f"  written: {p}" for p in paths)])
     document: documents.BatchFiles = {"batch": batch, "files": [str(p) for p in paths]}
@@ -228,13 +248,23 @@ def _server(project: "Project") -> "Server":
 
 
 def _compose(
-    project: "Project", name: str, changes: dict[str, Any], relabel: str | None = None, adjudicate: str | None = None
+    project: "Project", name: str, changes: dict[str, Any], relabel: str | None = None, **chosen: Any
 ) -> "Batch":
+    """The batch of that name, composed now or before.
+
+    Args:
+        changes: of `[review]`.
+        chosen: which rows instead of the queue's, as `piar.review.batch.compose` takes them; one of these at most.
+    """
     from piar.query.stale_labels import stale_labels
     from piar.review.batch import compose
     from piar.review.settings import ReviewSettings
     from store.types import SPLITS
 
+    if sum(value is not None for value in (relabel, *chosen.values())) > 1:
+        raise UsageError(
+            "A batch is of one kind.", "Give one of --relabel, --adjudicate, --rest and --pilot, the others later."
+        )
     if relabel is not None and relabel not in (*SPLITS, "stale"):
         raise UsageError(f"{relabel!r} is no split.", f"Choose one of {', '.join(SPLITS)}, or stale.")
     again: Any = relabel
@@ -243,7 +273,7 @@ def _compose(
     merged = {**_settings(project).model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     with project.run("review-push", {"batch": name, **merged}) as run_id:
         settings = ReviewSettings.model_validate(merged)
-        return compose(project.store, name, settings, run_id, relabel=again, adjudicate=adjudicate)
+        return compose(project.store, name, settings, run_id, relabel=again, **chosen)
 
 
 def _batch(project: "Project", name: str | None) -> "Batch":

@@ -15,13 +15,14 @@ from typing import Literal
 import polars as pl
 
 from piar.review.first import DIVERSE, first_rows, starting
-from piar.review.settings import ReviewSettings
+from piar.review.settings import Question, ReviewSettings
 from store.db import Store, now
 from store.errors import PiarError, UsageError
 from store.ids import seed_of
 from store.types import Split
 
 Role = Literal["queue", "random", "check", "relabel", "adjudicate", "planned"]
+PILOT = "pilot"  # the reason of such rows
 DEFAULT_SECONDS = 20.0  # per row, until people's own pace is known
 
 
@@ -41,13 +42,15 @@ class Assignment:
 class Batch:
     """What was given to whom.
 
-    `fresh` is False when the batch was composed before; `pace` is the seconds that a row takes.
+    `fresh` is False when the batch was composed before; `pace` is the seconds that a row takes; `questions` are asked
+    beside the grade.
     """
 
     name: str
     assignments: tuple[Assignment, ...]
     fresh: bool
     pace: float = DEFAULT_SECONDS
+    questions: tuple[Question, ...] = ()
 
     @property
     def hours(self) -> float:
@@ -62,7 +65,12 @@ class Batch:
     @property
     def unqueued(self) -> bool:
         """Whether all its rows were drawn at random, for want of a queue or because that was asked for."""
-        return {a.role for a in self.assignments} <= {"random", "check"}
+        return {a.role for a in self.assignments} <= {"random", "check"} and not self.pilot
+
+    @property
+    def pilot(self) -> bool:
+        """Whether everybody judges the same rows, to find out whether they read the instruction alike."""
+        return all(a.reason == PILOT for a in self.assignments)
 
     def of(self, annotator: str) -> list[Assignment]:
         """One person's rows in the order in which they are shown."""
@@ -90,6 +98,8 @@ def compose(
     *,
     relabel: Split | Sequence[str] | None = None,
     adjudicate: str | None = None,
+    rest: str | None = None,
+    pilot: int | None = None,
     answers: int | None = None,
     planned: Sequence[tuple[str, float]] = (),
 ) -> Batch:
@@ -103,6 +113,10 @@ def compose(
         relabel: a whole split, or samples by their ids, to be judged again, blind, instead of queue and random rows.
         adjudicate: an earlier batch; rows on which its people contradict each other or gold are
             settled, with all opinions in sight: that grade is the truth from then on.
+        rest: an earlier batch; rows that somebody has left open go to others of `settings.annotators`, as what they
+            were.
+        pilot: so many random rows, the same for everybody: a round to find out whether people read the instruction
+            alike, before the blind batches.
         planned: samples with the chance with which a plan drew them, instead (see `piar.rankings.plan`).
         answers: size of the batch, where it is not to follow from hours and people's pace.
 
@@ -118,22 +132,44 @@ def compose(
         raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
     answers = answers or max(1, round(settings.hours * 3600 / seconds_per_row(store)))
     draw = seed_of(settings.seed, name, "checks")
-    fixed = adjudicate or planned
-    wanted = 0 if fixed else len(_checks(store, round(answers * settings.checks), frozenset(), draw))
-    if adjudicate or planned:
-        picks = _disputed(store, adjudicate) if adjudicate else [_Pick(i, "planned", "compare", p) for i, p in planned]
-        settings = settings.model_copy(update={"overlap": 0.0})
+    if rest:
+        assignments = hand_on(store, rest, settings, name)
+    elif adjudicate or planned or pilot:
+        picks, settings = _fixed(store, name, settings, adjudicate, planned, pilot)
+        assignments = _assign(picks, (), settings, name)
     else:
+        wanted = len(_checks(store, round(answers * settings.checks), frozenset(), draw))
         picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)
-    if not picks:
+        assignments = _assign(
+            picks, _checks(store, wanted, {p.sample_id for p in picks}, draw) if picks else (), settings, name
+        )
+    if not assignments:
         raise PiarError(
             "There is nothing to review: no row is queued, disputed or left to draw.",
             "Import more rows, or run `piar label` and `piar mine`, then push again.",
         )
-    checks = _checks(store, wanted, {p.sample_id for p in picks}, draw)
-    assignments = _assign(picks, checks, settings, name)
     _record(store, name, assignments, settings, run_id)
-    return Batch(name, tuple(assignments), fresh=True, pace=seconds_per_row(store))
+    return Batch(name, tuple(assignments), True, seconds_per_row(store), settings.questions)
+
+
+def _fixed(
+    store: Store,
+    name: str,
+    settings: ReviewSettings,
+    adjudicate: str | None,
+    planned: Sequence[tuple[str, float]],
+    pilot: int | None,
+) -> tuple[list[_Pick], ReviewSettings]:
+    """The rows of a batch whose size nobody chooses by hours, and how they are dealt."""
+    if pilot:
+        drawn = _rows(store, pilot, settings.model_copy(update={"random": 1.0, "overlap": 0.0}), name)
+        everybody = {"overlap": 1.0, "raters": max(2, len(settings.annotators))}
+        return [_Pick(p.sample_id, "random", PILOT, p.inclusion) for p in drawn], settings.model_copy(update=everybody)
+    alone: dict[str, object] = {"overlap": 0.0}
+    if adjudicate:
+        people = (settings.lead,) if settings.lead else settings.annotators
+        return _disputed(store, adjudicate), settings.model_copy(update=alone | {"annotators": people})
+    return [_Pick(i, "planned", "compare", p) for i, p in planned], settings.model_copy(update=alone)
 
 
 def load(store: Store, name: str) -> Batch | None:
@@ -144,7 +180,11 @@ def load(store: Store, name: str) -> Batch | None:
     assignments = (
         Assignment(r["sample_id"], r["annotator"], r["role"], r["reason"], r["inclusion"], r["position"]) for r in rows
     )
-    return Batch(name, tuple(assignments), fresh=False, pace=seconds_per_row(store)) if rows else None
+    if not rows:
+        return None
+    config = json.loads(store.frame("select config from review_batches where batch = ?", [name]).item())
+    questions = tuple(Question.model_validate(q) for q in config.get("questions", ()))
+    return Batch(name, tuple(assignments), False, seconds_per_row(store), questions)
 
 
 def seconds_per_row(store: Store) -> float:
@@ -205,9 +245,11 @@ def _relabel(store: Store, split: Split | Sequence[str]) -> list[_Pick]:
 
 
 def _disputed(store: Store, batch: str) -> list[_Pick]:
-    """Rows on which the people of an earlier batch contradict each other or the gold label."""
-    sql = """select sample_id from label
+    """Rows on which the people of an earlier batch contradict each other or the gold label, unless settled since."""
+    sql = """select sample_id from label l
              where grade is not null and (batch = $1 and source = 'human' or source = 'gold')
+                 and not exists (select 1 from label s where s.sample_id = l.sample_id and s.blind = false
+                                 and s.grade is not null and s.source = 'human' and s.batch <> $1)
              group by sample_id having count(distinct grade) > 1 and bool_or(batch = $1 and source = 'human')
              order by sample_id"""
     return [_Pick(i, "adjudicate", batch) for i in store.frame(sql, [batch])["sample_id"].to_list()]
@@ -223,19 +265,57 @@ def _checks(store: Store, n: int, taken: Set[str], seed: int) -> list[_Pick]:
 
 
 def _assign(picks: Sequence[_Pick], checks: Sequence[_Pick], settings: ReviewSettings, name: str) -> list[Assignment]:
-    """Deal rows round robin, doubled rows to two different people, then shuffle each person's pile."""
+    """Deal rows round robin, overlapping rows to several people, then shuffle each person's pile."""
     people = sorted(settings.annotators)
     rng = random.Random(seed_of(settings.seed, name, "deal"))
     dealt = rng.sample(list(picks), len(picks))
-    doubled = 0 if len(people) < 2 else round(len(picks) * settings.overlap)
-    twice = {p.sample_id for p in sorted(dealt, key=lambda p: p.role == "queue")[:doubled]}
+    raters = min(settings.raters, len(people))
+    shared = 0 if raters < 2 else round(len(picks) * settings.overlap)
+    overlapping = {p.sample_id for p in sorted(dealt, key=lambda p: p.role == "queue")[:shared]}
     piles: dict[str, list[_Pick]] = {person: [] for person in people}
     for turn, pick in enumerate(dealt):
-        piles[people[turn % len(people)]].append(pick)
-        if pick.sample_id in twice:
-            piles[people[(turn + 1) % len(people)]].append(pick)
+        for place in range(raters if pick.sample_id in overlapping else 1):
+            piles[people[(turn + place) % len(people)]].append(pick)
     for turn, pick in enumerate(checks):
         piles[people[turn % len(people)]].append(pick)
+    return _in_piles(piles, rng)
+
+
+def hand_on(store: Store, batch: str, settings: ReviewSettings, name: str) -> list[Assignment]:
+    """The open rows of people of an earlier batch who annotate no more, each to somebody who has not had it, evenly.
+
+    A row that all the others have had stays where it is.
+    """
+    left = store.frame(
+        """select t.sample_id, t.annotator, t.role, t.reason, t.inclusion from review_tasks t
+           where batch = $1 and not exists (
+               select 1 from label l where l.sample_id = t.sample_id and l.annotator = t.annotator and l.batch = $1
+               and l.source = 'human' and not list_contains(l.flags, 'undone'))
+           order by t.sample_id, t.annotator""",
+        [batch],
+    ).rows()
+    people, absent = sorted(settings.annotators), {person for _, person, *_ in left} - set(settings.annotators)
+    if left and not absent:
+        busy = ", ".join(sorted({person for _, person, *_ in left}))
+        raise UsageError(
+            f"Everybody who has rows of {batch} open still annotates: {busy}.",
+            "Take whoever has stopped out of [review] annotators in piar.toml, or for once with --set.",
+        )
+    had = set(store.frame("select sample_id, annotator from review_tasks where batch = ?", [batch]).rows())
+    left = [row for row in left if row[1] in absent]
+    rng = random.Random(seed_of(settings.seed, name, "deal"))
+    piles: dict[str, list[_Pick]] = {person: [] for person in people}
+    for key, _, role, reason, inclusion in rng.sample(left, len(left)):
+        free = [p for p in people if (key, p) not in had]
+        if free:
+            taker = min(free, key=lambda p: len(piles[p]))
+            piles[taker].append(_Pick(key, role, reason, inclusion))
+            had.add((key, taker))
+    return _in_piles(piles, rng)
+
+
+def _in_piles(piles: dict[str, list[_Pick]], rng: random.Random) -> list[Assignment]:
+    """Each person's rows, shuffled."""
     result = []
     for person, pile in piles.items():
         rng.shuffle(pile)

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from piar.review.answers import Pulled, Reader, listed
 from piar.review.batch import Batch
-from piar.review.page import DOUBTS, INFORMED, caption, field_key, page
-from piar.review.push_pull import Pulled, PullReport, Reader, keep, listed, to_tasks
+from piar.review.guide import sheet_guide
+from piar.review.page import DOUBTS, INFORMED, field_key, page
+from piar.review.push_pull import PullReport, keep, to_tasks
 from store.cells import grade_symbol
 from store.db import Store, now
 from store.errors import PiarError, UsageError
@@ -38,47 +40,19 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
     taken: set[str] = set()
     for person in batch.annotators:
         path = out.with_name(f"{out.stem}-{_plain(person, taken)}{out.suffix}")
-        writers[out.suffix](path, to_tasks(store, batch.of(person)), store.task, person)
+        writers[out.suffix](path, to_tasks(store, batch.of(person)), store.task, batch, person)
         paths.append(path)
     if out.suffix == ".json":
         config = out.with_suffix(".xml")
-        config.write_text(page(store.task, instruction, suggestions=not batch.blind), encoding="utf-8")
+        config.write_text(
+            page(store.task, instruction, suggestions=not batch.blind, questions=batch.questions), encoding="utf-8"
+        )
         paths.append(config)
     else:
         guide = out.with_suffix(".md")
-        guide.write_text(_guide(store.task, instruction, blind=batch.blind), encoding="utf-8")
+        guide.write_text(sheet_guide(store.task, instruction, batch), encoding="utf-8")
         paths.append(guide)
     return paths
-
-
-def _guide(task: Task, instruction: Instruction, *, blind: bool) -> str:
-    """What the answer columns of a sheet take."""
-    grades = [
-        f"- `{g.symbol}` {caption(g, instruction).removeprefix(g.symbol).lstrip(': ')}" for g in reversed(task.grades)
-    ]
-    rules = [
-        "\n".join(
-            [
-                f"- `{r.id}` {'' if r.grade is None else f'→ {r.grade}: '}{r.text}",
-                *(f"    - {kind}: {text}" for kind, text in r.parts),
-            ]
-        )
-        for r in instruction.rules
-    ]
-    doubts = [f"- `{name}` {words}" for name, words in DOUBTS.items() if not (blind and name in INFORMED)]
-    parts = [
-        f"# {task.name}: how to fill in the sheet",
-        task.ask or instruction.preamble,
-        "Judge each row on your own. Leave `sample_key` as it is, save as CSV in UTF-8 and send it back.",
-        "## grade",
-        "\n".join(grades),
-        *(["## rule (optional): the one that decided", "\n".join(rules)] if rules else []),
-        "## doubts (optional): one or more",
-        "\n".join(doubts),
-        "## comment (optional)",
-        "What would make it clear.",
-    ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _plain(person: str, taken: set[str]) -> str:
@@ -89,20 +63,21 @@ def _plain(person: str, taken: set[str]) -> str:
     return plain
 
 
-def _write_json(path: Path, tasks: list[dict[str, Any]], task: Task, person: str) -> None:
+def _write_json(path: Path, tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> None:
     path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _write_csv(path: Path, tasks: list[dict[str, Any]], task: Task, person: str) -> None:
+def _write_csv(path: Path, tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> None:
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         sheet = csv.writer(file)
         keys = [field_key(name) for name in task.fields]
         shown = [*task.fields, *(["said"] if tasks and "said" in tasks[0]["data"] else [])]
-        sheet.writerow(["sample_key", "annotator", *shown, *ANSWER_COLUMNS])
+        asked = [*ANSWER_COLUMNS, *(question.name for question in batch.questions)]
+        sheet.writerow(["sample_key", "annotator", *shown, *asked])
         for item in tasks:
             data = item["data"]
             texts = [cell(data[key]) for key in (*keys, *shown[len(keys) :])]
-            sheet.writerow([data["sample_key"], cell(person), *texts, *[""] * len(ANSWER_COLUMNS)])
+            sheet.writerow([data["sample_key"], cell(person), *texts, *[""] * len(asked)])
 
 
 def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id: str) -> PullReport:
@@ -179,5 +154,14 @@ def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled
                         batch=batch.name,
                         origin=path.name,
                         at=now(),
+                        further=_further(row, batch),
                     )
                 )
+
+
+def _further(row: dict[str, Any], batch: Batch) -> str:
+    """What a row of a sheet says to the batch's questions; several choices are parted by semicolons."""
+    said = {q.name: (row.get(q.name) or "").strip() for q in batch.questions}
+    parted = {q.name: said[q.name].split(";") if q.many and q.choices else [said[q.name]] for q in batch.questions}
+    return json.dumps({name: [w.strip() for w in words] for name, words in parted.items() if said[name]},
+                      ensure_ascii=False)  # fmt: skip

@@ -1,15 +1,16 @@
-"""The labelling page, made from the task: one Label Studio configuration, and what an answer on it means.
+"""The labelling page, made from the task: one Label Studio configuration.
 
-Fields come first, large and side by side with the grades; each grade has a hotkey; rules, evidence,
-doubts and a comment follow. Every text from the task or the instruction is an XML attribute written
-by a library, so nothing in it can become markup; every text from data arrives by reference (`$f_NAME`).
+Fields come first, large and side by side with the grades; each grade has a hotkey; the batch's own questions,
+evidence, rules, doubts and a comment follow. Every text from the task, the instruction or the settings is an XML
+attribute written by a library, so nothing in it can become markup; every text from data arrives by reference
+(`$f_NAME`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from piar.review.settings import Question
 from store.task import Grade, Task
 from store.types import Instruction
 
@@ -20,6 +21,7 @@ DOUBTS = {
     "ambiguous": "truly ambiguous",
 }
 INFORMED = frozenset({"gold_is_wrong"})  # can be said only by somebody who sees the label: on an adjudication page
+_TYPED = {"rows": "1", "maxSubmissions": "1", "editable": "true", "showSubmitButton": "false"}
 _KEYS = "1234567890qwertyuiop"
 # Descendant selectors only: Label Studio escapes `>` in styles.
 _STYLE = """
@@ -43,13 +45,14 @@ def hotkeys(task: Task) -> dict[str, str]:
     return {s: s.lower() if own.get(s.lower()) == s else next(free, "") for s in task.symbols}
 
 
-def page(task: Task, instruction: Instruction, *, suggestions: bool = False) -> str:
+def page(task: Task, instruction: Instruction, *, suggestions: bool = False, questions: Sequence[Question] = ()) -> str:
     """The labelling configuration.
 
     Args:
         task: fields, grades and the question.
         instruction: its grade meanings and rules stand at hand.
         suggestions: an adjudication page, which also shows what others and the models said.
+        questions: asked below the grades.
     """
     root = ET.Element("View", className="piar")
     ET.SubElement(root, "Style").text = _STYLE
@@ -63,20 +66,14 @@ def page(task: Task, instruction: Instruction, *, suggestions: bool = False) -> 
     if suggestions:
         ET.SubElement(root, "Text", name="said", value="$said")
     _grades(root, task, instruction)
+    for question in questions:
+        _question(root, task, question)
     more = ET.SubElement(root, "View", className="piar-more")
     _evidence(more, task)
     _rules(more, task, instruction)
     _doubts(more, task, suggestions)
-    comment = {
-        "name": "comment",
-        "toName": _anchor(task),
-        "rows": "1",
-        "maxSubmissions": "1",
-        "editable": "true",
-        "placeholder": "comment: what would make this clear?",
-        "showSubmitButton": "false",
-    }
-    ET.SubElement(more, "TextArea", comment)
+    comment = {"name": "comment", "toName": _anchor(task), "placeholder": "comment: what would make this clear?"}
+    ET.SubElement(more, "TextArea", comment | _TYPED)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode")
 
@@ -103,6 +100,19 @@ def caption(grade: Grade, instruction: Instruction) -> str:
     meaning = instruction.meanings.get(grade.symbol, grade.meaning)
     head = f"{grade.symbol} {grade.name}".strip()
     return f"{head}: {meaning}" if meaning else head
+
+
+def _question(root: ET.Element, task: Task, question: Question) -> None:
+    ET.SubElement(root, "Header", value=_text(question.ask or question.name.replace("_", " ")), size="5")
+    about = {"name": question.name, "toName": _anchor(task)}
+    if not question.choices:
+        ET.SubElement(root, "TextArea", about | _TYPED)
+        return
+    choices = ET.SubElement(
+        root, "Choices", about | {"choice": "multiple" if question.many else "single-radio", "showInline": "true"}
+    )
+    for words in question.choices:
+        ET.SubElement(choices, "Choice", value=_text(words), alias=words)
 
 
 def _evidence(parent: ET.Element, task: Task) -> None:
@@ -145,48 +155,3 @@ def _anchor(task: Task) -> str:
 def _text(text: str) -> str:
     """A fixed text on one line: a `$` with a word after it would be read as a reference to data."""
     return " ".join(text.split()).replace("$", "$\u200b")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one annotation says."""
-
-    grade: str | None
-    rule: str | None = None
-    evidence: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    comment: str = ""
-
-
-def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
-    """The result list of an annotation as an answer; unknown controls (an edited page) are ignored."""
-    choices: dict[str, list[str]] = {}
-    spans: list[str] = []
-    comment: list[str] = []
-    for item in result:
-        value = item.get("value")
-        if not isinstance(value, Mapping):
-            continue
-        name = str(item.get("from_name", ""))
-        if "choices" in value:
-            choices.setdefault(name, []).extend(str(c) for c in value["choices"])
-        elif name == "evidence" and isinstance(value.get("text"), str):
-            spans.append(value["text"])
-        elif name == "comment":
-            comment.extend(str(t) for t in _listed(value.get("text")))
-    grade = next((_alias(c, task.symbols) for c in choices.get("grade", [])), None)
-    rule = next((c.split(" ")[0].rstrip(":") for c in choices.get("rule", [])), None)
-    known = {words: alias for alias, words in DOUBTS.items()}
-    flags = tuple(known.get(c, c) for c in choices.get("doubt", []) if c in DOUBTS or c in known)
-    return Answer(grade, rule, tuple(spans), flags, "\n".join(comment).strip())
-
-
-def _listed(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else [] if value is None else [value]
-
-
-def _alias(choice: str, symbols: Sequence[str]) -> str | None:
-    """Label Studio stores the alias, but an older page or a hand-made export may hold the caption."""
-    if choice in symbols:
-        return choice
-    return next((s for s in symbols if choice.startswith((f"{s} ", f"{s}:"))), None)

@@ -2,22 +2,22 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from piar.review.answers import Pulled, Reader
 from piar.review.batch import Assignment, Batch
-from piar.review.page import INFORMED, choice, field_key, page, read_answer
+from piar.review.guide import as_html
+from piar.review.page import choice, field_key, page
 from piar.review.server import Progress, Server
 from store.db import Store, now
 from store.ids import short_hash
-from store.tables import moment
 from store.task import Task
-from store.types import Instruction, Label
+from store.types import Instruction
 
 PAUSE, QUIET = 1.0, 3  # seconds between looks for what a dead push had under way, and looks without any
-_LONGEST_NAME, _LONGEST_SECONDS = 254, 10**7  # of an annotator (an e-mail address), of an answer
 OVERLAP = timedelta(minutes=5)  # answers given while a pull was reading are read again by the next
 DESCRIPTION = (
     "Judge each row on your own. This project is one person's: please do not annotate in another's, and do not "
@@ -27,25 +27,21 @@ DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What a push did: tasks added now, tasks known from before, and the projects by annotator."""
+    """What a push did: tasks added now, tasks known from before, and the projects by annotator.
+
+    Attributes:
+        announced: whose project now shows another version of the instruction -> how many of their answers in it rest on
+            words that have changed.
+        by_hand: whose page is not as piar made it (somebody edited it), so that its grades and rules stay as they are.
+    """
 
     batch: str
     pushed: int
     known: int
     annotators: dict[str, int]
     projects: dict[str, int]
-
-
-@dataclass(slots=True)
-class Pulled:
-    """Labels read from tasks, and what was odd about the rest."""
-
-    labels: list[Label] = field(default_factory=list)
-    odd: dict[str, int] = field(default_factory=dict)
-
-    def count(self, reason: str, n: int = 1) -> None:
-        """Count something that gave no label."""
-        self.odd[reason] = self.odd.get(reason, 0) + n
+    announced: dict[str, int]
+    by_hand: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +127,31 @@ def _prediction(task: Task, judge: str, grade: str, p: float | None, rules: Sequ
 
 
 def push(
-    store: Store, server: Server, batch: Batch, instruction: Instruction, progress: Progress | None = None
+    store: Store,
+    server: Server,
+    batch: Batch,
+    instruction: Instruction,
+    progress: Progress | None = None,
+    *,
+    stale: Mapping[str, Sequence[str]] | None = None,
 ) -> PushReport:
     """Bring every assignment of the batch to its person's project. Pushing again adds only what is missing.
+
+    Where the instruction is another than at the last push, the page and the project's instructions are renewed, and
+    say what has changed.
 
     Interrupted at any point, the next push asks the server what it has and sends the rest. What a dead push had
     under way may arrive after that question; the server is then asked until nothing more comes, and the second of
     two is removed.
+
+    Args:
+        stale: sample -> grades and rules whose change has overtaken labels of it, as `grade 1` or `rule R07`.
     """
-    config = page(store.task, instruction, suggestions=not batch.blind)
+    pages = Pages(store, server, batch, instruction, stale or {})
     pushed = known = done = 0
     projects = {}
     for person in batch.annotators:
-        project = _remembered(store, batch.name, person, server.url)
-        again = project is not None
-        if project is None:
-            project = server.project(project_title(store, batch.name, person), config, DESCRIPTION)
-            _remember(store, batch.name, person, server.url, project)
+        project, again = pages.of(person)
         projects[person] = project
         there, twins = _once(server, project)
         mine = batch.of(person)
@@ -159,7 +163,62 @@ def push(
             _settle(server, project)
         pushed, known, done = pushed + len(missing), known + len(mine) - len(missing), done + len(mine)
     archive_finished(store, server, batch.name)
-    return PushReport(batch.name, pushed, known, {p: len(batch.of(p)) for p in batch.annotators}, projects)
+    dealt = {p: len(batch.of(p)) for p in batch.annotators}
+    return PushReport(batch.name, pushed, known, dealt, projects, pages.announced, tuple(pages.by_hand))
+
+
+class Pages:
+    """The projects of a batch, one for each person: made, or renewed where the instruction has changed since.
+
+    Args:
+        stale: as `push`.
+    """
+
+    def __init__(
+        self, store: Store, server: Server, batch: Batch, instruction: Instruction, stale: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.store, self.server, self.batch, self.instruction, self.stale = store, server, batch, instruction, stale
+        self.announced: dict[str, int] = {}
+        self.by_hand: list[str] = []
+
+    def of(self, person: str) -> tuple[int, bool]:
+        """The number of one person's project, and whether it was there before."""
+        known = self.store.frame(_PROJECTS, [self.batch.name, self.server.url, person]).rows(named=True)
+        if not known:
+            title, told = project_title(self.store, self.batch.name, person), as_html(self.store, self.instruction)
+            project = self.server.project(title, self._page(self.instruction), DESCRIPTION, told)
+            self._remember(person, project)
+            return project, False
+        project, shown = int(known[0]["project_id"]), str(known[0]["instruction"])
+        if shown != self.instruction.id:
+            self._renew(person, project, self.store.instruction(shown) if shown else None)
+        return project, True
+
+    def _renew(self, person: str, project: int, before: Instruction | None) -> None:
+        """Show the instruction in force now; where the page was edited on the server, beside it and not on it."""
+        ours = before is not None and self.server.about(project)[1].strip() == self._page(before).strip()
+        overtaken = self._overtaken(person)
+        told = as_html(self.store, self.instruction, before, overtaken)
+        self.server.renew(project, self._page(self.instruction) if ours else None, told)
+        self._remember(person, project)
+        self.announced[person] = len(overtaken)
+        if not ours:
+            self.by_hand.append(person)
+
+    def _overtaken(self, person: str) -> list[str]:
+        """What has changed of each answer of that person in this batch that rests on older words."""
+        sql = "select distinct sample_id from label where batch = ? and annotator = ? and grade is not null"
+        answered = self.store.frame(sql, [self.batch.name, person])["sample_id"]
+        return [", ".join(self.stale[key]) for key in answered if key in self.stale]
+
+    def _page(self, instruction: Instruction) -> str:
+        batch = self.batch
+        return page(self.store.task, instruction, suggestions=not batch.blind, questions=batch.questions)
+
+    def _remember(self, person: str, project: int) -> None:
+        row = [self.batch.name, person, self.server.url, project, now(), self.instruction.id]
+        with self.store.write() as con:
+            con.execute("insert into review_projects values (?, ?, ?, ?, ?, ?)", row)
 
 
 def _once(server: Server, project: int) -> tuple[set[str], int]:
@@ -188,25 +247,21 @@ def archive_finished(store: Store, server: Server, current: str) -> list[str]:
     Returns:
         the names of the batches that were marked.
     """
-    sql = """select p.batch, p.annotator, p.project_id from review_projects p
+    sql = """select distinct p.batch, p.annotator, p.project_id from review_projects p
 where p.url = ? and p.batch <> ? and not exists (
     select 1 from review_tasks t where t.batch = p.batch and t.annotator = p.annotator and not exists (
-        select 1 from label l where l.sample_id = t.sample_id and l.batch = t.batch and l.annotator = t.annotator))"""
+        select 1 from label l where l.sample_id = t.sample_id and l.batch = t.batch and l.annotator = t.annotator
+        and not list_contains(l.flags, 'undone')))"""
     finished = store.frame(sql, [server.url, current]).rows()
     for batch, annotator, project in finished:
         server.rename(project, f"done: {project_title(store, batch, annotator)}"[:50])
     return sorted({batch for batch, _, _ in finished})
 
 
-def _remembered(store: Store, batch: str, annotator: str, url: str) -> int | None:
-    sql = "select project_id from review_projects where batch = ? and annotator = ? and url = ? limit 1"
-    found = store.frame(sql, [batch, annotator, url])
-    return int(found.item()) if found.height else None
-
-
-def _remember(store: Store, batch: str, annotator: str, url: str, project: int) -> None:
-    with store.write() as con:
-        con.execute("insert into review_projects values (?, ?, ?, ?, ?)", [batch, annotator, url, project, now()])
+# Each person's project of a batch, and the instruction that its page shows.
+_PROJECTS = """select annotator, project_id, instruction from review_projects
+where batch = $1 and url = $2 and annotator = coalesce($3, annotator)
+qualify row_number() over (partition by annotator order by created_at desc) = 1 order by annotator"""
 
 
 def pull(store: Store, server: Server, batch: Batch, run_id: str, progress: Progress | None = None) -> PullReport:
@@ -214,17 +269,15 @@ def pull(store: Store, server: Server, batch: Batch, run_id: str, progress: Prog
 
     Only tasks that changed since the latest answer known are read again, and each project is recorded at once, so that
     an interrupted pull leaves nothing behind that the next one would pass over. Pulling again adds nothing. Deleted
-    tasks are counted; answers by somebody else in a person's project are kept under their own name and flagged
-    `foreign_project`.
+    tasks are counted, and their answers kept; an answer that was deleted is taken back. Answers by somebody else in a
+    person's project are kept under their own name and flagged `foreign_project`.
     """
     users = server.users()
-    projects = store.frame(
-        "select annotator, project_id from review_projects where batch = ? and url = ? order by annotator",
-        [batch.name, server.url],
-    ).rows()
+    projects = store.frame(_PROJECTS, [batch.name, server.url, None]).rows()
     whole, done = PullReport(batch.name, 0, 0, {}, {}), 0
-    for person, project in projects:
-        reader = Reader(store.task, batch, person, users, {a.sample_id for a in batch.of(person)}, server.at(project))
+    for person, project, _ in projects:
+        assigned, origin = {a.sample_id for a in batch.of(person)}, server.at(project)
+        reader = Reader(store.task, batch, person, users, assigned, origin, _given(store, batch.name, origin))
         listed = server.listing(project)
         since = _latest(store, reader.origin)
         changed = [t.id for t in listed if since is None or t.updated >= since - OVERLAP]
@@ -246,6 +299,13 @@ def _latest(store: Store, origin: str) -> datetime | None:
     return found
 
 
+def _given(store: Store, batch: str, origin: str) -> dict[str, frozenset[str]]:
+    """Sample -> who gave an answer that came from a project and stands."""
+    sql = """select sample_id, list(annotator) from label
+where batch = ? and origin = ? and source = 'human' and not list_contains(flags, 'undone') group by sample_id"""
+    return {key: frozenset(people) for key, people in store.frame(sql, [batch, origin]).rows()}
+
+
 def keep(store: Store, pulled: Pulled, batch: str, run_id: str) -> PullReport:
     """Record what was read."""
     added = store.add_labels(pulled.labels, run_id)
@@ -253,85 +313,3 @@ def keep(store: Store, pulled: Pulled, batch: str, run_id: str) -> PullReport:
     for label in pulled.labels:
         per[label.annotator] = per.get(label.annotator, 0) + 1
     return PullReport(batch, added, len(pulled.labels) - added, per, pulled.odd)
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Reads one person's exported tasks as labels.
-
-    Attributes:
-        owner: whose project it is.
-        users: id -> e-mail of the server's users.
-        assigned: keys of the samples that the project was given.
-        origin: where the answers came from, kept with each label.
-    """
-
-    task: Task
-    batch: Batch
-    owner: str
-    users: Mapping[int, str]
-    assigned: set[str]
-    origin: str
-    pulled: Pulled = field(default_factory=Pulled)
-
-    def read(self, tasks: Iterable[Mapping[str, Any]]) -> None:
-        """Take in tasks; accepts predictions written as integers and annotators as ids or objects.
-
-        Somebody who answered a task more than once is taken at his latest word.
-        """
-        for item in tasks:
-            data = item.get("data")
-            key = str(data.get("sample_key", "")) if isinstance(data, Mapping) else ""
-            if key not in self.assigned:
-                self.pulled.count("task without a known sample_key")
-                continue
-            said = [label for a in listed(item.get("annotations")) if (label := self._label(a, key))]
-            said.sort(key=lambda label: label.at or datetime.min)
-            self.pulled.labels.extend({label.annotator: label for label in said}.values())
-            for draft in listed(item.get("drafts")):
-                if not draft.get("annotation"):
-                    self.pulled.count("draft, not submitted")
-
-    def _label(self, annotation: Mapping[str, Any], key: str) -> Label | None:
-        answer = read_answer(listed(annotation.get("result")), self.task)
-        skipped = bool(annotation.get("was_cancelled"))
-        if answer.grade is None and not skipped and not answer.flags and not answer.comment:
-            self.pulled.count("answer without a grade")
-            return None
-        person = self._person(annotation.get("completed_by"))
-        flags = [flag for flag in answer.flags if not (self.batch.blind and flag in INFORMED)]
-        if len(flags) < len(answer.flags):
-            self.pulled.count("doubt about a label that a blind annotator cannot see")
-        named = {"skipped": skipped, "foreign_project": person != self.owner}
-        lead = annotation.get("lead_time")
-        return Label(
-            sample_id=key,
-            source="human",
-            annotator=person,
-            grade=None if skipped else answer.grade,
-            comment=answer.comment,
-            flags=(*flags, *(flag for flag, holds in named.items() if holds)),
-            rule=answer.rule,
-            seconds=float(lead) if isinstance(lead, int | float) and 0 <= lead < _LONGEST_SECONDS else None,
-            blind=self.batch.blind,
-            batch=self.batch.name,
-            origin=self.origin,
-            at=moment(annotation.get("updated_at") or annotation.get("created_at")) or now(),
-        )
-
-    def _person(self, completed_by: object) -> str:
-        """Who answered. Whoever the server knows by a new name is the owner, where it knows the owner no more."""
-        if isinstance(completed_by, Mapping):
-            number = completed_by.get("id")
-            name = completed_by.get("email") or (self.users.get(number) if isinstance(number, int) else None)
-        elif isinstance(completed_by, int):
-            name = self.users.get(completed_by, f"user-{completed_by}")
-        else:
-            name = None
-        renamed = self.owner not in self.users.values() and name not in self.batch.annotators
-        return self.owner if name is None or renamed else str(name)[:_LONGEST_NAME]
-
-
-def listed(value: object) -> list[Mapping[str, Any]]:
-    """The objects in what should be a list of objects."""
-    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []

@@ -132,8 +132,12 @@ class Server:
             found = self._api.projects.get(id=project)
         return str(found.title), str(found.label_config or "")
 
-    def project(self, title: str, config: str, description: str) -> int:
-        """Id of the project with this title, made when there is none."""
+    def project(self, title: str, config: str, description: str, instructions: str) -> int:
+        """Id of the project with this title, made when there is none.
+
+        Args:
+            instructions: HTML that people see when they begin to label, and whenever they ask for it.
+        """
         with explained(self.url):
             for project in self._api.projects.list():
                 if project.title == title and project.id is not None:
@@ -142,7 +146,10 @@ class Server:
                 title=title,
                 label_config=config,
                 description=description,
+                expert_instruction=instructions,
+                show_instruction=True,
                 show_skip_button=True,
+                skip_queue="IGNORE_SKIPPED",  # a skip is an answer; by default the row would wait for somebody else
                 show_collab_predictions=False,  # predictions are for looking up, never an answer filled in before
                 enable_empty_annotation=False,
             )
@@ -197,6 +204,12 @@ class Server:
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(chunks), WORKERS):  # so many at a time, that memory stays steady
                 yield from pool.map(export, chunks[start : start + WORKERS])
+
+    def renew(self, project: int, config: str | None, instructions: str) -> None:
+        """Give a project other instructions and, where there is one, another labelling page; answers stay."""
+        changes = {} if config is None else {"label_config": config}
+        with explained(self.url):
+            self._api.projects.update(id=project, expert_instruction=instructions, show_instruction=True, **changes)
 
     def rename(self, project: int, title: str) -> None:
         """Give a project another title; one that was deleted on the server stays deleted."""

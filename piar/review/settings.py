@@ -21,6 +21,42 @@ def plain_url(url: str) -> str:
     return url.rstrip("/")
 
 
+_TAKEN = {"grade", "rule", "doubt", "doubts", "evidence", "comment", "said", "annotator", "sample_key"}
+
+
+class Question(Settings):
+    """One more thing to ask of every row of a batch, beside the grade.
+
+    Attributes:
+        name: under which answers are kept.
+        ask: what people read.
+        choices: among which they choose; none: they write.
+        many: more than one choice may hold.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z]\w{0,39}$")
+    ask: str = ""
+    choices: tuple[str, ...] = ()
+    many: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name.lower() in {
+            "grade",
+            "rule",
+            "doubt",
+            "doubts",
+            "evidence",
+            "comment",
+            "said",
+            "annotator",
+            "sample_key",
+        }:
+            raise ValueError(f"{name!r} is asked already")
+        return name
+
+
 class ReviewSettings(Settings):
     """`[review]` of `piar.toml`: where Label Studio is, who annotates, how batches are made.
 
@@ -29,7 +65,10 @@ class ReviewSettings(Settings):
         token_env: name of the environment variable with a personal or legacy token.
         annotators: e-mail addresses, one project each.
         hours: size of a batch, all annotators together.
-        overlap: share of the rows that two people judge.
+        overlap: share of the rows that several people judge.
+        raters: how many people those are; fewer where fewer annotate.
+        lead: who settles what is disputed; none: the annotators.
+        questions: asked of every row beside the grade, in Label Studio and on sheets.
         random: share of the rows drawn at random instead of from the queue.
         checks: share of the answers that go to rows with undoubted gold.
         reasons: why rows are queued (see `piar mine`) that come first; the rest of the queue follows when they are few.
@@ -41,6 +80,9 @@ class ReviewSettings(Settings):
     annotators: tuple[str, ...] = ()
     hours: float = Field(default=4.0, gt=0)
     overlap: float = Field(default=0.12, ge=0, le=1)
+    raters: int = Field(default=2, ge=2)
+    lead: str = ""
+    questions: tuple[Question, ...] = ()
     random: float = Field(default=0.2, ge=0, le=1)
     checks: float = Field(default=0.05, ge=0, le=0.5)
     reasons: tuple[str, ...] = ("flagged by people", "suspect gold", "votes split")

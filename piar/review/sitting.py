@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from piar.review.answers import SKIPPED, UNDONE
 from piar.review.batch import Assignment, Batch, compose, load
 from piar.review.page import DOUBTS, INFORMED
 from piar.review.push_pull import to_tasks
@@ -18,7 +19,6 @@ from store.errors import PiarError, UsageError
 from store.types import Label
 
 Source = Literal["queue", "random"]
-UNDONE, SKIPPED = "undone", "skipped"
 ROWS = 50  # of a batch that is made on the spot
 _PREFIX = "here-"
 # The latest word of one person on each row of a batch; rows that were taken back are open again.

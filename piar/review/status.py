@@ -1,21 +1,18 @@
-"""How a batch stands: progress, agreement, each person's reliability, and what to talk about.
-
-Agreement is measured on random rows alone: rows chosen because judges disagree say nothing about how
-often people do.
-"""
+"""How a batch stands: progress, agreement, each person's reliability, and what to talk about."""
 
 import csv
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from piar.review.agreement import Agreement, RuleAgreement, agreement, by_rule, pairs, with_others
 from piar.review.batch import Batch, seconds_per_row
 from piar.review.codebook import GuidelineDoubt, guideline_doubts
-from store.agreement import cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, level_of, vote_counts
+from store.agreement import dawid_skene
 from store.db import Store
 from store.enough_raters import Enough
 from store.files import cell
@@ -24,29 +21,29 @@ from store.stats import Interval
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One annotator's work in a batch. `reliability` is Dawid and Skene's, None below 20 answers."""
+    """One annotator's work in a batch.
+
+    Attributes:
+        hours: that the answers took; `seconds`: the median of one.
+        last: when the latest answer was given, UTC.
+        agreement: share of the others' answers to the same random rows that are this person's too.
+        reliability: Dawid and Skene's, None below 20 answers.
+        foreign: answers in somebody else's project.
+    """
 
     annotator: str
     assigned: int
     answered: int
     skipped: int
     seconds: float | None
+    hours: float
     hours_left: float
+    last: datetime | None
     checks: int
     checks_passed: int
+    agreement: Interval | None
     reliability: float | None
     foreign: int
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far people agree on the random rows that two or more of them judged."""
-
-    items: int
-    alpha: Interval | None
-    fleiss: Interval | None
-    cohen: dict[str, float | None]
-    confusion: dict[str, list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,7 @@ class BatchStatus:
     """`piar review status`.
 
     Attributes:
+        rules: agreement by the rule that decided, the most disputed first.
         overturned: gold rows that at least two blind people, all of one mind, contradict; in an adjudication those that
             were settled otherwise.
         teacher_right: rows where adjudication sided with the teacher against a blind answer.
@@ -64,6 +62,7 @@ class BatchStatus:
     batch: str
     annotators: list[Person]
     agreement: Agreement
+    rules: list[RuleAgreement]
     overturned: int
     teacher_right: int
     teacher_reliability: float | None
@@ -73,29 +72,38 @@ class BatchStatus:
 
 
 _ANSWERS = """
-select t.sample_id, t.annotator as owner, t.role, l.annotator, l.grade, l.seconds, l.flags, g.grade as gold
-from review_tasks t
-left join label l on l.sample_id = t.sample_id and l.batch = t.batch and l.source = 'human'
-                     and not list_contains(l.flags, 'undone')
-                     and (l.annotator = t.annotator or list_contains(l.flags, 'foreign_project'))
+with said as (
+    select * from label where batch = $1 and source = 'human' and not list_contains(flags, 'undone')
+), dealt as (
+    select t.sample_id, t.annotator as owner, t.role, l.* exclude (sample_id) from review_tasks t
+    left join said l on l.sample_id = t.sample_id and l.annotator = t.annotator where t.batch = $1
+    union all
+    select t.sample_id, t.annotator, t.role, l.* exclude (sample_id) from review_tasks t
+    join said l on l.sample_id = t.sample_id and l.annotator <> t.annotator
+    where t.batch = $1 and list_contains(l.flags, 'foreign_project')
+)
+select t.sample_id, s.group_key, t.owner, t.role, t.annotator, t.grade, t.rule, t.seconds, t.flags, t.created_at,
+       g.grade as gold
+from dealt t join samples s using (sample_id)
 left join (select sample_id, max(grade) as grade from label where source = 'gold' group by sample_id
-           having count(distinct grade) = 1) g on g.sample_id = t.sample_id
-where t.batch = ?"""
+           having count(distinct grade) = 1) g on g.sample_id = t.sample_id"""
 
 
 def status(store: Store, batch: Batch) -> BatchStatus:
     """Everything known about a batch that was pulled."""
-    answers = store.frame(_ANSWERS, [batch.name])
+    answers = answers_of(store, batch.name)
     given = answers.filter(pl.col("grade").is_not_null())
     reliability, teacher = _reliability(store, given)
     overturned = _overturned(given, people=2 if batch.blind else 1)
-    pace = seconds_per_row(store)
-    people = [_person(answers, p, pace, reliability) for p in batch.annotators]
+    at_random = given.filter(pl.col("role") == "random")
+    found = pairs(at_random)
+    agreed = with_others(found)
     doubts, tested = guideline_doubts(store)
     return BatchStatus(
         batch=batch.name,
-        annotators=people,
-        agreement=_agreement(store, given),
+        annotators=progress(store, batch, answers, reliability, agreed),
+        agreement=agreement(store.task, at_random),
+        rules=by_rule(found, cited(store)),
         overturned=overturned,
         teacher_right=_teacher_right(store, batch.name),
         teacher_reliability=teacher,
@@ -104,58 +112,65 @@ def status(store: Store, batch: Batch) -> BatchStatus:
     )
 
 
-def _person(answers: pl.DataFrame, person: str, pace: float, reliability: dict[str, float]) -> Person:
-    mine = answers.filter(
-        (pl.col("owner") == person) & ((pl.col("annotator") == person) | pl.col("annotator").is_null())
-    )
+def progress(
+    store: Store,
+    batch: Batch,
+    answers: pl.DataFrame,
+    reliability: Mapping[str, float] | None = None,
+    agreed: Mapping[str, Interval] | None = None,
+) -> list[Person]:
+    """Everybody's work in a batch.
+
+    Args:
+        answers: of `answers_of`.
+        reliability, agreed: of each person, where they are known.
+    """
+    pace = seconds_per_row(store)
+    return [_person(answers, person, pace, reliability or {}, agreed or {}) for person in batch.annotators]
+
+
+def answers_of(store: Store, batch: str) -> pl.DataFrame:
+    """What people said of the rows of a batch: a row for each that was dealt, and for each answer by somebody else.
+
+    Columns: those of `piar.review.agreement.ANSWER`, `owner` (to whom it was dealt), `role`, `seconds`, `flags`,
+    `created_at` and `gold`; all of an answer are null where there is none.
+    """
+    return store.frame(_ANSWERS, [batch])
+
+
+def cited(store: Store) -> dict[str, str]:
+    """Sample -> the rule that the teacher's latest verdict cites first."""
+    sql = """select sample_id, rules[1] from verdict
+             where vote = 0 and starts_with(judge, 'teacher:') and len(rules) > 0
+             qualify row_number() over (partition by sample_id order by created_at desc) = 1"""
+    return dict(store.frame(sql).rows())
+
+
+def _person(
+    answers: pl.DataFrame, person: str, pace: float, reliability: Mapping[str, float], agreed: Mapping[str, Interval]
+) -> Person:
+    dealt = answers.filter(pl.col("owner") == person)
+    mine = dealt.filter(pl.col("annotator").is_null() | (pl.col("annotator") == person))
     done = mine.filter(pl.col("annotator").is_not_null())
     skipped = done.filter(pl.col("flags").list.contains("skipped")).height
     checks = done.filter((pl.col("role") == "check") & pl.col("grade").is_not_null())
-    median = done["seconds"].median()
+    median, last = done["seconds"].median(), done["created_at"].max()
     seconds = float(median) if isinstance(median, int | float) else None
-    left = mine.height - done.height
-    foreign = answers.filter(
-        (pl.col("annotator") == person) & (pl.col("owner") != person) & pl.col("flags").list.contains("foreign_project")
-    ).height
     return Person(
-        person,
-        mine.height,
-        done.height,
-        skipped,
-        seconds,
-        left * (seconds or pace) / 3600,
-        checks.height,
-        checks.filter(pl.col("grade") == pl.col("gold")).height,
-        reliability.get(person),
-        foreign,
+        annotator=person,
+        assigned=mine.height,
+        answered=done.height,
+        skipped=skipped,
+        seconds=seconds,
+        hours=float(done["seconds"].sum() or 0.0) / 3600,
+        hours_left=(mine.height - done.height) * (seconds or pace) / 3600,
+        last=last if isinstance(last, datetime) else None,
+        checks=checks.height,
+        checks_passed=checks.filter(pl.col("grade") == pl.col("gold")).height,
+        agreement=agreed.get(person),
+        reliability=reliability.get(person),
+        foreign=answers.filter((pl.col("annotator") == person) & (pl.col("owner") != person)).height,
     )
-
-
-def _agreement(store: Store, given: pl.DataFrame) -> Agreement:
-    task = store.task
-    rows = given.filter(pl.col("role") == "random").unique(["sample_id", "annotator"])
-    shared = rows.filter(pl.len().over("sample_id") > 1).sort("sample_id", "annotator")
-    if shared.is_empty():
-        return Agreement(0, None, None, {}, {})
-    items = shared["sample_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
-    grades = np.array([task.index(g) for g in shared["grade"]])
-    n, k = int(items.max()) + 1, len(task.symbols)
-    counts = vote_counts(items, grades, n, k)
-    values = [g.value for g in task.grades]
-    cohen, confusion = {}, {}
-    for a, b in itertools.combinations(sorted(set(shared["annotator"])), 2):
-        both = _both(shared, a, b)
-        if both.height:
-            first, second = ([task.index(g) for g in both[name]] for name in ("first", "second"))
-            cohen[f"{a} / {b}"] = cohen_kappa(first, second, k).value
-            confusion[f"{a} / {b}"] = vote_counts(np.array(first), np.array(second), k, k).tolist()
-    alpha = krippendorff_alpha(counts, level=level_of(task), values=values)
-    return Agreement(n, alpha, fleiss_kappa(counts), cohen, confusion)
-
-
-def _both(rows: pl.DataFrame, a: str, b: str) -> pl.DataFrame:
-    first = rows.filter(pl.col("annotator") == a).select("sample_id", first="grade")
-    return first.join(rows.filter(pl.col("annotator") == b).select("sample_id", second="grade"), on="sample_id")
 
 
 def _reliability(store: Store, given: pl.DataFrame) -> tuple[dict[str, float], float | None]:

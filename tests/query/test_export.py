@@ -96,9 +96,10 @@ def labelled(folder, seed) -> Project:
                     flags = [] if grade else ["skipped", "ambiguous"]
                     about = [rng.choice(["", "=sum(A1)", "why?"]), flags, rng.choice([None, "R01"])]
                     con.execute(
-                        "insert into labels values (uuid(), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'x', 'r', ?)",
+                        "insert into labels values (uuid(), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'x', 'r', ?, ?)",
                         [key, source, who, grade, rng.randrange(2), *about, rng.choice([None, 2.5]),
-                         rng.choice([None, True, False]), batch, datetime(2026, 1, 1 + nth)],
+                         rng.choice([None, True, False]), batch, datetime(2026, 1, 1 + nth),
+                         rng.choice(["{}", '{"intent": ["buy"]}'])],
                     )  # fmt: skip
     return project
 

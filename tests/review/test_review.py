@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from piar.review.answers import Reader, read_answer
 from piar.review.batch import compose, load
 from piar.review.files import export_batch, import_batch
-from piar.review.page import hotkeys, page, read_answer
-from piar.review.push_pull import Reader, pull, push
+from piar.review.page import hotkeys, page
+from piar.review.push_pull import pull, push
 from piar.review.server import refusal
 from piar.review.settings import ReviewSettings
 from piar.review.status import agenda, status
@@ -245,7 +246,7 @@ def test_odd_exports_are_counted_and_lose_nothing(world):
         (4, "user-99", "3", ("foreign_project",)),
     }
     assert reader.pulled.odd == {
-        "task without a known sample_key": 2, "draft, not submitted": 1, "answer without a grade": 1
+        "task without a known sample_key": 2, "draft of ann@example.com, not submitted": 1, "answer without a grade": 1
     }  # fmt: skip
 
 

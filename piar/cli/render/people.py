@@ -9,6 +9,7 @@ from store.figures import bracketed, span
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from piar.review.agreement import RuleAgreement
     from piar.review.batch import Batch
     from piar.review.codebook import GuidelineDoubt
     from piar.review.push_pull import PullReport, PushReport
@@ -34,6 +35,19 @@ def composed_view(batch: "Batch", pushed: "PushReport | None" = None) -> str:
     rows = {(a.sample_id, a.role, a.reason) for a in batch.assignments}
     why = Counter(f"{reason} ({role})" if role == "queue" else role for _, role, reason in rows)
     lines.append("  rows: " + " · ".join(f"{n:,} {name}" for name, n in why.most_common()))
+    if batch.pilot:
+        lines.append(
+            "  a calibration round: when all have answered, `piar review status` tells which rules divide them"
+        )
+    if pushed:
+        lines += [
+            f"  {person}: their page has the instruction as it is now; {n:,} of their answers rest on older words"
+            for person, n in pushed.announced.items()
+        ]
+        lines += [
+            f"  {person}: their page is not as piar made it; its grades and rules stay as they are on the server"
+            for person in pushed.by_hand
+        ]
     if batch.unqueued:
         lines.append("  all rows were drawn at random: `piar mine` queues those that are worth people's time")
     return "\n".join([*lines, f"  {BLIND if batch.blind else INFORMED}"])
@@ -52,7 +66,7 @@ def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType
 
     from piar.cli.render.common import facts, table
 
-    head = ["annotator", "done", "skipped", "s/row", "hours left", "checks", "reliability"]
+    head = ["annotator", "done", "skipped", "s/row", "hours left", "last", "checks", "reliability"]
     agreement = found.agreement
     none = "no random row was judged by two people yet"
     told = [
@@ -64,6 +78,12 @@ def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType
         ),
         *((f"  {pair}", f"Cohen {kappa:.2f}") for pair, kappa in agreement.cohen.items() if kappa is not None),
         *((f"  {pair}", _apart(counts, symbols)) for pair, counts in agreement.confusion.items()),
+        *(
+            (f"  {p.annotator}", f"{text} of the others' answers alike")
+            for p in found.annotators
+            if (text := _told(p.agreement))
+        ),
+        *((_rule(r), _same(r)) for r in found.rules),
         ("gold", f"{found.overturned} rows overturned: {_OVERTURNED}"),
         ("teacher", _teacher(found)),
         *(("guideline", _doubt(doubt)) for doubt in found.doubts),
@@ -123,9 +143,20 @@ def _row(p: "Person") -> Sequence[object]:
         p.skipped,
         "" if p.seconds is None else f"{p.seconds:.0f}",
         f"{p.hours_left:.1f}",
+        "" if p.last is None else f"{p.last:%d %b}",
         f"{p.checks_passed}/{p.checks}",
         "" if p.reliability is None else f"{p.reliability:.2f}",
     )
+
+
+def _rule(found: "RuleAgreement") -> str:
+    return f"  {found.rule or 'no rule named'}"
+
+
+def _same(found: "RuleAgreement") -> str:
+    """How often two people agree on rows of a rule."""
+    split = f"; in {found.split} they name different rules" if found.split else ""
+    return f"{_told(found.same)} of {found.pairs} pairs of answers to {found.rows} rows alike{split}"
 
 
 def _told(interval: "Interval | None") -> str:

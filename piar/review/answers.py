@@ -1,0 +1,183 @@
+"""What people said in Label Studio, as labels."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from piar.review.batch import Batch
+from piar.review.page import DOUBTS, INFORMED, field_key
+from store.db import now
+from store.tables import moment
+from store.task import Task
+from store.types import NOTHING_FURTHER, Label
+
+UNDONE, SKIPPED = "undone", "skipped"  # flags of labels without a grade
+_LONGEST_NAME, _LONGEST_SECONDS = 254, 10**7  # of an annotator (an e-mail address), of an answer
+
+
+@dataclass(slots=True)
+class Pulled:
+    """Labels read from tasks, and what was odd about the rest."""
+
+    labels: list[Label] = field(default_factory=list)
+    odd: dict[str, int] = field(default_factory=dict)
+
+    def count(self, reason: str, n: int = 1) -> None:
+        """Count something that gave no label."""
+        self.odd[reason] = self.odd.get(reason, 0) + n
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one annotation says.
+
+    Attributes:
+        further: what was said beside grade, rule, doubts and comment: control -> choices, texts, figures or marked
+            spans. A span is an object with field, start, end, text and label.
+    """
+
+    grade: str | None
+    rule: str | None = None
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+    further: Mapping[str, Sequence[object]] = field(default_factory=dict)
+
+
+_OURS = ("grade", "rule", "doubt", "comment")  # controls that have a place of their own in a label
+_KINDS = ("choices", "text", "rating", "number", "datetime", "taxonomy", "ranker", "pairwise", "labels")
+
+
+def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
+    """The result list of an annotation as an answer; controls that somebody added to the page are kept as `further`."""
+    said: dict[str, list[object]] = {}
+    for item in result:
+        value = item.get("value")
+        if isinstance(value, Mapping) and (words := _said(value, str(item.get("to_name", "")))):
+            said.setdefault(str(item.get("from_name", "")), []).extend(words)
+    choices = {name: [str(c) for c in said.get(name, [])] for name in _OURS}
+    grade = next((_alias(c, task.symbols) for c in choices["grade"]), None)
+    rule = next((c.split(" ")[0].rstrip(":") for c in choices["rule"]), None)
+    known = {words: alias for alias, words in DOUBTS.items()}
+    flags = tuple(known.get(c, c) for c in choices["doubt"] if c in DOUBTS or c in known)
+    further = {name: words for name, words in said.items() if name not in _OURS}
+    return Answer(grade, rule, flags, "\n".join(choices["comment"]).strip(), further)
+
+
+def _said(value: Mapping[str, Any], where: str) -> list[object]:
+    """What one control holds: a marked span as an object, anything else as it is."""
+    if "start" in value and isinstance(value.get("text"), str):
+        labels = ", ".join(str(label) for label in _listed(value.get("labels")))
+        field = where.removeprefix(field_key(""))
+        return [{"field": field, **{k: value.get(k) for k in ("start", "end", "text")}, "label": labels}]
+    kind = next((kind for kind in _KINDS if kind in value), "")
+    return _listed(value.get(kind))
+
+
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _alias(choice: str, symbols: Sequence[str]) -> str | None:
+    """Label Studio stores the alias, but an older page or a hand-made export may hold the caption."""
+    if choice in symbols:
+        return choice
+    return next((s for s in symbols if choice.startswith((f"{s} ", f"{s}:"))), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads one person's exported tasks as labels.
+
+    Attributes:
+        owner: whose project it is.
+        users: id -> e-mail of the server's users.
+        assigned: keys of the samples that the project was given.
+        origin: where the answers came from, kept with each label.
+        given: sample -> who gave an answer here that an earlier pull has read. Where it is gone, it was taken back.
+    """
+
+    task: Task
+    batch: Batch
+    owner: str
+    users: Mapping[int, str]
+    assigned: set[str]
+    origin: str
+    given: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    pulled: Pulled = field(default_factory=Pulled)
+
+    def read(self, tasks: Iterable[Mapping[str, Any]]) -> None:
+        """Take in tasks; accepts predictions written as integers and annotators as ids or objects.
+
+        Somebody who answered a task more than once is taken at his latest word.
+        """
+        for item in tasks:
+            data = item.get("data")
+            key = str(data.get("sample_key", "")) if isinstance(data, Mapping) else ""
+            if key not in self.assigned:
+                self.pulled.count("task without a known sample_key")
+                continue
+            said = [label for a in listed(item.get("annotations")) if (label := self._label(a, key))]
+            said.sort(key=lambda label: label.at or datetime.min)
+            latest = {label.annotator: label for label in said}
+            self.pulled.labels.extend(latest.values())
+            for person in sorted(self.given.get(key, frozenset()) - latest.keys()):
+                self._take_back(key, person, moment(item.get("updated_at")))
+            for draft in listed(item.get("drafts")):
+                if not draft.get("annotation"):
+                    self.pulled.count(f"draft of {self._person(draft.get('user'))}, not submitted")
+
+    def _take_back(self, key: str, person: str, at: datetime | None) -> None:
+        """An answer that is gone from the server stays on record as one that was taken back."""
+        batch, origin = self.batch, self.origin
+        gone = Label(
+            key, "human", person, None, flags=(UNDONE,), blind=batch.blind, batch=batch.name, origin=origin, at=at
+        )
+        self.pulled.labels.append(gone)
+        self.pulled.count(f"answer that {person} took back")
+
+    def _label(self, annotation: Mapping[str, Any], key: str) -> Label | None:
+        answer = read_answer(listed(annotation.get("result")), self.task)
+        skipped = bool(annotation.get("was_cancelled"))
+        if answer.grade is None and not skipped and not answer.flags and not answer.comment:
+            self.pulled.count("answer without a grade")
+            return None
+        person = self._person(annotation.get("completed_by"))
+        flags = [flag for flag in answer.flags if not (self.batch.blind and flag in INFORMED)]
+        if len(flags) < len(answer.flags):
+            self.pulled.count("doubt about a label that a blind annotator cannot see")
+        named = {SKIPPED: skipped, "foreign_project": person != self.owner}
+        lead = annotation.get("lead_time")
+        return Label(
+            sample_id=key,
+            source="human",
+            annotator=person,
+            grade=None if skipped else answer.grade,
+            comment=answer.comment,
+            flags=(*flags, *(flag for flag, holds in named.items() if holds)),
+            rule=answer.rule,
+            seconds=float(lead) if isinstance(lead, int | float) and 0 <= lead < _LONGEST_SECONDS else None,
+            blind=self.batch.blind,
+            batch=self.batch.name,
+            origin=self.origin,
+            at=moment(annotation.get("updated_at") or annotation.get("created_at")) or now(),
+            further=json.dumps(answer.further, ensure_ascii=False) if answer.further else NOTHING_FURTHER,
+        )
+
+    def _person(self, completed_by: object) -> str:
+        """Who answered. Whoever the server knows by a new name is the owner, where it knows the owner no more."""
+        if isinstance(completed_by, Mapping):
+            number = completed_by.get("id")
+            name = completed_by.get("email") or (self.users.get(number) if isinstance(number, int) else None)
+        elif isinstance(completed_by, int):
+            name = self.users.get(completed_by, f"user-{completed_by}")
+        else:
+            name = None
+        renamed = self.owner not in self.users.values() and name not in self.batch.annotators
+        return self.owner if name is None or renamed else str(name)[:_LONGEST_NAME]
+
+
+def listed(value: object) -> list[Mapping[str, Any]]:
+    """The objects in what should be a list of objects."""
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
