@@ -135,21 +135,34 @@ def status(
 
 def agenda(
     batch: BatchName = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write Markdown to a file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write Markdown to a file, or the lead's page to a .html."),
+    ] = None,
 ) -> Answer:
     """Comments on unclear rules and open disagreements, grouped by rule, as Markdown for a meeting.
 
+    With --out monday.html: the lead's page over all batches, with agreement over time and by rule, who needs help, what
+    is stale and what waits.
+
     Example: `piar review agenda --out agenda.md`
     """
+    from piar.query.stale_labels import stale_labels
+    from piar.report.meeting import meeting
     from piar.review.status import agenda as write
 
     project = open_project()
     named = _batch(project, batch)
-    text = write(project.store, named, [(r.id, r.text) for r in project.instruction().rules])
-    if out is not None:
-        out.write_text(text, encoding="utf-8")
+    current = project.instruction()
+    text = write(project.store, named, [(r.id, r.text) for r in current.rules])
     document: documents.Agenda = {"batch": named.name, "agenda": text}
-    return Answer(document, f"written to {out}" if out else text)
+    if out is None:
+        return Answer(document, text)
+    if out.suffix != ".html":
+        out.write_text(text, encoding="utf-8")
+        return Answer(document, f"written to {out}")
+    headline = meeting(project.store, out, current, stale_labels(project.store, current))
+    return Answer(document, f"{headline}\n  written to {out}")
 
 
 def hours(out: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv file.")]) -> Answer:

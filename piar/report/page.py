@@ -5,6 +5,7 @@ rename. The page loads nothing from a network and escapes every text that came f
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -64,11 +65,7 @@ def report(
     """
     with store.read():
         values = collect(store, current or in_force(store), (*simulated(store, offline), *notes), moved, embed)
-    page = (
-        _environment()
-        .from_string(files("piar").joinpath("templates", "report.html.j2").read_text("utf-8"))
-        .render(values)
-    )
+    page = render("report.html.j2", values)
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     partial.write_text(page, encoding="utf-8")
     partial.replace(out)
@@ -88,10 +85,16 @@ def simulated(store: Store, offline: bool) -> list[str]:
     return told
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """A page as HTML; every text from data is escaped.
+
+    Args:
+        template: name of a file of `piar/templates`.
+    """
+    environment = ImmutableSandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return environment.from_string(files("piar").joinpath("templates", template).read_text("utf-8")).render(values)
 
 
 def collect(

@@ -65,7 +65,7 @@ def test_what_piar_refuses_is_refused(text):
 
 def test_keys_are_explained_where_an_editor_looks():
     review = schema("config")["$defs"]["ReviewSettings"]
-    assert review["properties"]["overlap"]["description"] == "share of the rows that two people judge."
+    assert review["properties"]["overlap"]["description"] == "share of the rows that several people judge."
     assert "Attributes" not in review["description"]
     trust = schema("label")["$defs"]["Trust"]["properties"]
     assert trust["trusted"]["description"] == "labels without truth at or above it."
