@@ -346,18 +346,19 @@ class Store:
         return now() if latest is None else max(now(), latest + timedelta(microseconds=1))
 
     def add_labels(self, labels: Iterable[Label], run_id: str) -> int:
-        """Keep labels; one that says what its annotator's current label says already is left out. Returns how many.
+        """Keep labels; one that says what its annotator's current label says, or is known by its date, is left out.
 
         Nothing is overwritten: a changed label is a new row, and the view `label` shows the latest. A label is dated
-        by its own `at`, else by `moment`.
+        by its own `at`, else by `moment`. Returns how many are new.
         """
         with self.write() as con:
             at = self.moment()
             rows = table((label_row(label, run_id, at) for label in dict.fromkeys(labels)), LABELS)
             con.register("incoming", rows)
             added = con.execute(
-                """insert into labels by name select * from incoming
-                where label_id::uuid not in (select label_id from label)"""
+                """insert into labels by name select * from incoming i
+                where label_id::uuid not in (select label_id from label) and not exists (
+                    select 1 from labels l where l.label_id = i.label_id::uuid and l.created_at = i.created_at)"""
             ).fetchall()[0][0]
             con.unregister("incoming")
         return int(added)

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 import requests
 
 from tests import ROOT
@@ -138,3 +140,23 @@ def second_user(running: Running, email: str) -> str:
     headers = {"X-CSRFToken": session.cookies["csrftoken"], "Referer": running.url}
     reset = session.post(f"{running.url}/api/current-user/reset-token", headers=headers, timeout=30)
     return str(reset.json()["token"])
+
+
+@contextmanager
+def browsing(url: str, email: str = ADMIN) -> Iterator[Any]:
+    """A page of a headless browser, logged in as somebody."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("the browser test needs Chromium: apt-get install chromium")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=chromium, args=quiet)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{url}/user/login/")
+        page.fill("input[name=email]", email)
+        page.fill("input[name=password]", PASSWORD)
+        page.click("button[type=submit]")
+        page.wait_for_load_state("networkidle")
+        yield page
+        browser.close()

@@ -264,7 +264,8 @@ def _headline(values: dict[str, Any]) -> str:
     else:
         parts.append("Agreement is not known: no row was judged by two people")
     helped = [p.annotator for p in values["people"] if p.needed]
-    parts += [f"{', '.join(helped)} differ from the others more than chance"] if helped else []
+    verb = "differs" if len(helped) == 1 else "differ"
+    parts += [f"{', '.join(helped)} {verb} from the others more than by chance"] if helped else []
     hours = sum(s["hours"] for s in values["stale"])
     parts += [f"{hours:.1f} hours of labels are stale"] if values["stale"] else []
     return "; ".join(parts)

@@ -21,14 +21,15 @@ def as_html(
         before: the version that the reader knows; what has changed since stands first.
         overtaken: for each answer of the reader that rests on older words, which words those are.
     """
-    parts = [_heading(f"{store.task.name}: {version(store, instruction)}")]
+    parts = [_heading(f"{store.task.name}: {version(store, instruction)}")]  # parted by breaks: styles are taken out
     if before is not None:
         parts += _news(store.task, before, instruction, overtaken)
-    parts += [f"<p>{_text(paragraph)}</p>" for paragraph in instruction.preamble.split("\n\n") if paragraph.strip()]
-    parts += [_heading("Grades"), _list([caption(grade, instruction) for grade in reversed(store.task.grades)])]
+    paragraphs = [paragraph for paragraph in instruction.preamble.split("\n\n") if paragraph.strip()]
+    parts += ["\n".join(f"<p>{_text(paragraph)}</p>" for paragraph in paragraphs)]
+    parts += [_list("Grades", [caption(grade, instruction) for grade in reversed(store.task.grades)])]
     if instruction.rules:
-        parts += [_heading("Rules, the first that fits decides"), _list([rule_line(r) for r in instruction.rules])]
-    return "\n".join(parts)
+        parts += [_list("Rules, the first that fits decides", [rule_line(r) for r in instruction.rules])]
+    return "\n<br>\n".join(parts)
 
 
 def version(store: Store, instruction: Instruction) -> str:
@@ -45,7 +46,7 @@ def _news(task: Task, before: Instruction, after: Instruction, overtaken: Sequen
     ]
     pairs = [(caption(grade, before), caption(grade, after)) for grade in task.grades]
     changes += [f"{old} ⟶ {new}" for old, new in pairs if old != new]
-    told = [_heading("Changed since you began"), _list(changes or ["The order of rules, or words around them."])]
+    told = [_list("Changed since you began", changes or ["The order of rules, or words around them."])]
     if overtaken:
         words = "; ".join(f"{n} × {what}" for what, n in Counter(overtaken).most_common())
         told.append(
@@ -59,8 +60,8 @@ def _heading(text: str) -> str:
     return f"<h4>{_text(text)}</h4>"
 
 
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
+def _list(heading: str, lines: Sequence[str]) -> str:
+    return _heading(heading) + "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
 
 
 def _text(text: str) -> str:

@@ -207,9 +207,13 @@ class Pages:
 
     def _overtaken(self, person: str) -> list[str]:
         """What has changed of each answer of that person in this batch that rests on older words."""
-        sql = "select distinct sample_id from label where batch = ? and annotator = ? and grade is not null"
-        answered = self.store.frame(sql, [self.batch.name, person])["sample_id"]
-        return [", ".join(self.stale[key]) for key in answered if key in self.stale]
+        sql = "select sample_id, grade, rule from label where batch = ? and annotator = ? and grade is not null"
+        rows = self.store.frame(sql, [self.batch.name, person]).rows()
+        changed = [
+            [what for what in self.stale.get(key, ()) if what in (f"grade {grade}", f"rule {rule}")]
+            for key, grade, rule in rows
+        ]
+        return [", ".join(words) for words in changed if words]
 
     def _page(self, instruction: Instruction) -> str:
         batch = self.batch

@@ -80,7 +80,7 @@ def test_whoever_reads_the_rules_otherwise_is_named_and_nobody_else(world):
     answered(store, truth, "w1", datetime(2026, 11, 2), {ANN: 0.95, BOB: 0.95, CAT: 0.4}, rows=180)
     found = collect(store, INSTRUCTION, (), MONDAY)
     assert {p.annotator for p in found["people"] if p.needed} == {CAT}
-    assert found["headline"].endswith("cat@example.com differ from the others more than chance")
+    assert found["headline"].endswith("cat@example.com differs from the others more than by chance")
     ann = next(p for p in found["people"] if p.annotator == ANN)
     assert ann.right.low <= 0.95 <= ann.right.high + 0.02
     assert ann.hours == pytest.approx(ann.rows * 30 / 3600)

@@ -3,10 +3,8 @@
 import multiprocessing
 import random
 import resource
-import shutil
 import signal
 import time
-from contextlib import contextmanager
 
 import pytest
 import requests
@@ -22,7 +20,7 @@ from piar.review.status import status
 from store.errors import PiarError
 from store.prepare import ImportMapping
 from store.types import Instruction, Rule
-from tests.label_studio import ADMIN, PASSWORD, label_studio, second_user
+from tests.label_studio import ADMIN, PASSWORD, browsing
 from tests.review.kills import push_until_killed
 from tests.review_world import ANNOTATORS, HOSTILE, TASK, answer, everything, review_store, taught
 
@@ -31,13 +29,6 @@ INSTRUCTION = Instruction(
     "Judge.", (Rule("R01", "When $the title <names> it & more.", "3"), Rule("R02", "Parts.", "1"))
 )
 SETTINGS = ReviewSettings(annotators=ANNOTATORS, hours=1.2, overlap=0.5, random=0.5, checks=0.05)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with label_studio(tmp_path_factory.mktemp("label-studio")) as server:
-        tokens = {ADMIN: server.token, ANNOTATORS[1]: second_user(server, ANNOTATORS[1])}
-        yield server, tokens
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +70,8 @@ def label_by_hotkey(url, project, rows, screenshot):
     """Press 2 and submit, as an annotator would; leaves a screenshot of the page."""
     with browsing(url) as page:
         page.goto(f"{url}/projects/{project}/data?labeling=1")
+        page.wait_for_selector("text=Labeling Instructions", timeout=60_000)
+        page.keyboard.press("Escape")
         for _ in range(rows):
             page.wait_for_selector("text=How well does this product", timeout=60_000)
             page.wait_for_timeout(700)
@@ -88,26 +81,6 @@ def label_by_hotkey(url, project, rows, screenshot):
             with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST", timeout=30_000):
                 page.keyboard.press("Control+Enter")
             page.wait_for_timeout(700)
-
-
-@contextmanager
-def browsing(url):
-    """A page of a headless browser, logged in as the administrator."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("the browser test needs Chromium: apt-get install chromium")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
-    with playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=chromium, args=quiet)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(f"{url}/user/login/")
-        page.fill("input[name=email]", ADMIN)
-        page.fill("input[name=password]", PASSWORD)
-        page.click("button[type=submit]")
-        page.wait_for_load_state("networkidle")
-        yield page
-        browser.close()
 
 
 def test_hostile_text_is_text_on_the_pages_of_two_people_and_on_the_adjudication_page(running, tmp_path):

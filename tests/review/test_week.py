@@ -236,7 +236,7 @@ def test_a_new_instruction_is_announced_on_the_pages_and_a_page_edited_by_hand_s
     store.put_instruction(INSTRUCTION, "r")
     push(store, desk, batch, INSTRUCTION)
     first = Texts(desk.pages[0][1])
-    assert first.tags == {"h4", "p", "ul", "li"}
+    assert first.tags == {"h4", "p", "ul", "li", "br"}
     assert any("R01 → 3: Names it <b>fully</b>." in words for words in first.words)
     key = say(desk, 0, ANN, result("3", rule="R01"))
     pull(store, desk, batch, "r")
