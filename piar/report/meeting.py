@@ -15,8 +15,9 @@ import polars as pl
 from piar.report.page import render
 from piar.review.agreement import RuleAgreement, agreement, by_rule, pairs, with_others
 from piar.review.batch import Batch, load
+from piar.review.codebook import CITED
 from piar.review.guide import version
-from piar.review.status import Person, answers_of, cited, status
+from piar.review.status import Person, answers_of, progress
 from store.db import Store, now
 from store.files import write_text
 from store.stats import FEWEST, Floats, GroupBootstrap, Interval, group_codes, group_sums, ratio, share_by_group
@@ -86,9 +87,9 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
     blind = [b.name for b in batches if b.blind]
     at_random = said.filter((pl.col("role") == "random") & pl.col("batch").is_in(blind)) if given else said
     found = pairs(at_random) if given else pl.DataFrame()
-    rules = by_rule(found, cited(store)) if len(found) else []
+    rules = by_rule(found, dict(store.frame(CITED).rows())) if len(found) else []
     people = helped(store, said, found) if given else []
-    progress = [(batch, person) for batch in batches for person in status(store, batch).annotators]
+    work = [(batch, person) for batch in batches for person in progress(store, batch, answers[batch.name])]
     values: dict[str, Any] = {
         "task": store.task.name,
         "made_at": f"{at:%d %B %Y, %H:%M} UTC",
@@ -98,7 +99,7 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
         "rules": [_told(store, current, r, at_random) for r in rules[:SHOWN_RULES]],
         "over_time": over_time(store, batches, answers),
         "stale": [{"what": s.what, "since": s.since, "labels": s.labels, "hours": s.hours} for s in stale],
-        "open": [_open(batch, person, at) for batch, person in progress if person.answered < person.assigned],
+        "open": [_open(batch, person, at) for batch, person in work if person.answered < person.assigned],
         "shared": found["sample_id"].n_unique() if len(found) else 0,
     }
     values["next"] = following(store, batches, values, current)

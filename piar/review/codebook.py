@@ -26,7 +26,8 @@ where l.source = 'human' and l.grade is not null and coalesce(l.blind, true)
 qualify row_number() over (partition by l.sample_id, l.annotator order by l.created_at desc, l.label_id) = 1
 order by l.created_at desc, l.sample_id, l.annotator limit {_MOST_ANSWERS}"""
 
-_CITED = """
+# Sample, and the rule that the teacher's latest verdict cites first.
+CITED = """
 select sample_id, rules[1] from verdict where vote = 0 and starts_with(judge, 'teacher:') and len(rules) > 0
 qualify row_number() over (partition by sample_id order by created_at desc) = 1"""
 
@@ -105,7 +106,7 @@ def _named(store: Store, rows: pl.DataFrame, ids: list[str], labels: Ints) -> di
     by_people: dict[str, Counter[str]] = {}
     for key, rule in rows.filter(pl.col("rule").is_not_null()).select("sample_id", "rule").rows():
         by_people.setdefault(key, Counter())[rule] += 1
-    cited = dict(store.frame(_CITED).rows()) | {key: said.most_common(1)[0][0] for key, said in by_people.items()}
+    cited = dict(store.frame(CITED).rows()) | {key: said.most_common(1)[0][0] for key, said in by_people.items()}
     named: dict[str, list[int]] = {}
     for item, (key, label) in enumerate(zip(ids, labels, strict=True)):
         if label >= 0:

@@ -11,7 +11,7 @@ import polars as pl
 
 from piar.review.agreement import Agreement, RuleAgreement, agreement, by_rule, pairs, with_others
 from piar.review.batch import Batch, seconds_per_row
-from piar.review.codebook import GuidelineDoubt, guideline_doubts
+from piar.review.codebook import CITED, GuidelineDoubt, guideline_doubts
 from store.agreement import dawid_skene
 from store.db import Store
 from store.enough_raters import Enough
@@ -103,7 +103,7 @@ def status(store: Store, batch: Batch) -> BatchStatus:
         batch=batch.name,
         annotators=progress(store, batch, answers, reliability, agreed),
         agreement=agreement(store.task, at_random),
-        rules=by_rule(found, cited(store)),
+        rules=by_rule(found, dict(store.frame(CITED).rows())),
         overturned=overturned,
         teacher_right=_teacher_right(store, batch.name),
         teacher_reliability=teacher,
@@ -136,14 +136,6 @@ def answers_of(store: Store, batch: str) -> pl.DataFrame:
     `created_at` and `gold`; all of an answer are null where there is none.
     """
     return store.frame(_ANSWERS, [batch])
-
-
-def cited(store: Store) -> dict[str, str]:
-    """Sample -> the rule that the teacher's latest verdict cites first."""
-    sql = """select sample_id, rules[1] from verdict
-             where vote = 0 and starts_with(judge, 'teacher:') and len(rules) > 0
-             qualify row_number() over (partition by sample_id order by created_at desc) = 1"""
-    return dict(store.frame(sql).rows())
 
 
 def _person(
