@@ -170,6 +170,19 @@ def check(folder: Path, *, hashes: bool = False) -> None:
             raise PiarError(f"{path} is missing, truncated or altered.", fix)
 
 
+def fingerprint(folder: Path) -> str:
+    """A hash of all that shapes a student's answers: weights, calibration and rule.
+
+    Of a checkpoint by its marker, which names every file with its hash; of another folder by its card alone.
+
+    Raises:
+        PiarError: no student there.
+    """
+    read_card(folder)
+    marker = folder / MARKER
+    return file_sha256(marker if marker.exists() else folder / CARD)
+
+
 def read_card(folder: Path) -> StudentCard:
     """What the student in this folder judges.
 

@@ -8,7 +8,21 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from piar.cli import calibrate, compare, data, develop, improve, inspect, label, people, schema, serve, start, train
+from piar.cli import (
+    calibrate,
+    cascade,
+    compare,
+    data,
+    develop,
+    improve,
+    inspect,
+    label,
+    people,
+    schema,
+    serve,
+    start,
+    train,
+)
 from piar.cli.verb import AsJson, Folder, Overrides, Panel, complain, group, remember
 from store.errors import UsageError
 from store.version import version as piar_version
@@ -32,7 +46,7 @@ def build() -> typer.Typer:
     """The application with all verbs."""
     app = group(HELP, cls=ByPanel, completion=True)
     app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
-    parts = (start, improve, label, calibrate, people, data, train, serve, inspect, compare, develop, schema)
+    parts = (start, improve, label, calibrate, people, data, train, cascade, serve, inspect, compare, develop, schema)
     for part in parts:
         part.register(app)
     return app

@@ -10,7 +10,7 @@ import typer
 from piar.cli.options import DryRun, Instruction, MaxCalls, MaxUsd, budget
 from piar.cli.render.common import dollars, facts, forecast_view, receipt_lines, score_view
 from piar.cli.render.progress import meter
-from piar.cli.verb import Answer, Panel, asked, open_project, plain, verb
+from piar.cli.verb import Answer, Panel, open_project, plain, verb
 from store.errors import UsageError
 from store.figures import bracketed, span
 from store.types import Split
@@ -124,7 +124,7 @@ def _label_pool(
 ) -> Answer:
     """A file's labels; without caps, what they would ask."""
     if caps is None:
-        return _would_ask(project.forecast_pool(pool, **asked))
+        return would_ask(project.forecast_pool(pool, **asked))
     if out is None:
         raise UsageError("A pool needs a file for its labels.", "Add -o OUT.parquet.")
     with meter("judging") as show:
@@ -140,10 +140,11 @@ def _label_pool(
 
 
 def _forecast(project: "Project", where: str, **asked: Any) -> Answer:
-    return _would_ask(project.forecast_label(where, **asked))
+    return would_ask(project.forecast_label(where, **asked))
 
 
-def _would_ask(found: "Forecast") -> Answer:
+def would_ask(found: "Forecast") -> Answer:
+    """The answer of a verb that was told to ask nothing."""
     return Answer({"dry_run": True, **plain(found)}, forecast_view(found))
 
 
@@ -238,6 +239,10 @@ def score(
         str, typer.Option("--shard", metavar="I/N", help="Only every N-th file from the I-th: one process a GPU.")
     ] = "0/1",
     trace: Annotated[bool, typer.Option("--trace", help="With --pool: write rules and evidence too.")] = False,
+    cascade: Annotated[
+        Path | None,
+        typer.Option("--cascade", metavar="FILE", help="With --pool: what `piar cascade` wrote; the teacher goes on."),
+    ] = None,
     live: Annotated[
         str | None,
         typer.Option("--live", metavar="SQL", help="Estimate its accuracy on logs, e.g. \"source = 'week2'\"."),
@@ -256,13 +261,20 @@ def score(
     2311.01453, 2408.15204). Its interval holds even where the teacher is wrong, and is no wider than from people's
     labels alone. Rows of queries that `piar import --sample-queries` drew count once over their chance.
 
+    With --cascade a pool's rows are decided by the student where it is sure enough, else by the teacher where that is
+    (--dry-run forecasts it, --max-usd caps it), else by nobody: `piar_tier` says who, `piar_failure` why not.
+
     Example: `piar score --split test --against 55732387b917`
 
     Example: `CUDA_VISIBLE_DEVICES=1 piar score --judge student:students/sft/final --pool 'logs/*.parquet' -o graded
     --shard 1/4`
     """
     if pool is not None:
-        return _score_pool(judge, pool, out, shard, trace)
+        from piar.cli.pools import score_pool
+
+        return score_pool(judge, pool, out, shard, trace, cascade, None if dry_run else budget(max_usd, max_calls))
+    if cascade is not None:
+        raise UsageError("A cascade decides the rows of a pool.", "Add --pool FILES and -o DIR.")
     project = open_project()
     if live is not None:
         with meter("judging") as show:
@@ -329,33 +341,4 @@ def _live(found: "Live") -> Answer:
                 *drawn,
             ]
         ),
-    )
-
-
-def _score_pool(judge: str, pool: str, out: Path | None, shard: str, trace: bool) -> Answer:
-    kind, _, path = judge.partition(":")
-    if kind != "student" or not path:
-        raise UsageError(
-            "Only a student judges a pool here.", "Pass --judge student:PATH; teachers: `piar label POOL`."
-        )
-    if out is None:
-        raise UsageError("A pool needs a folder for its grades.", "Add -o DIR.")
-    part, _, parts = shard.partition("/")
-    if not (part.isdecimal() and parts.isdecimal()):
-        raise UsageError(f"--shard {shard!r} is not I/N.", "Pass for example --shard 0/4.")
-    root = Path(pool).anchor
-    files = list(Path(root).glob(str(Path(pool).relative_to(root))))
-    if not files:
-        raise UsageError(f"No file matches {pool!r}.", "Quote the pattern, and pass Parquet files.")
-    from piar.judging.parquet_files import score_files
-    from trainers.students import load_student
-
-    student = load_student(asked().folder / path)
-    with meter("judging") as show:
-        report = score_files(
-            student, files, out, name=judge, trace=trace, shard=(int(part), int(parts)), on_progress=show
-        )
-    skipped = f"; {report.skipped:,} were there already" if report.skipped else ""
-    return Answer(
-        plain(report), facts([("graded", f"{report.rows:,} rows of {report.files:,} files, in {out}{skipped}")])
     )

@@ -1,15 +1,20 @@
 """The verb that puts a student into production: serve."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from piar.cli.verb import Answer, Panel, asked, located, messages, verb
+from piar.cli.options import MaxCalls, MaxUsd, budget
+from piar.cli.verb import Answer, Panel, asked, located, messages, open_project, verb
 
 if TYPE_CHECKING:
+    from piar.llm.cost import Budget
     from piar.project import documents
+    from piar.serve.second_judge import Ask
+    from store.cascade import Cascade
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +28,10 @@ def serve(
         Path | None,
         typer.Option("--shadow", metavar="PATH", help="Another student, that judges too and does not answer."),
     ] = None,
+    cascade: Annotated[
+        Path | None,
+        typer.Option("--cascade", metavar="FILE", help="What `piar cascade` wrote: /score decides, or hands rows on."),
+    ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option("--port", help="0 takes a free one.", show_default="8900")] = None,
     token_env: Annotated[
@@ -34,6 +43,8 @@ def serve(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …", show_default="a GPU when there is one")
     ] = None,
+    max_usd: MaxUsd = None,
+    max_calls: MaxCalls = None,
 ) -> Answer:
     """Serve a student over HTTP: the grade at once, the reason streamed after it.
 
@@ -45,6 +56,10 @@ def serve(
     under way; SIGHUP reads the folder again, and no request is lost. With --shadow, samples to which the other student
     gives another grade are kept in `[serve] shadow_log`. Other addresses than this machine's own need a token: clients
     send `Authorization: Bearer TOKEN`.
+
+    With --cascade, `/score` says who decided each sample (`tier`): the student where it is sure enough, else the
+    teacher, which is asked within `[serve] second_seconds` and the caps, else `people`, with no grade and the reason.
+    A teacher that is down decides nothing. Its answers are kept in the project's folder `cascade`.
 
     Example: `piar serve --student students/sft/final --port 8900`
     """
@@ -61,15 +76,26 @@ def serve(
     settings = load(asked().folder, overrides, optional=True).serve
     student = located(student)
     second = (located(shadow), asked().folder / settings.shadow_log) if shadow else None
-    served = run(student, settings, device=device, shadow=second, tell=messages().print)
+    both = None if cascade is None else _cascade(cascade, student, budget(max_usd, max_calls))
+    served = run(student, settings, device=device, shadow=second, cascade=both, tell=messages().print)
     document: documents.Serving = {
         "url": served.url,
         "requests": served.requests,
         "samples": served.samples,
         "shadow": served.shadowed,
+        "decided": served.decided,
     }
     told = [f"Served {served.requests:,} requests, {served.samples:,} samples judged."]
     if second:
         outcomes = ", ".join(f"{outcome} {n:,}" for outcome, n in sorted(served.shadowed.items()))
         told.append(f"The shadow {outcomes or 'judged none'}; where it differs is in {second[1]}.")
+    if both:
+        decided = ", ".join(f"{tier} {n:,}" for tier, n in sorted(served.decided.items()))
+        told.append(f"Decided by: {decided or 'nobody, nothing was asked'}.")
     return Answer(document, "\n".join(told))
+
+
+def _cascade(path: Path, student: Path, caps: "Budget") -> "tuple[Cascade, Ask | None]":
+    """A cascade for this student, and how its teacher is asked."""
+    found, teacher = open_project().open_cascade(located(path), student, budget=caps)
+    return found, None if teacher is None else partial(teacher, work=asked().folder / "cascade")

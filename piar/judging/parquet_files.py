@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from piar.llm.base import Request
 from piar.llm.cost import Budget
 from store.calibrated import calibrated_verdicts
 from store.calibration import Calibration
+from store.cascade import PEOPLE, Cascade
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from trainers.students import AnyStudent
 
 SLICE_ROWS = 20_000
+TIER = pa.field("piar_tier", pa.string())  # in the output of a cascade: who decided, `people` where nobody did
 OUTPUT = pa.schema(
     [
         ("piar_grade", pa.string()),
@@ -62,6 +65,7 @@ class Slice:
 
 
 JudgeSlice = Callable[[Slice], list[list[Verdict]]]  # the votes on each sample
+AskSecond = Callable[[list[Sample], Path], list[Verdict]]  # with the folder that keeps what it answered
 
 
 @dataclass
@@ -75,6 +79,8 @@ class PoolReport:
         failed: class of failure -> requests.
         reason: why the last request that failed did.
         priced: whether a price is set; without one, `cost_usd` is 0 and means nothing.
+        tiers: of a cascade, who decided -> rows.
+        handed_on: why rows are left for people -> how many.
     """
 
     files: int = 0
@@ -90,6 +96,8 @@ class PoolReport:
     tokens_out: int = 0
     reason: str = ""
     priced: bool = True
+    tiers: Counter[str] = field(default_factory=Counter)
+    handed_on: Counter[str] = field(default_factory=Counter)
 
     @property
     def hopeless(self) -> bool:
@@ -146,7 +154,7 @@ class Pool:
             def show(state: Progress) -> None:
                 on_progress(report.with_slice(state, now.rows_after, first_votes))
 
-            said = self._judge(now.samples, work / f"{now.number:05}", report, show)
+            said = self.ask(now.samples, work / f"{now.number:05}", report, show)
             if not now.rows_after and report.failed["budget"]:
                 raise PiarError(
                     f"The budget is spent: {report.failed['budget']:,} rows of {source.name} were not asked.",
@@ -172,13 +180,28 @@ class Pool:
             for sample in samples:
                 yield from (ask.request for ask in questions.asks(self.instruction, sample, range(votes)))
 
-    def _judge(self, samples: list[Sample], work: Path, report: PoolReport, show: OnProgress) -> list[list[Verdict]]:
+    def ask(
+        self,
+        samples: list[Sample],
+        work: Path,
+        report: PoolReport,
+        show: OnProgress = lambda progress: None,
+        run_id: str = "pool",
+    ) -> list[list[Verdict]]:
+        """The votes on each sample, calibrated; what the store and journal in `work` hold is not asked again.
+
+        Args:
+            run_id: answers that were paid for under the same one count against the budget again.
+
+        Raises:
+            PiarError: the judge cannot be asked at all.
+        """
         said: dict[str, dict[int, Verdict]] = {sample.id: {} for sample in samples}
         work.mkdir(parents=True, exist_ok=True)
         journal = Journal(work / "journal")
         store = Store.create(work / "piar.duckdb", self.task)
         label = self.respondent.label
-        with Labeller(self.respondent.session(store, journal, "pool", self.budget, show)) as labeller:
+        with Labeller(self.respondent.session(store, journal, run_id, self.budget, show)) as labeller:
             wanted = Assignment(self.instruction, samples, label.votes, label.sure, self.calibration)
             done = labeller.judge([wanted], lambda verdict: said[verdict.sample_id].update({verdict.vote: verdict}))
         journal.close()
@@ -202,18 +225,24 @@ def score_files(
     trace: bool = False,
     shard: tuple[int, int] = (0, 1),
     slice_rows: int = SLICE_ROWS,
+    cascade: tuple[Cascade, AskSecond | None] | None = None,
     on_progress: OnProgress = lambda progress: None,
 ) -> PoolReport:
     """Let a student judge every row of Parquet files; each gets a file of the same name in `out`.
+
+    In a cascade the second judge is asked about rows that the student is not sure of; a row of which neither is sure
+    gets no grade. A second judge that is down leaves a slice's rows to people.
 
     Args:
         name: of the judge, `student:PATH`.
         trace: also write the answer that follows the grade.
         shard: (i, n): every n-th file from the i-th on, in the order of their names.
+        cascade: by which rows are decided, and its second judge.
         on_progress: told how far a file is.
 
     Raises:
         UsageError: two files of one name, no such share, or a file that does not fit the student's task.
+        PiarError: the budget is spent; what is paid for is kept.
     """
     ordered, (part, parts) = sorted(files), shard
     twice = [name for name, n in Counter(path.name for path in ordered).items() if n > 1]
@@ -222,22 +251,65 @@ def score_files(
     if not 0 <= part < parts:
         raise UsageError(f"There is no share {part}/{parts}.", f"Count from 0/{parts} to {parts - 1}/{parts}.")
 
-    def judge(now: Slice) -> list[list[Verdict]]:
+    def judge(work: Path, now: Slice) -> list[list[Verdict]]:
         before = now.number * slice_rows
         tell = counted(before + len(now.samples) + now.rows_after, on_progress, before)
         said = student_verdicts(student, name, now.samples, trace=trace, on_progress=tell)
         report.asked += len(said)
+        if cascade is not None:
+            said = _closed(*cascade, student.task, now.samples, said, work / f"{now.number:05}", report)
         return [[verdict] for verdict in said]
 
     report = PoolReport()
     on_progress(Progress(0, None))
     for source in ordered[part::parts]:
-        judge_file(source, out / source.name, student.task, judge, report, slice_rows)
+        work, more = out / f"{source.name}.work", () if cascade is None else (TIER,)
+        judge_file(source, out / source.name, student.task, partial(judge, work), report, slice_rows, more)
+        shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-def judge_file(source: Path, target: Path, task: Task, judge: JudgeSlice, report: PoolReport, slice_rows: int) -> None:
+def _closed(
+    cascade: Cascade,
+    ask: AskSecond | None,
+    task: Task,
+    samples: list[Sample],
+    firsts: list[Verdict],
+    work: Path,
+    report: PoolReport,
+) -> list[Verdict]:
+    """Who decides each row of a slice; see `store.cascade`."""
+    handed = cascade.handed_on(firsts, task.symbols)
+    seconds: Sequence[Verdict] | str = ""
+    if handed and ask is not None:
+        try:
+            seconds = ask([samples[place] for place in handed], work)
+        except PiarError as error:
+            seconds = f"{cascade.tiers[1].name}: {error.message}"
+        if spent := sum(verdict.failure == "budget" for verdict in seconds if not isinstance(verdict, str)):
+            raise PiarError(
+                f"The budget is spent: {spent:,} rows that the student handed on were not asked.",
+                "Run the same command with a larger --max-usd; what is answered is kept.",
+            )
+    said = cascade.closed(firsts, handed, seconds, task.symbols)
+    report.tiers.update(verdict.judge.partition(":")[0] for verdict in said)
+    report.handed_on.update(verdict.failure for verdict in said if verdict.judge == PEOPLE and verdict.failure)
+    return said
+
+
+def judge_file(
+    source: Path,
+    target: Path,
+    task: Task,
+    judge: JudgeSlice,
+    report: PoolReport,
+    slice_rows: int,
+    more: Sequence[pa.Field] = (),
+) -> None:
     """Write `source` with the judge's verdicts beside its columns, unless `target` is there.
+
+    Args:
+        more: columns beside those of `OUTPUT`: none, or `TIER`.
 
     Raises:
         UsageError: no Parquet file, or one that lacks a field of the task.
@@ -249,13 +321,16 @@ def judge_file(source: Path, target: Path, task: Task, judge: JudgeSlice, report
     file = _open(source, task)
     rows_after = file.metadata.num_rows
     schema = file.schema_arrow
-    for column in OUTPUT:
+    for column in (*OUTPUT, *more):
         schema = schema.append(column)
     with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
         for number, rows in enumerate(_slices(file, slice_rows)):
             rows_after -= rows.num_rows
             said = judge(Slice(number, list(_samples(rows, task)), rows_after))
             graded = _with_verdicts(rows, said, task)
+            for column in more:
+                tiers = [votes[0].judge.partition(":")[0] for votes in said]
+                graded = graded.append_column(column, pa.array(tiers, column.type))
             writer.write_table(graded)
             report.rows += rows.num_rows
             report.labelled += rows.num_rows - graded["piar_grade"].null_count
@@ -273,7 +348,7 @@ def _open(source: Path, task: Task) -> pq.ParquetFile:
             f"{source.name} has no column {missing[0]!r}; it has {', '.join(names)}.",
             f"Rename its columns to the task's fields: {', '.join(task.fields)}.",
         )
-    taken = [column.name for column in OUTPUT if column.name in names]
+    taken = [column.name for column in (*OUTPUT, TIER) if column.name in names]
     if taken:
         raise UsageError(f"{source.name} has a column {taken[0]!r} already.", "Drop it, or pass the original file.")
     return file

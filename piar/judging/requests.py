@@ -104,6 +104,10 @@ class Questions:
             )
             yield Ask(request, sample.id, instruction.id, vote, sample.group)
 
+    def digest(self, instruction: Instruction) -> str:
+        """Hash of all that requests under an instruction share: prompt, model, parameters and answer schema."""
+        return self._prompt(instruction).digest
+
     def verdict(self, completion: Completion, ask: Ask, judge: str) -> Verdict:
         """Read one answer; an answer without a grade is a verdict too, with the reason."""
         failure: str | None = completion.failure.kind if completion.failure else None

@@ -124,7 +124,7 @@ def score(
     from piar.measure.calibrate import after
 
     calibrated = after(store, measured.judge, split, seed=seed)
-    return Scored(measured, gained, simple, _latencies(store, judge, split, on_progress), calibrated)
+    return Scored(measured, gained, simple, latency_of(store, judge, split, on_progress), calibrated)
 
 
 def _is_judge(text: str) -> bool:
@@ -158,7 +158,7 @@ def ready(
     raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
 
 
-def _latencies(store: "Store", judge: str, split: "Split", on_progress: OnProgress | None) -> "Mapping[str, Latency]":
+def latency_of(store: "Store", judge: str, split: "Split", on_progress: OnProgress | None) -> "Mapping[str, Latency]":
     """How long a student takes over one sample, on a few rows of the split."""
     kind, _, path = judge.partition(":")
     if kind != "student":

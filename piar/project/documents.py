@@ -18,6 +18,7 @@ from piar.judging.trust import Trust
 from piar.llm.openai.batch_files import RejectedLine, RequestShard
 from piar.look.report import LookReport
 from piar.measure.calibrate import Calibrated
+from piar.measure.cascade import FittedCascade
 from piar.measure.regression_gate import Checked
 from piar.measure.word_support import Support
 from piar.offline import GuidelineImport
@@ -326,12 +327,18 @@ class Classifier(TypedDict):
 
 
 class Serving(TypedDict):
-    """What a server did in its life; `shadow`: outcome -> samples that the other student judged, too."""
+    """What a server did in its life.
+
+    Attributes:
+        shadow: outcome -> samples that the other student judged, too.
+        decided: of a cascade, who decided -> samples.
+    """
 
     url: str
     requests: int
     samples: int
     shadow: dict[str, int]
+    decided: dict[str, int]
 
 
 class Lineage(TypedDict):
@@ -499,6 +506,22 @@ class Sat(TypedDict):
     retired: int
 
 
+@dataclass(kw_only=True)
+class GradedPool(PoolReport):
+    """A student's pool; `second`: what the teacher of a cascade was asked."""
+
+    second: PoolReport | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CascadeFitted:
+    """Where a cascade is kept, what it comes to on the rows that it was fitted on, and what asking cost."""
+
+    path: str
+    fitted: FittedCascade
+    receipt: Receipt
+
+
 class Nothing(TypedDict):
     """No keys."""
 
@@ -520,8 +543,9 @@ DOCUMENTS: dict[str, Any] = {
     "minor": Rewording,
     "check": Gate,
     "label": Labelling | DryRun | PoolReport | UnderWay | Exported,
-    "score": Scoring | LiveAccuracy | DryRun | PoolReport,
+    "score": Scoring | LiveAccuracy | DryRun | GradedPool,
     "calibrate": Calibrating,
+    "cascade": CascadeFitted | DryRun,
     "review-here": Sat,
     "review-push": PushReport,
     "review-pull": Answered,

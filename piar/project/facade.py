@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from piar.project import comparing, importing, improving, labelling, measuring, reading, rewording, training_data
+from piar.project import (
+    cascading,
+    comparing,
+    importing,
+    improving,
+    labelling,
+    measuring,
+    reading,
+    rewording,
+    training_data,
+)
 from piar.project import proposal as proposals
 from piar.project.folder import SHOP, making, simulate_shop
 from piar.project.importing import Ask, Imported
@@ -103,6 +113,10 @@ class Project(Workspace):
 
     score = measuring.score
     calibrate = measuring.calibrate
+    cascade = cascading.cascade
+    forecast_cascade = cascading.forecast_cascade
+    open_cascade = cascading.open_cascade
+    forecast_handed_on = cascading.forecast_handed_on
     live = measuring.live
     check = measuring.check
     compare = comparing.compare

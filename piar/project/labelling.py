@@ -190,7 +190,7 @@ def label_pool(
     """Let the teacher judge the rows of a Parquet file that never enter the store; see
     `piar.judging.parquet_files`.
     """
-    pool = _pool(project, project.adopt_instruction(instruction), votes, sure, budget)
+    pool = pool_of(project, project.adopt_instruction(instruction), votes, sure, budget)
     return pool.label(source, target, on_progress or (lambda progress: None))
 
 
@@ -206,7 +206,7 @@ def forecast_pool(
     from piar.judging.forecast import forecast
     from piar.judging.votes import rounds
 
-    pool = _pool(project, project.instruction(instruction), votes, sure)
+    pool = pool_of(project, project.instruction(instruction), votes, sure)
 
     def found(votes: int) -> "Forecast":
         return forecast(project.store, pool.respondent, pool.requests(source, votes), pool.instruction.id)
@@ -219,13 +219,14 @@ def forecast_pool(
     return replace(least, most_asked=most.asked, most_usd=most.cost_usd)
 
 
-def _pool(
+def pool_of(
     project: "Workspace",
     instruction: "Instruction",
     votes: int | None,
     sure: float | None,
     budget: "Budget | None" = None,
 ) -> "Pool":
+    """The teacher under an instruction as rows that never enter the store are judged; arguments as of `label_pool`."""
     from piar.judging.parquet_files import Pool
     from store.calibrated import kept
     from store.judges import Judge

@@ -52,7 +52,7 @@ def score(
 
     def teach(instruction_id: str | None) -> "Judge":
         nonlocal cached
-        taught, known = _teach(project, split, instruction_id, run_id, budget, on_progress)
+        taught, known = let_teach(project, f"split = '{split}'", instruction_id, run_id, budget, on_progress)
         cached += known
         return taught
 
@@ -76,19 +76,19 @@ def score(
     )
 
 
-def _teach(
+def let_teach(
     project: "Workspace",
-    split: str,
+    where: str,
     instruction: str | None,
     run_id: str,
     budget: "Budget | None",
     on_progress: "OnProgress | None",
 ) -> "tuple[Judge, int]":
-    """The teacher with its first votes on a split, and how many of them were known."""
+    """The teacher with its first votes on the rows of a condition, and how many of them were known."""
     from store.judges import Judge
 
     with labeller(project, run_id, budget, on_progress) as teacher:
-        wanted = assignment(project, f"split = '{split}'", project.adopt_instruction(instruction), votes=1)
+        wanted = assignment(project, where, project.adopt_instruction(instruction), votes=1)
         report = teacher.judge([wanted])
     report.require(teacher.judge_name)
     return Judge(teacher.judge_name, wanted.instruction.id), report.cached
@@ -125,7 +125,7 @@ def calibrate(
 
         def teach() -> "Judge":
             nonlocal cached
-            taught, cached = _teach(project, "dev", instruction, run_id, budget, on_progress)
+            taught, cached = let_teach(project, "split = 'dev'", instruction, run_id, budget, on_progress)
             return taught
 
         asked = ready(project.store, judge, "dev", run_id, teach, project.encoder, on_progress)

@@ -13,7 +13,9 @@ from store.errors import PiarError
 if TYPE_CHECKING:
     import uvicorn
 
+    from piar.serve.second_judge import Ask
     from piar.serve.settings import ServeSettings
+    from store.cascade import Cascade
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Served:
     samples: int
     requests: int
     shadowed: dict[str, int]  # outcome -> samples that a shadow judged too
+    decided: dict[str, int]  # of a cascade, who decided -> samples
 
 
 def serve(
@@ -32,6 +35,7 @@ def serve(
     *,
     device: str | None = None,
     shadow: tuple[Path, Path] | None = None,
+    cascade: "tuple[Cascade, Ask | None] | None" = None,
     tell: Callable[[str], None] = print,
 ) -> Served:
     """Serve a student until SIGTERM or Ctrl-C; requests under way are finished first. SIGHUP reads its folder again.
@@ -41,6 +45,7 @@ def serve(
         device: `cpu`, `cuda:1`, …; None takes a GPU when there is one.
         shadow: another student's folder, that judges too and does not answer, and a JSONL file that keeps the samples
             to which they give different grades.
+        cascade: by which `/score` decides, and how its second judge is asked; see `piar.serve.second_judge`.
         tell: called with a line once requests are taken, and about each reload.
 
     Raises:
@@ -60,7 +65,7 @@ def serve(
     with listening:
         session = whole_student(student, device)
         second = (whole_student(shadow[0], device, session.student.task), shadow[1]) if shadow else None
-        app = build(session, settings, student.as_posix(), second)
+        app = build(session, settings, student.as_posix(), second, cascade)
         config = uvicorn.Config(
             app,
             log_level=logging.ERROR,
@@ -83,7 +88,8 @@ def serve(
     count = app.state.meters.registry.get_sample_value
     requests = sum(s.value for s in _totals(app.state.meters.requests))
     shadowed = {s.labels["outcome"]: int(s.value) for s in _totals(app.state.meters.shadowed)}
-    return Served(url, int(count("piar_samples_total") or 0), int(requests), shadowed)
+    decided = {s.labels["tier"]: int(s.value) for s in _totals(app.state.meters.decided)}
+    return Served(url, int(count("piar_samples_total") or 0), int(requests), shadowed, decided)
 
 
 def _totals(counter: Any) -> list[Any]:

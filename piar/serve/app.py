@@ -23,10 +23,13 @@ from piar.serve.handlers import add_handlers, engine_of
 from piar.serve.meters import Meters
 from piar.serve.offer import Offer
 from piar.serve.rerank import add_rerank
+from piar.serve.second_judge import Ask, SecondJudge
 from piar.serve.settings import ServeSettings
 from piar.serve.shadow import Shadow
 from piar.serve.systemone import add_systemone
+from store.cascade import Cascade
 from store.task import Task
+from store.types import Verdict
 from store.version import version
 from trainers.scoring import Scored
 from trainers.students import AnySession
@@ -42,6 +45,26 @@ class Opinion(BaseModel):
     grade: str
     probs: dict[str, float]
     expected: float
+
+
+class Decided(BaseModel):
+    """Who decided one sample, and as what: `student`, `teacher`, or `people` where nobody was sure enough.
+
+    Without a grade the reason says why not; a teacher that gives no probabilities has a grade alone.
+    """
+
+    grade: str | None
+    tier: str
+    reason: str | None
+    probs: dict[str, float] | None = None
+    expected: float | None = None
+
+
+class Decisions(BaseModel):
+    """One decision per sample, in the order asked."""
+
+    results: list[Decided]
+    student: str
 
 
 class Opinions(BaseModel):
@@ -71,13 +94,18 @@ NO_TRACES = {"model": Problem, "description": "This student was taught grades al
 
 
 def build(
-    session: AnySession, settings: ServeSettings, name: str, shadow: tuple[AnySession, Path] | None = None
+    session: AnySession,
+    settings: ServeSettings,
+    name: str,
+    shadow: tuple[AnySession, Path] | None = None,
+    cascade: tuple[Cascade, Ask | None] | None = None,
 ) -> FastAPI:
     """The application, with an engine that lives as long as it does.
 
     Args:
         name: of the student, as answers give it.
         shadow: another student of the same task, that judges too, and the file that keeps where they differ.
+        cascade: by which `/score` decides, and how its second judge is asked.
 
     Raises:
         UsageError: a token is needed, or named, and not there; or a setting names no field.
@@ -89,7 +117,11 @@ def build(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = Engine(session, settings, meters, Shadow(*shadow, meters) if shadow else None)
+        if cascade is not None:
+            app.state.second = SecondJudge(*cascade, task, settings.second_seconds, meters)
         yield
+        if app.state.second is not None:
+            app.state.second.close()
         app.state.engine.close()
 
     app = FastAPI(
@@ -100,7 +132,7 @@ def build(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.meters = meters
+    app.state.meters, app.state.second = meters, None
     app.add_middleware(
         BodyGuard,
         most=int(settings.body_mb * 2**20),
@@ -111,7 +143,7 @@ def build(
     app.add_middleware(Counted, count=lambda route, status: meters.requests.labels(route, status).inc())
     add_handlers(app)
     app.state.offer = Offer.of(session.student, (name, *settings.names), settings.field_characters)
-    _judging(app, task, settings, name)
+    _judging(app, task, settings, name, decides=cascade is not None)
     add_decisions(app)
     add_systemone(app)
     add_rerank(app, settings)
@@ -119,14 +151,23 @@ def build(
     return app
 
 
-def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str) -> None:
+def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, decides: bool) -> None:
     Sample, Samples = _bodies(task, settings)
 
-    @app.post("/score", responses=REFUSALS, summary="Grade one or many samples")
-    async def score(body: Samples, request: Request) -> Opinions:  # type: ignore[valid-type]
+    @app.post(
+        "/score",
+        responses=REFUSALS,
+        summary="Grade one or many samples",
+        response_model=Decisions if decides else Opinions,
+    )
+    async def score(body: Samples, request: Request) -> Opinions | Decisions:  # type: ignore[valid-type]
         engine = engine_of(request)
         samples = [one.model_dump(by_alias=True) for one in body.samples]  # type: ignore[attr-defined]
-        return Opinions(results=[_opinion(s, task) for s in (await engine.score(samples)).scored], student=name)
+        scored = (await engine.score(samples)).scored
+        if not decides:
+            return Opinions(results=[_opinion(s, task) for s in scored], student=name)
+        found = await request.app.state.second.closed(samples, scored)
+        return Decisions(results=[_decided(verdict, task) for verdict in found], student=name)
 
     async def begin(body: Sample, request: Request) -> AsyncIterator[Explanation]:  # type: ignore[valid-type]
         engine = engine_of(request)
@@ -202,6 +243,15 @@ def _opinion(scored: Scored, task: Task) -> Opinion:
     return Opinion(
         grade=scored.grade, probs=dict(zip(task.symbols, scored.probs, strict=True)), expected=scored.expected
     )
+
+
+def _decided(verdict: Verdict, task: Task) -> Decided:
+    decided = Decided(grade=verdict.grade, tier=verdict.judge.partition(":")[0], reason=verdict.failure)
+    if verdict.probs is None:
+        return decided
+    expected = sum(p * grade.value for p, grade in zip(verdict.probs, task.grades, strict=True))
+    probs = dict(zip(task.symbols, verdict.probs, strict=True))
+    return decided.model_copy(update={"probs": probs, "expected": expected})
 
 
 def _policy(page: str) -> str:

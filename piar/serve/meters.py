@@ -30,6 +30,7 @@ class Meters:
             "piar_grade_seconds", "From arrival at the model's queue to the last grade.", buckets=SECONDS, registry=own
         )
         self.shadowed = Counter("piar_shadow", "Samples judged by the shadow too.", ["outcome"], registry=own)
+        self.decided = Counter("piar_decided", "Samples of a cascade, by who decided.", ["tier"], registry=own)
         self.trace_seconds = Histogram(
             "piar_trace_seconds", "From arrival to the end of the trace.", buckets=SECONDS, registry=own
         )

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from piar.serve.offer import Offer
 from store.errors import PiarError
 from store.task import Task
-from trainers.checkpoint import MARKER, check
+from trainers.checkpoint import MARKER, check, fingerprint
 from trainers.students import AnySession, load_student, session_of
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,11 @@ def reload(app: FastAPI, folder: Path, device: str | None) -> None:
     """Read a student and let it answer from now on; until it is warm, and if it cannot be read, the old one does.
 
     Raises:
-        PiarError: see `whole_student`.
+        PiarError: see `whole_student`; or a cascade was fitted for the student from before.
     """
-    engine, offer = app.state.engine, app.state.offer
+    engine, offer, second = app.state.engine, app.state.offer, app.state.second
+    if second is not None:
+        second.cascade.require(0, fingerprint(folder), f"student:{folder}")
     session = whole_student(folder, device, offer.task)
     app.state.offer = Offer.of(session.student, offer.names, offer.most)
     engine.replace(session)

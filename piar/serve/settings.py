@@ -18,6 +18,7 @@ class ServeSettings(Settings):
         rerank_query: the field that takes the query of a rerank request; by default that of the groups.
         rerank_field: the field that takes a document that is a text; by default the only other one.
         rerank_tokens: tokens that the documents of one rerank request may have together.
+        second_seconds: how long a request waits for the second judge of a cascade, before its rows are for people.
         shadow_log: the file that keeps the samples to which a shadow gives another grade, in the project's folder.
         batch: samples that one forward pass judges at most.
         request_samples: samples that one request may hold.
@@ -38,6 +39,7 @@ class ServeSettings(Settings):
     rerank_query: str = ""
     rerank_field: str = ""
     rerank_tokens: int = Field(default=262_144, ge=1)
+    second_seconds: float = Field(default=20.0, gt=0)
     shadow_log: str = Field(default="shadow.jsonl", pattern=r"^[^/\\]+$")
     batch: int = Field(default=32, ge=1)
     request_samples: int = Field(default=1024, ge=1)

@@ -1,0 +1,199 @@
+"""A project's cascade: fitted on dev, kept as one document; the teacher as its second judge in pools and servers."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from piar.project.asking import respondent, teacher_name
+from piar.project.measuring import let_teach
+from store.cascade import CASCADE, FIT, Cascade, read_cascade
+from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from piar.judging.forecast import Forecast, Receipt
+    from piar.judging.outcome import OnProgress
+    from piar.judging.parquet_files import Pool
+    from piar.llm.cost import Budget
+    from piar.measure.cascade import FittedCascade, Paid
+    from piar.project.workspace import Workspace
+    from store.calibration import Calibration
+    from store.judges import Judge
+    from store.types import Instruction, Sample, Verdict
+
+TRUE_DEV = "split = 'dev' and sample_id in (select sample_id from truth)"
+
+
+def cascade(
+    project: "Workspace",
+    tiers: "Sequence[str]",
+    precision: float = 0.95,
+    *,
+    out: Path | None = None,
+    instruction: str | None = None,
+    budget: "Budget | None" = None,
+    on_progress: "OnProgress | None" = None,
+    seed: int = 0,
+) -> "tuple[FittedCascade, Receipt]":
+    """Find from which confidence on each judge may decide, and write it down; see `piar.measure.cascade`.
+
+    What the judges have not said of dev's rows with truth is asked first.
+
+    Args:
+        tiers: `student:PATH`, `teacher` or `baseline:NAME`, at most two, in the order in which they decide.
+        precision: that the rows of each judge must have by the lower bound.
+        out: the document; `cascade.json` in the project's folder when None.
+        instruction: what the teacher reads; `instruction.md` when None.
+
+    Raises:
+        UsageError: no judge, the same one twice, more than two, or an unknown one.
+        PiarError: dev has no truth, or a judge said nothing of it.
+    """
+    from piar.judging.forecast import receipt
+    from piar.measure.cascade import SPLIT, fit_cascade, rows_of, said
+    from piar.measure.score import ready
+
+    if not 1 <= len(tiers) <= 2 or len(set(tiers)) < len(tiers):
+        raise UsageError(
+            f"A cascade has one or two judges before people, not {len(tiers)}.", "Pass --tiers student:PATH,teacher."
+        )
+    rows, known, began = rows_of(project.store), 0, time.monotonic()
+    config, detail = {"tiers": list(tiers), "precision": precision}, dict[str, Any]()
+    with project.run("cascade", config, seed, detail) as run_id:
+
+        def teach() -> "Judge":
+            nonlocal known
+            judge, known = let_teach(project, TRUE_DEV, instruction, run_id, budget, on_progress)
+            return judge
+
+        judges = [ready(project.store, name, SPLIT, run_id, teach, project.encoder, on_progress) for name in tiers]
+        fitted = fit_cascade(
+            rows,
+            [(judge, said(project.store, judge, rows, seed=seed)) for judge in judges],
+            precision,
+            project.task.symbols,
+            prints={judge.name: _fingerprint(project, judge) for judge in judges},
+            took={judge.name: _paid(project, judge, on_progress) for judge in judges},
+            seed=seed,
+        )
+        detail["cascade"] = fitted.cascade.model_dump(mode="json")
+        fitted.cascade.save(out or project.folder / CASCADE)
+    spent = receipt(project.store, run_id, known, time.monotonic() - began, priced=project.config.teacher.priced)
+    return fitted, spent
+
+
+def forecast_cascade(project: "Workspace", tiers: "Sequence[str]", *, instruction: str | None = None) -> "Forecast":
+    """What `cascade` would ask of the teacher, and what that would cost; nothing is asked."""
+    from piar.project.labelling import forecast_label
+
+    where = TRUE_DEV if "teacher" in tiers else "false"
+    return forecast_label(project, where, instruction=instruction, votes=1)
+
+
+def _fingerprint(project: "Workspace", judge: "Judge") -> str:
+    from store.calibrated import kept, student_folder
+
+    kind, _, path = judge.name.partition(":")
+    if kind == "student":
+        from trainers.checkpoint import fingerprint
+
+        return fingerprint(student_folder(project.store, path))
+    if kind == "teacher":
+        return _teachers(project, project.instruction(judge.instruction), kept(project.store, judge))
+    return ""
+
+
+def _teachers(project: "Workspace", instruction: "Instruction", calibration: "Calibration | None") -> str:
+    from piar.judging.requests import Questions
+    from store.ids import short_hash
+
+    asked = Questions(project.task, respondent(project)).digest(instruction)
+    return short_hash([teacher_name(project), asked, calibration and calibration.model_dump(mode="json")], 32)
+
+
+def _paid(project: "Workspace", judge: "Judge", on_progress: "OnProgress | None") -> "Paid":
+    from piar.measure.cascade import SPLIT, Paid, paid
+    from piar.measure.score import latency_of
+
+    if judge.name.startswith("teacher:"):
+        return paid(project.store, judge, priced=project.config.teacher.priced)
+    taken = latency_of(project.store, judge.name, SPLIT, on_progress)
+    return Paid(cost_usd=0.0, seconds=taken["first_token"].p50 / 1000 if taken else None)
+
+
+class SecondJudge:
+    """The teacher of a cascade, as pools and servers ask it: one vote, calibrated, each answer kept when it arrives.
+
+    Args:
+        pool: how it is asked.
+
+    Attributes:
+        report: what was asked so far.
+    """
+
+    def __init__(self, pool: "Pool") -> None:
+        from piar.judging.parquet_files import PoolReport
+
+        self.pool = pool
+        self.report: PoolReport = PoolReport(priced=pool.respondent.model.priced)
+
+    def __call__(self, samples: "list[Sample]", work: Path) -> "list[Verdict]":
+        """What it says of samples, in their order.
+
+        Args:
+            work: the folder that keeps its answers; those that are there are not asked or paid for again.
+
+        Raises:
+            PiarError: it cannot be asked at all.
+        """
+        once = {sample.id: sample for sample in samples}
+        said = self.pool.ask(list(once.values()), work, self.report, run_id=f"cascade-{uuid4().hex[:12]}")
+        votes = dict(zip(once, said, strict=True))
+        return [votes[sample.id][0] for sample in samples]
+
+
+def open_cascade(
+    project: "Workspace", path: Path, student: Path, *, budget: "Budget | None" = None
+) -> "tuple[Cascade, SecondJudge | None]":
+    """A cascade whose judges are those that were fitted, and the second of them, where there is one.
+
+    Args:
+        path: of the document.
+        student: the folder of the student that judges first.
+
+    Raises:
+        UsageError: no such document, or its first judge is no student.
+        PiarError: a judge has changed since.
+    """
+    from piar.project.labelling import pool_of
+    from trainers.checkpoint import fingerprint
+
+    found = read_cascade(path)
+    if [tier.name for tier in found.tiers] not in (["student"], ["student", "teacher"]):
+        raise UsageError(
+            f"{path} is a cascade of {' and '.join(tier.judge for tier in found.tiers)}: only a student runs here, "
+            "alone or with the teacher after it.",
+            FIT,
+        )
+    found.require(0, fingerprint(student), f"student:{student}")
+    if found.second is None:
+        return found, None
+    pool = pool_of(project, project.instruction(), 1, None, budget)
+    found.require(1, _teachers(project, pool.instruction, pool.calibration), teacher_name(project))
+    return found, SecondJudge(pool)
+
+
+def forecast_handed_on(
+    project: "Workspace", found: Cascade, second: SecondJudge, files: "Sequence[Path]"
+) -> "Forecast":
+    """About what the teacher would be asked of these pools: as large a share as the first judge hands on of dev."""
+    from itertools import chain
+
+    from piar.judging.forecast import forecast, scaled
+
+    requests = chain.from_iterable(second.pool.requests(path, 1) for path in files)
+    all_rows = forecast(project.store, second.pool.respondent, requests, second.pool.instruction.id)
+    share = 1 - (found.tiers[0].share.value or 0.0)
+    return scaled(all_rows, round(share * all_rows.asked))
