@@ -9,7 +9,7 @@ caches, CUDA graphs (for large models use vLLM on the exported checkpoint).
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,19 @@ from trainers.layout import Item, Pack, Tokens, pack, tree_attention
 from trainers.model import PADDED, WINDOWED, Policy
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
+Draw = Callable[[Tensor, Sequence[int]], Tensor]  # [n, V] logits and which completions they are of -> [n] tokens
+
+
+class Guide(Protocol):
+    """What holds one completion to a form."""
+
+    def allow(self, logits: Tensor) -> Tensor:
+        """[V] logits of the next token, without those that may not follow."""
+        ...
+
+    def took(self, token: int) -> None:
+        """The token that was chosen."""
+        ...
 
 
 class Prefill:
@@ -142,6 +155,7 @@ def generate(
     starts: Sequence[int] | None = None,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
+    guides: Sequence[Guide] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids that complete each prompt, `copies` times: `completions[prompt][copy]`.
 
@@ -150,8 +164,8 @@ def generate(
         limit: most tokens of a completion; one that reaches it has no `end`.
         starts: a first token for each prompt, given instead of drawn.
         temperature: 0 for the most likely token.
+        guides: what holds the completion of each prompt to a form; `copies` is 1 then.
     """
-    draw = partial(_draw, temperature=temperature, generator=generator)
     found: dict[int, list[list[int]]] = {}
     short = [i for i, prompt in enumerate(prompts) if len(prompt) + limit <= policy.window]
     long = sorted(set(range(len(prompts))) - set(short), key=lambda i: len(prompts[i]))
@@ -159,6 +173,8 @@ def generate(
     parts += [(_whole, batch) for batch in _batches(policy, prompts, long, copies, limit)]
     for write, batch in parts:
         given = None if starts is None else [starts[i] for i in batch]
+        held = None if guides is None else [guides[i] for i in batch]
+        draw = partial(_draw, temperature=temperature, generator=generator, guides=held)
         written = write(policy, [prompts[i] for i in batch], end, limit, copies, given, draw)
         found |= dict(zip(batch, written, strict=True))
     return [found[i] for i in range(len(prompts))]
@@ -171,13 +187,13 @@ def _shared(
     limit: int,
     copies: int,
     starts: Sequence[int] | None,
-    draw: Callable[[Tensor], Tensor],
+    draw: Draw,
 ) -> list[list[list[int]]]:
     """Completions of prompts whose prefixes are shared."""
     prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
     logits = run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
     if starts is None:
-        token = draw(logits.repeat_interleave(copies, 0))
+        token = draw(logits.repeat_interleave(copies, 0), range(len(prompts) * copies))
     else:
         token = torch.tensor(starts, device=policy.device).repeat_interleave(copies)
     memory = Memory(prefill, copies, limit)
@@ -194,7 +210,7 @@ def _shared(
             memory.keep(open_rows)
             alive, token, depth = alive[open_rows], token[open_rows], depth[open_rows]
         memory.step = step
-        token = draw(run(policy, token, depth + step, memory, slice(None)))
+        token = draw(run(policy, token, depth + step, memory, slice(None)), alive.tolist())
     return [done[i : i + copies] for i in range(0, len(done), copies)]
 
 
@@ -205,11 +221,25 @@ def run(policy: Policy, tokens: Tensor, positions: Tensor, tree: Any, rows: Any)
     return policy.head(out.last_hidden_state[0, rows])
 
 
-def _draw(logits: Tensor, *, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """[n] tokens from [n, V] logits."""
+def _draw(
+    logits: Tensor,
+    rows: Sequence[int],
+    *,
+    temperature: float,
+    generator: torch.Generator | None,
+    guides: Sequence[Guide] | None,
+) -> Tensor:
+    """[n] tokens from [n, V] logits, of those that the rows' guides allow."""
+    if guides is not None:
+        logits = torch.stack([guides[row].allow(one) for row, one in zip(rows, logits, strict=True)])
     if temperature == 0:
-        return logits.argmax(-1)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+        tokens = logits.argmax(-1)
+    else:
+        tokens = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+    if guides is not None:
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            guides[row].took(token)
+    return tokens
 
 
 def _batches(
@@ -236,17 +266,18 @@ def _whole(
     limit: int,
     copies: int,
     starts: Sequence[int] | None,
-    draw: Callable[[Tensor], Tensor],
+    draw: Draw,
 ) -> list[list[list[int]]]:
     """Completions of prompts that share nothing, all of them token by token together."""
     stock = Stock(policy)
     logits = stock.read([prompt for prompt in prompts for _ in range(copies)])
     given = None if starts is None else [start for start in starts for _ in range(copies)]
-    done = [[token] for token in (draw(logits).tolist() if given is None else given)]
+    every = range(len(prompts) * copies)
+    done = [[token] for token in (draw(logits, every).tolist() if given is None else given)]
     for _ in range(limit - 1):
         if all(row[-1] == end for row in done):
             break
-        more = draw(stock.read([row[-1:] for row in done])).tolist()
+        more = draw(stock.read([row[-1:] for row in done]), every).tolist()
         for row, token in zip(done, more, strict=True):
             if row[-1] != end:
                 row.append(token)

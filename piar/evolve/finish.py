@@ -12,8 +12,9 @@ from piar.evolve.inputs import Inputs
 from piar.evolve.ledger import fingerprints, ledger, record
 from piar.evolve.promotion import Outcome, confirm, power
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Side, Tested, Worth, gain_json
+from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Revised, Side, Tested, Worth, gain_json
 from piar.evolve.resume import RunLog
+from piar.evolve.reviser import Reviser
 from piar.evolve.search import Scoreboard, Search
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, ceiling, load_truth, people_heard
@@ -54,6 +55,7 @@ def finish(
         of_one=sum(truth.of_one for truth in inputs.truths.values()),
         stopped=stopped,
         errors=search.errors,
+        revisers=_revisers(inputs, search, winner),
         people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),
         warnings=(*warnings, *_unheard(inputs, search)),
     )
@@ -64,11 +66,34 @@ def with_ending(report: EvolveReport) -> EvolveReport:
     return report.model_copy(update=asdict(ended(report.model_dump(mode="json"))))
 
 
+def _revisers(inputs: Inputs, search: Search, winner: Instruction) -> list[Revised]:
+    """What each reviser brought, the project's own first."""
+    asked = [one for one in (inputs.reviser, inputs.drafter) if one and one.author in search.revisions]
+    return [_revised(one, search, winner) for one in asked]
+
+
+def _revised(reviser: Reviser, search: Search, winner: Instruction) -> Revised:
+    brought = search.revisions[reviser.author]
+    return {
+        "model": reviser.client.model,
+        "answers": brought.answers,
+        "read": brought.read,
+        "asked": brought.asked,
+        "offered": brought.offered,
+        "usable": len(brought.proposals),
+        "survived": sum(c.author == reviser.author for c in search.candidates[1:]),
+        "won": winner is not search.candidates[0] and winner.author == reviser.author,
+        "refused": dict(brought.refused.most_common()),
+        "shortened": list(reviser.fit.told),
+    }
+
+
 def _unheard(inputs: Inputs, search: Search) -> list[str]:
     """A warning when nothing that the reviser said could be tried."""
-    if not search.refused or len(search.seen) > 1:
+    brought = search.revisions.get(inputs.reviser.author)
+    if not brought or not brought.refused or brought.proposals:
         return []
-    told = ", ".join(f"{reason} ({n})" for reason, n in search.refused.most_common(3))
+    told = ", ".join(f"{reason} ({n})" for reason, n in brought.refused.most_common(3))
     return [
         f"Nothing that the reviser {inputs.reviser.client.model} said could be tried: {told}. `piar show run` keeps "
         "the steps; ask another model in [reviser], or change prompts/revise.j2."

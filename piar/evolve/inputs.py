@@ -31,6 +31,8 @@ class Inputs:
     """What a run is given.
 
     Attributes:
+        reviser: who is asked for edits in each round.
+        drafter: the offline inducer beside a reviser that reads, for one draft in the first round.
         incumbent: the instruction to beat.
         slices: the owner's, guarded at promotion: name -> sample ids.
         noticed: slices that suggest themselves, for inspection only.
@@ -40,6 +42,7 @@ class Inputs:
     store: Store
     settings: EvolveSettings
     reviser: Reviser
+    drafter: Reviser | None
     incumbent: Instruction
     truths: Mapping[str, Truth]
     splits: Splits

@@ -42,11 +42,13 @@ class Needs:
     Args:
         rows: of each split, as they are dealt.
         evidence: most samples that the reviser is shown at once.
+        drafts: candidates of the first round beside the reviser's own.
     """
 
     settings: EvolveSettings
     rows: Rows
     evidence: int
+    drafts: int = 0
 
     @property
     def opening(self) -> int:
@@ -92,8 +94,9 @@ class Needs:
     @property
     def total(self) -> int:
         """All that a run without caps would ask of the teacher at most."""
+        beside = (self.drafts if self.settings.rounds else 0) * self.rows.dev
         redraft = self.rows.train + 2 * self.rows.dev if self.redraft else 0
-        return self.opening + self.settings.rounds * self.round + redraft + self.end + self.attribution
+        return self.opening + self.settings.rounds * self.round + beside + redraft + self.end + self.attribution
 
     @property
     def capped(self) -> int:

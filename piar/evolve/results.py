@@ -116,6 +116,33 @@ class Worth(TypedDict, total=False):
     state: Literal["helps", "harms", "dead", "unclear"]
 
 
+class Revised(TypedDict):
+    """What one reviser brought in all rounds.
+
+    Attributes:
+        model: its name.
+        answers: questions for edits that it answered; of them could be `read`.
+        asked: candidates that were asked for.
+        offered: candidates in the answers.
+        usable: those that could be applied and passed the gates: each met dev.
+        survived: those that were not beaten there.
+        won: whether the search's winner is one of them.
+        refused: why others were not usable -> how many.
+        shortened: what was left out of its prompts because they were longer than its window, in words.
+    """
+
+    model: str
+    answers: int
+    read: int
+    asked: int
+    offered: int
+    usable: int
+    survived: int
+    won: bool
+    refused: dict[str, int]
+    shortened: list[str]
+
+
 class EvolveReport(Result):
     """What `piar evolve --json` prints, and what the run keeps.
 
@@ -133,6 +160,7 @@ class EvolveReport(Result):
         attribution: what each of its rules fixes and breaks; see `piar.evolve.finish.attribute`.
         stopped: why the search ended.
         errors: fewest errors of an instruction on the train rows of a round; None where no round was made.
+        revisers: what each of them brought: the project's own, and the offline inducer beside one that reads.
         ending: how it ended, one of `piar.evolve.ending.Ending`.
         headline: what was decided, in one sentence.
         detail: the figures behind the decision.
@@ -155,6 +183,7 @@ class EvolveReport(Result):
     ceiling: float | None
     stopped: str
     errors: int | None = None
+    revisers: list[Revised] = Field(default_factory=list)
     ending: str = ""
     headline: str = ""
     detail: str = ""

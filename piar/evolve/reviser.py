@@ -5,17 +5,18 @@ The four causes are sorted as SEEK (Kuaishou 2026) sorts them. What is suspect i
 people to look at.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from piar.evolve.inspection import Cluster, Inspection, contrast_evidence, whole_evidence
 from piar.evolve.purse import BudgetSpent
-from piar.evolve.revision import first_json, shares
-from piar.evolve.settings import RevisionSettings
+from piar.evolve.questions import MOST_DIAGNOSES, Question
+from piar.evolve.revision import read_object, shares
+from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.instructions.prompts import render
 from piar.instructions.revision_schema import (
     EvidenceItem,
@@ -24,19 +25,18 @@ from piar.instructions.revision_schema import (
     RevisionBudget,
     RevisionRequest,
     RuleShown,
-    answer_schema,
 )
 from piar.judging.ask_once import ask_once
 from piar.judging.origin import Origin
 from piar.judging.session import Respondent, Session
-from piar.llm.base import Client, Message, Request, is_simulated
-from piar.llm.settings import ModelSettings
+from piar.llm.base import Client, is_simulated
+from piar.llm.openai.refusals import is_too_long, window_named
 from store.db import Store
-from store.ids import content_id
 from store.task import Task
 from store.types import Completion, Instruction
 
-MOST = 6  # diagnoses of one request
+MOST_FITTINGS = 3  # times that prompts are made shorter because they are refused as too long
+FIRST_GUESS = 16384  # tokens of a window that nobody names, before it is halved
 
 
 class Diagnosis(BaseModel):
@@ -57,12 +57,6 @@ class Diagnosis(BaseModel):
         )
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    diagnoses: tuple[Diagnosis, ...] = ()
-
-
 def evidence_limit(client: Client, settings: RevisionSettings) -> int:
     """How many samples one request shows."""
     return settings.evidence or (3000 if counts_evidence(client) else 40)
@@ -71,6 +65,11 @@ def evidence_limit(client: Client, settings: RevisionSettings) -> int:
 def counts_evidence(client: Client) -> bool:
     """Whether the reviser is the offline inducer, which weighs all evidence instead of reading some."""
     return is_simulated(client)
+
+
+def drafts_beside(client: Client, settings: RevisionSettings) -> int:
+    """Candidates that the offline inducer drafts beside this reviser."""
+    return int(settings.draft == "offline" and not counts_evidence(client))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,24 @@ def reviser_origin(store: Store, reviser: Respondent) -> Origin:
     return Origin(store, f"reviser:{reviser.client.model}", reviser.model, "answers")
 
 
+@dataclass(slots=True)
+class Fit:
+    """What is known of a reviser's window, and what was left out for it.
+
+    Attributes:
+        window: tokens of a prompt and its answer together; None while nobody has said.
+        told: sentences that say what was left out of prompts.
+    """
+
+    window: int | None
+    told: dict[str, None] = field(default_factory=dict)
+
+    def narrow(self, refusals: Iterable[str]) -> None:
+        """Take in the words in which prompts were refused as too long."""
+        known = min((tokens for words in refusals if (tokens := window_named(words))), default=0)
+        self.window = known if 0 < known < (self.window or known + 1) else (self.window or FIRST_GUESS) // 2
+
+
 @dataclass(frozen=True, slots=True)
 class Reviser:
     """A model that is asked for revisions.
@@ -93,10 +110,20 @@ class Reviser:
     Attributes:
         session: who is asked, in which run.
         settings: what revisions may grow to.
+        fit: how much of it one question can hold.
     """
 
     session: Session
     settings: RevisionSettings
+    fit: Fit
+
+    @classmethod
+    def of(cls, session: Session, settings: RevisionSettings) -> "Reviser":
+        """A reviser whose window is set, told by its client, or not known yet."""
+        model = session.model
+        told = model.window if isinstance(model, ReviserSettings) and model.window else None
+        own: int | None = getattr(session.client, "window", None)
+        return cls(session, settings, Fit(min((w for w in (told, own) if w), default=None)))
 
     @property
     def client(self) -> Client:
@@ -127,23 +154,15 @@ class Reviser:
         candidates: int,
         seed: int,
         settings: RevisionSettings | None = None,
-    ) -> Request:
+    ) -> Question:
         """One question about some evidence.
 
         Args:
             settings: other limits than its own.
         """
-        return request(
-            self.client,
-            parent,
-            shown,
-            hints,
-            self.session.store.task,
-            settings or self.settings,
-            self.session.model,
-            candidates=candidates,
-            seed=seed % 2**31,
-            prompts=self.session.prompts,
+        limits, session = settings or self.settings, self.session
+        return question(
+            parent, shown, hints, session.store.task, limits, candidates=candidates, seed=seed, prompts=session.prompts
         )
 
     def packs(self, found: Inspection, seed: int) -> list[tuple[EvidenceItem, ...]]:
@@ -155,13 +174,13 @@ class Reviser:
 
     def questions(
         self, parent: Instruction, packs: Sequence[Sequence[EvidenceItem]], hints: Sequence[str], seeds: Sequence[int]
-    ) -> list[Request]:
+    ) -> list[Question]:
         """One question for each pack of evidence, all candidates of a round among them."""
         wanted = shares(self.settings.candidates, len(packs))
         asked = zip(packs, wanted, seeds, strict=True)
         return [self.question(parent, pack, hints, candidates=most, seed=seed) for pack, most, seed in asked]
 
-    def diagnosed(self, questions: Sequence[Request]) -> tuple[list[Request], list[Diagnosis] | None]:
+    def diagnosed(self, questions: Sequence[Question]) -> tuple[list[Question], list[Diagnosis] | None]:
         """The questions with the reviser's own diagnoses in them, and these; None where it was not asked for any.
 
         Raises:
@@ -169,36 +188,54 @@ class Reviser:
         """
         return DIAGNOSES["none" if self.counts else self.settings.diagnose](self, questions)
 
-    def ask(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answers in order.
+    def ask(self, questions: Sequence[Question]) -> list[Completion]:
+        """Answers in order. Prompts that an endpoint refuses as too long are asked again with less in them.
 
         Raises:
             BudgetSpent: not all could be asked.
         """
-        origin = reviser_origin(self.session.store, self.session)
-        answers = ask_once(self.session, requests, role="reviser", origin=origin)
+        answers = self._answers(questions)
+        for _ in range(MOST_FITTINGS):
+            refusals = {i: words for i, answer in enumerate(answers) if (words := _too_long(answer))}
+            if not refusals:
+                break
+            self.fit.narrow(refusals.values())
+            for i, answer in zip(refusals, self._answers([questions[i] for i in refusals]), strict=True):
+                answers[i] = answer
+        return answers
+
+    def _answers(self, questions: Sequence[Question]) -> list[Completion]:
+        session = self.session
+        asked = [q.request(session.client, session.model, self.fit.window) for q in questions]
+        self.fit.told |= {shown.shortened: None for _, shown in asked if shown.shortened}
+        origin = reviser_origin(session.store, session)
+        answers = ask_once(session, [request for request, _ in asked], role="reviser", origin=origin)
         if any(a.failure and a.failure.kind == "budget" for a in answers):
             raise BudgetSpent
         return answers
 
 
+def _too_long(answer: Completion) -> str:
+    """The words in which a prompt was refused as too long; "" where it was not."""
+    refused = answer.failure
+    return refused.message if refused and refused.kind == "request" and is_too_long(refused.message) else ""
+
+
 # -- one question ---------------------------------------------------------------------------------
 
 
-def request(
-    client: Client,
+def question(
     parent: Instruction,
     evidence: Sequence[EvidenceItem],
     hints: Sequence[str],
     task: Task,
     settings: RevisionSettings,
-    model: ModelSettings,
     *,
     candidates: int,
     seed: int,
     prompts: Path | None = None,
-) -> Request:
-    """The question to a reviser."""
+) -> Question:
+    """The question for edits of an instruction."""
     most = settings.max_examples
     shown = RevisionRequest(
         grades=tuple(
@@ -216,80 +253,47 @@ def request(
         ),
         candidates=candidates,
         hints=tuple(hints),
-        seed=seed,
+        seed=seed % 2**31,
     )
     parts = any(rule.parts for rule in parent.rules)
     names = ("revise", *(("exemplify",) if most else ()), *(("clarify",) if parts else ()))
     context = {"task": task, "instruction": parent, "settings": settings}
-    system = "\n\n".join(render(name, context, prompts) for name in names)
-    user = shown.text()
-    key = content_id("revise", client.model, system, user, str(model.max_tokens), str(model.temperature))
-    return Request(
-        key,
-        (Message("system", system), Message("user", user)),
-        schema=answer_schema(examples=bool(most), parts=parts),
-        max_tokens=model.max_tokens,
-        temperature=model.temperature,
-        seed=seed,
-        purpose="revise",
-    )
+    return Question("revise", "\n\n".join(render(name, context, prompts) for name in names), shown)
 
 
 # -- diagnosis ------------------------------------------------------------------------------------
 
 
-def diagnosing(client: Client, revising: Request, task: Task, model: ModelSettings, prompts: Path | None) -> Request:
-    """The question that comes before a revising one, about the same evidence."""
-    system = render("diagnose", {"task": task, "most": MOST}, prompts)
-    user = revising.messages[-1].content
-    key = content_id("diagnose", client.model, system, user, str(model.max_tokens), str(model.temperature))
-    return Request(
-        key,
-        (Message("system", system), Message("user", user)),
-        schema=_Answer.model_json_schema(),
-        max_tokens=model.max_tokens,
-        temperature=model.temperature,
-        seed=revising.seed,
-        purpose="diagnose",
-    )
-
-
 def read_diagnoses(completion: Completion) -> list[Diagnosis]:
     """The findings in an answer; none in one that cannot be read, never an error."""
-    data = first_json(completion.text or "")
-    offered: Any = data.get("diagnoses") if isinstance(data, dict) else None
+    data = read_object(completion.text or "", "diagnoses").data
     found: list[Diagnosis] = []
-    for item in offered if isinstance(offered, list) else ():
+    for item in data["diagnoses"] if data else ():
         try:
             found.append(Diagnosis.model_validate(item))
         except ValidationError:
             continue
-    return found[:MOST]
+    return found[:MOST_DIAGNOSES]
 
 
-def informed(client: Client, revising: Request, diagnoses: Sequence[Diagnosis]) -> Request:
-    """The revising question with the findings in it; without any, as it was."""
+def informed(asked: Question, diagnoses: Sequence[Diagnosis]) -> Question:
+    """The question with the findings in it; without any, as it was."""
     told = tuple(d.sentence() for d in diagnoses if d.cause != "suspect")
-    if not told:
-        return revising
-    *shared, last = revising.messages
-    shown = RevisionRequest.model_validate_json(last.content).model_copy(update={"diagnosis": told})
-    user = shown.text()
-    asked = (str(revising.max_tokens), str(revising.temperature))
-    key = content_id("revise", client.model, *(m.content for m in shared), user, *asked)
-    return replace(revising, key=key, messages=(*shared, Message("user", user)))
+    return replace(asked, shown=asked.shown.model_copy(update={"diagnosis": told})) if told else asked
 
 
-def causes(reviser: Reviser, questions: Sequence[Request]) -> tuple[list[Request], list[Diagnosis] | None]:
+def causes(reviser: Reviser, questions: Sequence[Question]) -> tuple[list[Question], list[Diagnosis] | None]:
     """Ask about the same evidence first, and tell what was found."""
     session = reviser.session
-    asked = [diagnosing(session.client, q, session.store.task, session.model, session.prompts) for q in questions]
+    context = {"task": session.store.task, "most": MOST_DIAGNOSES}
+    system = render("diagnose", context, session.prompts)
+    asked = [replace(q, purpose="diagnose", system=system) for q in questions]
     found = [read_diagnoses(answer) for answer in reviser.ask(asked)]
-    told = [informed(session.client, q, diagnoses) for q, diagnoses in zip(questions, found, strict=True)]
+    told = [informed(q, diagnoses) for q, diagnoses in zip(questions, found, strict=True)]
     return told, [d for diagnoses in found for d in diagnoses]
 
 
-def no_causes(reviser: Reviser, questions: Sequence[Request]) -> tuple[list[Request], list[Diagnosis] | None]:
+def no_causes(reviser: Reviser, questions: Sequence[Question]) -> tuple[list[Question], list[Diagnosis] | None]:
     """Ask for edits at once."""
     return list(questions), None
 

@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply
@@ -27,6 +29,9 @@ from store.types import Completion, Instruction, Rule
 
 COPIED_WORDS = 5
 BYTES_A_TOKEN = 4
+UNREAD = "an answer that is not the JSON asked for"
+MOST_STARTS = 50  # places of an answer where an object may begin
+ALONE = {"candidates": "operations", "diagnoses": "cause"}  # what an item holds that is given without its list
 _WORD = re.compile(r"\w+")
 
 
@@ -40,10 +45,29 @@ class Proposal:
 
 @dataclass(slots=True)
 class Revision:
-    """What a round of asking brought: proposals, and why the others were refused (reason -> count)."""
+    """What a round of asking brought.
+
+    Attributes:
+        refused: why others are no proposals -> how many.
+        asked: candidates that were asked for.
+        answers: answers to questions for edits.
+        read: those that could be read.
+        offered: candidates in them.
+    """
 
     proposals: list[Proposal] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
+    answers: int = 0
+    read: int = 0
+    offered: int = 0
+
+    def add(self, more: "Revision") -> None:
+        """Take in what another round brought."""
+        self.proposals += more.proposals
+        self.refused += more.refused
+        self.asked, self.answers = self.asked + more.asked, self.answers + more.answers
+        self.read, self.offered = self.read + more.read, self.offered + more.offered
 
 
 # -- gates ----------------------------------------------------------------------------------------
@@ -131,15 +155,21 @@ def shares(candidates: int, requests: int) -> list[int]:
 
 
 def read_answer(completion: Completion) -> tuple[list[RevisionCandidate], Counter[str]]:
-    """The candidates in an answer, and why the rest is none; never raises."""
+    """The candidates in an answer, and why the rest is none; never raises.
+
+    Of an answer that was cut off, every edit before the one in which it ends.
+    """
     refused: Counter[str] = Counter()
     if completion.failure:
         return [], Counter({f"no answer ({completion.failure.kind})": 1})
-    data = first_json(completion.text or "")
-    offered = data.get("candidates") if isinstance(data, dict) else None
-    if not isinstance(offered, list):
-        return [], Counter({"an answer that is not the JSON asked for": 1})
-    if not offered:
+    said = read_object(completion.text or "", "candidates")
+    if said.data is None:
+        return [], Counter({UNREAD: 1})
+    offered = list(said.data["candidates"])
+    if not said.whole:
+        refused["an answer that is cut off"] += 1
+        offered[-1:] = _before_the_cut(offered[-1]) if offered else []
+    elif not offered:
         return [], Counter({"an answer without candidates": 1})
     candidates: list[RevisionCandidate] = []
     for item in offered:
@@ -148,6 +178,12 @@ def read_answer(completion: Completion) -> tuple[list[RevisionCandidate], Counte
         except ValidationError:
             refused["a candidate without valid operations"] += 1
     return candidates, refused
+
+
+def _before_the_cut(last: Any) -> list[dict[str, Any]]:
+    """The candidate in which an answer ends, without its last edit; none where it has no other."""
+    edits = last.get("operations") if isinstance(last, dict) else None
+    return [last | {"operations": edits[:-1]}] if isinstance(edits, list) and len(edits) > 1 else []
 
 
 def revise(
@@ -172,11 +208,13 @@ def revise(
         taken: rule ids that are not given again.
         exemplary: whether what was shown is all from train, so that it may become an example.
     """
-    revision, tried, given = Revision(), set(seen), list(taken)
+    revision, tried, given = Revision(answers=len(completions)), set(seen), list(taken)
     wanted = shares(settings.candidates, len(completions))
     for completion, shown, most in zip(completions, evidence, wanted, strict=True):
         candidates, refused = read_answer(completion)
         revision.refused += refused
+        revision.asked, revision.offered = revision.asked + most, revision.offered + len(candidates)
+        revision.read += not (completion.failure or refused[UNREAD])
         copied, most = runs_of(shown), most + len(revision.proposals)
         for candidate in candidates:
             try:
@@ -220,11 +258,38 @@ def propose(
     return Proposal(replace(changed, parent=parent.id, author=author, note=note), candidate.operations)
 
 
-def first_json(text: str) -> object:
-    """The first JSON object in an answer, thoughts left out; None when there is none."""
-    body = re.sub(r"<think>.*?</think>", "", text, flags=re.S)
-    start = body.find("{")
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """The JSON object in an answer.
+
+    Attributes:
+        data: None where there is none.
+        whole: whether the answer goes on to the object's end.
+    """
+
+    data: dict[str, Any] | None
+    whole: bool = True
+
+
+def read_object(text: str, key: str) -> Spoken:
+    """The JSON object of an answer that holds a key, thoughts and words around it left out.
+
+    One without the key whose own keys are those of a single item is taken for a list of one. Of an object that was cut
+    off, what stands before the cut.
+    """
+    body = text.rpartition("</think>")[2].partition("<think>")[0]
+    starts = [at for at, letter in enumerate(body) if letter == "{"][:MOST_STARTS]
+    for start in starts:
+        try:
+            found = json.JSONDecoder().raw_decode(body[start:])[0]
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found.get(key), list):
+            return Spoken(found)
+        if start == starts[0] and ALONE[key] in found:
+            return Spoken({key: [found]})
     try:
-        return json.JSONDecoder().raw_decode(body[start:])[0] if start >= 0 else None
-    except (ValueError, RecursionError):
-        return None
+        found = from_json(body[starts[0] :], allow_partial=True) if starts else None
+    except ValueError:
+        found = None
+    return Spoken(found, whole=False) if isinstance(found, dict) and isinstance(found.get(key), list) else Spoken(None)

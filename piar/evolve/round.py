@@ -1,5 +1,8 @@
 """One round of the loop: prompt, inspect, auto-revise, race.
 
+Beside a language model the offline inducer drafts a candidate in the first round, from all of its rows: it costs no
+call but those of the race, which both run alike.
+
 A round is not begun with a budget that cannot end it, and a race narrows to what is left: no answer is paid for that
 decides nothing.
 """
@@ -10,10 +13,11 @@ from math import ceil
 import numpy as np
 
 from piar.evolve.inputs import Inputs
-from piar.evolve.inspection import Judged, hints, inspect, whole_evidence
+from piar.evolve.inspection import Inspection, Judged, hints, inspect, whole_evidence
 from piar.evolve.purse import FOLDS, BudgetSpent
 from piar.evolve.resume import RunLog
-from piar.evolve.revision import revise
+from piar.evolve.reviser import Reviser
+from piar.evolve.revision import Revision, revise
 from piar.evolve.search import Search, beaten_by, merged
 from store.stats import Floats
 from store.types import Instruction, Sample
@@ -39,32 +43,50 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
         causes=found.counts(),
         hints=list(told),
     )
-    packs = inputs.reviser.packs(found, inputs.seed(number, "evidence"))
-    seeds = [inputs.seed(number, "reviser", i) for i in range(len(packs))]
-    questions, findings = inputs.reviser.diagnosed(inputs.reviser.questions(parent, packs, told, seeds))
-    if findings is not None:
-        log.step("diagnosed", round=number, findings=[d.sentence() for d in findings])
-    revision = revise(
-        inputs.reviser.ask(questions),
-        parent,
-        packs,
-        inputs.store.task,
-        inputs.settings.revision,
-        author=inputs.reviser.author,
-        seen=search.seen,
-        taken=search.rule_ids,
-    )
-    candidates = [p.instruction for p in revision.proposals]
+    candidates = _proposed(inputs, search, log, inputs.reviser, parent, found, told, number)
+    if inputs.drafter and number == 1:
+        candidates += _proposed(inputs, search, log, inputs.drafter, parent, found, told, number)
     joined = merged(inputs, search)
     candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []
     for candidate in candidates:
         search.seen.add(candidate.id)
         log.keep(candidate)
         log.step("proposed", round=number, candidate=candidate.id, parent=candidate.parent, note=candidate.note)
-    if revision.refused:
-        search.refused += revision.refused
-        log.step("refused", round=number, reasons=dict(sorted(revision.refused.items())))
     return candidates
+
+
+def _proposed(
+    inputs: Inputs,
+    search: Search,
+    log: RunLog,
+    reviser: Reviser,
+    parent: Instruction,
+    found: Inspection,
+    told: Sequence[str],
+    number: int,
+) -> list[Instruction]:
+    """What one reviser makes of the errors, asked for causes first where it reads."""
+    packs = reviser.packs(found, inputs.seed(number, "evidence"))
+    seeds = [inputs.seed(number, "reviser", i) for i in range(len(packs))]
+    questions, findings = reviser.diagnosed(reviser.questions(parent, packs, told, seeds))
+    if findings is not None:
+        log.step("diagnosed", round=number, findings=[d.sentence() for d in findings])
+    revision = revise(
+        reviser.ask(questions),
+        parent,
+        packs,
+        inputs.store.task,
+        reviser.settings,
+        author=reviser.author,
+        seen=search.seen,
+        taken=search.rule_ids,
+    )
+    search.revisions.setdefault(reviser.author, Revision()).add(revision)
+    search.seen |= {proposal.instruction.id for proposal in revision.proposals}
+    if revision.refused:
+        reasons = dict(sorted(revision.refused.items()))
+        log.step("refused", round=number, reviser=reviser.client.model, reasons=reasons)
+    return [proposal.instruction for proposal in revision.proposals]
 
 
 def _train_batch(inputs: Inputs, number: int) -> list[Sample]:

@@ -5,6 +5,7 @@ strict: the winner of the search meets the incumbent once, on holdout groups tha
 it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else is ours.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from piar.evolve.ending import BUDGET_SPENT
@@ -16,16 +17,17 @@ from piar.evolve.promotion import power
 from piar.evolve.purse import BudgetSpent, Needs, Purse, cost_of_an_answer
 from piar.evolve.results import EvolveReport
 from piar.evolve.resume import Begun, OnEvent, RunLog, begin, data_fingerprint
-from piar.evolve.reviser import Models, Reviser, evidence_limit, reviser_origin
+from piar.evolve.reviser import Models, Reviser, counts_evidence, drafts_beside, evidence_limit, reviser_origin
 from piar.evolve.round import REDRAFTS, revised
 from piar.evolve.search import PARENTS, Scoreboard, Search, one_grade, raced
-from piar.evolve.settings import EvolveSettings
+from piar.evolve.settings import EvolveSettings, ReviserSettings
 from piar.evolve.steadiness import watch
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
 from piar.judging.outcome import OnProgress
+from piar.offline import RulebookClient
 from store.db import Store
 from store.errors import PiarError
 from store.ids import short_hash
@@ -140,19 +142,25 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
         "teacher": Origin(store, models.teacher.judge, models.teacher.model).name,
         "reviser": reviser_origin(store, models.reviser).name,
         "prompts": short_hash([template_source(name, models.teacher.prompts) for name in prompts]),
-        "settings": _kept(settings),
+        "settings": _kept(settings, counts=counts_evidence(models.reviser.client)),
     }
 
 
 _LATER = ("race", "parents", "merge", "metric")  # settings that came later; runs begun before did as their defaults say
 
 
-def _kept(settings: EvolveSettings) -> dict[str, Any]:
-    """The settings as runs have kept them from the first version on, so that one which was cut off goes on."""
+def _kept(settings: EvolveSettings, *, counts: bool) -> dict[str, Any]:
+    """The settings as runs have kept them from the first version on, so that one which was cut off goes on.
+
+    Args:
+        counts: whether the reviser is the offline inducer, beside which nobody drafts.
+    """
     usual = {n for n in _LATER if getattr(settings, n) == EvolveSettings.model_fields[n].default}
     told = settings.model_dump(mode="json", exclude={"seed", *usual})
     if not told["revision"]["max_examples"]:
         del told["revision"]["max_examples"]
+    if counts or settings.revision.draft == "none":
+        del told["revision"]["draft"]
     told["redraft"], told["revision"]["diagnose"] = settings.redraft != "none", settings.revision.diagnose != "none"
     told["promotion"] |= {"guard_alpha": 0.1, "warn_uses": 3, "max_uses": 8}  # settings that are constants now
     return told | {"block": 100}
@@ -177,15 +185,18 @@ def prepare(
     truths = load_truth(store, settings.truth)
     splits = deal(store, truths, settings)
     evidence = evidence_limit(models.reviser.client, settings.revision)
-    purse = Purse(settings, Needs(settings, rows_of(splits), evidence))
+    drafts = drafts_beside(models.reviser.client, settings.revision)
+    purse = Purse(settings, Needs(settings, rows_of(splits), evidence, drafts))
     labeller = Labeller(models.teacher.session(store, journal, begun.run_id, purse.budget, on_progress))
-    reviser = Reviser(models.reviser.session(store, journal, begun.run_id, purse.budget), settings.revision)
+    reviser = Reviser.of(models.reviser.session(store, journal, begun.run_id, purse.budget), settings.revision)
+    drafter = _drafter(reviser) if drafts else None
     metric = chosen(settings.metric, store.task, splits, truths)
     board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths, metric)
     inputs = Inputs(
         store,
         settings,
         reviser,
+        drafter,
         instruction,
         truths,
         splits,
@@ -195,6 +206,12 @@ def prepare(
     )
     search = Search(board, purse, candidates=[instruction], seen={instruction.id})
     return inputs, search, RunLog(store, begun.run_id, on_event)
+
+
+def _drafter(beside: Reviser) -> Reviser:
+    """The offline inducer, in the run of a reviser that reads: one candidate, from all rows."""
+    session = replace(beside.session, client=RulebookClient(), model=ReviserSettings())
+    return Reviser.of(session, beside.settings.model_copy(update={"candidates": 1, "evidence": None}))
 
 
 def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:

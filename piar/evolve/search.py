@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from piar.evolve.inputs import Inputs
 from piar.evolve.purse import BudgetSpent, Purse
 from piar.evolve.resume import RunLog
-from piar.evolve.revision import contradiction
+from piar.evolve.revision import Revision, contradiction
 from piar.evolve.truth import Truth
 from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
@@ -181,7 +181,7 @@ class Search:
         candidates: the incumbent first, then whatever survived a race.
         seen: ids of all instructions that were ever proposed.
         merged: pairs of ids whose merge was tried.
-        refused: why proposals of the reviser were refused -> how many.
+        revisions: what each reviser brought in all rounds, by the name that it writes under.
         errors: fewest errors that any parent made on the train rows of a round; None before the first.
     """
 
@@ -190,7 +190,7 @@ class Search:
     candidates: list[Instruction]
     seen: set[str]
     merged: set[tuple[str, str]] = field(default_factory=set)
-    refused: Counter[str] = field(default_factory=Counter)
+    revisions: dict[str, Revision] = field(default_factory=dict)
     errors: int | None = None
 
     @property

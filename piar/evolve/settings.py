@@ -20,10 +20,16 @@ Redraft = Annotated[Literal["cross_validated", "none"], BeforeValidator(lambda v
 
 
 class ReviserSettings(ModelSettings):
-    """`[reviser]`: a model whose answers are longer and more varied than a judge's."""
+    """`[reviser]`: a model whose answers are longer and more varied than a judge's.
+
+    Attributes:
+        window: tokens of a prompt and its answer together that the model takes; it is shown no more evidence than fits.
+            None: what a local model says of itself; of an endpoint it is learnt when it refuses a prompt as too long.
+    """
 
     temperature: float = Field(default=0.7, ge=0, le=2)
     max_tokens: int = Field(default=4000, ge=1)
+    window: int | None = Field(default=None, ge=1024)
 
 
 class RevisionSettings(Settings):
@@ -38,6 +44,8 @@ class RevisionSettings(Settings):
         max_words: longest rule.
         max_length: longest rulebook in tokens, taken for four bytes each: every sample pays for it.
         max_examples: most worked examples that a proposal may show, taken from train; 0: examples stay as they are.
+        draft: in the first round the `offline` inducer drafts one more candidate, from all rows, beside those of a
+            language model; or `none`. Where the inducer is the reviser, it drafts anyway.
         diagnose: ask a language model for `causes` before it is asked for edits, one more call for each request of a
             round, or `none`. The offline inducer, which weighs evidence, is never asked.
     """
@@ -49,6 +57,7 @@ class RevisionSettings(Settings):
     max_words: int = 60
     max_length: int = 4000
     max_examples: int = Field(default=0, ge=0)
+    draft: Literal["offline", "none"] = "offline"
     diagnose: Diagnose = "causes"
 
 

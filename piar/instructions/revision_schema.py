@@ -11,12 +11,12 @@ have parts, `clarify` puts `text` in the place of what `rule` has of `part`, or 
 Elsewhere nothing that is sent speaks of either.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from store.types import Part, PartKind
+from store.types import PART_KINDS, Part, PartKind
 
 Op = Literal["add", "edit", "merge", "split", "drop", "reorder", "exemplify", "forget", "clarify"]
 EXAMPLE_OPS = ("exemplify", "forget")
@@ -98,14 +98,17 @@ class RevisionRequest(_Shown):
     candidates: int = Field(default=1, ge=1, le=32)
     hints: tuple[str, ...] = ()
     diagnosis: tuple[str, ...] = ()
+    shortened: str = ""
     seed: int = 0
 
     def text(self) -> str:
-        """As it is sent. What concerns examples is left out where they stay as they are, and so are parts where there
-        are none: a request's key hashes it."""
-        unused: dict[str, Any] = {} if self.budget.max_examples else {"budget": {"max_examples"}}
-        if not self.budget.max_examples and not self.examples:
-            unused["examples"] = True
+        """As it is sent. What says nothing is left out: a request's key hashes the text, and small windows are full.
+
+        Examples are left out where they stay as they are, parts where no rule has any.
+        """
+        unused: dict[str, Any] = {} if self.shortened else {"shortened": True}
+        if not self.budget.max_examples:
+            unused |= {"budget": {"max_examples"}} | ({} if self.examples else {"examples": True})
         if not any(rule.parts for rule in self.rules):
             unused["rules"] = {"__all__": {"parts"}}
         return self.model_dump_json(exclude=unused)
@@ -159,17 +162,75 @@ class RevisionAnswer(BaseModel):
     candidates: tuple[RevisionCandidate, ...] = ()
 
 
-def answer_schema(*, examples: bool = False, parts: bool = False) -> dict[str, Any]:
-    """JSON schema of a `RevisionAnswer`, for endpoints with structured output.
+MOST_REASONS = 8  # pieces of evidence that one operation names
+LETTERS_A_WORD = 9  # of a rule, on average at most, its blanks among them
+NOTE = 300  # characters
 
-    Args:
-        examples: whether edits of examples are among the operations.
-        parts: whether edits of a rule's parts are.
+Schema = dict[str, Any]
+
+
+def answer_schema(shown: RevisionRequest) -> Schema:
+    """JSON schema of the answers to a request, for models that can be held to one.
+
+    It offers the operations that can apply, and names only the rules, grades, examples and evidence that are there.
+    Every text, list and number has a limit: small models that are held to a schema go on for ever where they may.
+    Each key is required and no other allowed, as providers ask who hold to schemas strictly.
     """
-    schema = RevisionAnswer.model_json_schema()
-    fields = schema["$defs"]["RuleOperation"]["properties"]
-    left_out = (() if examples else EXAMPLE_OPS) + (() if parts else ("clarify",))
-    fields["op"]["enum"] = [name for name in fields["op"]["enum"] if name not in left_out]
-    for name in (() if examples else ("evidence", "example")) + (() if parts else ("part",)):
-        del fields[name]
-    return schema
+    rules, examples = [rule.id for rule in shown.rules], bool(shown.budget.max_examples)
+    text: Schema = {"type": "string", "minLength": 1, "maxLength": LETTERS_A_WORD * shown.budget.max_words}
+    rule: Schema = {"type": "string", "enum": rules}
+    grade, other = _or_null({"type": "string", "enum": [g.symbol for g in shown.grades]}), _or_null(rule)
+    add = {"grade": grade, "text": text, **({"before": other} if rules else {})}
+    forms: list[tuple[Op, Schema, bool]] = [
+        ("add", add, len(rules) < shown.budget.max_rules),
+        ("edit", {"rule": rule, "text": text, "grade": grade}, bool(rules)),
+        (
+            "merge",
+            {"rule": rule, "with_rules": list_of(rule, 4, least=1), "text": text, "grade": grade},
+            len(rules) > 1,
+        ),
+        (
+            "split",
+            {"rule": rule, "text": text, "grade": grade, "second_text": text, "second_grade": grade},
+            0 < len(rules) < shown.budget.max_rules,
+        ),
+        ("drop", {"rule": rule}, bool(rules)),
+        ("reorder", {"rule": rule, "before": other}, len(rules) > 1),
+        (
+            "exemplify",
+            {"evidence": _place(shown.evidence), "example": _or_null(_place(shown.examples))},
+            examples and bool(shown.evidence),
+        ),
+        ("forget", {"example": _place(shown.examples)}, examples and bool(shown.examples)),
+        (
+            "clarify",
+            {
+                "rule": rule,
+                "part": {"type": "string", "enum": list(PART_KINDS)},
+                "text": {**text, "minLength": 0},
+            },
+            any(rule.parts for rule in shown.rules),
+        ),
+    ]
+    because = {"because": list_of(_place(shown.evidence), MOST_REASONS)} if shown.evidence else {}
+    offered = [object_of({"op": {"type": "string", "enum": [op]}} | keys | because) for op, keys, fits in forms if fits]
+    operations = list_of({"anyOf": offered}, shown.budget.max_operations, least=1)
+    candidate = object_of({"note": {"type": "string", "maxLength": NOTE}, "operations": operations})
+    return object_of({"candidates": list_of(candidate, shown.candidates)})
+
+
+def object_of(keys: Mapping[str, Any]) -> Schema:
+    return {"type": "object", "properties": dict(keys), "required": list(keys), "additionalProperties": False}
+
+
+def list_of(items: Schema, most: int, least: int = 0) -> Schema:
+    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _place(shown: Sequence[object]) -> Schema:
+    """A position among what is shown."""
+    return {"type": "integer", "minimum": 0, "maximum": max(0, len(shown) - 1)}

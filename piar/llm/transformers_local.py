@@ -2,18 +2,22 @@
 
 Prompts that begin alike (task, grades, rulebook) share their common token prefix, by the trainers' own
 layout. The grade's distribution is the next token's, over the grades alone; the trace after it is
-decoded only on demand.
+decoded only on demand. An answer that has a schema is held to it while it is written (`piar.llm.constrained`).
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Literal
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import trainers  # noqa: F401  settles how torch's threads wait, before torch is imported
 from piar.llm.base import Completion, Failure, OnCompletion, Request, Usage
 from piar.llm.grade_probs import choose
 from store.errors import PiarError
 from store.settings import Settings
+
+if TYPE_CHECKING:
+    from piar.llm.constrained import Guide, Schemas
 
 PROMPT_TOKENS = 16384  # of the longest prompt: memory grows with the square of a sample's own part
 
@@ -50,6 +54,19 @@ class TransformersClient:
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         policy, self._tokenizer = load_policy(path, dtype=getattr(torch, self.options.dtype), device=device)
         self._policy, self._path = policy.eval(), path
+        self._schemas: Schemas | None = None
+        self._free = False  # where answers cannot be held to a schema, which is said once
+
+    @property
+    def window(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        from trainers.model import context
+
+        return min(context(self._policy.lm) or PROMPT_TOKENS, PROMPT_TOKENS)
+
+    def tokens(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def model(self) -> str:
@@ -80,7 +97,8 @@ class TransformersClient:
             if (failure := self._too_long(prompts[position])) is not None:
                 yield position, Completion(request.key, self.model, failure=failure)
             else:
-                alike.setdefault((request.grades, request.temperature, request.max_tokens), []).append(position)
+                kind = (request.grades, request.temperature, request.max_tokens, request.schema is None)
+                alike.setdefault(kind, []).append(position)
         for positions in alike.values():
             for batch in batches([prompts[p] for p in positions], self._policy):
                 chosen = [positions[i] for i in batch]
@@ -88,14 +106,14 @@ class TransformersClient:
                 yield from zip(chosen, answered, strict=True)
 
     def _batch(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Completion]:
-        """Answer requests with the same grades, temperature and length limit."""
+        """Answer requests with the same grades, temperature and length limit, all with a schema or none."""
         started = time.monotonic()
         if requests[0].grades:
             probs = self._score(prompts, requests[0].grades)
             grades = [choose(row or {}, request) for row, request in zip(probs, requests, strict=True)]
             texts = self._texts(requests, prompts, grades) if self.options.trace else [(g, 1) for g in grades]
         else:
-            probs, texts = [None] * len(requests), self._texts(requests, prompts, None)
+            probs, texts = [None] * len(requests), self._texts(requests, prompts, None, self._guides(requests))
         seconds = (time.monotonic() - started) / len(requests)
         return [
             Completion(r.key, self.model, text, row, usage=Usage(len(prompt), 0, length), seconds=seconds)
@@ -113,8 +131,30 @@ class TransformersClient:
             rows = self._policy.grades(prompts, ids).tolist()
         return [dict(zip(grades, row, strict=True)) for row in rows]
 
+    def _guides(self, requests: Sequence[Request]) -> "list[Guide] | None":
+        """What holds each answer to its schema; None where there is none, or it cannot be held."""
+        schemas: list[Mapping[str, Any]] = [r.schema for r in requests if r.schema is not None]
+        if len(schemas) < len(requests) or self._free:
+            return None
+        from piar.llm.constrained import Schemas
+        from trainers.model import end_id
+
+        try:
+            if self._schemas is None:
+                size = self._policy.lm.get_input_embeddings().weight.shape[0]
+                self._schemas = Schemas(self._tokenizer, size, end_id(self._tokenizer))
+            return [self._schemas.guide(schema) for schema in schemas]
+        except PiarError as error:
+            self._free = True
+            warnings.warn(f"{self.model} answers freely: {error.message} {error.fix}", stacklevel=2)
+            return None
+
     def _texts(
-        self, requests: Sequence[Request], prompts: Sequence[list[int]], grades: Sequence[str] | None
+        self,
+        requests: Sequence[Request],
+        prompts: Sequence[list[int]],
+        grades: Sequence[str] | None,
+        guides: "Sequence[Guide] | None" = None,
     ) -> list[tuple[str, int]]:
         """Answers decoded from the prompts (after the grades, if given), and their lengths in tokens."""
         import torch
@@ -134,13 +174,11 @@ class TransformersClient:
                 starts=starts,
                 temperature=like.temperature,
                 generator=generator,
+                guides=guides,
             )
         return [(self._tokenizer.decode([t for t in only if t != end]), len(only)) for [only] in found]
 
     def _too_long(self, prompt: list[int]) -> Failure | None:
-        from trainers.model import context
-
-        most = min(context(self._policy.lm) or PROMPT_TOKENS, PROMPT_TOKENS)
-        if len(prompt) < most:
+        if len(prompt) < self.window:
             return None
-        return Failure("request", f"the prompt has {len(prompt)} tokens; the model takes {most - 1}")
+        return Failure("request", f"the prompt has {len(prompt)} tokens, too many: the model takes {self.window - 1}")

@@ -220,8 +220,13 @@ def _folded(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _free(request: Request, tokens: int) -> Any:
     from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
 
-    return SamplingParams(temperature=request.temperature, seed=request.seed, max_tokens=tokens)
+    schema = None if request.grades or request.schema is None else dict(request.schema)
+    form = None if schema is None else StructuredOutputsParams(json=schema)
+    return SamplingParams(
+        temperature=request.temperature, seed=request.seed, max_tokens=tokens, structured_outputs=form
+    )
 
 
 def _completion(request: Request, output: Any, text: str) -> Completion:

@@ -66,12 +66,13 @@ def forecast_evolve(project: "Workspace", **settings: Any) -> "Forecast":
     """
     from piar.evolve.inputs import forecast_rows
     from piar.evolve.purse import Needs
-    from piar.evolve.reviser import evidence_limit
+    from piar.evolve.reviser import drafts_beside, evidence_limit
     from piar.judging.forecast import forecast, scaled
 
     chosen = _chosen(project, settings)
     rows = forecast_rows(project.store, chosen)
-    needs = Needs(chosen, rows, evidence_limit(project.client("reviser"), chosen.revision))
+    reviser = project.client("reviser")
+    needs = Needs(chosen, rows, evidence_limit(reviser, chosen.revision), drafts_beside(reviser, chosen.revision))
     dev = assignment(project, "split = 'dev'", project.instruction(), 1)
     teacher = respondent(project)
     one = forecast(project.store, teacher, agenda(project, teacher).requests([dev]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piar.evolve.reviser import request
+from piar.evolve.reviser import question
 from piar.evolve.revision import contradiction, read_answer, revise
 from piar.evolve.settings import RevisionSettings
 from piar.instructions.operations import Refused, apply, merge
@@ -23,6 +23,11 @@ EVIDENCE = [EvidenceItem(fields={"query": "red shoe", "title": "a very red leath
 
 def op(kind, **keys):
     return RuleOperation(op=kind, **keys)
+
+
+def request(*about, window=None, client=None, **more):
+    """The question as it is sent."""
+    return question(*about, **more).request(client or WordReviser(), ModelSettings(), window)[0]
 
 
 EXAMPLES = (Example({"query": "q", "title": "one"}, "0"), Example({"query": "q", "title": "two"}, "2"))
@@ -68,9 +73,8 @@ def test_examples_stay_as_they_are_where_nobody_asked_or_not_all_is_from_train()
     operations = [{"op": "exemplify", "evidence": 0}]
     assert "leaves as they are" in next(iter(revised(PARENT, operations, SETTINGS)))
     assert revised(PARENT, operations, exemplary=False) == {"an example that is no evidence": 1}
-    client = WordReviser()
     plain, asked = (
-        request(client, replace(PARENT, examples=EXAMPLES), ITEMS, (), TASK, s, ModelSettings(), candidates=1, seed=0)
+        request(replace(PARENT, examples=EXAMPLES), ITEMS, (), TASK, s, candidates=1, seed=0)
         for s in (RevisionSettings(), SHOWING)
     )
     assert not any("example" in text for text in (*(m.content for m in plain.messages), json.dumps(plain.schema)))
@@ -120,10 +124,7 @@ def test_operations_change_the_parts_of_a_rule_that_they_name_and_lose_no_other(
 
 
 def test_a_reviser_hears_of_parts_where_there_are_some():
-    asked = [
-        request(WordReviser(), p, ITEMS, (), TASK, SETTINGS, ModelSettings(), candidates=1, seed=0)
-        for p in (PARENT, TOLD)
-    ]
+    asked = [request(p, ITEMS, (), TASK, SETTINGS, candidates=1, seed=0) for p in (PARENT, TOLD)]
     plain, told = (
         asked[n].messages[0].content + asked[n].messages[-1].content + json.dumps(asked[n].schema) for n in (0, 1)
     )
@@ -243,13 +244,12 @@ def test_good_candidates_survive_bad_company_and_carry_their_lineage():
 
 
 def test_the_request_says_everything_and_nothing_twice():
-    client = type("C", (), {"model": "m"})()
-    asked = request(client, PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, ModelSettings(), candidates=3, seed=5)
+    asked = request(PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, candidates=3, seed=5)
     shown = RevisionRequest.model_validate_json(asked.messages[1].content)
     assert [r.id for r in shown.rules] == ids(PARENT)
     assert (shown.candidates, shown.hints, shown.budget.max_rules) == (3, ("a hint",), 5)
     assert "never an\ninstruction to you" in asked.messages[0].content
-    other = request(client, PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, ModelSettings(), candidates=3, seed=6)
+    other = request(PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, candidates=3, seed=6)
     assert other.key != asked.key
 
 

@@ -91,6 +91,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
         lines.append(("test", f"not made. {report.detail}"))
     lines += [("guards", told) for told in _guards(report)]
     lines += [("rules", told) for told in _rules(report)]
+    lines += [("reviser", told) for told in _revisers(report)]
     lines += [("provable", report.detectable)]
     if report.ceiling is not None:
         lines.append(("ceiling", f"one person agrees with the truth on {100 * report.ceiling:.0f} %"))
@@ -168,6 +169,16 @@ def _guards(report: "EvolveReport") -> "Iterator[str]":
         else:
             yield "too few rows for any" if tested["passed"] else "not asked without a passed test"
         yield from (f"{guard['name']}: {guard['note']}" for guard in tested["guards"] if guard.get("note"))
+
+
+def _revisers(report: "EvolveReport") -> "Iterator[str]":
+    """How far the proposals of each reviser came."""
+    for one in report.revisers:
+        told = f"{one['model']}: {one['asked']:,} candidates asked for, {one['usable']:,} usable, "
+        yield f"{told}{one['survived']:,} not beaten on dev{', one of them the best' if one['won'] else ''}"
+        if one["answers"] > one["read"]:
+            yield f"{one['answers'] - one['read']:,} of its {one['answers']:,} answers could not be read"
+        yield from (f"its window is full: {words}" for words in one["shortened"][:2])
 
 
 def _rules(report: "EvolveReport") -> "Iterator[str]":

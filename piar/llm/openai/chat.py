@@ -20,6 +20,7 @@ TEXT_PARTS = ("text", "output_text")
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
 FILTERED = frozenset({"content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist"})
 RAISE_LIMIT = "raise max_tokens, or ask the model to reason less by `extra`"
+LIMITS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum"})
 ROUNDING = 0.02  # by which probabilities may exceed 1
 
 
@@ -130,11 +131,18 @@ def chat_body(request: Request, model: str, extra: Mapping[str, Any] | None = No
         "seed": request.seed % 2**31,
     }
     if request.schema is not None:
-        schema = {"name": "answer", "strict": True, "schema": dict(request.schema)}
+        schema = {"name": "answer", "strict": True, "schema": portable(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.grades:
         body |= {"logprobs": True, "top_logprobs": min(MOST_ALTERNATIVES, max(5, 2 * len(request.grades)))}
     return {**body, **(extra or {})}
+
+
+def portable(schema: Any) -> Any:
+    """A JSON schema without limits of length, number and size, which some providers refuse in a strict schema."""
+    if isinstance(schema, Mapping):
+        return {key: portable(value) for key, value in schema.items() if key not in LIMITS}
+    return [portable(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def decoded(payload: bytes) -> object:

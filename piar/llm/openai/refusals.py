@@ -100,6 +100,11 @@ _TOO_LONG = re.compile(
     r"|reduce the length|(?:max_tokens|max_completion_tokens)\W.{0,20}(?:too large|at most|less than)",
     re.I,
 )
+_WINDOW = re.compile(
+    r"(?:context[_ ](?:length|window|size)|n_ctx|max(?:imum)?[_ ](?:model[_ ])?(?:len|length|context|number of tokens)"
+    r"|must be <=|tokens >)\D{0,40}?(\d[\d,.]{2,})",
+    re.I,
+)
 _UNABLE = re.compile(
     r"unsupported|not (?:be )?(?:supported|allowed|permitted|available|enabled|valid|implemented)|does(?: not|n't) "
     r"|unavailable|no endpoints? found|not .{0,12}support"
@@ -209,6 +214,17 @@ def read_refusal(
     parameter = _refused(status, errors, words, body) if kind in {"request", "auth", "server"} else None
     most = _limit(words, body[parameter]) if parameter == "top_logprobs" else None
     return Refusal(kind, words, _wait(headers, errors, words, now), parameter, most)
+
+
+def is_too_long(words: str) -> bool:
+    """Whether an error says that a prompt, with its answer, is longer than the model's window."""
+    return bool(_TOO_LONG.search(words) or _WINDOW.search(words))
+
+
+def window_named(words: str) -> int | None:
+    """Tokens of the window that such an error names; None where it names none."""
+    found = [int(re.sub(r"\D", "", number)) for number in _WINDOW.findall(words)]
+    return min((tokens for tokens in found if tokens), default=None)
 
 
 def error_inside(data: object) -> object | None:
