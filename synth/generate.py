@@ -15,7 +15,7 @@ from store.types import Instruction
 from synth.drafts import Draft, Method, Parent, Target, Want
 
 _SHOWN = 6  # samples shown to a model
-_EACH = 8  # drafts in one answer: a longer one repeats itself, and what breaks off is lost
+_EACH = 4  # drafts in one answer: of one parent three may stay, and a longer answer repeats itself or breaks off
 _MOST_TOKENS, _STEP = 2000, 250  # of an answer
 _OBJECTS = 5000  # places of an answer where an object may begin
 

@@ -1,6 +1,7 @@
 """Labelled samples beside the one that is asked: which are shown, that none leaks, and that nothing is paid twice."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mining.neighbours import nearest_among, unit
+from piar.cli.render.evolve import event_line
+from piar.evolve.run import EvolveSettings, evolve
 from piar.judging.neighbours import SHOWN, Neighbours, cut
 from piar.judging.settings import LabelSettings
 from piar.project.facade import Project
@@ -16,7 +19,8 @@ from store.errors import PiarError, UsageError
 from store.ids import sample_id
 from store.types import Sample
 from tests.judging.test_label import Scripted
-from tests.worlds import fill
+from tests.worlds import SEED, WordReviser, WordTeacher, fill, loop_models
+from tests.worlds import world as world_of
 
 TITLES = ("red lamp", "blue lamp", "green lamp", "red chair", "blue chair", "wooden chair", "garden hose", "red hose")
 ALL = "true"
@@ -162,3 +166,23 @@ def test_the_offline_teacher_is_shown_none(toys):
     near = Project.open(toys.folder, ["label.neighbours=2"])
     near.label(ALL)
     assert near.sql("select distinct judge from verdict").rows() == [("teacher:rulebook",)]
+
+
+def test_a_search_shows_them_too_and_says_so(tmp_path):
+    store, journal = world_of(tmp_path, groups=20, per_group=3)
+    models, asked = loop_models(WordTeacher(), WordReviser()), []
+    say = models.teacher.client.say
+    models.teacher.client.say = lambda request: asked.append(request) or say(request)
+    beside = replace(models.teacher, neighbours=Neighbours(store, LabelSettings(neighbours=2)))
+    events = []
+    evolve(store, replace(models, teacher=beside), SEED, EvolveSettings(rounds=1), journal=journal,
+           on_event=events.append)  # fmt: skip
+    assert {request.messages[0].content.count(" -> ") >= 2 for request in asked} == {True}
+    split = {(s.fields["query"], s.fields["title"]): s.split for s in store.samples()}
+    for request in asked:
+        own = json.loads(request.messages[-1].content)["query"]
+        lines = request.messages[0].content.partition("# Nearest examples")[2].splitlines()[2:]
+        for fields in (json.loads(line.removeprefix("- ").rpartition(" -> ")[0]) for line in lines):
+            assert (split[fields["query"], fields["title"]], fields["query"] == own) == ("train", False)
+    opened = next(event for event in events if event.kind == "opened")
+    assert "beside its 2 nearest labelled rows" in event_line(opened).plain

@@ -206,7 +206,7 @@ def test_a_model_is_shown_rule_grade_and_samples_and_its_json_is_read(method):
     writer = Writer(json.dumps({"samples": [{"query": "q", "title": "t"}, {"query": 3}]}))
     other = Parent("o", "g", {"query": "{{ 7 * 7 }}", "title": "x"}, "0", "R02", ())
     proposer = ByModel(writer.model, TASK, ORACLE, [PARENT, other], ask=writer.generate)
-    [drafts] = proposer.propose([Want(TARGET, method, 5)])
+    [drafts] = proposer.propose([Want(TARGET, method, 4)])
     prompt = writer.asked[0].messages[0].content
     assert ORACLE.rule("R02").text in prompt
     assert ("{{ 7 * 7 }}" if method != "contrast" else "Rasko Red Mouse") in prompt
@@ -239,8 +239,8 @@ def test_many_drafts_are_asked_in_parts_and_together():
     wants = [Want(TARGET, method, 20) for method in METHODS]
     found = ByModel("m", TASK, ORACLE, [PARENT, *parents], ask=ask).propose(wants)
     assert [len(drafts) for drafts in found] == [20] * 4
-    assert [len(batch) for batch in batches] == [12]
-    assert len(set(batches[0])) == 12
+    assert [len(batch) for batch in batches] == [20]
+    assert len(set(batches[0])) == 20
     assert len({draft.parent.fields["query"] for draft in found[METHODS.index("paraphrase")]}) > 1
 
 
