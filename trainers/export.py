@@ -1,87 +1,180 @@
-"""A student as a sequence classifier: the K grade rows of the head become a classification head.
+"""A student as a folder that serving tools load, in three ways; each is read back and compared with the student.
 
-Serving stacks load such a checkpoint as a classifier (one prefill, K logits). The probabilities are
-the student's; `export_classifier` checks it on random prompts. The model card says what the student learned from.
+`classifier`: the K grade rows of a language model's head as a classification head, raw probabilities. `score`: one
+label whose sigmoid is the expected grade from 0 to 1, exact for two grades and a fit for more. `cross-encoder`: the
+same score, exact and calibrated, as built-in modules of sentence-transformers. Safetensors, no code, a model card.
 """
 
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
+from itertools import compress
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+import numpy as np
 
 from store.calibration import CARD
+from store.decision_rule import DecisionRule
 from store.errors import PiarError
+from store.export_loss import ExportLoss, export_loss, levels
 from trainers.checkpoint import StudentCard, writing
-from trainers.scoring import Student
+from trainers.cross_encoder import write_modules
+from trainers.encoded import Encoded
+from trainers.export_check import Rows, Way, pair_tokens, rows_of, said_by
+from trainers.export_sources import Count, LanguageModel, Source, source_of
+from trainers.logs import progress
+from trainers.pairs import names, require_pair
+from trainers.score_head import Floats, exact_label, fitted_label
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
+_TRIED = ("red lamp", "a much longer text, 40 cm", "x")  # compared where there are no shards
 
 
-def export_classifier(student: str | Path, out: Path, *, licence: str = "") -> float:
-    """Write the classifier, its tokenizer, `student.json` and a model card.
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An export beside its student.
+
+    Attributes:
+        largest_difference: of probabilities (`classifier`: from the student's raw ones), else of scores from 0 to 1.
+        compared: samples that the difference was taken over.
+        fitted: rows that a head of one label was fitted on; 0 where it is exact.
+        chat: whether a pair goes through the folder's chat template.
+        loss: against gold, where the shards hold rows with it.
+    """
+
+    path: Path
+    way: Way
+    largest_difference: float
+    compared: int
+    fitted: int
+    chat: bool
+    loss: ExportLoss | None
+
+
+def export(
+    student: str | Path, out: Path, *, way: Way = "classifier", shards: Path | None = None, licence: str = ""
+) -> Exported:
+    """Write the folder with its tokenizer, `student.json` and a model card, and compare it.
 
     Args:
         out: a new folder.
+        shards: whose closed rows are compared, and whose training rows a head is fitted on; None for a few texts.
         licence: under what terms the student and its data may be used, for the card.
 
-    Returns:
-        The largest difference between the classifier's and the student's probabilities.
-
     Raises:
-        PiarError: the folder exists, or the architecture has no classifier that gives the same probabilities.
+        PiarError: the folder exists, or this student has no export of that kind, with why.
     """
     if out.exists():
         raise PiarError(f"{out} exists.", "Choose a new folder.")
-    judge = Student.load(student, device="cpu", dtype=torch.float32)
-    lm, symbols = judge.policy.lm, judge.task.symbols
-    config = AutoConfig.from_pretrained(
-        student,
-        trust_remote_code=False,
-        num_labels=len(symbols),
-        id2label=dict(enumerate(symbols)),
-        label2id={s: i for i, s in enumerate(symbols)},
-        pad_token_id=judge.tokenizer.pad_token_id,
-    )
-    make: Any = AutoModelForSequenceClassification.from_config
-    classifier: Any = None
-    with suppress(ValueError):  # an architecture without a classifier
-        classifier = make(config, dtype=lm.dtype)
-    if not hasattr(classifier, "score"):
+    source = LanguageModel(Path(student)) if way == "classifier" else source_of(Path(student))
+    card = source.card
+    if way != "classifier":
+        require_pair(card.task, template=source.chat)
+    rows = _kept(rows_of(shards, card.task, "eval"), source) if shards else None
+    fit = _kept(rows_of(shards, card.task, "train"), source) if shards and way == "score" else None
+    texts = rows.texts if rows else [[text] * len(card.task.fields) for text in _TRIED]
+    with progress("export", 0, (len(fit.texts) if fit else 0) + 2 * len(texts)) as show, writing(out) as aside:
+        count = _counter(show)
+        _, raw = source.read(texts, count)
+        aside.mkdir()
+        fitted = _write(source, aside, way, fit, count)
+        if way == "classifier":
+            tokens: Sequence[Encoded] = source.prompts(texts)
+        else:
+            tokens = pair_tokens(aside, card.task, texts, chat=source.chat, most=source.most)
+        chat = way != "classifier" and source.chat
+        del source  # two models are enough in memory
+        found = said_by(aside, way, tokens, count)
+        largest = _largest(way, card, raw, found, exact=not fitted)
+        done = Exported(out, way, largest, len(texts), fitted, chat, _loss(card, rows, raw, found))
+        (aside / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+        (aside / "README.md").write_text(model_card(card, licence, done), encoding="utf-8")
+    return done
+
+
+def _write(source: Source, folder: Path, way: Way, fit: Rows | None, count: Count) -> int:
+    """Write model and tokenizer; returns how many rows a head was fitted on."""
+    if way == "cross-encoder":
+        source.write_whole(folder)
+    elif way == "classifier":
+        source.write(folder, dict(enumerate(source.card.task.symbols)), source.rows.weight, 0.0)
+        source.write_tokenizer(folder)
+    else:
+        (weight, bias), fitted = _one_label(source, fit, count)
+        source.write(folder, {0: "score"}, weight[None], bias)
+        source.write_pairs(folder)
+        write_modules(folder, "sequence-classification", chat=source.chat, most=source.most, last="Sigmoid")
+        return fitted
+    return 0
+
+
+def _one_label(source: Source, fit: Rows | None, count: Count) -> tuple[tuple[Floats, float], int]:
+    """Row and bias of the head of one label, and how many rows it was fitted on."""
+    card, rows = source.card, source.rows
+    exact = exact_label(rows, card.calibration, biased=source.biased)
+    if exact is not None:
+        return exact, 0
+    if fit is None:
         raise PiarError(
-            f"{lm.config.model_type} has no classifier with a plain head in transformers.",
-            "Serve the student as a language model.",
+            "One label is a fit for this student, and there are no rows to fit it on.",
+            "Name the folder of `piar curriculum export` with --shards, or export with `--as cross-encoder`.",
         )
-    classifier.load_state_dict(lm.state_dict(), strict=False)  # all but its head
-    with torch.no_grad():
-        classifier.score.weight.copy_(lm.get_output_embeddings().weight[judge.grade_ids])
-    gap = _gap(judge, classifier.eval())
-    if gap > TOLERANCE:
+    read, raw = source.read(fit.texts, count)
+    scores = _calibrated(card, raw) @ levels(card.task)
+    return fitted_label(rows, read, scores, biased=source.biased), len(fit.texts)
+
+
+def _largest(way: Way, card: StudentCard, raw: Floats, found: Floats, *, exact: bool) -> float:
+    """The largest difference from the student.
+
+    Raises:
+        PiarError: the export should be exact and is not.
+    """
+    meant = raw if way == "classifier" else _calibrated(card, raw) @ levels(card.task)
+    gap = float(np.abs(found - meant).max())
+    curved = way == "cross-encoder" and card.calibration is not None and card.calibration.curves
+    if gap > TOLERANCE and exact and not curved:
         raise PiarError(
-            f"The classifier's probabilities differ by {gap:.1e}.", "Serve the student as a language model."
+            f"What the {way} says differs by {gap:.1e} from the student.", "Serve the student itself: `piar serve`."
         )
-    with writing(out) as aside:
-        classifier.save_pretrained(aside)
-        judge.tokenizer.save_pretrained(aside)
-        (aside / CARD).write_text(judge.card.model_dump_json(indent=1), encoding="utf-8")
-        (aside / "README.md").write_text(model_card(judge.card, licence), encoding="utf-8")
     return gap
 
 
-@torch.no_grad()
-def _gap(judge: Student, classifier: Any) -> float:
-    samples = [dict.fromkeys(judge.task.fields, text) for text in ("red lamp", "a much longer text, 40 cm", "x")]
-    scored = judge.score(samples)
-    gaps = []
-    for ids, one in zip(judge.prompts(samples), scored, strict=True):
-        probs = classifier(input_ids=torch.tensor([ids])).logits[0].float().softmax(-1)
-        gaps.append(float((probs - torch.tensor(one.raw)).abs().max()))
-    return max(gaps)
+def _loss(card: StudentCard, rows: Rows | None, raw: Floats, found: Floats) -> ExportLoss | None:
+    if rows is None:
+        return None
+    probs = _calibrated(card, raw)
+    grades = (card.rule or DecisionRule()).apply(probs)
+    return export_loss(rows.split, rows.groups, rows.gold, card.task, grades, probs, found)
 
 
-def model_card(card: StudentCard, licence: str = "") -> str:
+def _calibrated(card: StudentCard, raw: Floats) -> Floats:
+    return raw if card.calibration is None else card.calibration.apply(raw)
+
+
+def _kept(rows: Rows | None, source: Source) -> Rows | None:
+    """The rows that the student reads whole; others cut longer ones in ways of their own."""
+    if rows is None:
+        return None
+    fits = [len(prompt) <= source.most for prompt in source.prompts(rows.texts)]
+    texts = list(compress(rows.texts, fits))
+    return (
+        Rows(rows.split, texts, list(compress(rows.groups, fits)), list(compress(rows.gold, fits))) if texts else None
+    )
+
+
+def _counter(show: Callable[[int, dict[str, float]], None]) -> Count:
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        show(done, {})
+
+    return count
+
+
+def model_card(card: StudentCard, licence: str = "", exported: Exported | None = None) -> str:
     """A model card in Markdown: what is judged, how to ask, what it learned from, what is not known."""
     from jinja2 import Template
 
@@ -93,4 +186,7 @@ def model_card(card: StudentCard, licence: str = "") -> str:
     ]
     text = resources.files("trainers").joinpath("model_card.j2").read_text(encoding="utf-8")
     template = Template(text, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    return str(template.render(card=card, licence=licence, figures=figures))
+    query, *others = names(card.task)
+    return str(
+        template.render(card=card, licence=licence, figures=figures, exported=exported, query=query, others=others)
+    )

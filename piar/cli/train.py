@@ -3,7 +3,7 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -107,19 +107,39 @@ def encoder(
 def export(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A checkpoint folder.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="A new folder.")],
+    way: Annotated[
+        Literal["classifier", "score", "cross-encoder"],
+        typer.Option(
+            "--as",
+            help="classifier: a probability for each grade. score: one label, the expected grade, for vLLM and TEI. "
+            "cross-encoder: the same, exact, for sentence-transformers.",
+        ),
+    ] = "classifier",
+    shards: Annotated[
+        Path | None,
+        typer.Option("--shards", metavar="DIR", help="Rows to compare on.", show_default="shards/ of the project"),
+    ] = None,
     licence: Annotated[str, typer.Option("--licence", metavar="TEXT", help="Terms of use, for the model card.")] = "",
 ) -> Answer:
-    """Write a student as a sequence classifier that serving stacks load, with a model card.
+    """Write a student as a folder that serving tools load, with a model card, and what that changes.
 
-    Example: `piar train export students/sft/final -o classifier`
+    Example: `piar train export students/sft/final -o reranker --as cross-encoder`
     """
-    from trainers.checkpoint import read_card
-    from trainers.export import export_classifier
+    from piar.cli.render.exported import export_view
+    from trainers.export import export as write
 
-    gap = export_classifier(located(student), out, licence=licence)
-    raw = ", raw: its calibration is in the model card" if read_card(out).calibration else ""
-    document: documents.Classifier = {"path": str(out), "largest_difference": gap}
-    return Answer(document, f"{out}: probabilities within {gap:.0e} of the student's{raw}")
+    own = asked().folder / "shards"
+    rows = located(shards) if shards else own if (own / "manifest.json").exists() else None
+    done = write(located(student), out, way=way, shards=rows, licence=licence)
+    document: documents.ExportedStudent = {
+        "path": str(out),
+        "way": way,
+        "largest_difference": done.largest_difference,
+        "compared": done.compared,
+        "fitted": done.fitted,
+        "loss": done.loss,
+    }
+    return Answer(document, export_view(done))
 
 
 def _config(chosen: str) -> "Config":

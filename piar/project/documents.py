@@ -32,6 +32,7 @@ from piar.review.push_pull import PullReport, PushReport
 from piar.review.status import BatchStatus
 from store.calibration import Calibration, Fit
 from store.decision_rule import DecisionRule, RuleFit
+from store.export_loss import ExportLoss
 from store.importers import ImportMapping, Rejection
 from store.manifest import Schedule, Shard, Stage
 from store.metrics import Scores
@@ -319,11 +320,19 @@ class Training(TypedDict):
     calibration: Fit | None
 
 
-class Classifier(TypedDict):
-    """A student as a sequence classifier; `largest_difference` from the student's own probabilities."""
+class ExportedStudent(TypedDict):
+    """A student as a folder for other tools.
+
+    `largest_difference` is of the student's raw probabilities (`classifier`) or of scores from 0 to 1, over so many
+    samples; `fitted` are the rows that a head of one label was fitted on, 0 where it is exact.
+    """
 
     path: str
+    way: str
     largest_difference: float
+    compared: int
+    fitted: int
+    loss: ExportLoss | None
 
 
 class Serving(TypedDict):
@@ -563,7 +572,7 @@ DOCUMENTS: dict[str, Any] = {
     "train-grpo": Training,
     "train-distill": Training,
     "train-encoder": Training,
-    "train-export": Classifier,
+    "train-export": ExportedStudent,
     "serve": Serving,
     "status": Status,
     "report": Page,

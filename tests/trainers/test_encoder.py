@@ -30,7 +30,7 @@ from trainers.data import read_rows
 from trainers.embedding import Encoder
 from trainers.encoded import encode, features, predict, probabilities
 from trainers.encoder import EncoderStudent, train
-from trainers.export import export_classifier
+from trainers.export import export
 from trainers.folder import load_encoder, load_tokenizer
 from trainers.probe import fit_probe
 from trainers.scoring import Student
@@ -139,7 +139,7 @@ def test_what_it_cannot_do_is_said(student, tmp_path):
 def test_other_doors_name_the_right_one(world, tmp_path):
     for act in (
         lambda: Student.load(world[1].checkpoint),
-        lambda: export_classifier(world[1].checkpoint, tmp_path / "c"),
+        lambda: export(world[1].checkpoint, tmp_path / "c"),
     ):
         with pytest.raises(PiarError, match="no language model"):
             act()

@@ -22,7 +22,7 @@ from tests.shards_fixture import TASK, write_shards
 from trainers import distill, grpo, losses, sft
 from trainers.checkpoint import keep_calibration, read_card
 from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
-from trainers.export import export_classifier, model_card
+from trainers.export import export, model_card
 from trainers.layout import Labels
 from trainers.loop import Run
 from trainers.model import completion_ids
@@ -332,7 +332,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(shards, taught, tmp_path):
 
 @pytest.mark.exact
 def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsys):
-    assert export_classifier(taught, tmp_path / "classifier", licence="Apache-2.0") < 1e-5
+    assert export(taught, tmp_path / "classifier", licence="Apache-2.0").largest_difference < 1e-5
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "classifier")
     judge = Student.load(taught)
     fields = {"query": "red lamp", "title": "blue lamp number 4"}
@@ -349,13 +349,13 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsy
     for said in ("Licence: Apache-2.0.", "dev ", "Splits are by `query`", "Ceiling", "unknown: the project"):
         assert said in card
     with pytest.raises(PiarError, match="exists"):
-        export_classifier(taught, tmp_path / "classifier")
+        export(taught, tmp_path / "classifier")
 
 
 def test_a_calibrated_students_card_says_what_its_weights_do_not_do(taught, tmp_path):
     own = shutil.copytree(taught, tmp_path / "final")
     keep_calibration(own, Calibration(strategy="bias", temperature=1.5, bias=(0.25, 0.0, -2.0), rows=90, groups=12))
-    assert export_classifier(own, tmp_path / "classifier") < 1e-5
+    assert export(own, tmp_path / "classifier").largest_difference < 1e-5
     card = " ".join((tmp_path / "classifier" / "README.md").read_text().split())
     assert "fitted on 90 rows in 12 groups" in card
     assert "divided by 1.5, plus +0.25, +0, -2, normalised" in card
