@@ -13,9 +13,9 @@ from store.ids import content_id, seed_of
 from store.task import Task, sample_text
 from store.types import Instruction
 from synth.drafts import Draft, Method, Parent, Target, Want
+from synth.settings import EACH
 
 _SHOWN = 6  # samples shown to a model
-_EACH = 4  # drafts in one answer: of one parent three may stay, and a longer answer repeats itself or breaks off
 _MOST_TOKENS, _STEP = 2000, 250  # of an answer
 _OBJECTS = 5000  # places of an answer where an object may begin
 
@@ -59,10 +59,10 @@ class ByModel:
 
     def _requests(self, want: Want) -> Iterator[tuple[Request, Parent | None]]:
         """What is asked, a few drafts at a time, and the parent that stands first in it."""
-        for part, done in enumerate(range(0, want.n, _EACH)):
+        for part, done in enumerate(range(0, want.n, EACH)):
             shown = self._shown(want.target, want.method, part)
             if shown or want.method not in ("contrast", "paraphrase"):
-                size = min(_EACH, want.n - done)
+                size = min(EACH, want.n - done)
                 yield self._request(want.target, want.method, size, part, shown), shown[0] if shown else None
 
     def _request(self, target: Target, method: Method, n: int, part: int, shown: Sequence[Parent]) -> Request:

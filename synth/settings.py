@@ -5,6 +5,7 @@ from pydantic import Field
 from store.settings import Settings
 from synth.drafts import METHODS, Method
 
+EACH = 4  # drafts in one answer of a model: of one parent three may stay, and long answers repeat or break off
 _TRIES = 12  # drafts for each sample that is wanted, all methods together
 
 
@@ -31,3 +32,7 @@ class SynthSettings(Settings):
     def drafts(self, wanted: int) -> int:
         """Drafts that each method makes for so many samples of a cell."""
         return -(-wanted * _TRIES // len(self.methods))
+
+    def answers(self, wanted: int) -> int:
+        """Answers in which a model writes so many drafts, all methods together."""
+        return -(-self.drafts(wanted) // EACH) * len(self.methods)

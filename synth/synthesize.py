@@ -1,5 +1,6 @@
 """`synthesize`: thin cells → drafts → screens → samples of the training split, each step counted."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -162,18 +163,24 @@ def _screen(
         matches, groups = find_matches(con, store, list(samples.values()))
     outcomes: list[_Outcome] = []
     waiting: list[tuple[Draft, Evidence]] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for draft in drafts:
         evidence = Evidence()
         if sample := samples.get(id(draft)):
-            evidence = Evidence(tuple(matches.get(sample.id, ())), groups.get(sample.group), repeats=sample.id in seen)
-            seen.add(sample.id)
+            said = _words(sample)
+            evidence = Evidence(tuple(matches.get(sample.id, ())), groups.get(sample.group), repeats=said in seen)
+            seen.add(said)
         if reason := first_failure(BEFORE_ASKING, draft, evidence, task, settings):
             outcomes.append(_Outcome(draft, "dropped", reason))
         else:
             waiting.append((draft, evidence))
     tell(len(outcomes))
     return outcomes + _ask(judge, instruction, waiting, samples, settings, judged, tell)
+
+
+def _words(sample: Sample) -> tuple[str, ...]:
+    """What a draft says, whatever its capitals, blanks and marks: models repeat themselves with small changes."""
+    return tuple(" ".join(re.findall(r"\w+", text.casefold())) for text in sample.fields.values())
 
 
 def _ask(

@@ -166,22 +166,26 @@ def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> A
     from piar.cli.render.common import facts
 
     cells = project.thin_cells(n, targets)
-    settings, teacher = project.config.synth, project.config.teacher.model
+    settings, teacher = project.config.synth, project.config.teacher
     drafts = sum(settings.drafts(t.wanted) * len(settings.methods) for t in cells)
+    written = 0 if teacher.simulated else sum(settings.answers(t.wanted) for t in cells)
+    calls = written + drafts * settings.votes
+    told, rows = (f"{written:,} to write, ", " and rows of train") if written else ("", "")
     document: documents.SynthForecast = {
         "dry_run": True,
-        "judge": teacher,
+        "judge": teacher.model,
         "fields": project.task.fields,
-        "calls": drafts * settings.votes,
+        "calls": calls,
+        "drafts": drafts,
         "cells": cells,
     }
     view = facts(
         [
             (
                 "asked",
-                f"{teacher}, at most {drafts * settings.votes:,} times ({drafts:,} drafts, {settings.votes} votes)",
+                f"{teacher.model}, at most {calls:,} times: {told}{settings.votes} votes on each of {drafts:,} drafts",
             ),
-            ("leaves", f"drafts with the fields {', '.join(project.task.fields)}"),
+            ("leaves", f"drafts{rows} with the fields {', '.join(project.task.fields)}"),
             *((f"{t.rule or 'any rule'} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),
         ]
     )

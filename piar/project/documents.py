@@ -261,12 +261,18 @@ class Synthesis(TypedDict):
 
 
 class SynthForecast(TypedDict):
-    """What synthesis would ask (`--dry-run`)."""
+    """What synthesis would ask (`--dry-run`).
+
+    Attributes:
+        calls: at most, those in which a model writes the drafts among them.
+        drafts: at most.
+    """
 
     dry_run: Literal[True]
     judge: str
     fields: tuple[str, ...]
     calls: int
+    drafts: int
     cells: list[Target]
 
 

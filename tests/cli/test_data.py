@@ -45,7 +45,10 @@ def test_the_walk_from_verdicts_to_shards(shop, capsys, tmp_path):
     assert told["queued"].startswith("rank 1")
 
     forecast = run(capsys, "synth", "--n", "6", "--dry-run", "-C", str(shop))
-    assert forecast["calls"] > 0
+    assert forecast["calls"] == 3 * forecast["drafts"] > 0
+    model = run(capsys, "synth", "--n", "6", "--dry-run", "--set", "teacher.model=openai:m", "-C", str(shop))
+    assert {cell["rule"] for cell in model["cells"]} == {""}
+    assert model["calls"] > 3 * model["drafts"] > 0  # it writes them, too
     assert run(capsys, "sql", "select count(*) from synthesis", "-C", str(shop))["rows"] == [[0]]
     made = run(capsys, "synth", "--n", "6", "--set", "synth.votes=1", "-C", str(shop))
     assert set(made) == {"asked", "kept", "dropped", "borderline"}

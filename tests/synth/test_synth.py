@@ -289,7 +289,7 @@ def test_thin_cells_fill_and_nothing_reaches_closed_splits(shop):
 
 
 def test_a_models_rubbish_is_dropped_with_reasons_and_kept_for_reading(shop, monkeypatch):
-    monkeypatch.setattr("synth.generate._EACH", 12)  # one answer
+    monkeypatch.setattr("synth.generate.EACH", 12)  # one answer
     store, journal = shop
     test = store.samples("test")[0]
     train = store.samples("train")[0]
