@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from store.judges import Judge
     from store.types import Instruction, Sample, Verdict
 
+REMEMBERED = 100_000  # answers of the teacher, beside those in its folder
 TRUE_DEV = "split = 'dev' and sample_id in (select sample_id from truth)"
 
 
@@ -138,6 +139,7 @@ class SecondJudge:
 
         self.pool = pool
         self.report: PoolReport = PoolReport(priced=pool.respondent.model.priced)
+        self._known: dict[str, Verdict] = {}
 
     def __call__(self, samples: "list[Sample]", work: Path) -> "list[Verdict]":
         """What it says of samples, in their order.
@@ -148,10 +150,14 @@ class SecondJudge:
         Raises:
             PiarError: it cannot be asked at all.
         """
-        once = {sample.id: sample for sample in samples}
-        said = self.pool.ask(list(once.values()), work, self.report, run_id=f"cascade-{uuid4().hex[:12]}")
-        votes = dict(zip(once, said, strict=True))
-        return [votes[sample.id][0] for sample in samples]
+        known = {sample.id: self._known[sample.id] for sample in samples if sample.id in self._known}
+        if news := list({sample.id: sample for sample in samples if sample.id not in known}.values()):
+            said = self.pool.ask(news, work, self.report, run_id=f"cascade-{uuid4().hex[:12]}")
+            known |= {sample.id: votes[0] for sample, votes in zip(news, said, strict=True)}
+            if len(self._known) > REMEMBERED:
+                self._known.clear()
+            self._known |= {key: verdict for key, verdict in known.items() if verdict.grade is not None}
+        return [known[sample.id] for sample in samples]
 
 
 def open_cascade(

@@ -1,7 +1,8 @@
 """A cascade behind the server: rows that the student is not sure of go to its second judge, together, in bounded time.
 
 It fails closed: a judge that is down, slow or out of budget leaves the row undecided, with the reason. What it answers
-after the time is up is kept by whoever asks it, so that the same row is known when it comes again.
+after the time is up is kept by whoever asks it, so that the same row is known when it comes again. While a batch is
+overdue, and for as long after one that failed, nobody waits for it.
 """
 
 import asyncio
@@ -54,7 +55,8 @@ class SecondJudge:
         self.cascade = cascade
         self._ask, self._task, self._seconds, self._meters = ask, task, seconds, meters
         self._waiting: deque[_Asked] = deque()
-        self._since: float | None = None  # the batch under way was sent
+        self._since: float | None = None  # when the batch under way was sent
+        self._failed = float("-inf")  # when one could not be asked
         self._closing = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="second judge", daemon=True)
@@ -90,8 +92,11 @@ class SecondJudge:
         late = f"{name}: no answer within {self._seconds:g} s"
         asked = _Asked(samples, asyncio.get_running_loop().create_future())
         with self._wake:
-            if self._since is not None and time.monotonic() - self._since > self._seconds:
+            now = time.monotonic()
+            if self._since is not None and now - self._since > self._seconds:
                 return late
+            if now - self._failed < self._seconds:
+                return f"{name}: cannot be asked"
             if sum(len(one.samples) for one in self._waiting) + len(samples) > WAITING:
                 return f"{name}: too much waits for it"
             self._waiting.append(asked)
@@ -136,6 +141,7 @@ class SecondJudge:
             log.warning("the second judge cannot be asked: %s", error)
         except Exception:
             log.exception("the second judge failed on %d samples", len(samples))
+        self._failed = time.monotonic()
         return f"{self.cascade.tiers[1].name}: cannot be asked"
 
 

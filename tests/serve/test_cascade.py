@@ -92,13 +92,19 @@ def test_a_second_judge_that_fails_decides_nothing_and_tells_no_secret(judge):
     def broken(samples):
         raise ZeroDivisionError
 
+    asked = []
+
+    def counted(ask):
+        return lambda samples: asked.append(ask) or ask(samples)
+
     for ask, reason in [(spent, "budget"), (down, "cannot be asked"), (broken, "cannot be asked")]:
-        with serving(judge, cascade(judge, 1.1), ask) as client:
+        with serving(judge, cascade(judge, 1.1), counted(ask)) as client:
             rows = scored(client)
             assert {(row["grade"], row["tier"], row["reason"]) for row in rows} == {
                 (None, "people", f"teacher: {reason}")
             }
             assert scored(client) == rows  # and the server goes on
+    assert asked == [spent, spent, down, broken]  # one that is down is left in peace for a while
 
 
 def test_a_slow_second_judge_delays_no_request_for_long_and_answers_again_later(judge):
