@@ -16,7 +16,15 @@ from store.errors import PiarError, UsageError
 from store.gain_metrics import METRICS, MetricName
 from store.judges import Judge
 from store.metrics import evaluate_arrays, positions
-from store.probability_scores import ProbabilityScores, nll_of, probability_scores, usable
+from store.probability_scores import (
+    Alone,
+    ProbabilityScores,
+    alone,
+    nll_of,
+    normalised,
+    probability_scores,
+    usable,
+)
 from store.stats import Floats, Gain, Interval, Ints, paired_gain
 
 if TYPE_CHECKING:
@@ -210,9 +218,15 @@ def _figures(store: "Store", rows: Corrected, seed: int) -> Calibrated | None:
         accuracy_gain=paired_gain(was == rows.gold, is_now == rows.gold, rows.groups, seed=seed),
         ece=measured.ece,
         gain=paired_gain(-before, -now, rows.groups, seed=seed),
-        probabilities=scores,
+        probabilities=scores.model_copy(update={"alone": decided_alone(rows, seed=seed)}) if rows.rule else scores,
         rule=rows.rule.name if rows.rule else "argmax",
     )
+
+
+def decided_alone(rows: Corrected, *, seed: int = 0) -> Alone:
+    """What the judge may decide alone, by its rule and the probability of the grade that it gives."""
+    confidence = normalised(rows.probs)[np.arange(len(rows.said)), rows.said]
+    return alone(confidence, rows.said == rows.gold, rows.groups, seed=seed)
 
 
 def judged_rows(store: "Store", judge: Judge, splits: Sequence[str]) -> "pl.DataFrame":

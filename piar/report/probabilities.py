@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from piar.measure.calibrate import Corrected, corrected
+from piar.measure.calibrate import Corrected, corrected, decided_alone
 from store.db import Store
 from store.judges import Judge
 from store.probability_scores import MOST_ERROR, Alone, Bin, alone, normalised, reliability, risk_curve
@@ -74,7 +74,7 @@ def _judge(store: Store, judge: Judge) -> dict[str, Any] | None:
         "risk": [{"name": name, "path": _line(points, scale)} for name, points in curves.items()],
         "bound": _line([(0, MOST_ERROR), (1, MOST_ERROR)], scale),
         "axes": _axes(scale),
-        "alone": {name: _alone(rows, probs) for name, probs in stages},
+        "alone": {name: decided_alone(rows) if name == "calibrated" else _alone(rows, probs) for name, probs in stages},
     }
 
 
