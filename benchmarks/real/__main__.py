@@ -1,9 +1,10 @@
-"""Students, mining, teachers and drafts of rows on real data; figures go to `benchmarks/real/results/`.
+"""Students, mining, teachers, drafts of rows and audits on real data; figures go to `benchmarks/real/results/`.
 
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real students [--arms encoder] [--sets chorus] …
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real mining
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real neighbours
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real synth
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real audits [--models instruct05] …
 
 DIR holds plain folders: `encoder`, `base270`, `instruct05`, `instruct15`. Runs go on where they were cut off.
 """
@@ -12,7 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.real import mining, neighbours, students, synth
+from benchmarks.real import audits, mining, neighbours, students, synth
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,10 +27,17 @@ def main() -> None:
     mining.options(kinds.add_parser("mining"))
     neighbours.options(kinds.add_parser("neighbours"))
     synth.options(kinds.add_parser("synth"))
+    audits.options(kinds.add_parser("audits"))
     asked = parser.parse_args()
     if not os.environ.get("PIAR_REAL_MODELS"):
         raise SystemExit("Set PIAR_REAL_MODELS to the folder that holds the models.")
-    runs = {"students": students.main, "mining": mining.main, "neighbours": neighbours.main, "synth": synth.main}
+    runs = {
+        "students": students.main,
+        "mining": mining.main,
+        "neighbours": neighbours.main,
+        "synth": synth.main,
+        "audits": audits.main,
+    }
     runs[asked.kind](asked, Path(os.environ["PIAR_REAL_MODELS"]), RESULTS)
 
 

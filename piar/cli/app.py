@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from piar.cli import (
+    audit,
     calibrate,
     cascade,
     compare,
@@ -46,7 +47,22 @@ def build() -> typer.Typer:
     """The application with all verbs."""
     app = group(HELP, cls=ByPanel, completion=True)
     app.callback(invoke_without_command=True, no_args_is_help=False)(_root)
-    parts = (start, improve, label, calibrate, people, data, train, cascade, serve, inspect, compare, develop, schema)
+    parts = (
+        start,
+        improve,
+        label,
+        calibrate,
+        audit,
+        people,
+        data,
+        train,
+        cascade,
+        serve,
+        inspect,
+        compare,
+        develop,
+        schema,
+    )
     for part in parts:
         part.register(app)
     return app

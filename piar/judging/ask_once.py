@@ -1,12 +1,12 @@
 """Asking a model something that is not a verdict: revisions, diagnoses, syntheses. Nothing is asked twice."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from piar.judging.origin import Origin
 from piar.judging.session import Session
-from piar.llm.base import Request
+from piar.llm.base import OnCompletion, Request
 from piar.llm.cost import charged
 from store.db import Store
 from store.ids import content_id
@@ -14,7 +14,12 @@ from store.types import Completion, Failure, Usage
 
 
 def ask_once(
-    session: Session, requests: Sequence[Request], *, role: str, origin: Origin | None = None
+    session: Session,
+    requests: Sequence[Request],
+    *,
+    role: str,
+    origin: Origin | None = None,
+    on_completion: OnCompletion | None = None,
 ) -> list[Completion]:
     """Answers in the order asked; those that the store holds are taken from there.
 
@@ -25,6 +30,7 @@ def ask_once(
     Args:
         role: what the answers are kept as.
         origin: where the model is asked; what it was answered elsewhere then is no answer here, and that is said.
+        on_completion: told of each new answer, once it is kept.
     """
     budget, journal = session.budget, session.journal
     if origin is not None:
@@ -37,14 +43,27 @@ def ask_once(
     wanted = [r for r in requests if r.key not in known]
     holds = ((r, budget.hold(session.ceiling(r))) for r in wanted)
     granted = [replace(request, hold=hold) for request, hold in holds if hold is not None]
+
+    def keep(completion: Completion) -> None:
+        journal.append(role, session.run_id, completion, None)
+        if on_completion is not None:
+            on_completion(completion)
+
     with journal.room():
-        fresh = session.client.generate(granted, lambda c: journal.append(role, session.run_id, c, None))
+        fresh = session.client.generate(granted, keep)
     for request, completion in zip(granted, fresh, strict=True):
         if request.hold is not None:
             request.hold.settle(completion)
     answers = {c.key: c for c, _ in known.values()} | {c.key: c for c in fresh}
     spent = Failure("budget", "The budget is spent.")
     return [answers.get(r.key) or Completion(r.key, session.client.model, failure=spent) for r in requests]
+
+
+def unanswered(store: Store, requests: Iterable[Request]) -> list[Request]:
+    """Those that `ask_once` would send, each once; for a forecast."""
+    once = {request.key: request for request in requests}
+    known = _stored(store, list(once))
+    return [request for key, request in once.items() if key not in known]
 
 
 def _of_origin(requests: Sequence[Request], origin: Origin) -> list[Request]:

@@ -51,6 +51,8 @@ class _Judge:
         rules = (*find_rules(brief.instruction.preamble, grades), *brief.instruction.rules)
         reading = read_rules(rules, grades, grade_names(self.task.grades), fields)
         self._rules = [_compiled(clause, self.task) for clause in reading.clauses]
+        # A prompt may list the grades in another order; their values order them.
+        self._scale = [grade.symbol for grade in sorted(self.task.grades, key=lambda grade: grade.value)]
         self._guesses = {symbol: self._guess(symbol) for symbol in grades}
 
     def judge(self, fields: Mapping[str, str]) -> tuple[Trace, Mapping[str, float]]:
@@ -58,8 +60,7 @@ class _Judge:
         view = {name: read_text(value) for name, value in fields.items()}
         rule = next((rule for rule in self._rules if rule.condition.holds(view)), None)
         if rule is None:
-            grades = self.task.symbols
-            rule = self._guesses[grades[overlap_grade(list(view.values()), len(grades))]]
+            rule = self._guesses[self._scale[overlap_grade(list(view.values()), len(self._scale))]]
         return Trace(rule.grade, quotes(rule.condition, view), rule.steps, rule.cites, rule.grade), rule.probs
 
     def _guess(self, symbol: str) -> _Rule:

@@ -17,6 +17,8 @@ from piar.judging.parquet_files import PoolReport
 from piar.judging.trust import Trust
 from piar.llm.openai.batch_files import RejectedLine, RequestShard
 from piar.look.report import LookReport
+from piar.measure.audit import Control, Probed
+from piar.measure.audit_plan import Plan
 from piar.measure.calibrate import Calibrated
 from piar.measure.cascade import FittedCascade
 from piar.measure.regression_gate import Checked
@@ -153,6 +155,27 @@ class LiveAccuracy(TypedDict):
     weight: float
     drawn: int
     stands_for: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditForecast(DryRun):
+    """What an audit could find and would ask (`--dry-run`)."""
+
+    plan: Plan
+
+
+class Audited(TypedDict):
+    """What `piar audit` found."""
+
+    judge: str
+    instruction: str
+    noise: Interval
+    plan: Plan
+    probes: list[Probed]
+    left_out: dict[str, str]
+    control: Control | None
+    unanswered: int
+    receipt: Receipt
 
 
 class Calibrating(TypedDict):
@@ -560,6 +583,7 @@ DOCUMENTS: dict[str, Any] = {
     "label": Labelling | DryRun | PoolReport | UnderWay | Exported,
     "score": Scoring | LiveAccuracy | DryRun | GradedPool,
     "calibrate": Calibrating,
+    "audit": Audited | AuditForecast,
     "cascade": CascadeFitted | DryRun,
     "review-here": Sat,
     "review-push": PushReport,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from piar.project import (
+    auditing,
     cascading,
     comparing,
     importing,
@@ -119,6 +120,8 @@ class Project(Workspace):
     forecast_handed_on = cascading.forecast_handed_on
     live = measuring.live
     check = measuring.check
+    audit = auditing.audit
+    forecast_audit = auditing.forecast_audit
     compare = comparing.compare
     plan = comparing.plan
     system_order = comparing.system_order

@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from piar.evolve.last_search import in_force, last_search, tried
 from piar.report import after_the_instruction as walk
 from piar.report import figures as data
+from piar.report.audits import audits
 from piar.report.candidate import candidate
 from piar.report.headline import headline
 from piar.report.pair import Pair, pair
@@ -128,6 +129,7 @@ def collect(
         "training": walk.training(folder),
         "students": walk.students(store),
         "probabilities": probabilities(store),
+        "audits": audits(store),
         "logs": walk.logs(store, moved),
         "data": data.splits(store),
         "cost": data.cost(store),
@@ -149,6 +151,7 @@ def collect(
         "training": "Training",
         "students": "Students",
         "probabilities": "Probabilities",
+        "audits": "Audits",
         "logs": "Logs",
         "data": "Data",
         "cost": "Cost",

@@ -1,0 +1,76 @@
+"""What `piar audit` finds in real models: teachers that answer with their first token, and a fine-tuned encoder.
+
+Rows are of dev, whose people's grades are not used. A model that was audited is not asked again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from benchmarks.real.sets import dealt, project
+from benchmarks.real.students import ARMS
+from piar.instructions.markdown import write
+from piar.measure.audit import Audit
+from store.types import Instruction
+
+SAID = {
+    "chorus": Instruction(
+        "Judge how well the product named in `name` fits what was searched for in `query`.",
+        meanings={"3": "just what was searched for", "2": "it would do", "1": "merely related", "0": "it does not fit"},
+    ),
+    "semeval": Instruction(
+        "Judge a student's `answer` to the `question` by the `reference` answer.",
+        meanings={
+            "correct": "it says the same",
+            "contradictory": "it contradicts the reference",
+            "incorrect": "it is wrong or incomplete in another way",
+        },
+    ),
+}
+ROWS = {"instruct05": 120, "instruct15": 60, "encoder": 200}
+TAUGHT = 300  # rows that the encoder learns from
+SECONDS = {"instruct05": 0.2, "instruct15": 0.6, "encoder": 0.03}  # a request takes, of one core; to plan by
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be chosen."""
+    parser.add_argument("--sets", nargs="+", choices=list(SAID), default=list(SAID))
+    parser.add_argument("--models", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--rows", type=int, default=None, help="instead of 60 a teacher, 200 a student")
+
+
+def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
+    """Audit what was asked for and is not there yet."""
+    kept = results / "audits.json"
+    done: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    for name in asked.sets:
+        for model in asked.models:
+            if f"{name} {model}" in done:
+                continue
+            rows = asked.rows or ROWS[model]
+            print(f"{name} {model}: about {12 * rows * SECONDS[model]:,.0f} s of one core", flush=True)
+            began, found = time.monotonic(), _audited(asked.out, models, name, model, rows)
+            told = TypeAdapter(Audit).dump_python(found, mode="json")
+            for probe in told["probes"]:
+                del probe["examples"]  # ids of rows
+            done[f"{name} {model}"] = {**told, "judge": model, "seconds": round(time.monotonic() - began)}
+            kept.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+
+
+def _audited(out: Path, models: Path, name: str, model: str, rows: int) -> Audit:
+    teacher = (f"teacher.model=hf:{models / model}", 'teacher.extra={dtype = "bfloat16"}')
+    frame = dealt(name, 0, TAUGHT)
+    at = project(name, frame, out / f"{name}-audit", sets=() if model == "encoder" else teacher)
+    (at.folder / "instruction.md").write_text(write(SAID[name], at.task), encoding="utf-8")
+    judge = "teacher"
+    if model == "encoder":
+        shards, student = at.folder / "shards", at.folder / "students" / model
+        if not student.exists():
+            at.curriculum_export(shards)
+            ARMS[model].teach(at, shards, student, str(models / model))
+        judge = f"student:{student / 'final'}"
+    return at.audit(judge, "split = 'dev'", rows=rows)[0]
