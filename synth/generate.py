@@ -70,7 +70,7 @@ class ByModel:
         return Request(
             content_id("synth", self.model, text, str(self.seed), str(part)),
             (Message("user", text),),
-            schema=self._schema(),
+            schema=self._schema(n),
             max_tokens=_room(n, shown or self.parents[:_SHOWN]),
             temperature=0.9,
             seed=self.seed + part,
@@ -109,10 +109,10 @@ class ByModel:
         }
         return render(method, values, self.prompts, "synth")
 
-    def _schema(self) -> Mapping[str, object]:
+    def _schema(self, n: int) -> Mapping[str, object]:
         fields = {name: {"type": "string"} for name in self.task.fields}
         sample = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-        samples = {"type": "array", "items": sample}
+        samples = {"type": "array", "items": sample, "maxItems": n}
         return {
             "type": "object",
             "properties": {"samples": samples},

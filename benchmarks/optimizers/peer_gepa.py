@@ -1,4 +1,4 @@
-"""gepa on the simulated endpoint, run by its own environment's Python: `python peer_gepa.py JOB.json`; prints JSON."""
+"""gepa on an endpoint, run by its own environment's Python: `python peer_gepa.py JOB.json`; prints JSON."""
 
 import http.client
 import json
@@ -23,6 +23,11 @@ class Endpoint:
         return answer["choices"][0]["message"]["content"]
 
 
+def fields(row):
+    """What a judge reads of a row."""
+    return row.get("fields") or {"query": row["query"], "title": row["title"]}
+
+
 class Adapter:
     """Grades pairs by the candidate's text."""
 
@@ -37,14 +42,14 @@ class Adapter:
         return EvaluationBatch(said, scores, list(zip(batch, said, strict=True)) if capture_traces else None)
 
     def _judge(self, text, row):
-        sample = json.dumps({"query": row["query"], "title": row["title"]})
+        sample = json.dumps(fields(row))
         asked = [{"role": "system", "content": text}, {"role": "user", "content": sample}]
         return self.endpoint.chat("teacher", asked).split("\n", 1)[0]
 
     def make_reflective_dataset(self, candidate, eval_batch, components_to_update):
         records = [
             {
-                "Inputs": {"query": row["query"], "title": row["title"]},
+                "Inputs": fields(row),
                 "Generated Outputs": grade,
                 "Feedback": f"The right grade is {row['gold']}.",
             }

@@ -1,10 +1,11 @@
-"""Students, mining, teachers, drafts of rows and audits on real data; figures go to `benchmarks/real/results/`.
+"""Students, mining, teachers, searches, drafts of rows and audits on real data; figures go to `results/` beside this.
 
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real students [--arms encoder] [--sets chorus] …
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real mining
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real neighbours
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real synth
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real audits [--models instruct05] …
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real evolve [--models instruct05] [--arms rules,gepa]
 
 DIR holds plain folders: `encoder`, `base270`, `instruct05`, `instruct15`. Runs go on where they were cut off.
 """
@@ -13,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.real import audits, mining, neighbours, students, synth
+from benchmarks.real import audits, evolving, mining, neighbours, students, synth
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,6 +29,7 @@ def main() -> None:
     neighbours.options(kinds.add_parser("neighbours"))
     synth.options(kinds.add_parser("synth"))
     audits.options(kinds.add_parser("audits"))
+    evolving.options(kinds.add_parser("evolve"))
     asked = parser.parse_args()
     if not os.environ.get("PIAR_REAL_MODELS"):
         raise SystemExit("Set PIAR_REAL_MODELS to the folder that holds the models.")
@@ -37,6 +39,7 @@ def main() -> None:
         "neighbours": neighbours.main,
         "synth": synth.main,
         "audits": audits.main,
+        "evolve": evolving.main,
     }
     runs[asked.kind](asked, Path(os.environ["PIAR_REAL_MODELS"]), RESULTS)
 

@@ -37,7 +37,8 @@ class ModelSettings(Settings):
         attempts: times a request is sent at most; being turned away by a rate limit does not count.
         patience: seconds without any answer after which the rest of a batch fails.
         logprobs: ask for the log-probabilities of grades; false where an endpoint charges for them or fails on them.
-        structured: ask for JSON by schema where the endpoint knows how; else for the trace's text format.
+        structured: ask for JSON by schema where the endpoint knows how; else for the trace's text format. A model of
+            this process that writes edits or drafts is held to theirs.
         transport: `openai` (the package), `lean` (aiohttp alone), or `auto`: lean for this machine's own endpoints.
         shape: of a decision endpoint: `decisions`, `systemone` or `state`; `piar doctor --ask` tells which it speaks.
         extra: for `openai:` and `decisions:`, further keys of every request body; for the others, their options.

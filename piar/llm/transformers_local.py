@@ -55,7 +55,7 @@ class TransformersClient:
         policy, self._tokenizer = load_policy(path, dtype=getattr(torch, self.options.dtype), device=device)
         self._policy, self._path = policy.eval(), path
         self._schemas: Schemas | None = None
-        self._free = False  # where answers cannot be held to a schema, which is said once
+        self._said: set[str] = set()  # why answers cannot be held to a schema
 
     @property
     def window(self) -> int:
@@ -134,7 +134,7 @@ class TransformersClient:
     def _guides(self, requests: Sequence[Request]) -> "list[Guide] | None":
         """What holds each answer to its schema; None where there is none, or it cannot be held."""
         schemas: list[Mapping[str, Any]] = [r.schema for r in requests if r.schema is not None]
-        if len(schemas) < len(requests) or self._free:
+        if len(schemas) < len(requests):
             return None
         from piar.llm.constrained import Schemas
         from trainers.model import end_id
@@ -145,8 +145,9 @@ class TransformersClient:
                 self._schemas = Schemas(self._tokenizer, size, end_id(self._tokenizer))
             return [self._schemas.guide(schema) for schema in schemas]
         except PiarError as error:
-            self._free = True
-            warnings.warn(f"{self.model} answers freely: {error.message} {error.fix}", stacklevel=2)
+            if error.message not in self._said:
+                self._said.add(error.message)
+                warnings.warn(f"{self.model} answers freely: {error.message} {error.fix}", stacklevel=2)
             return None
 
     def _texts(

@@ -297,8 +297,18 @@ order by i.created_at"""
         "lead": "Each instruction stands under the one that it was revised from.",
         "roots": [node(r) for r in children.get(None, [])],
         "decisions": shown,
+        "revisers": revisers(store),
         "source": sql,
     }
+
+
+def revisers(store: Store) -> list[dict[str, Any]]:
+    """How far the proposals of each reviser of the last search came; none for one of an earlier version."""
+    sql = """select e.detail from run_events e join runs r using (run_id)
+where r.verb = 'evolve' and e.status = 'done' order by e.created_at desc limit 1"""
+    found = store.frame(sql)
+    told = json.loads(found.item()).get("revisers", []) if found.height else []
+    return [{**one, "why": ", ".join(f"{reason} ({n})" for reason, n in one["refused"].items()) or "–"} for one in told]
 
 
 def splits(store: Store) -> dict[str, Any]:

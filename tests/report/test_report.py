@@ -134,6 +134,14 @@ def test_the_page_is_replaced_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if "report" in p.name] == ["report.html"]
 
 
+def test_the_page_says_how_far_each_revisers_proposals_came(page):
+    _, text, _ = page
+    table = text.partition("Who revised in the last search")[2].partition("</table>")[0]
+    asked, usable, survived = map(int, re.findall(r'class="n">(\d+)</td>', table))
+    assert "rulebook" in table
+    assert asked >= usable >= survived
+
+
 def test_truth_that_changed_later_is_what_the_page_shows(tmp_path):
     store = evolved(tmp_path)
     before = read(report(store, tmp_path / "a.html").path)[0]
