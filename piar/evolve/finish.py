@@ -165,7 +165,7 @@ def _audit(
     symbols, grades = board.symbols, board.grades(winner, samples)
     before = [symbols[g] if g >= 0 else None for g in grades]
     found = ask_again(board.labeller, winner, samples, before, "audit")
-    log.step("audit", model=board.labeller.session.client.model, asked=found.asked, flipped=found.flipped)
+    log.step("audit", model=board.teacher, asked=found.asked, flipped=found.flipped)
     return found
 
 

@@ -63,6 +63,11 @@ class Scoreboard:
         self._scores = np.array(soft).reshape(len(samples), len(self.symbols) + 1)
         self._truth = np.array([self._codes[truths[s.id].grade] for s in samples], dtype=np.int64)
 
+    @property
+    def teacher(self) -> str:
+        """Who judges, as the run's record names it: the model, and what it is shown beside a row."""
+        return self.labeller.judge_name.removeprefix("teacher:")
+
     def verdicts(self, instruction: Instruction, samples: Sequence[Sample]) -> list[Verdict]:
         """Full verdicts, with traces, in the order asked.
 

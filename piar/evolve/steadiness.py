@@ -6,7 +6,7 @@ verdict is added. Chosen by us: the sizes, and the binomial test of the canary.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from piar.evolve.inputs import Inputs
@@ -67,29 +67,33 @@ class Canary:
     """The fixed rows of this teacher: the answers of the first run, under the instruction that stood then.
 
     Attributes:
+        keys: sample id -> what was asked, as a request's key; a row whose prompt is another now tells nothing.
         since: when they were first asked, ISO 8601; "" in the first run.
     """
 
     instruction: str
     grades: Mapping[str, str]
+    keys: Mapping[str, str] = field(default_factory=dict)  # earlier versions kept none
     since: str = ""
 
     def to_json(self, model: str) -> dict[str, Any]:
         """What a run's record keeps."""
-        return {"model": model, "instruction": self.instruction, "grades": dict(self.grades)}
+        return {"model": model, "instruction": self.instruction, "grades": dict(self.grades), "keys": dict(self.keys)}
 
 
 def known_canary(store: Store, model: str, run_id: str) -> Canary | None:
-    """The canary that an earlier run began for this model."""
+    """The canary that was begun last for this model: a new one is begun when its prompts are others."""
     with store.read() as con:
         rows = con.execute(
-            "select detail, created_at from run_events where status = 'canary' and run_id <> ? order by created_at",
+            "select detail, created_at from run_events where status = 'canary' and run_id <> ? "
+            "order by created_at desc",
             [run_id],
         ).fetchall()
     for detail, at in rows:
         data = json.loads(detail)
         if data["model"] == model and data.get("grades"):
-            return Canary(data["instruction"], data["grades"], at.isoformat(timespec="minutes"))
+            since = at.isoformat(timespec="minutes")
+            return Canary(data["instruction"], data["grades"], data.get("keys", {}), since)
     return None
 
 
@@ -121,19 +125,32 @@ def last_flip_rate(store: Store, model: str, run_id: str) -> float:
     return next((float(d["flipped"]) / d["asked"] for d in found if d["model"] == model and d["asked"]), 0.0)
 
 
+def _asked_alike(inputs: Inputs, board: Scoreboard, canary: Canary, most: int) -> list[Sample]:
+    """The canary's rows that would be asked in the same words as then: neighbours and templates change."""
+    samples = inputs.store.samples(ids=list(canary.grades)[:most])
+    now = _keys(board, inputs.store.instruction(canary.instruction), samples)
+    return [sample for sample in samples if canary.keys.get(sample.id, now[sample.id]) == now[sample.id]]
+
+
+def _keys(board: Scoreboard, instruction: Instruction, samples: Sequence[Sample]) -> dict[str, str]:
+    requests = board.labeller.agenda.requests([Assignment(instruction, samples)])
+    return {sample.id: request.key for sample, request in zip(samples, requests, strict=True)}
+
+
 def watch(inputs: Inputs, board: Scoreboard, log: RunLog) -> str | None:
     """Ask the canary rows of this teacher again, or begin a canary; a warning when the endpoint has changed."""
-    model, size = board.labeller.session.client.model, inputs.settings.audit.canary
+    model, size = board.teacher, inputs.settings.audit.canary
     if not size:
         return None
     canary = known_canary(inputs.store, model, log.run_id)
-    if canary is None:
+    samples = _asked_alike(inputs, board, canary, min(size, len(inputs.dev))) if canary else []
+    if canary is None or not samples:
         rows = sorted(inputs.dev, key=lambda s: s.id)[:size]
         grades = board.grades(inputs.incumbent, rows)
         first = {s.id: board.symbols[g] for s, g in zip(rows, grades, strict=True) if g >= 0}
-        log.step("canary", **Canary(inputs.incumbent.id, first).to_json(model), asked=0, flipped=0)
+        begun = Canary(inputs.incumbent.id, first, _keys(board, inputs.incumbent, [r for r in rows if r.id in first]))
+        log.step("canary", **begun.to_json(model), asked=0, flipped=0)
         return None
-    samples = inputs.store.samples(ids=list(canary.grades)[: min(size, len(inputs.dev))])
     found = ask_again(
         board.labeller,
         inputs.store.instruction(canary.instruction),

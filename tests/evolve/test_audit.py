@@ -1,9 +1,13 @@
 """Asking again: a teacher that changes its mind cannot carry a small gain, an endpoint that changed is noticed."""
 
+from dataclasses import replace
+
 import pytest
 
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import AuditSettings
+from piar.judging.neighbours import Neighbours
+from piar.judging.settings import LabelSettings
 from store.types import Completion
 from tests.worlds import SEED, WordReviser, WordTeacher, loop_models, world
 
@@ -75,6 +79,35 @@ def test_the_canary_notices_an_endpoint_that_changed(tmp_path, changed, alarmed)
     second, events = run(store, journal, teacher, restart=True)
     assert events["canary"]["asked"] == 20
     assert any("has probably changed" in w for w in second.warnings) == alarmed
+
+
+class Copier(WordTeacher):
+    """Says what the nearest labelled row that it is shown has."""
+
+    def say(self, request):
+        return request.messages[0].content[-1]
+
+
+def test_a_canary_whose_neighbours_changed_is_begun_anew(tmp_path):
+    """Labels of train that changed are no other endpoint."""
+    store, journal = world(tmp_path, groups=20)
+
+    def again(**more):
+        models, events = loop_models(Copier(), WordReviser()), []
+        beside = Neighbours(store, LabelSettings(neighbours=1))
+        models = replace(models, teacher=replace(models.teacher, neighbours=beside))
+        settings = FAST.model_copy(update={"redraft": "none", "rounds": 1})
+        report, _ = evolve(store, models, SEED, settings, journal=journal, on_event=events.append, **more)
+        return report.warnings, next(e.detail for e in events if e.kind == "canary")
+
+    assert again()[1]["model"] == "words+1-neighbours"
+    assert again(restart=True)[1]["asked"] == 20
+    with store.write() as con:
+        con.execute("update labels set grade = ((grade::int + 1) % 3)::varchar where sample_id in "
+                    "(select sample_id from samples where split = 'train')")  # fmt: skip
+    warnings, canary = again(restart=True)
+    assert (canary["asked"], len(canary["keys"])) == (0, 20)
+    assert not any("endpoint" in warning for warning in warnings)
 
 
 def test_failed_answers_are_not_flips(tmp_path):
