@@ -271,7 +271,7 @@ class _Load:
         self._enter(
             f"""select sample_id, {column} as grade, ordinal, '' as comment, []::varchar[] as flags,
                        null::double as seconds, $at as created_at, '{kind}' as source, $annotator as annotator,
-                       {_UNSAID}
+                       '{NOTHING_FURTHER}' as further, {_UNSAID}
             from staged where {column} is not null""",
             {"at": self.at, "annotator": annotator},
             report,
@@ -288,11 +288,12 @@ class _Load:
                 report,
             )
             return
+        further = "v.further" if "further" in self.rows.votes.columns else f"'{NOTHING_FURTHER}'"
         self._enter(
             f"""select s.sample_id, v.grade, v.comment, v.flags, v.seconds, coalesce(v."at", $at) as created_at,
                       'human' as source, v.annotator,
                       row_number() over (partition by s.sample_id, v.annotator order by nth) - 1 as ordinal,
-                      {_UNSAID}
+                      {further} as further, {_UNSAID}
             from votes v join staged s using ("row")""",
             {"at": self.at},
             report,
@@ -413,6 +414,6 @@ _ROW_SPLIT = """case
     else d.split end"""
 
 # What only labels that piar exported say.
-_UNSAID = f"null::varchar as rule, null::boolean as blind, '{NOTHING_FURTHER}' as further, null::varchar as said"
+_UNSAID = "null::varchar as rule, null::boolean as blind, null::varchar as said"
 _SAME_LABEL = """(h.sample_id = e.sample_id and h.source = e.source and h.annotator = e.annotator
     and h.ordinal = e.ordinal and h.batch = e.said)"""

@@ -14,9 +14,11 @@ import polars as pl
 
 from store.errors import UsageError
 from store.tables import VOTES, Rejection, Table, from_records, moment, text
+from store.types import NOTHING_FURTHER
 
 _ANNOTATIONS = ("annotations", "completions", "drafts")
 _GRADING = ("choices", "rating")
+_KINDS = (*_GRADING, "text", "number", "datetime", "taxonomy", "ranker", "pairwise", "labels")
 _ABOUT = frozenset({"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time"})
 _MOST_CHOICES = 30
 
@@ -50,7 +52,7 @@ def read_export(tasks: Sequence[Any], name: str, control: str | None = None) -> 
         rows.append(task["data"])
         lines.append(number)
     table = from_records(rows, lines, rejected)
-    frame = pl.DataFrame(votes, schema=VOTES, orient="row")
+    frame = pl.DataFrame(votes, schema=VOTES | {"further": pl.String}, orient="row")
     return with_vote_columns(table, frame)
 
 
@@ -167,7 +169,37 @@ def _vote(annotation: Mapping[str, Any], row: int, control: str, *, draft: bool)
         " ".join(_values(results, "textarea", "text")),
         [flag for flag, holds in named.items() if holds],
         moment(annotation.get("updated_at") or annotation.get("created_at")),
+        _further(results, control),
     )
+
+
+def _further(results: Sequence[Mapping[str, Any]], control: str) -> str:
+    """As JSON, what was said beside the grade and in no comment."""
+    said = {name: words for name, words in controls(results).items() if name not in (control, "comment")}
+    return json.dumps(said, ensure_ascii=False) if said else NOTHING_FURTHER
+
+
+def controls(results: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What each control of an annotation holds: choices, texts, figures; a marked span as an object.
+
+    Such an object has `field` (without the prefix of pages that piar makes), `start`, `end`, `text` and `label`.
+    """
+    said: dict[str, list[Any]] = {}
+    for item in results:
+        value = item.get("value")
+        if isinstance(value, Mapping) and (words := _held(value, text(item.get("to_name")))):
+            said.setdefault(text(item.get("from_name")), []).extend(words)
+    return said
+
+
+def _held(value: Mapping[str, Any], where: str) -> list[Any]:
+    if "start" in value and isinstance(value.get("text"), str):
+        label = next((", ".join(map(text, found)) for found in value.values() if isinstance(found, list)), "")
+        return [
+            {"field": where.removeprefix("f_"), **{k: value.get(k) for k in ("start", "end", "text")}, "label": label}
+        ]
+    found = next((value[kind] for kind in _KINDS if kind in value), None)
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _dicts(value: object) -> list[Mapping[str, Any]]:

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from piar.report.page import render
-from piar.review.agreement import RuleAgreement, agreement, by_rule, pairs, with_others
+from piar.review.agreement import RuleAgreement, agreement, by_rule, pairs, shared, with_others
 from piar.review.batch import Batch, load
-from piar.review.codebook import CITED
+from piar.review.codebook import CITED, guideline_doubts
 from piar.review.guide import version
 from piar.review.status import Person, answers_of, progress
 from store.db import Store, now
@@ -40,7 +40,7 @@ group by sample_id having count(distinct grade) > 1)"""
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """One person among the others, over all batches.
+    """One person among the others, over all blind batches.
 
     Attributes:
         alike: share of the others' answers to the same random rows that are this person's too.
@@ -82,10 +82,9 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
     """Everything that the page shows, as plain values."""
     batches = [batch for name in store.frame(BATCHES)["batch"] if (batch := load(store, name))]
     answers = {batch.name: answers_of(store, batch.name) for batch in batches}
-    given = [a.filter(pl.col("grade").is_not_null()).with_columns(batch=pl.lit(b)) for b, a in answers.items()]
+    given = [answers[b.name].filter(pl.col("grade").is_not_null()) for b in batches if b.blind]
     said = pl.concat(given) if given else pl.DataFrame()
-    blind = [b.name for b in batches if b.blind]
-    at_random = said.filter((pl.col("role") == "random") & pl.col("batch").is_in(blind)) if given else said
+    at_random = said.filter(pl.col("role") == "random") if given else said
     found = pairs(at_random) if given else pl.DataFrame()
     rules = by_rule(found, dict(store.frame(CITED).rows())) if len(found) else []
     people = helped(store, said, found) if given else []
@@ -97,6 +96,7 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
         "people": people,
         "few": FEWEST,
         "rules": [_told(store, current, r, at_random) for r in rules[:SHOWN_RULES]],
+        "doubts": guideline_doubts(store)[0],
         "over_time": over_time(store, batches, answers),
         "stale": [{"what": s.what, "since": s.since, "labels": s.labels, "hours": s.hours} for s in stale],
         "open": [_open(batch, person, at) for batch, person in work if person.answered < person.assigned],
@@ -150,7 +150,7 @@ def _apart(found: pl.DataFrame, person: str, asked: int) -> Interval | None:
 def _told(store: Store, current: Instruction, found: RuleAgreement, answers: pl.DataFrame) -> dict[str, Any]:
     """A rule's row on the page, with some rows on which people differ."""
     rule = current.rule(found.rule)
-    apart = answers.filter(pl.col("grade").n_unique().over("sample_id") > 1)
+    apart = shared(answers).filter(pl.col("grade").n_unique().over("sample_id") > 1)
     named = apart.filter((pl.col("rule") == found.rule).any().over("sample_id")) if found.rule else apart.clear()
     keys = named["sample_id"].unique().sort().to_list()[:SHOWN_ROWS]
     samples = {s.id: s.fields for s in store.samples(ids=set(keys))} if keys else {}
@@ -255,15 +255,14 @@ def _headline(values: dict[str, Any]) -> str:
     """The first sentence: how far people agree, and who or what needs attention."""
     if not values["people"]:
         return "Nobody has answered a review yet"
-    timed = values["over_time"]
-    parts = []
-    if timed:
-        last = timed["points"][-1]
-        ends = last["alpha"]
-        span = "" if ends.low is None else f" ({ends.low:.2f} to {ends.high:.2f})"
-        parts.append(f"Agreement in {last['batch']} is {ends.value:.2f}{span}")
+    points = values["over_time"]["points"] if values["over_time"] else []
+    told = [p for p in points if p["alpha"].low is not None]
+    if told:
+        ends = told[-1]["alpha"]
+        parts = [f"Agreement in {told[-1]['batch']} is {ends.value:.2f} ({ends.low:.2f} to {ends.high:.2f})"]
     else:
-        parts.append("Agreement is not known: no row was judged by two people")
+        few = "too few rows were" if points else "no row was"
+        parts = [f"Agreement is not known: {few} judged by two people"]
     helped = [p.annotator for p in values["people"] if p.needed]
     verb = "differs" if len(helped) == 1 else "differ"
     parts += [f"{', '.join(helped)} {verb} from the others more than by chance"] if helped else []

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from piar.review.batch import Batch
-from piar.review.page import DOUBTS, INFORMED, field_key
+from piar.review.page import DOUBTS, INFORMED
 from store.db import now
+from store.label_studio import controls
 from store.tables import moment
 from store.task import Task
 from store.types import NOTHING_FURTHER, Label
@@ -46,16 +47,11 @@ class Answer:
 
 
 _OURS = ("grade", "rule", "doubt", "comment")  # controls that have a place of their own in a label
-_KINDS = ("choices", "text", "rating", "number", "datetime", "taxonomy", "ranker", "pairwise", "labels")
 
 
 def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
     """The result list of an annotation as an answer; controls that somebody added to the page are kept as `further`."""
-    said: dict[str, list[object]] = {}
-    for item in result:
-        value = item.get("value")
-        if isinstance(value, Mapping) and (words := _said(value, str(item.get("to_name", "")))):
-            said.setdefault(str(item.get("from_name", "")), []).extend(words)
+    said = controls(result)
     choices = {name: [str(c) for c in said.get(name, [])] for name in _OURS}
     grade = next((_alias(c, task.symbols) for c in choices["grade"]), None)
     rule = next((c.split(" ")[0].rstrip(":") for c in choices["rule"]), None)
@@ -63,20 +59,6 @@ def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
     flags = tuple(known.get(c, c) for c in choices["doubt"] if c in DOUBTS or c in known)
     further = {name: words for name, words in said.items() if name not in _OURS}
     return Answer(grade, rule, flags, "\n".join(choices["comment"]).strip(), further)
-
-
-def _said(value: Mapping[str, Any], where: str) -> list[object]:
-    """What one control holds: a marked span as an object, anything else as it is."""
-    if "start" in value and isinstance(value.get("text"), str):
-        labels = ", ".join(str(label) for label in _listed(value.get("labels")))
-        field = where.removeprefix(field_key(""))
-        return [{"field": field, **{k: value.get(k) for k in ("start", "end", "text")}, "label": labels}]
-    kind = next((kind for kind in _KINDS if kind in value), "")
-    return _listed(value.get(kind))
-
-
-def _listed(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def _alias(choice: str, symbols: Sequence[str]) -> str | None:
@@ -181,3 +163,13 @@ class Reader:
 def listed(value: object) -> list[Mapping[str, Any]]:
     """The objects in what should be a list of objects."""
     return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
+
+
+def in_words(further: str) -> list[str]:
+    """What a label says beside the grade, for a reader: marked texts in quotes, other answers with their control."""
+    words = []
+    for name, answers in json.loads(further).items():
+        marked = [f"“{answer['text']}”" for answer in answers if isinstance(answer, dict) and "text" in answer]
+        plain = ", ".join(str(answer) for answer in answers if not isinstance(answer, dict))
+        words += [*marked, *([f"{name}: {plain}"] if plain else [])]
+    return words

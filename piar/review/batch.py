@@ -148,7 +148,7 @@ def compose(
             "There is nothing to review: no row is queued, disputed or left to draw.",
             "Import more rows, or run `piar label` and `piar mine`, then push again.",
         )
-    _record(store, name, assignments, settings, run_id)
+    _record(store, name, assignments, settings, run_id, rest or "")
     return Batch(name, tuple(assignments), True, seconds_per_row(store), settings.questions)
 
 
@@ -195,6 +195,11 @@ def seconds_per_row(store: Store) -> float:
     return float(row[0]) if row[1] >= 20 else DEFAULT_SECONDS
 
 
+# A row of `review_tasks t` that others took over, since its annotator annotated no more.
+HANDED_ON = """exists (
+    select 1 from review_batches b join review_tasks o on o.batch = b.batch
+    where b.config->>'rest' = t.batch and o.sample_id = t.sample_id
+        and not list_contains(from_json(b.config->'annotators', '["VARCHAR"]'), t.annotator))"""
 _FREE = """s.split not in ('dev', 'holdout', 'test') and s.origin = 'import'
   and not exists (select 1 from review_tasks t where t.sample_id = s.sample_id)"""
 
@@ -287,8 +292,8 @@ def hand_on(store: Store, batch: str, settings: ReviewSettings, name: str) -> li
     A row that all the others have had stays where it is.
     """
     left = store.frame(
-        """select t.sample_id, t.annotator, t.role, t.reason, t.inclusion from review_tasks t
-           where batch = $1 and not exists (
+        f"""select t.sample_id, t.annotator, t.role, t.reason, t.inclusion from review_tasks t
+           where batch = $1 and not {HANDED_ON} and not exists (
                select 1 from label l where l.sample_id = t.sample_id and l.annotator = t.annotator and l.batch = $1
                and l.source = 'human' and not list_contains(l.flags, 'undone'))
            order by t.sample_id, t.annotator""",
@@ -323,7 +328,9 @@ def _in_piles(piles: dict[str, list[_Pick]], rng: random.Random) -> list[Assignm
     return result
 
 
-def _record(store: Store, name: str, assignments: Sequence[Assignment], settings: ReviewSettings, run_id: str) -> None:
+def _record(
+    store: Store, name: str, assignments: Sequence[Assignment], settings: ReviewSettings, run_id: str, rest: str
+) -> None:
     rows = pl.DataFrame(
         [(a.sample_id, a.annotator, a.role, a.reason, a.inclusion, a.position) for a in assignments],
         orient="row",
@@ -339,7 +346,7 @@ def _record(store: Store, name: str, assignments: Sequence[Assignment], settings
     with store.write() as con:
         con.execute(
             "insert into review_batches values (?, ?, ?, ?)",
-            [name, json.dumps(settings.model_dump(mode="json")), run_id, now()],
+            [name, json.dumps({**settings.model_dump(mode="json"), "rest": rest}), run_id, now()],
         )
         con.register("composed", rows.to_arrow())
         con.execute(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from piar.review.answers import Pulled, Reader
-from piar.review.batch import Assignment, Batch
+from piar.review.answers import Pulled, Reader, in_words
+from piar.review.batch import HANDED_ON, Assignment, Batch
 from piar.review.guide import as_html
 from piar.review.page import choice, field_key, page
 from piar.review.server import Progress, Server
@@ -95,12 +95,13 @@ def to_tasks(store: Store, assignments: Sequence[Assignment]) -> list[dict[str, 
 
 def _said(store: Store) -> dict[str, str]:
     """Sample id -> one line for each opinion: who, grade and how probable, rule, comment."""
-    sql = """select sample_id, annotator as who, grade, coalesce(rule, '') as rule, comment from label
+    sql = """select sample_id, annotator as who, grade, coalesce(rule, '') as rule, comment, further from label
 where source in ('gold', 'human') and grade is not null
 order by sample_id, who"""
     lines: dict[str, list[str]] = {}
-    for key, who, grade, rule, comment in store.frame(sql).rows():
-        lines.setdefault(key, []).append(" · ".join(part for part in (who, grade, rule, comment) if part))
+    for key, who, grade, rule, comment, further in store.frame(sql).rows():
+        parts = (who, grade, rule, comment, *in_words(further))
+        lines.setdefault(key, []).append(" · ".join(part for part in parts if part))
     for key, verdicts in _verdicts(store).items():
         for judge, grade, p, rules in verdicts:
             sure = "" if p is None else f"probability {p:.2f}"
@@ -251,11 +252,11 @@ def archive_finished(store: Store, server: Server, current: str) -> list[str]:
     Returns:
         the names of the batches that were marked.
     """
-    sql = """select distinct p.batch, p.annotator, p.project_id from review_projects p
+    sql = f"""select distinct p.batch, p.annotator, p.project_id from review_projects p
 where p.url = ? and p.batch <> ? and not exists (
     select 1 from review_tasks t where t.batch = p.batch and t.annotator = p.annotator and not exists (
         select 1 from label l where l.sample_id = t.sample_id and l.batch = t.batch and l.annotator = t.annotator
-        and not list_contains(l.flags, 'undone')))"""
+        and not list_contains(l.flags, 'undone')) and not {HANDED_ON})"""
     finished = store.frame(sql, [server.url, current]).rows()
     for batch, annotator, project in finished:
         server.rename(project, f"done: {project_title(store, batch, annotator)}"[:50])

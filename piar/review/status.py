@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from piar.review.agreement import Agreement, RuleAgreement, agreement, by_rule, pairs, with_others
-from piar.review.batch import Batch, seconds_per_row
+from piar.review.answers import in_words
+from piar.review.batch import HANDED_ON, Batch, seconds_per_row
 from piar.review.codebook import CITED, GuidelineDoubt, guideline_doubts
 from store.agreement import dawid_skene
 from store.db import Store
@@ -71,15 +72,16 @@ class BatchStatus:
     enough: Enough | None = None
 
 
-_ANSWERS = """
+_ANSWERS = f"""
 with said as (
     select * from label where batch = $1 and source = 'human' and not list_contains(flags, 'undone')
 ), dealt as (
     select t.sample_id, t.annotator as owner, t.role, l.* exclude (sample_id) from review_tasks t
-    left join said l on l.sample_id = t.sample_id and l.annotator = t.annotator where t.batch = $1
+    left join said l on l.sample_id = t.sample_id and l.annotator = t.annotator
+    where t.batch = $1 and (l.sample_id is not null or not {HANDED_ON})
     union all
-    select t.sample_id, t.annotator, t.role, l.* exclude (sample_id) from review_tasks t
-    join said l on l.sample_id = t.sample_id and l.annotator <> t.annotator
+    select distinct on (t.sample_id, l.annotator) t.sample_id, t.annotator, t.role, l.* exclude (sample_id)
+    from review_tasks t join said l on l.sample_id = t.sample_id and l.annotator <> t.annotator
     where t.batch = $1 and list_contains(l.flags, 'foreign_project')
 )
 select t.sample_id, s.group_key, t.owner, t.role, t.annotator, t.grade, t.rule, t.seconds, t.flags, t.created_at,
@@ -214,7 +216,8 @@ def agenda(store: Store, batch: Batch, instruction_rules: Sequence[tuple[str, st
     """Comments on unclear rules and open disagreements, grouped by rule, as Markdown for a meeting."""
     fields = ", ".join(f's."{f}"' for f in store.task.fields)
     rows = store.frame(
-        f"""select coalesce(l.rule, '') as rule, l.sample_id, l.annotator, l.grade, l.comment, l.flags, {fields}
+        f"""select coalesce(l.rule, '') as rule, l.sample_id, l.annotator, l.grade, l.comment, l.flags, l.further,
+                   {fields}
             from label l join samples s using (sample_id) where l.batch = ? and l.source = 'human'
             order by rule, l.sample_id, l.annotator""",
         [batch.name],
@@ -257,7 +260,8 @@ def _by_rule(samples: dict[str, list[dict[str, object]]]) -> list[tuple[str, lis
 def _aside(said: dict[str, object]) -> str:
     flags = said["flags"]
     words = [str(f).replace("_", " ") for f in flags] if isinstance(flags, list) else []
-    parts = [*words, *([f"“{_md(str(said['comment']))}”"] if said["comment"] else [])]
+    further = [_md(part) for part in in_words(str(said["further"]))]
+    parts = [*words, *([f"“{_md(str(said['comment']))}”"] if said["comment"] else []), *further]
     return f" ({'; '.join(parts)})" if parts else ""
 
 

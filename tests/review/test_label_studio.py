@@ -238,7 +238,7 @@ class Answered(Server):
 
 
 def test_ten_thousand_tasks_with_predictions_go_and_come(running, tmp_path):
-    """The figures are printed for docs/experiments, never asserted."""
+    """Ten pulls break off on the way. The figures are printed for docs/experiments, never asserted."""
     store, _ = review_store(tmp_path, rows=10_000, queued=0)
     taught(store)
     ids = store.frame("select sample_id from samples order by sample_id")["sample_id"]
@@ -248,15 +248,33 @@ def test_ten_thousand_tasks_with_predictions_go_and_come(running, tmp_path):
         marks = [(time.monotonic(), peak())]
         report = push(store, desk, batch, INSTRUCTION, lambda done, total: told.append((done, total)))
         marks.append((time.monotonic(), peak()))
+        for chunks in range(10):
+            with pytest.raises(ConnectionError):
+                pull(store, desk, batch, "r", breaking(1 + chunks % 3))
+        marks.append((time.monotonic(), peak()))
         first = pull(store, desk, batch, "r", lambda done, total: told.append((done, total)))
         marks.append((time.monotonic(), peak()))
         again = pull(store, desk, batch, "r")
         marks.append((time.monotonic(), peak()))
-    for what, (t0, m0), (t1, m1) in zip(("pushed", "pulled", "pulled again"), marks, marks[1:], strict=False):
+    parts = ("pushed", "ten pulls broken off", "pulled", "pulled again")
+    for what, (t0, m0), (t1, m1) in zip(parts, marks, marks[1:], strict=False):
         print(f"\n{what} in {t1 - t0:.0f} s, peak memory {m0:.0f} -> {m1:.0f} MB")
     assert (report.pushed, first.pulled, again.pulled) == (10_000, 5_000, 0)
+    assert store.frame("select count(*) from labels where batch = 'big'").item() == 5_000
     assert told.count((10_000, 10_000)) == 2
     assert len(told) > 40
+
+
+def breaking(chunks):
+    """A listener at whose n-th word the connection is gone."""
+    left = [chunks]
+
+    def heard(done, total):
+        left[0] -= 1
+        if not left[0]:
+            raise ConnectionError("the network went away")
+
+    return heard
 
 
 def peak():

@@ -15,10 +15,11 @@ from piar.review.answers import read_answer
 from piar.review.batch import compose, load
 from piar.review.files import export_batch, import_batch
 from piar.review.page import page
-from piar.review.push_pull import pull, push
+from piar.review.push_pull import pull, push, to_tasks
 from piar.review.settings import Question, ReviewSettings
-from piar.review.status import status
-from store.errors import UsageError
+from piar.review.status import agenda, status
+from store.errors import PiarError, UsageError
+from store.readers import Reading
 from store.types import Instruction, Label, Rule
 from tests.review_world import ANNOTATORS, TASK, Desk, frame, result, review_store
 
@@ -93,6 +94,11 @@ def test_what_somebody_who_stopped_has_left_goes_to_the_others_as_what_it_was(st
     had = {(a.sample_id, a.annotator) for a in batch.assignments}
     assert not had & {(a.sample_id, a.annotator) for a in rest.assignments}
     assert abs(len(rest.of(ANN)) - len(rest.of(CAT))) <= len(left) // 3
+    ann, bob, _ = status(store, batch).annotators
+    assert (bob.assigned, bob.answered, bob.hours_left) == (1, 1, 0)
+    assert ann.assigned == len(batch.of(ANN))
+    with pytest.raises(UsageError, match="still annotates: ann@example.com, cat@example.com"):
+        batch_of(store, "rest-2", SETTINGS.model_copy(update={"annotators": (ANN, CAT)}), rest="w47")
 
 
 def test_the_lead_settles_and_what_is_settled_is_not_asked_again(store, desk):
@@ -107,7 +113,7 @@ def test_the_lead_settles_and_what_is_settled_is_not_asked_again(store, desk):
     assert [(a.sample_id, a.annotator) for a in settle.assignments] == [(key, "lea@example.com")]
     store.add_labels([Label(key, "human", "lea@example.com", "3", blind=False, batch="settle")], "r")
     assert store.frame("select grade from truth where sample_id = ?", [key]).item() == "3"
-    with pytest.raises(Exception, match="nothing to review"):
+    with pytest.raises(PiarError, match="nothing to review"):
         batch_of(store, "again", settings, adjudicate="w47")
 
 
@@ -262,3 +268,57 @@ def test_a_new_instruction_is_announced_on_the_pages_and_a_page_edited_by_hand_s
 def test_a_control_of_an_unknown_kind_is_no_crash():
     odd = [{"from_name": "x", "value": {"video": [1]}}, {"from_name": "y", "value": 3}, {"value": {"text": None}}]
     assert read_answer(odd, TASK).further == {}
+
+
+OLD_PAGE = """<View><Text name="q" value="$q"/><Text name="t" value="$t"/>
+<Choices name="label" toName="q" choice="single"><Choice value="good"/><Choice value="bad"/></Choices>
+<Choices name="intent" toName="q" choice="multiple"><Choice value="buy"/><Choice value="compare"/></Choices>
+<TextArea name="better" toName="q"/><Rating name="stars" toName="q"/>
+<Labels name="where" toName="t"><Label value="noun"/></Labels></View>"""
+
+
+def test_years_of_two_controls_come_in_with_what_was_said_beside_the_grade(tmp_path):
+    """An export of somebody's own page: two choices, a text, a rating and a span; the second choice is no grade."""
+    said = [
+        {"from_name": "label", "to_name": "q", "type": "choices", "value": {"choices": ["good"]}},
+        {"from_name": "intent", "to_name": "q", "type": "choices", "value": {"choices": ["buy", "compare"]}},
+        {"from_name": "better", "to_name": "q", "type": "textarea", "value": {"text": ["<b>x</b>"]}},
+        {"from_name": "stars", "to_name": "q", "type": "rating", "value": {"rating": 4}},
+        {"from_name": "where", "to_name": "t", "type": "labels",
+         "value": {"start": 0, "end": 3, "text": "toy", "labels": ["noun"]}},
+    ]  # fmt: skip
+    plain = [said[0] | {"value": {"choices": ["bad"]}}]
+    tasks = [
+        {"id": i, "data": {"q": f"query {i % 5}", "t": f"toy {i}"},
+         "annotations": [{"completed_by": {"email": ANN}, "result": plain if i % 2 else said, "lead_time": 3}]}
+        for i in range(20)
+    ]  # fmt: skip
+    (tmp_path / "old.json").write_text(json.dumps(tasks))
+    (tmp_path / "old.xml").write_text(OLD_PAGE)
+    reading = Reading(control="label")
+    project = Project.init(
+        tmp_path / "p", from_=tmp_path / "old.json", label_config=tmp_path / "old.xml", reading=reading
+    )
+    kept = project.sql("select distinct grade, comment, further from label order by grade").rows()
+    assert [grade for grade, _, _ in kept] == ["bad", "good"]
+    assert kept[0][2] == "{}"
+    marked = {"field": "t", "start": 0, "end": 3, "text": "toy", "label": "noun"}
+    beside = {"intent": ["buy", "compare"], "better": ["<b>x</b>"], "stars": [4], "where": [marked]}
+    assert json.loads(kept[1][2]) == beside
+    assert project.import_([tmp_path / "old.json"], reading=reading).report.labels == 0
+
+
+def test_what_was_said_beside_the_grade_is_shown_where_a_row_is_settled_and_talked_about(store, desk):
+    batch = batch_of(store, settings=SETTINGS.model_copy(update={"overlap": 1.0}))
+    push(store, desk, batch, INSTRUCTION)
+    span = {"start": 2, "end": 5, "text": "*odu*", "labels": ["evidence"]}
+    marked = {"from_name": "evidence", "to_name": "f_title", "type": "labels", "value": span}
+    key = say(desk, 0, ANN, [*result("1", comment="so"), marked])
+    other = next(p for p in (BOB, CAT) if key in {a.sample_id for a in batch.of(p)})
+    tasks = next(tasks for title, tasks in desk.projects.items() if other in title)
+    say(desk, next(n for n, t in enumerate(tasks) if t["data"]["sample_key"] == key), other, result("3"))
+    pull(store, desk, batch, "r")
+    settle = batch_of(store, "settle", adjudicate="w47")
+    [task] = to_tasks(store, [a for a in settle.assignments if a.sample_id == key])
+    assert f"{ANN} · 1 · so · “*odu*”" in task["data"]["said"]
+    assert r"“\*odu\*”" in agenda(store, batch, ())
