@@ -61,10 +61,12 @@ def stale_labels(store: "Store", current: "Instruction", minor: "Sequence[Minor]
 
 
 def _count(store: "Store", what: str, spans: list[tuple[datetime, datetime]]) -> StaleLabels | None:
+    from piar.review.batch import SPENT
+
     kind, _, name = what.partition(" ")
     given = " or ".join(f"created_at >= ${2 * i + 2} and created_at < ${2 * i + 3}" for i in range(len(spans)))
     rows = store.frame(
-        f"""select sample_id, coalesce(seconds, (select median(seconds) from label where source = 'human'), {_SECONDS})
+        f"""select sample_id, coalesce({SPENT}, (select median(seconds) from label where source = 'human'), {_SECONDS})
             from label where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped'])
                 and {kind} = $1 and ({given})""",
         [name, *(at for span in spans for at in span)],

@@ -121,7 +121,7 @@ def helped(store: Store, said: pl.DataFrame, found: pl.DataFrame) -> list[Help]:
             Help(
                 annotator=person,
                 rows=mine["sample_id"].n_unique(),
-                hours=float(mine["seconds"].sum() or 0) / 3600,
+                hours=float(mine["spent"].sum() or 0) / 3600,
                 seconds=float(median) if isinstance(median, int | float) else None,
                 alike=alike.get(person),
                 difference=_apart(found, person, len(people)),

@@ -11,7 +11,7 @@ import polars as pl
 
 from piar.review.agreement import Agreement, RuleAgreement, agreement, by_rule, pairs, with_others
 from piar.review.answers import in_words
-from piar.review.batch import HANDED_ON, Batch, seconds_per_row
+from piar.review.batch import HANDED_ON, SPENT, Batch, seconds_per_row
 from piar.review.codebook import CITED, GuidelineDoubt, guideline_doubts
 from store.agreement import dawid_skene
 from store.db import Store
@@ -74,7 +74,8 @@ class BatchStatus:
 
 _ANSWERS = f"""
 with said as (
-    select * from label where batch = $1 and source = 'human' and not list_contains(flags, 'undone')
+    select *, {SPENT} as spent from label
+    where batch = $1 and source = 'human' and not list_contains(flags, 'undone')
 ), dealt as (
     select t.sample_id, t.annotator as owner, t.role, l.* exclude (sample_id) from review_tasks t
     left join said l on l.sample_id = t.sample_id and l.annotator = t.annotator
@@ -84,8 +85,8 @@ with said as (
     from review_tasks t join said l on l.sample_id = t.sample_id and l.annotator <> t.annotator
     where t.batch = $1 and list_contains(l.flags, 'foreign_project')
 )
-select t.sample_id, s.group_key, t.owner, t.role, t.annotator, t.grade, t.rule, t.seconds, t.flags, t.created_at,
-       g.grade as gold
+select t.sample_id, s.group_key, t.owner, t.role, t.annotator, t.grade, t.rule, t.seconds, t.spent, t.flags,
+       t.created_at, g.grade as gold
 from dealt t join samples s using (sample_id)
 left join (select sample_id, max(grade) as grade from label where source = 'gold' group by sample_id
            having count(distinct grade) = 1) g on g.sample_id = t.sample_id"""
@@ -134,8 +135,8 @@ def progress(
 def answers_of(store: Store, batch: str) -> pl.DataFrame:
     """What people said of the rows of a batch: a row for each that was dealt, and for each answer by somebody else.
 
-    Columns: those of `piar.review.agreement.ANSWER`, `owner` (to whom it was dealt), `role`, `seconds`, `flags`,
-    `created_at` and `gold`; all of an answer are null where there is none.
+    Columns: those of `piar.review.agreement.ANSWER`, `owner` (to whom it was dealt), `role`, `seconds`, `spent` (as far
+    as they count as work), `flags`, `created_at` and `gold`; all of an answer are null where there is none.
     """
     return store.frame(_ANSWERS, [batch])
 
@@ -156,7 +157,7 @@ def _person(
         answered=done.height,
         skipped=skipped,
         seconds=seconds,
-        hours=float(done["seconds"].sum() or 0.0) / 3600,
+        hours=float(done["spent"].sum() or 0.0) / 3600,
         hours_left=(mine.height - done.height) * (seconds or pace) / 3600,
         last=last if isinstance(last, datetime) else None,
         checks=checks.height,
@@ -272,10 +273,10 @@ def _md(text: str) -> str:
 
 
 def hours(store: Store, out: Path) -> int:
-    """CSV of seconds spent per person, batch and day; returns its number of rows."""
+    """CSV of hours spent per person, batch and day; returns its number of rows."""
     rows = store.frame(
-        """select annotator, batch, created_at::date as day, count(*) as rows, round(sum(seconds) / 3600, 3) as hours
-           from label where source = 'human' and seconds is not null group by all order by annotator, day, batch"""
+        f"""select annotator, batch, created_at::date as day, count(*) as rows, round(sum({SPENT}) / 3600, 3) as hours
+            from label where source = 'human' and seconds is not null group by all order by annotator, day, batch"""
     )
     with out.open("w", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file)

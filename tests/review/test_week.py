@@ -97,7 +97,7 @@ def test_what_somebody_who_stopped_has_left_goes_to_the_others_as_what_it_was(st
     ann, bob, _ = status(store, batch).annotators
     assert (bob.assigned, bob.answered, bob.hours_left) == (1, 1, 0)
     assert ann.assigned == len(batch.of(ANN))
-    with pytest.raises(UsageError, match="still annotates: ann@example.com, cat@example.com"):
+    with pytest.raises(UsageError, match=r"still annotates: ann@example\.com, cat@example\.com"):
         batch_of(store, "rest-2", SETTINGS.model_copy(update={"annotators": (ANN, CAT)}), rest="w47")
 
 
@@ -167,6 +167,9 @@ def test_agreement_is_told_by_person_and_by_rule(store, desk):
     agreed = {p.annotator: round(p.agreement.value, 3) for p in found.annotators}
     assert agreed == {ANN: 0.75, BOB: 0.75, CAT: 0.5}
     assert found.annotators[0].hours == pytest.approx(24 * 9 / 3600)
+    say(desk, 0, ANN, result("3", rule="R01"), at="2026-11-21T10:00:00Z", lead_time=50_000)  # the page stood open
+    pull(store, desk, batch, "r")
+    assert status(store, batch).annotators[0].hours < (23 * 9 + 301) / 3600
     assert found.annotators[0].last == datetime(2026, 11, 20, 10)
 
 
