@@ -52,7 +52,7 @@ class Arm:
 ARMS = {
     "rules": Arm(),
     "rules and examples": Arm(revision={"max_examples": 4}),
-    "rules, answered freely": Arm(held=False),
+    "rules answered freely": Arm(held=False),
     "gepa": Arm(),
     "without the offline draft": Arm(revision={"draft": "none"}),
     "without diagnosis": Arm(revision={"diagnose": "none"}),
@@ -196,7 +196,7 @@ def main(asked: Any, models: Path, results: Path) -> None:
         for model in asked.models.split(","):
             for arm in asked.arms.split(","):
                 for split in map(int, asked.splits.split(",")):
-                    folder = out / f"{name}-{split}-{model}" / arm.replace(" ", "-").replace(",", "")
+                    folder = out / f"{name}-{split}-{model}" / arm.replace(" ", "-")
                     if (folder / "told.json").exists():
                         continue
                     print(f"{name} {split} {model} {arm}: {asked.calls} calls, a dozen of {ANSWER} tokens", flush=True)

@@ -24,6 +24,7 @@ from store.ids import content_id
 
 MOST_DIAGNOSES = 6  # of one request
 BYTES_A_TOKEN = 3  # of JSON with words in it, where nobody counts: too few rather than too many are shown
+MOST_LETTERS = 12  # of a token, on average: what is longer need not be counted to be too long
 TURNS = 64  # tokens of a chat's own marks
 LEAST_ANSWER = 256
 # Tried one after the other: letters of a text, pieces of evidence that it has to leave room for, and hints.
@@ -72,7 +73,12 @@ class Question:
     def _fits(self, client: Client, room: int) -> Callable[[RevisionRequest], bool]:
         count = cast("Callable[[str], int]", getattr(client, "tokens", _tokens))
         left = room - TURNS - count(self.system)
-        return lambda shown: count(shown.text()) <= left
+
+        def fits(shown: RevisionRequest) -> bool:
+            text = shown.text()
+            return len(text) <= MOST_LETTERS * left and count(text) <= left
+
+        return fits
 
 
 def _tokens(text: str) -> int:

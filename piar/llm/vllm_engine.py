@@ -4,6 +4,7 @@ The grade is generated first, constrained to the task's symbols, with probabilit
 trace, when it is wanted, is a second pass that finds the whole prompt in the prefix cache.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -145,6 +147,11 @@ class VllmClient:
         """`vllm:PATH`."""
         return f"vllm:{self._path}"
 
+    @property
+    def window(self) -> int | None:
+        """Most tokens of a prompt and its answer together; None where neither options nor the model's folder say."""
+        return self._options.engine.get("max_model_len") or _positions(Path(self._path) / "config.json")
+
     def generate(self, requests: Sequence[Request], on_completion: OnCompletion | None = None) -> list[Completion]:
         """See `Client.generate`. An engine that dies fails its requests, not the others'."""
         done: dict[int, Completion] = {}
@@ -202,6 +209,15 @@ def _start(path: str, options: VllmOptions, ranks: "Queue[int]") -> None:
 def _answer(requests: list[Request]) -> list[Completion]:
     assert _here is not None
     return _here.answer(requests)
+
+
+def _positions(config: Path) -> int | None:
+    """Tokens of the longest sequence that a model has positions for, as its configuration says."""
+    if not config.is_file():
+        return None
+    said = json.loads(config.read_text(encoding="utf-8"))
+    most = said.get("text_config", said).get("max_position_embeddings")
+    return most if isinstance(most, int) and most > 0 else None
 
 
 # -- between vLLM's words and ours ----------------------------------------------------------

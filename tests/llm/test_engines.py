@@ -26,6 +26,10 @@ def requests():
     return [Request(f"k{i}", (Message("system", SYSTEM), Message("user", t)), GRADES) for i, t in enumerate(TEXTS)]
 
 
+FORM = {
+    "type": "object", "properties": {"grade": {"type": "string", "enum": ["0", "2"]}}, "required": ["grade"],
+    "additionalProperties": False,
+}  # fmt: skip
 OFFLINE = """
 import json, sys
 from piar.llm.base import Message, Request
@@ -35,8 +39,12 @@ def requests():
 def main():
     engine = {"enforce_eager": True, "max_model_len": 2048, "dtype": "float32"}
     options = VllmOptions(engines=int(sys.argv[2]), engine=engine)
-    done = VllmClient(sys.argv[1], options).generate(requests())
-    json.dump([[c.key, c.text, c.probs, c.usage.cached] for c in done], open(sys.argv[3], "w"))
+    client = VllmClient(sys.argv[1], options)
+    done = client.generate(requests())
+    asked = [Request(t, (Message("user", t),), schema=FORM, max_tokens=60, temperature=1.0) for t in TEXTS[:3]]
+    held = [c.text for c in client.generate(asked)] if client.window == 2048 else []
+    graded = [[c.key, c.text, c.probs, c.usage.cached] for c in done]
+    json.dump({"graded": graded, "held": held}, open(sys.argv[3], "w"))
 if __name__ == "__main__":
     main()
 """
@@ -76,7 +84,7 @@ def local(folder):
 
 def offline(folder, out, engines):
     script = out.with_suffix(".py")
-    script.write_text(f"SYSTEM, TEXTS, GRADES = {SYSTEM!r}, {TEXTS!r}, {GRADES!r}\n{OFFLINE}")
+    script.write_text(f"SYSTEM, TEXTS, GRADES, FORM = {SYSTEM!r}, {TEXTS!r}, {GRADES!r}, {FORM!r}\n{OFFLINE}")
     command = [vllm_python(), str(script), str(folder), str(engines), str(out)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -86,8 +94,11 @@ def offline(folder, out, engines):
 @pytest.mark.integration
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("engines", [1, 2])
-def test_offline_vllm_gives_the_grades_of_transformers(folder, local, tmp_path, engines):
-    found = offline(folder, tmp_path / "out.json", engines)
+def test_offline_vllm_gives_the_grades_of_transformers_and_keeps_to_a_schema(folder, local, tmp_path, engines):
+    told = offline(folder, tmp_path / "out.json", engines)
+    found = told["graded"]
+    assert len(told["held"]) == 3
+    assert {json.loads(text)["grade"] for text in told["held"]} <= {"0", "2"}
     assert [row[0] for row in found] == [c.key for c in local]
     assert [row[1] for row in found] == [c.text for c in local]
     for row, mine in zip(found, local, strict=True):
