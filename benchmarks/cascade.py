@@ -9,12 +9,16 @@ on 8,000 other groups of the same world. Resumable: `-o FILE` keeps a line a wor
 (half), dev and test, 40 rows of a group at most. The student is TF-IDF with overlap (logistic regression), calibrated
 on dev as `piar calibrate` does it. The teacher is simulated: right on about 93 of 100 rows, with an effect that a group
 shares and a confidence that is noisy.
+
+`python -m benchmarks.cascade rules [SPLITS]`: quadratic kappa by each decision rule, the same student on SPLITS (10)
+divisions.
 """
 
 import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,9 @@ from benchmarks.real.sets import SETS, RealSet, rows_of
 from piar.measure.baselines import fit as fit_baseline
 from piar.measure.cascade import FittedCascade, Paid, Rows, Said, fit_cascade
 from store.calibration import cross_fitted, fit
+from store.decision_rule import RULES, DecisionRule, fit_rule, fitted_rule
+from store.gain_metrics import METRICS
+from store.gain_metrics import rows_of as table
 from store.judges import Judge
 from store.task import Grade, Task
 
@@ -136,31 +143,50 @@ def task_of(source: RealSet) -> Task:
     return Task(name="real", fields=source.fields, group_by=source.group, grades=grades)
 
 
-def one_split(frame: pl.DataFrame, task: Task, seed: int) -> dict[float, dict[str, float]]:
-    """Promised precision -> what came of it on test."""
-    draw = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class Split:
+    """Dev and test of one division, and what the student says there; `probs` of dev are out of fold."""
+
+    rows: dict[str, pl.DataFrame]
+    probs: dict[str, Any]
+
+    def gold(self, part: str, task: Task) -> Any:
+        """Positions of the true grades."""
+        return np.array([task.index(symbol) for symbol in self.rows[part]["gold"]])
+
+    def groups(self, part: str) -> Any:
+        """(N,) group of each row."""
+        return self.rows[part]["group_key"].to_numpy()
+
+
+def divided(frame: pl.DataFrame, task: Task, seed: int) -> Split:
+    """Half of the groups teach the student, a quarter calibrates it, a quarter reports."""
     frame = frame.sample(fraction=1, shuffle=True, seed=seed).filter(pl.int_range(pl.len()).over("group_key") < MOST)
-    groups = draw.permutation(frame["group_key"].unique().sort().to_numpy())
+    groups = np.random.default_rng(seed).permutation(frame["group_key"].unique().sort().to_numpy())
     half, rest = len(groups) // 2, 3 * len(groups) // 4
     train, dev, test = (
         frame.filter(pl.col("group_key").is_in(part.tolist()))
         for part in (groups[:half], groups[half:rest], groups[rest:])
     )
     model = fit_baseline("tfidf_overlap", train, task, groups=train["group_key"])
-    raw = {part: model.predict(rows) for part, rows in (("dev", dev), ("test", test))}
-    names, gold = dev["group_key"].to_list(), _places(dev, task)
-    kept = fit(names, gold, raw["dev"], seed=seed).kept
-    probs = raw
-    if kept is not None:
-        inside = cross_fitted(kept.strategy, names, gold, raw["dev"], seed=seed)
-        probs = {"dev": inside, "test": kept.apply(raw["test"])}
-    sides = {part: _side(rows, task, probs[part], draw) for part, rows in (("dev", dev), ("test", test))}
+    split = Split({"dev": dev, "test": test}, {"dev": model.predict(dev), "test": model.predict(test)})
+    names, gold, raw = split.groups("dev").tolist(), split.gold("dev", task), split.probs
+    if (kept := fit(names, gold, raw["dev"], seed=seed).kept) is None:
+        return split
+    inside = cross_fitted(kept.strategy, names, gold, raw["dev"], seed=seed)
+    return Split(split.rows, {"dev": inside, "test": kept.apply(raw["test"])})
+
+
+def one_split(frame: pl.DataFrame, task: Task, seed: int) -> dict[float, dict[str, float]]:
+    """Promised precision -> what came of it on test."""
+    split, draw = divided(frame, task, seed), np.random.default_rng(seed)
+    sides = {part: _side(split, part, task, draw) for part in ("dev", "test")}
     fitted = {target: fit_cascade(*sides["dev"], target, task.symbols, took=TOOK) for target in TARGETS}
     return {target: _figures(found, *sides["test"]) for target, found in fitted.items()}
 
 
-def _side(frame: pl.DataFrame, task: Task, probs: Any, draw: np.random.Generator) -> tuple[Rows, Judges]:
-    gold, groups = _places(frame, task), frame["group_key"].to_numpy()
+def _side(split: Split, part: str, task: Task, draw: np.random.Generator) -> tuple[Rows, Judges]:
+    gold, groups, probs = split.gold(part, task), split.groups(part), split.probs[part]
     student = Said(probs.argmax(axis=1), probs.max(axis=1), False)
     codes = np.unique(groups, return_inverse=True)[1]
     odds = np.log(RIGHT / (1 - RIGHT)) + 0.6 + draw.normal(0, 1, codes.max() + 1)[codes] + draw.normal(0, 1, len(gold))
@@ -169,10 +195,6 @@ def _side(frame: pl.DataFrame, task: Task, probs: Any, draw: np.random.Generator
     sure = 1 / (1 + np.exp(-(odds + draw.normal(0, 0.5, len(gold)))))
     teacher = Said(np.where(right, gold, other), sure, False)
     return Rows([str(n) for n in range(len(gold))], groups, gold), [(STUDENT, student), (TEACHER, teacher)]
-
-
-def _places(frame: pl.DataFrame, task: Task) -> Any:
-    return np.array([task.index(symbol) for symbol in frame["gold"]])
 
 
 def _figures(found: FittedCascade, rows: Rows, judges: Judges) -> dict[str, float]:
@@ -193,10 +215,34 @@ def _figures(found: FittedCascade, rows: Rows, judges: Judges) -> dict[str, floa
     }
 
 
+def rules(name: str, splits: int) -> None:
+    """A line for one set: quadratic kappa on test by each decision rule, and by the one that dev keeps."""
+    frame, task = rows_of(name)[0].with_columns(group_key=pl.col(SETS[name].group)), task_of(SETS[name])
+    metric, values = METRICS["qwk"], np.arange(len(task.grades), dtype=float)
+    found: list[dict[str, float]] = []
+    for seed in range(splits):
+        split = divided(frame, task, seed)
+        names, gold = split.groups("dev").tolist(), split.gold("dev", task)
+        dev = (names, gold, split.probs["dev"], metric, values)
+        chosen = fit_rule(*dev, ordered=True, seed=seed).kept
+        tried = {rule: fitted_rule(rule, *dev) for rule in RULES} | {"kept": chosen or DecisionRule()}
+        truth, groups = split.gold("test", task), split.groups("test")
+
+        def kappa(said: Any, truth: Any = truth, groups: Any = groups) -> float:
+            return metric.value(metric.sums(table(groups, truth, said, said == truth, values.tolist())))
+
+        told = {rule: kappa(one.apply(split.probs["test"])) for rule, one in tried.items()}
+        found.append({**told, "chosen": float(chosen is not None)})
+    cells = [f"{np.mean([one[rule] for one in found]):.3f}" for rule in (*RULES, "kept")]
+    gains = [one["kept"] - one["argmax"] for one in found]
+    chosen_in = f"{sum(one['chosen'] for one in found):.0f} of {splits}"
+    print(f"| {name} | {' | '.join(cells)} | {chosen_in} | {min(gains):+.3f} to {max(gains):+.3f} |", flush=True)
+
+
 def main() -> None:
     """Read the line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("worlds", "real"))
+    parser.add_argument("what", choices=("worlds", "real", "rules"))
     parser.add_argument("times", type=int, nargs="?")
     parser.add_argument("-o", "--out", type=Path, default=Path("cascade-worlds.jsonl"))
     asked = parser.parse_args()
@@ -204,6 +250,10 @@ def main() -> None:
         worlds(asked.times or 1_000, asked.out)
     for name in ("dbpedia", "semeval") if asked.what == "real" else ():
         real(name, asked.times or 20)
+    if asked.what == "rules":
+        print(f"| set | {' | '.join((*RULES, 'kept'))} | another rule is kept | gain on test |\n|{'---|' * 7}")
+        for name in ("chorus", "dbpedia", "semeval"):
+            rules(name, asked.times or 10)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
 """`/score` of a cascade: who decided each sample, and a second judge that is slow, down or spent decides nothing."""
 
+import re
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from piar.serve.app import build
@@ -14,10 +19,12 @@ from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.stats import Interval
 from store.types import Verdict
+from tests.cascade_world import STUDENT, lamps
 from tests.serve.test_decisions import SHOP, make
 from tests.serve.test_serve import running
-from trainers.checkpoint import fingerprint, keep_calibration
+from trainers.checkpoint import StudentCard, fingerprint, keep_calibration, save
 from trainers.session import Session
+from trainers.tiny import tiny_model, tiny_tokenizer
 
 SHARE = Interval(value=0.5)
 SAMPLES = [{"query": "red lamp", "title": f"«chair» {i}"} for i in range(8)]
@@ -149,3 +156,30 @@ def test_another_student_is_not_taken_in_under_a_cascade_that_was_not_fitted_for
         with pytest.raises(PiarError, match="have changed since"):
             reload(app, folder, "cpu")
         assert {row["tier"] for row in scored(client)} == {"student"}
+
+
+@pytest.mark.integration
+def test_by_command_a_student_that_is_never_sure_leaves_all_to_the_teacher(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        project = lamps(tmp_path / "world", patch)
+    folder = project.folder / "students" / "a"
+    shutil.rmtree(folder)
+    words = tiny_tokenizer(["plain lamp odd chair"], project.task.symbols, 300)
+    lm = tiny_model(len(words), hidden=64, layers=1)
+    save(folder, lm, words, StudentCard(task=project.task, completion="grade"))
+    piar = [sys.executable, "-m", "piar"]
+    here = ["-C", str(project.folder)]
+    subprocess.run([*piar, "cascade", *here, "--tiers", f"{STUDENT},teacher"], check=True, stdout=subprocess.DEVNULL)
+    line = [*piar, "serve", *here, "--student", "students/a", "--cascade", "cascade.json", "--port", "0"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        told = ""
+        while not (url := re.search(r"http://\S+", told)):
+            told = server.stderr.readline()
+        samples = [{"query": "q", "title": "plain lamp 1"}, {"query": "q", "title": "odd chair 2"}]
+        for _ in range(2):
+            rows = httpx.post(f"{url[0]}/score", json={"samples": samples}, timeout=60).json()["results"]
+            assert [(row["grade"], row["tier"]) for row in rows] == [("1", "teacher"), ("0", "teacher")]
+        server.terminate()
+        assert "Decided by: teacher 4." in server.communicate(timeout=60)[0]
+    assert (project.folder / "cascade" / "journal").is_dir()
