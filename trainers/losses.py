@@ -10,6 +10,7 @@ from trainers.head import Readout
 from trainers.layout import Labels
 
 EPSILON = 1e-4
+TOKEN_SHARE = 0.05  # of the loss that one token after the grade can make up
 
 
 class Totals(NamedTuple):
@@ -32,6 +33,10 @@ def sft_loss(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the grade and on the rest, each its own mean, mixed by `grade_weight`; the sum is the loss.
 
+    The rest's share is 1 - `grade_weight`, but at most `TOKEN_SHARE` for each token that it has a row: where a grade
+    stands alone, the end of turn behind it would outweigh the grade, and a pretrained model that ends otherwise would
+    spend its first steps on that (our choice).
+
     Args:
         out, rows: log-probabilities and labels of n rows.
         gold: [m] grade indices.
@@ -49,7 +54,8 @@ def sft_loss(
     grade_term = (grade * weight[who]).sum() / totals.grades
     rest = -out.logp * weight[rows.owner]
     rest_term = rest[~first].sum() / totals.tokens
-    return grade_weight * grade_term, (1 - grade_weight) * rest_term
+    rest_share = min(1 - grade_weight, TOKEN_SHARE * totals.tokens / totals.grades)
+    return grade_weight * grade_term, rest_share * rest_term
 
 
 def advantages(rewards: Tensor, group: Tensor, *, credit: str) -> Tensor:

@@ -6,6 +6,7 @@
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real synth
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real audits [--models instruct05] …
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real evolve [--models instruct05] [--arms rules,gepa]
+    PIAR_REAL_MODELS=DIR python -m benchmarks.real whole          # for a machine with a GPU: ten minutes
 
 DIR holds plain folders: `encoder`, `base270`, `instruct05`, `instruct15`. Runs go on where they were cut off.
 """
@@ -14,9 +15,18 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.real import audits, evolving, mining, neighbours, students, synth
+from benchmarks.real import audits, evolving, mining, neighbours, students, synth, whole
 
 RESULTS = Path(__file__).parent / "results"
+KINDS = {
+    "students": students,
+    "mining": mining,
+    "neighbours": neighbours,
+    "synth": synth,
+    "audits": audits,
+    "evolve": evolving,
+    "whole": whole,
+}
 
 
 def main() -> None:
@@ -24,24 +34,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, default=Path("real"), help="work folder")
     kinds = parser.add_subparsers(dest="kind", required=True)
-    students.options(kinds.add_parser("students"))
-    mining.options(kinds.add_parser("mining"))
-    neighbours.options(kinds.add_parser("neighbours"))
-    synth.options(kinds.add_parser("synth"))
-    audits.options(kinds.add_parser("audits"))
-    evolving.options(kinds.add_parser("evolve"))
+    for name, module in KINDS.items():
+        module.options(kinds.add_parser(name))
     asked = parser.parse_args()
     if not os.environ.get("PIAR_REAL_MODELS"):
         raise SystemExit("Set PIAR_REAL_MODELS to the folder that holds the models.")
-    runs = {
-        "students": students.main,
-        "mining": mining.main,
-        "neighbours": neighbours.main,
-        "synth": synth.main,
-        "audits": audits.main,
-        "evolve": evolving.main,
-    }
-    runs[asked.kind](asked, Path(os.environ["PIAR_REAL_MODELS"]), RESULTS)
+    KINDS[asked.kind].main(asked, Path(os.environ["PIAR_REAL_MODELS"]), RESULTS)
 
 
 if __name__ == "__main__":

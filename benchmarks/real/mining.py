@@ -121,15 +121,18 @@ def table(found: list[dict[str, Any]]) -> str:
     for (name, by), part in parts.items():
         shares = [_walk([one[key] for one in part]) for key in ("clean", "right tfidf_overlap", "right cosine")]
         rows = " · ".join(f"{np.mean([one['buckets'][bucket] for one in part]):.0f}" for bucket in BUCKETS)
-        top = [one["enriched"]["suspicion"] for one in part]
+        top = [one["enriched"]["suspicion"] for one in part if one["enriched"]["suspicion"] is not None]
         queued = [one["queued"]["flipped"] / one["flipped"] for one in part if one["queued"]["rows"]]
         each = ", ".join(f"{value:.1f}" for value in top)
         lines.append(
-            f"| {name} | {by} | {rows} | "
-            + " | ".join(shares)
-            + f" | {np.mean(top):.1f} × ({each}) | {np.mean(queued):.1f} × |"
+            f"| {name} | {by} | {rows} | " + " | ".join(shares) + f" | {_times(top)} ({each}) | {_times(queued)} |"
         )
     return "\n".join(lines)
+
+
+def _times(values: list[float]) -> str:
+    """Their mean, a dash where there is none."""
+    return f"{np.mean(values):.1f} ×" if values else "–"
 
 
 def _walk(shares: list[dict[str, float | None]]) -> str:

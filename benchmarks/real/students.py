@@ -5,6 +5,7 @@ done is not done again. Right and wrong of single rows stay in the work folder, 
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.real.sets import SETS, dealt, project, rows_of
+from benchmarks.real.table import write_students
 from piar import Project
 from piar.measure.baselines import fit
 from piar.measure.embeddings import BaselineSettings, embedder
@@ -40,15 +42,22 @@ class Arm:
     teach: Callable[[Project, Path, Path, str], Path]
 
     def estimate(self, rows: int) -> float:
-        """Seconds: 6 floating point operations a weight and token to learn (4 with adapters), 2 to judge."""
+        """Seconds of a core: 6 floating point operations a weight and token to learn (4 with adapters), 2 to judge."""
         return (self.operations * rows * self.epochs + 2 * 800) * TOKENS * self.weights / self.rate
 
+    def on_gpu(self, rows: int) -> float:
+        """Seconds on a GPU, where small models wait for Python: a guess, never measured."""
+        return 10.0 + 0.12 * rows * self.epochs / 16
 
-def _encoder(at: Project, shards: Path, out: Path, model: str) -> Path:
-    from trainers.encoder import train
 
-    settings = at.config.train.encoder.model_copy(update={"model": model, "max_length": 160, "batch_size": 16})
-    return train(shards, out, settings=settings).checkpoint
+def _encoder(reads: str) -> Callable[[Project, Path, Path, str], Path]:
+    def teach(at: Project, shards: Path, out: Path, model: str) -> Path:
+        from trainers.encoder import train
+
+        told = {"model": model, "max_length": 160, "batch_size": 16, "reads": reads}
+        return train(shards, out, settings=at.config.train.encoder.model_copy(update=told)).checkpoint
+
+    return teach
 
 
 def _language_model(at: Project, shards: Path, out: Path, model: str) -> Path:
@@ -60,16 +69,24 @@ def _language_model(at: Project, shards: Path, out: Path, model: str) -> Path:
 
 
 ARMS = {
-    "encoder": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder),
+    "encoder": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder("auto")),
+    "together": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder("together")),
     "base270": Arm("base270", 100e6, 75e9, 4, 2.0, _language_model),
     "instruct05": Arm("instruct05", 358e6, 75e9, 4, 2.0, _language_model),
 }
 
 
 def run(
-    out: Path, models: Path, *, sets: list[str], splits: list[int], sizes: list[int], arms: list[str], results: Path
+    out: Path,
+    models: Path,
+    *,
+    sets: list[str],
+    splits: list[int],
+    sizes: list[int],
+    arms: list[str],
+    until: float = math.inf,
 ) -> None:
-    """Measure what was asked for and is not there yet, and write the table of all that is there."""
+    """Measure what was asked for and is not there yet; begin no arm after `until`, seconds since the epoch."""
     for name in sets:
         print(f"{name}: {100 * rows_of(name)[1]:.0f} % of its rows are cut to about 128 tokens", flush=True)
         for split in splits:
@@ -78,10 +95,10 @@ def run(
                     name, dealt(name, split, size), out / f"{name}-{split}-{size}", encoder=str(models / "encoder")
                 )
                 for arm in arms:
+                    if time.time() > until:
+                        print(f"{name}: the time is over; the same command goes on", flush=True)
+                        return
                     _one(at, name, split, size, arm, models)
-    from benchmarks.real.table import write_students
-
-    write_students(out, results)
 
 
 def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) -> None:
@@ -91,7 +108,7 @@ def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) 
     began, after = time.monotonic(), None
     if arm in ARMS:
         print(f"{name} {split} {size} {arm}: about {ARMS[arm].estimate(size):,.0f} s of one core", flush=True)
-        judge, size_mb = _taught(at, ARMS[arm], models)
+        judge, size_mb = _taught(at, arm, ARMS[arm], models)
         scored, _ = Project.open(at.folder).score(judge, "test")
         latency, after = scored.latency_ms["first_token"].p50, scored.calibrated
     else:
@@ -128,8 +145,8 @@ def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) 
     print(f"{name} {split} {size} {arm}: {100 * one.scores.accuracy.value:.1f} %, {found['seconds']} s", flush=True)
 
 
-def _taught(at: Project, arm: Arm, models: Path) -> tuple[str, float]:
-    shards, out = at.folder / "shards", at.folder / "students" / arm.folder
+def _taught(at: Project, name: str, arm: Arm, models: Path) -> tuple[str, float]:
+    shards, out = at.folder / "shards", at.folder / "students" / name
     if not (shards / "manifest.json").exists():
         at.curriculum_export(shards)
     folder = out / "final" if (out / "final").exists() else arm.teach(at, shards, out, str(models / arm.folder))
@@ -186,5 +203,5 @@ def main(asked: Any, models: Path, results: Path) -> None:
         splits=every(asked.splits, SPLITS),
         sizes=every(asked.sizes, SIZES),
         arms=every(asked.arms, (*BASELINES, *ARMS)),
-        results=results,
     )
+    write_students(asked.out, results)

@@ -10,7 +10,7 @@ import numpy as np
 from store.stats import paired_gain
 
 Found = dict[str, Any]
-STUDENTS = ("encoder", "base270", "instruct05")
+STUDENTS = ("encoder", "together", "base270", "instruct05")
 
 
 def read(out: Path) -> list[Found]:
@@ -19,14 +19,30 @@ def read(out: Path) -> list[Found]:
 
 
 def write_students(out: Path, results: Path) -> None:
-    """Add what a work folder holds to the result file, and print the table of it."""
+    """Add what a work folder holds to the result file, and print the table of it.
+
+    What the file says of an arm on as many splits or more stays, unless it is measured anew here.
+    """
     found = [one for one in read(out) if "arm" in one]
-    cells = [_cell(part) for part in _parts(found)]
-    gains = _gains(found)
     results.mkdir(parents=True, exist_ok=True)
     path = results / "students.json"
-    path.write_text(json.dumps({"arms": cells, "gains": gains}, indent=1) + "\n", encoding="utf-8")
-    print(students(json.loads(path.read_text(encoding="utf-8"))))
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"arms": [], "gains": []}
+    told = {
+        "arms": _merged(known["arms"], [_cell(part) for part in _parts(found)]),
+        "gains": _merged(known["gains"], _gains(found)),
+    }
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(students(told))
+
+
+def _merged(known: list[Found], new: list[Found]) -> list[Found]:
+    """By set, rows and arm the one of more splits; of equally many the new one."""
+    by_arm = {(one["set"], one["train"], one["arm"]): one for one in known}
+    for one in new:
+        at = (one["set"], one["train"], one["arm"])
+        if at not in by_arm or one["splits"] >= by_arm[at]["splits"]:
+            by_arm[at] = one
+    return list(by_arm.values())
 
 
 def _parts(found: Iterable[Found]) -> list[list[Found]]:
@@ -43,7 +59,11 @@ def _cell(part: list[Found]) -> Found:
     accuracies = [one["accuracy"][0] for one in part]
     named = {name: first[name] for name in ("set", "train", "arm")}
     learnt = [one["learnt"] for one in part]
-    return {**named, "learnt": learnt, "splits": len(part), "accuracy": _mean(accuracies), "each": accuracies, **mean}
+    told = {**named, "learnt": learnt, "splits": len(part), "accuracy": _mean(accuracies), "each": accuracies, **mean}
+    after = [one["calibrated"] for one in part if one.get("calibrated")]
+    if after:  # on how many splits a calibration was kept, and the means over these
+        told["calibrated"] = {"splits": len(after)} | {n: _mean(one[n] for one in after) for n in ("accuracy", "ece")}
+    return told
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -87,12 +107,14 @@ def _paired(before: list[Found], after: list[Found]) -> Found:
 def students(told: Found) -> str:
     """The table in Markdown: accuracy by arm and rows, then gains over the best baseline."""
     lines = [
-        "| set | rows | arm | accuracy (each split) | macro F1 | ECE | NLL | ms | MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| set | rows | arm | accuracy (each split) | macro F1 | ECE | calibrated: splits, ECE | NLL | ms | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in sorted(told["arms"], key=lambda one: (one["set"], one["train"], one["accuracy"])):
         each = ", ".join(f"{100 * a:.1f}" for a in one["each"])
         figures = [f"{one[name]:{form}}" if one[name] is not None else "–" for name, form in _FORMS.items()]
+        after = one.get("calibrated")
+        figures.insert(2, f"{after['splits']}, {after['ece']:.3f}" if after else "–")
         lines.append(
             f"| {one['set']} | {_span(one['learnt'])} | {one['arm']} | {100 * one['accuracy']:.1f} ({each}) | "
             + " | ".join(figures)

@@ -79,6 +79,21 @@ def test_the_loss_is_what_ten_naive_lines_say(shards, tmp_path):
     assert trace == pytest.approx(0.5 * torch.stack(naive_trace).mean().item(), rel=1e-5)
 
 
+def test_the_end_behind_a_lone_grade_does_not_outweigh_it(shards, tmp_path):
+    """A pretrained model may end its turns otherwise: unlearning that must not drown what the grade teaches."""
+    settings = SftSettings(completion="grade")
+    run = Run("sft", shards, tmp_path, TINY, settings, completion="grade")
+    batch = run.draw()[:6]
+    _, ending, _ = sft.sft_step(run, batch, settings)
+    run.policy.lm.set_attn_implementation("sdpa")
+    naive = []
+    for e in batch:
+        logits = run.policy.lm(input_ids=torch.tensor([[*e.prompt, *e.completion]])).logits[0].log_softmax(-1)
+        naive.append(-logits[len(e.prompt), e.completion[1]])
+    assert [len(e.completion) for e in batch] == [2] * 6
+    assert ending == pytest.approx(0.05 * torch.stack(naive).mean().item(), rel=1e-2)
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize("step", ["words", "traces"])
 def test_one_two_or_eight_parts_of_a_batch_give_the_same_update(shards, tmp_path, step):
