@@ -31,7 +31,7 @@ SAID = {
         },
     ),
 }
-ROWS = {"instruct05": 120, "instruct15": 60, "encoder": 200}
+ROWS = {"instruct05": 60, "instruct15": 60, "encoder": 200}
 TAUGHT = 300  # rows that the encoder learns from
 SECONDS = {"instruct05": 0.2, "instruct15": 0.6, "encoder": 0.03}  # a request takes, of one core; to plan by
 

@@ -7,26 +7,27 @@ compared between the probe's answers and the second ones in the same way, to bot
 tests of an audit. Chosen by us: these anchors, and that one audit is one family.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from piar.measure.audit_plan import LEVEL, Plan, least_detectable
 from piar.measure.audited_judges import AGAIN, FIRST, Audited, Grades, Parts
 from piar.measure.probes import Probe, Question
 from store.judges import Judge
 from store.stats import (
+    Floats,
     Gain,
+    GroupBootstrap,
     Interval,
     Ints,
-    bootstrap_by_group,
     group_codes,
     group_sums,
     holm,
-    paired_gain,
+    ratio,
     sign_flip_test,
 )
 from store.task import Task
@@ -178,7 +179,7 @@ def audit(
     wanted = {kind: dict(enumerate(questions)) for kind in ((TWICE, CONTROL) if control else (TWICE,))} | asked
     grades = judge.grades({kind: list(rows.values()) for kind, rows in wanted.items()})
     said = {kind: _placed(grades[kind], rows, len(questions), task) for kind, rows in wanted.items()}
-    rows = _Rows(questions, first, said[TWICE], seed)
+    rows = _Rows.of(questions, first, said[TWICE], seed)
     found = [
         _probed(rows, probe, asked[probe.name], said[probe.name], planned.tests)
         for probe in probes
@@ -202,38 +203,56 @@ class _Rows:
     questions: Sequence[Question]
     first: Ints
     second: Ints
+    codes: Ints
+    groups: int
+    bootstrap: GroupBootstrap
     seed: int
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], first: Ints, second: Ints, seed: int) -> "_Rows":
+        codes, groups = group_codes([asked.sample.group for asked in questions])
+        return cls(questions, first, second, codes, groups, GroupBootstrap(groups, seed=seed), seed)
 
     def answered(self, said: Ints) -> Ints:
         """Places that were answered twice, and a third time."""
         return np.flatnonzero((self.first >= 0) & (self.second >= 0) & (said >= 0))
 
-    def groups(self, places: Ints) -> list[str]:
-        return [self.questions[place].sample.group for place in places]
+    def sizes(self, places: Ints) -> list[int]:
+        """How many of these places each group has, those that have any."""
+        return [size for size in np.bincount(self.codes[places]).tolist() if size]
 
     def noise(self) -> Interval:
+        """Share of the rows that change when asked twice."""
         places = self.answered(self.second)
-        return bootstrap_by_group(self.first[places] != self.second[places], self.groups(places), seed=self.seed)
+        return self._interval(self._sums(places, self.first[places] != self.second[places]), 0)
 
     def effect(self, places: Ints, said: Ints) -> Effect:
         """Of what was said at these places the third time."""
-        first, second, after, groups = self.first[places], self.second[places], said[places], self.groups(places)
-        flips = paired_gain(second != first, after != first, groups, seed=self.seed)
-        if not self.questions[0].task.ordered:
-            return Effect(flips, None)
-        up, (_, two_sided) = paired_gain(second, after, groups, seed=self.seed), self.p_values(places, said)
-        return Effect(flips, up.model_copy(update={"p_value": two_sided}))
+        sums, tests = self._changes(places, said), self.p_values(places, said)
+        found = [self._interval(sums, column) for column in range(len(tests))]
+        gains = [
+            Gain(mean=f.value or 0.0, low=f.low, high=f.high, p_value=p) for f, p in zip(found, tests, strict=True)
+        ]
+        return Effect(gains[0], gains[1] if len(gains) > 1 else None)
 
     def p_values(self, places: Ints, said: Ints) -> list[float]:
-        """Of the tests behind an effect."""
-        codes, count = group_codes(self.groups(places))
-        first, second, after = self.first[places], self.second[places], said[places]
-        columns = np.stack([(after != first).astype(int) - (second != first), after - second], axis=1)
-        flips, shift = group_sums(columns, codes, count).T
-        tests = [sign_flip_test(flips, seed=self.seed)]
+        """Of the tests behind an effect: more changes, and where grades have an order a mean that moved either way."""
+        more, up, _ = self._changes(places, said).T
+        tests = [sign_flip_test(more, seed=self.seed)]
         if self.questions[0].task.ordered:
-            tests.append(min(1.0, 2 * min(sign_flip_test(side * shift, seed=self.seed) for side in (1, -1))))
+            tests.append(min(1.0, 2 * min(sign_flip_test(side * up, seed=self.seed) for side in (1, -1))))
         return tests
+
+    def _changes(self, places: Ints, said: Ints) -> Floats:
+        first, second, after = self.first[places], self.second[places], said[places]
+        return self._sums(places, (after != first).astype(int) - (second != first), after - second)
+
+    def _sums(self, places: Ints, *columns: ArrayLike) -> Floats:
+        """Sums by group (G, S + 1) of values at these places, and of the places."""
+        return group_sums(np.stack([*columns, np.ones(len(places))], axis=1), self.codes[places], self.groups)
+
+    def _interval(self, sums: Floats, column: int) -> Interval:
+        return self.bootstrap.interval(sums[:, [column, -1]], ratio)
 
 
 def _asked(judge: Audited, questions: Sequence[Question], first: Ints, probe: Probe) -> dict[int, Question] | str:
@@ -268,7 +287,7 @@ def _positions(grades: Grades, task: Task) -> Ints:
 def _probed(rows: _Rows, probe: Probe, asked: Collection[int], said: Ints, tests: int) -> Probed:
     """What a probe found, before any correction."""
     places, symbols = rows.answered(said), rows.questions[0].task.symbols
-    sizes = list(Counter(rows.groups(places)).values())
+    sizes = rows.sizes(places)
     stayed = rows.first[places] == rows.second[places]
     noise = float(np.mean(~stayed)) if len(places) else 0.0
     moved = places[stayed & (said[places] != rows.first[places])]

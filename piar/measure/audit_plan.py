@@ -5,6 +5,7 @@ effect is planned by the normal approximation of `store.stats.detectable_effect`
 """
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,9 @@ def least_detectable(sizes: Sequence[int], noise: float, tests: int) -> float | 
         reach = detectable_effect(variance, sizes, alpha=LEVEL / tests, power=POWER)
         return reach is not None and reach <= effect
 
-    return next((step / 1000 for step in range(1, 1001) if seen(step / 1000)), None)
+    steps = range(1, 1001)
+    place = bisect_left(steps, True, key=lambda step: seen(step / 1000))
+    return steps[place] / 1000 if place < len(steps) else None
 
 
 def rows_for(samples: Sequence[Sample], noise: float, tests: int, wanted: float) -> int:

@@ -1,6 +1,7 @@
 """An audit of judges: what each probe changes, what is found, what is left out, and what it costs."""
 
 import json
+import re
 
 import pytest
 
@@ -15,6 +16,7 @@ from store.judges import Judge
 from store.stats import sign_flip_test
 from store.task import Grade, Task, sample_text
 from store.types import Example, Instruction, Sample
+from tests.cascade_world import STUDENT, FakeStudent, lamps
 from tests.documents import check
 
 TASK = Task(
@@ -262,20 +264,43 @@ def test_a_gate_exits_3_where_more_is_found_than_allowed(shop, capsys, monkeypat
     assert run(*given, "--max-effect", 5, "--probes", "fields,grades") == 0
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
+def test_a_slip_is_told_before_anybody_is_asked(shop, capsys):
+    for given, words in (
         (["baseline:majority"], "cannot be audited"),
         (["--probes", "nope"], "no probe 'nope'"),
         (["--detect", "0"], "No share"),
         (["--where", "split = 'nope'"], "No row"),
         (["--where", "nope = 1"], "--where"),
-    ],
-)
-def test_a_slip_is_told_before_anybody_is_asked(shop, given, words, capsys):
-    assert run("audit", "-C", shop.folder, *given, "--json") in (1, 2)
-    assert words in json.loads(capsys.readouterr().out)["error"]["message"]
+    ):
+        assert run("audit", "-C", shop.folder, *given, "--json") in (1, 2)
+        assert words in json.loads(capsys.readouterr().out)["error"]["message"]
     assert shop.store.frame("select count(*) from completions").item() == 0
+
+
+def test_a_student_is_audited_by_what_it_reads_and_the_page_tells_the_newest_of_each_judge(tmp_path, monkeypatch):
+    project = lamps(tmp_path / "world", monkeypatch)
+    # It reads its fields in its own order, forty characters of each, and capitals as they are.
+    monkeypatch.setattr(
+        FakeStudent,
+        "fitting",
+        lambda _, samples: [[ord(c) for f in ("query", "title") for c in s[f][:40]] for s in samples],
+        raising=False,
+    )
+    result, receipt = project.audit(STUDENT, "true", rows=150)
+    assert [probe.name for probe in result.found] == ["casing"]
+    assert result.left_out["fields"] == result.left_out["grades"] == "this judge reads the same either way"
+    assert receipt.calls == 0
+    assert project.store.frame("select count(*) from verdicts").item() == 0
+    planned, forecast = project.forecast_audit(STUDENT, "true", rows=150)
+    assert (planned, forecast.cost_usd) == (result.plan, 0.0)
+    (project.folder / "instruction.md").write_text("Judge lamps.\n")  # no rule: the offline teacher guesses by words
+    guessed, _ = project.audit(where="true", rows=30, probes=["grades"])
+    assert guessed.probes[0].effect.size == 0
+    page = project.report().path.read_text(encoding="utf-8")
+    [section] = re.findall(r'<section id="audits">.*?</section>', page, flags=re.DOTALL)
+    assert re.findall(r"<h3>(.*?)</h3>", section) == [STUDENT, "teacher:rulebook"]
+    assert "Found: casing." in section
+    assert "Left out: fields (this judge reads the same either way)" in section
 
 
 def test_an_older_projects_prompt_that_lists_no_grades_has_no_grade_order_to_turn_round(shop):
