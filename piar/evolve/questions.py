@@ -7,7 +7,7 @@ an endpoint names its window when it refuses a prompt, or `[reviser] window` doe
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from piar.evolve.revision import read_object
 from piar.instructions.revision_schema import (
@@ -18,14 +18,12 @@ from piar.instructions.revision_schema import (
     list_of,
     object_of,
 )
-from piar.llm.base import Client, Message, Request
+from piar.llm.base import TURNS, Client, Message, Request, tokens_of
 from piar.llm.settings import ModelSettings
 from store.ids import content_id
 
 MOST_DIAGNOSES = 6  # of one request
-BYTES_A_TOKEN = 3  # of JSON with words in it, where nobody counts: too few rather than too many are shown
 MOST_LETTERS = 12  # of a token, on average: what is longer need not be counted to be too long
-TURNS = 64  # tokens of a chat's own marks
 LEAST_ANSWER = 256
 # Tried one after the other: letters of a text, pieces of evidence that it has to leave room for, and hints.
 _CUTS = ((None, 24, 24), (1200, 12, 12), (500, 8, 8), (200, 6, 4), (80, 2, 0))
@@ -71,18 +69,13 @@ class Question:
         return asked, shown
 
     def _fits(self, client: Client, room: int) -> Callable[[RevisionRequest], bool]:
-        count = cast("Callable[[str], int]", getattr(client, "tokens", _tokens))
-        left = room - TURNS - count(self.system)
+        left = room - TURNS - tokens_of(client, self.system)
 
         def fits(shown: RevisionRequest) -> bool:
             text = shown.text()
-            return len(text) <= MOST_LETTERS * left and count(text) <= left
+            return len(text) <= MOST_LETTERS * left and tokens_of(client, text) <= left
 
         return fits
-
-
-def _tokens(text: str) -> int:
-    return -(-len(text.encode()) // BYTES_A_TOKEN)
 
 
 def _unread(key: str) -> Callable[[str], str | None]:

@@ -101,10 +101,10 @@ class Neighbours:
         if wanted:
             self._found.update((s.id, f) for s, f in zip(wanted, self.find(wanted), strict=True))
 
-    def text(self, sample: Sample) -> str:
-        """What the prompt says of a sample's neighbours; empty where it has none."""
+    def text(self, sample: Sample, most: int) -> str:
+        """What the prompt says of a sample's nearest neighbours; empty where it has none."""
         self.prepare([sample])
-        shown = [self.labelled[place] for place in reversed(self._found[sample.id])]
+        shown = [self.labelled[place] for place in reversed(self._found[sample.id][:most])]
         values = [{"text": sample_text(cut(one.fields)), "grade": one.grade} for one in shown]
         return render("neighbours", {"neighbours": values}, self._prompts) if values else ""
 

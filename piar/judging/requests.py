@@ -7,7 +7,7 @@ from typing import Any
 
 from piar.instructions.prompts import judge_prefix
 from piar.judging.session import Respondent
-from piar.llm.base import Brief, Message, Request, template_of
+from piar.llm.base import TURNS, Brief, Message, Request, template_of, tokens_of
 from store.calibration import Calibration
 from store.ids import content_id, short_hash
 from store.task import Task, sample_text
@@ -87,8 +87,8 @@ class Questions:
 
     def asks(self, instruction: Instruction, sample: Sample, votes: range) -> Iterator[Ask]:
         """The requests for these votes on a sample."""
-        text, neighbours = sample_text(sample.fields), self._respondent.neighbours
-        prompt, beside = self._prompt(instruction), neighbours.text(sample) if neighbours else ""
+        text, prompt = sample_text(sample.fields), self._prompt(instruction)
+        beside = self._beside(prompt.system.content, sample, text)
         system = Message("system", f"{prompt.system.content}\n\n{beside}") if beside else prompt.system
         for vote in votes:
             request = Request(
@@ -107,6 +107,19 @@ class Questions:
     def digest(self, instruction: Instruction) -> str:
         """Hash of all that requests under an instruction share: prompt, model, parameters and answer schema."""
         return self._prompt(instruction).digest
+
+    def _beside(self, system: str, sample: Sample, text: str) -> str:
+        """The labelled samples that are shown, so many as fit the window of a model that says how long it is."""
+        neighbours, client = self._respondent.neighbours, self._respondent.client
+        if neighbours is None:
+            return ""
+        window = getattr(client, "window", None)
+        for most in range(neighbours.k, 0, -1):
+            beside = neighbours.text(sample, most)
+            whole, room = f"{system}\n\n{beside}{text}", (window or 0) - self._settings.answer_tokens - TURNS
+            if window is None or len(whole.encode()) <= room or tokens_of(client, whole) <= room:
+                return beside
+        return ""
 
     def verdict(self, completion: Completion, ask: Ask, judge: str) -> Verdict:
         """Read one answer; an answer without a grade is a verdict too, with the reason."""

@@ -20,6 +20,7 @@ __all__ = [
     "Usage",
     "is_simulated",
     "template_of",
+    "tokens_of",
 ]
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from store.task import Task
     from store.types import Instruction
 
+TURNS = 64  # tokens of a chat's own marks
+BYTES_A_TOKEN = 3  # of JSON with words in it, where nobody counts
 Role = Literal["system", "user", "assistant"]
 Purpose = Literal["judge", "revise", "diagnose", "write"]
 
@@ -114,6 +117,12 @@ class Client(Protocol):
 def template_of(client: Client) -> str:
     """The template of the prompt before a sample: `decide` for a client that is asked typed questions."""
     return str(getattr(client, "template", "judge"))
+
+
+def tokens_of(client: Client, text: str) -> int:
+    """Tokens of a text, as a model in this process counts them; elsewhere, where nobody does, rather too many."""
+    count: Callable[[str], int] | None = getattr(client, "tokens", None)
+    return count(text) if count else -(-len(text.encode()) // BYTES_A_TOKEN)
 
 
 def is_simulated(client: Client) -> bool:
