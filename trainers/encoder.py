@@ -179,6 +179,8 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     out.mkdir(parents=True, exist_ok=True)
     kept = _Kept(model, tokenizer, evaluation.get(DEV, []), manifest.task, limit, Best(out, 0))
     steps = _teach(model, tokenizer, rows, manifest.task, settings, limit, kept)
+    if not apart and kept.dev and Path(settings.model).is_dir():
+        _compare(kept, rows, manifest, settings)
     metrics: dict[str, float] = {}
     found: Fit | None = None
     for split, asked in evaluation.items():
@@ -212,13 +214,16 @@ class _Kept:
         self.task, self.limit = task, limit
         self.losses: dict[int, float] = {}
 
+    def loss(self) -> float:
+        """Nats of a grade on dev, a mean over rows."""
+        gold = np.array([self.task.index(row["grade"]) for row in self.dev])
+        return float(nll_of(predict(self.model, self.tokenizer, self.dev, self.task, self.limit), gold).mean())
+
     def look(self, step: int) -> None:
         """Measure the grade's loss on dev, where there is one."""
         self.step = step
         if self.dev:
-            gold = np.array([self.task.index(row["grade"]) for row in self.dev])
-            probs = predict(self.model, self.tokenizer, self.dev, self.task, self.limit)
-            self.losses[step] = float(nll_of(probs, gold).mean())
+            self.losses[step] = self.loss()
             self.best.look(step, self.losses[step], self.model, writes=True)
 
     def recall(self) -> None:
@@ -267,6 +272,24 @@ def _teach(
     return total
 
 
+def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> None:
+    """Say so where the probe of the encoder as it came has less loss on dev than what was taught."""
+    try:
+        probe, tokenizer = _apart(manifest, settings), kept.tokenizer
+    except PiarError:  # it has no vectors that are known here
+        return
+    probe.to(kept.model.device)
+    beside = _Kept(probe, tokenizer, kept.dev, manifest.task, kept.limit, Best(kept.best.file.parent, 0))
+    ids = encode(probe, tokenizer, [row["fields"] for row in rows], manifest.task, kept.limit)
+    gold = [manifest.task.index(row["grade"]) for row in rows]
+    probe.begin(features(probe, tokenizer, ids), gold, [row["group"] for row in rows], settings.seed)
+    if beside.loss() < kept.losses[kept.step]:
+        say(
+            f"encoder: the frozen encoder's probe has a loss of {beside.loss():.3f} on dev, less than this student's "
+            f"{kept.losses[kept.step]:.3f}; --set train.encoder.reads=apart begins there"
+        )
+
+
 def _rate(model: Any, settings: EncoderSettings) -> float:
     """Narrow pretrained encoders with a new head need a higher rate: at 3e-5 a 384 wide one had learnt nothing from 300
     rows. One that begins as the probe knows something already."""
@@ -290,24 +313,33 @@ def _reads(settings: EncoderSettings) -> Reads:
                 "Leave train.encoder.reads at auto, or pass --model with a sentence encoder's folder.",
             )
         return settings.reads
-    return "apart" if (Path(settings.model) / "modules.json").is_file() else "together"
+    folder = Path(settings.model)
+    try:
+        return "apart" if (folder / "modules.json").is_file() and pooling(folder) else "together"
+    except PiarError:  # layers whose vectors are not known here
+        return "together"
+
+
+def _names(manifest: Manifest) -> dict[str, Any]:
+    """Of the grades, as a configuration keeps them."""
+    symbols = manifest.task.symbols
+    numbers = {symbol: i for i, symbol in enumerate(symbols)}
+    return {"num_labels": len(symbols), "id2label": dict(enumerate(symbols)), "label2id": numbers}
+
+
+def _apart(manifest: Manifest, settings: EncoderSettings) -> Apart:
+    body, names = load_encoder(settings.model), _names(manifest)
+    vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
+    texts = min(2, len(manifest.task.fields))
+    return Apart(body, pooling(Path(settings.model)), texts, len(manifest.task.grades))
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
-    symbols = manifest.task.symbols
-    names: dict[str, Any] = {
-        "num_labels": len(symbols),
-        "id2label": dict(enumerate(symbols)),
-        "label2id": {s: i for i, s in enumerate(symbols)},
-    }
+    symbols, names = manifest.task.symbols, _names(manifest)
     if settings.model != "tiny":
-        tokenizer = load_tokenizer(settings.model)
-        if _reads(settings) == "together":
-            return load_classifier(settings.model, **names), tokenizer
-        body = load_encoder(settings.model)
-        vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
-        texts = min(2, len(manifest.task.fields))
-        return Apart(body, pooling(Path(settings.model)), texts, len(symbols)), tokenizer
+        if _reads(settings) == "apart":
+            return _apart(manifest, settings), load_tokenizer(settings.model)
+        return load_classifier(settings.model, **names), load_tokenizer(settings.model)
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification
 

@@ -284,10 +284,19 @@ def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
     assert np.allclose(told, fitted.predict_proba(scaler.transform(seen)), atol=1e-5)
 
 
-def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, sentences, tmp_path):
+def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, sentences, tmp_path, capsys):
     folder, done = world
     assert read_card(done.checkpoint).reads == "together"
     asked = apart(sentences, reads="together").model_copy(update={"epochs": 0.1})
     assert read_card(train(folder / "shards", tmp_path / "run", settings=asked).checkpoint).reads == "together"
+    said = capsys.readouterr().err
+    assert "encoder: the frozen encoder's probe has a loss of" in said
+    assert "--set train.encoder.reads=apart begins there" in said
+    other = shutil.copytree(sentences, tmp_path / "other")
+    layers = json.loads((other / "modules.json").read_text())
+    (other / "modules.json").write_text(json.dumps([*layers, {"path": "3_Dense", "type": "models.Dense"}]))
+    done = train(folder / "shards", tmp_path / "dense", settings=apart(other).model_copy(update={"epochs": 0.1}))
+    assert read_card(done.checkpoint).reads == "together"  # what such vectors mean is not known here
+    assert "frozen" not in capsys.readouterr().err
     with pytest.raises(UsageError, match="from nothing"):
         train(folder / "shards", tmp_path / "tiny", settings=EncoderSettings(reads="apart"))
