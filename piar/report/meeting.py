@@ -100,6 +100,7 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
         "over_time": over_time(store, batches, answers),
         "stale": [{"what": s.what, "since": s.since, "labels": s.labels, "hours": s.hours} for s in stale],
         "open": [_open(batch, person, at) for batch, person in work if person.answered < person.assigned],
+        "duration": duration,
         "shared": found["sample_id"].n_unique() if len(found) else 0,
     }
     values["next"] = following(store, batches, values, current)
@@ -236,7 +237,7 @@ def following(
             steps.append((f"piar review push --batch {_free('settle', taken)} --adjudicate {batch.name}", why))
     if values["stale"]:
         n, hours = sum(s["labels"] for s in values["stale"]), sum(s["hours"] for s in values["stale"])
-        why = f"{n} labels rest on words that have changed, {hours:.1f} hours of work"
+        why = f"{n} labels rest on words that have changed, {duration(hours)} of work"
         steps.append((f"piar review push --batch {_free('again', taken)} --relabel stale", why))
     if not values["shared"]:
         why = "no two people have judged the same random rows"
@@ -266,6 +267,11 @@ def _headline(values: dict[str, Any]) -> str:
     helped = [p.annotator for p in values["people"] if p.needed]
     verb = "differs" if len(helped) == 1 else "differ"
     parts += [f"{', '.join(helped)} {verb} from the others more than by chance"] if helped else []
-    hours = sum(s["hours"] for s in values["stale"])
-    parts += [f"{hours:.1f} hours of labels are stale"] if values["stale"] else []
+    stale, hours = (sum(s[name] for s in values["stale"]) for name in ("labels", "hours"))
+    parts += [f"{stale:,} labels are stale, {duration(hours)} of work"] if stale else []
     return "; ".join(parts)
+
+
+def duration(hours: float) -> str:
+    """So many hours, or minutes where they are few."""
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"

@@ -144,7 +144,7 @@ def test_what_waits_is_named_with_a_command_for_each(world, tmp_path):
         "piar review push --batch settle --adjudicate w1",
         "piar review push --batch again --relabel stale",
     ]
-    assert "0.4 hours of labels are stale" in found["headline"]
+    assert "12 labels are stale, 24 minutes of work" in found["headline"]
     assert "stopped?" in page(store, tmp_path, stale=stale)
 
 
