@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from piar.instructions.prompts import render
+from piar.instructions.revision_schema import list_of, object_of
 from piar.judging.outcome import SHOWN
 from piar.llm.base import Completion, Message, Request
 from store.ids import content_id, seed_of
@@ -110,15 +111,9 @@ class ByModel:
         return render(method, values, self.prompts, "synth")
 
     def _schema(self, n: int) -> Mapping[str, object]:
-        fields = {name: {"type": "string"} for name in self.task.fields}
-        sample = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-        samples = {"type": "array", "items": sample, "maxItems": n}
-        return {
-            "type": "object",
-            "properties": {"samples": samples},
-            "required": ["samples"],
-            "additionalProperties": False,
-        }
+        """Exactly n samples: a small model stops after the first otherwise."""
+        fields = {name: {"type": "string", "minLength": 1} for name in self.task.fields}
+        return object_of({"samples": list_of(object_of(fields), n, n)})
 
 
 def _room(n: int, like: Sequence[Parent]) -> int:

@@ -211,7 +211,8 @@ def test_a_model_is_shown_rule_grade_and_samples_and_its_json_is_read(method):
     assert ORACLE.rule("R02").text in prompt
     assert ("{{ 7 * 7 }}" if method != "contrast" else "Rasko Red Mouse") in prompt
     assert [dict(d.fields) for d in drafts] == [{"query": "q", "title": "t"}, {"query": 3}]
-    assert writer.asked[0].schema["properties"]["samples"]["items"]["required"] == ["query", "title"]
+    asked = writer.asked[0].schema["properties"]["samples"]
+    assert (asked["items"]["required"], asked["minItems"], asked["maxItems"]) == (["query", "title"], 4, 4)
 
 
 @pytest.mark.parametrize(
