@@ -48,7 +48,7 @@ def run(out: Path, models: Path, *, sets: list[str], model: str, each: int, resu
         at = project(name, dealt(name, 0, TRAIN), out / name, encoder=str(models / "encoder"), sets=told)
         if not (at.folder / "synth.json").exists():
             grades = SETS[name].grades
-            print(f"{name}: {4 * each * len(grades)} drafts, about 20 s each of a shared core", flush=True)
+            print(f"{name}: {4 * each * len(grades)} drafts, about 2 s each of one core", flush=True)
             _calibrated(at)
             _drafted(at, Tried(n=10**6, votes=1, each=each), grades)
             (at.folder / "synth.json").write_text(json.dumps(figures(at, name, model)), encoding="utf-8")
