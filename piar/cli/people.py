@@ -80,6 +80,7 @@ def push(
     Example: `piar review push --batch w47 --hours 16 --overlap 12% --random 20% --checks 5%`
     """
     from piar.query.stale_labels import stale_labels
+    from piar.review.batch import open_pilots
     from piar.review.push_pull import push as send
 
     project = open_project()
@@ -92,7 +93,8 @@ def push(
             stale.setdefault(key, []).append(old.what)
     with _server(project) as server:
         report = send(project.store, server, composed, instruction, _progress("tasks there"), stale=stale)
-    return Answer(_plain(report), composed_view(composed, pushed=report))
+    waiting = open_pilots(project.store) if composed.fresh and composed.blind and not composed.pilot else []
+    return Answer(_plain(report), composed_view(composed, pushed=report, waiting=waiting))
 
 
 def pull(batch: BatchName = None) -> Answer:

@@ -187,6 +187,13 @@ def load(store: Store, name: str) -> Batch | None:
     return Batch(name, tuple(assignments), False, seconds_per_row(store), questions)
 
 
+def open_pilots(store: Store) -> list[tuple[str, str, int]]:
+    """Batch, person and number of rows of calibration rounds that somebody has not finished."""
+    sql = f"""select t.batch, t.annotator, count(*) from review_tasks t where t.reason = '{PILOT}' and {OPEN}
+              group by all order by all"""
+    return store.frame(sql).rows()
+
+
 def seconds_per_row(store: Store) -> float:
     """Median seconds a person took, over the labels that know it."""
     row = store.frame(
@@ -204,6 +211,10 @@ HANDED_ON = """exists (
     select 1 from review_batches b join review_tasks o on o.batch = b.batch
     where b.config->>'rest' = t.batch and o.sample_id = t.sample_id
         and not list_contains(from_json(b.config->'annotators', '["VARCHAR"]'), t.annotator))"""
+# A row of `review_tasks t` that has no answer yet, and that its annotator still has.
+OPEN = f"""not {HANDED_ON} and not exists (
+    select 1 from label l where l.sample_id = t.sample_id and l.annotator = t.annotator and l.batch = t.batch
+        and l.source = 'human' and not list_contains(l.flags, 'undone'))"""
 _FREE = """s.split not in ('dev', 'holdout', 'test') and s.origin = 'import'
   and not exists (select 1 from review_tasks t where t.sample_id = s.sample_id)"""
 
@@ -297,10 +308,7 @@ def hand_on(store: Store, batch: str, settings: ReviewSettings, name: str) -> li
     """
     left = store.frame(
         f"""select t.sample_id, t.annotator, t.role, t.reason, t.inclusion from review_tasks t
-           where batch = $1 and not {HANDED_ON} and not exists (
-               select 1 from label l where l.sample_id = t.sample_id and l.annotator = t.annotator and l.batch = $1
-               and l.source = 'human' and not list_contains(l.flags, 'undone'))
-           order by t.sample_id, t.annotator""",
+            where t.batch = ? and {OPEN} order by t.sample_id, t.annotator""",
         [batch],
     ).rows()
     people, absent = sorted(settings.annotators), {person for _, person, *_ in left} - set(settings.annotators)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from piar.review.answers import Pulled, Reader, in_words
-from piar.review.batch import HANDED_ON, Assignment, Batch
+from piar.review.batch import OPEN, Assignment, Batch
 from piar.review.guide import as_html
 from piar.review.page import choice, field_key, page
 from piar.review.server import Progress, Server
@@ -254,9 +254,7 @@ def archive_finished(store: Store, server: Server, current: str) -> list[str]:
     """
     sql = f"""select distinct p.batch, p.annotator, p.project_id from review_projects p
 where p.url = ? and p.batch <> ? and not exists (
-    select 1 from review_tasks t where t.batch = p.batch and t.annotator = p.annotator and not exists (
-        select 1 from label l where l.sample_id = t.sample_id and l.batch = t.batch and l.annotator = t.annotator
-        and not list_contains(l.flags, 'undone')) and not {HANDED_ON})"""
+    select 1 from review_tasks t where t.batch = p.batch and t.annotator = p.annotator and {OPEN})"""
     finished = store.frame(sql, [server.url, current]).rows()
     for batch, annotator, project in finished:
         server.rename(project, f"done: {project_title(store, batch, annotator)}"[:50])

@@ -12,7 +12,7 @@ import pytest
 from piar.project.facade import Project
 from piar.query.export import export
 from piar.review.answers import read_answer
-from piar.review.batch import compose, load
+from piar.review.batch import compose, load, open_pilots
 from piar.review.files import export_batch, import_batch
 from piar.review.page import page
 from piar.review.push_pull import pull, push, to_tasks
@@ -67,6 +67,9 @@ def test_a_pilot_gives_everybody_the_same_random_rows(store):
     assert len(rows[0]) == 12
     assert {a.role for a in batch.assignments} == {"random"}
     assert all(0 < a.inclusion < 1 for a in batch.assignments)
+    assert open_pilots(store) == [("pilot", person, 12) for person in (ANN, BOB, CAT)]
+    store.add_labels([Label(a.sample_id, "human", ANN, "2", batch="pilot") for a in batch.of(ANN)], "r")
+    assert open_pilots(store) == [("pilot", person, 12) for person in (BOB, CAT)]
     later = {a.sample_id for a in batch_of(store, "w47").assignments}
     assert not later & rows[0]
     assert load(store, "pilot").pilot

@@ -24,8 +24,14 @@ BLIND = (
 INFORMED = "not blind: all opinions are shown, and the answer settles the row"
 
 
-def composed_view(batch: "Batch", pushed: "PushReport | None" = None) -> str:
-    """What a batch holds: how long it takes, why its rows were chosen, and whether people are blind."""
+def composed_view(
+    batch: "Batch", pushed: "PushReport | None" = None, waiting: Sequence[tuple[str, str, int]] = ()
+) -> str:
+    """What a batch holds: how long it takes, why its rows were chosen, and whether people are blind.
+
+    Args:
+        waiting: calibration rounds that are not finished: batch, person, rows.
+    """
     lines = [f"batch {batch.name}: {len(batch.assignments):,} answers, about {batch.hours:.1f} hours of work"]
     if pushed:
         lines[0] += f"; {pushed.pushed:,} tasks pushed, {pushed.known:,} known"
@@ -35,6 +41,7 @@ def composed_view(batch: "Batch", pushed: "PushReport | None" = None) -> str:
     rows = {(a.sample_id, a.role, a.reason) for a in batch.assignments}
     why = Counter(f"{reason} ({role})" if role == "queue" else role for _, role, reason in rows)
     lines.append("  rows: " + " · ".join(f"{n:,} {name}" for name, n in why.most_common()))
+    lines += [f"  {person} has {n:,} rows of the calibration round {name} left" for name, person, n in waiting]
     if batch.pilot:
         lines.append(
             "  a calibration round: when all have answered, `piar review status` tells which rules divide them"
