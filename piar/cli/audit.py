@@ -95,6 +95,7 @@ def audit(
         "left_out": found.left_out,
         "control": found.control,
         "unanswered": found.unanswered,
+        "said": found.said,
         "receipt": receipt,
     }
     worst = max((100 * probe.effect.size for probe in found.found), default=0.0)

@@ -127,6 +127,7 @@ class Audit:
         left_out: probe -> why it shows nothing of this judge.
         control: None where it was not wanted.
         unanswered: rows without a readable grade at first or when asked again; no probe counts them.
+        said: grade -> rows that it gave it to at first. Where one has nearly all, hardly anything can move.
     """
 
     judge: Judge
@@ -136,6 +137,7 @@ class Audit:
     left_out: dict[str, str]
     control: Control | None
     unanswered: int
+    said: dict[str, int]
 
     @property
     def found(self) -> tuple[Probed, ...]:
@@ -193,6 +195,7 @@ def audit(
         left_out | {probe.name: "no answer could be read" for probe in found if not probe.rows},
         _controlled(rows, said[CONTROL], planned) if control else None,
         len(questions) - len(rows.answered(rows.second)),
+        {symbol: int((first == place).sum()) for place, symbol in enumerate(task.symbols)},
     )
 
 

@@ -175,6 +175,7 @@ class Audited(TypedDict):
     left_out: dict[str, str]
     control: Control | None
     unanswered: int
+    said: dict[str, int]
     receipt: Receipt
 
 

@@ -127,6 +127,7 @@ def test_a_judge_that_never_changes_its_mind_has_nothing_found():
     assert {p.effect.size for p in result.probes} == {0.0}
     assert result.control.clean
     assert result.control.found >= 90
+    assert result.said == {"0": 120, "1": 0, "2": 0}
 
 
 def test_a_judge_that_obeys_a_hidden_order_is_found_with_rows_to_look_at_and_its_direction():
@@ -259,7 +260,9 @@ def test_a_gate_exits_3_where_more_is_found_than_allowed(shop, capsys, monkeypat
     monkeypatch.setattr("piar.project.workspace.Workspace.client", lambda *_: Swayed())
     given = ("audit", "-C", shop.folder, "--where", "true", "--rows", 30, "--no-control")
     assert run(*given) == 0
-    assert "found        injected" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "found        injected" in shown
+    assert "one grade    it gives 1 to 100 % of the rows" in " ".join(shown.split("\n"))
     assert run(*given, "--max-effect", 5) == 3
     assert run(*given, "--max-effect", 5, "--probes", "fields,grades") == 0
 
@@ -300,6 +303,7 @@ def test_a_student_is_audited_by_what_it_reads_and_the_page_tells_the_newest_of_
     [section] = re.findall(r'<section id="audits">.*?</section>', page, flags=re.DOTALL)
     assert re.findall(r"<h3>(.*?)</h3>", section) == [STUDENT, "teacher:rulebook"]
     assert "Found: casing." in section
+    assert re.search(r"Its grades as it is asked: 0 \d+, 1 \d+\.", section)
     assert "Left out: fields (this judge reads the same either way)" in section
 
 

@@ -37,6 +37,8 @@ def audit_view(found: "Audit", receipt: "Receipt") -> RenderableType:
         ("power", _power(found.plan)),
         *(("left out", f"{name}: {why}") for name, why in found.left_out.items()),
     ]
+    if (words := _one_grade(found)) is not None:
+        lines.append(("one grade", words))
     if found.unanswered:
         lines.append(("no grade", f"{found.unanswered:,} rows have none without any change; no probe counts them"))
     lines += [
@@ -47,6 +49,7 @@ def audit_view(found: "Audit", receipt: "Receipt") -> RenderableType:
     return Group(*parts, facts([*lines, *receipt_lines(receipt)]))
 
 
+_NEARLY_ALL = 0.9
 _COLUMNS = ("changes, points", "shift, grades")
 
 
@@ -84,6 +87,14 @@ def _power(planned: "Plan") -> str:
     words = f"{100 * planned.detectable:.1f} points or more, with a chance of {100 * planned.power:.0f} %, {given}"
     more = planned.detectable > planned.wanted
     return f"{words}; take more rows or groups for {100 * planned.wanted:g} points" if more else words
+
+
+def _one_grade(found: "Audit") -> str | None:
+    """That the judge gives one grade to nearly all rows, where it does."""
+    most, all_rows = max(found.said, key=found.said.__getitem__), sum(found.said.values())
+    if not all_rows or found.said[most] < _NEARLY_ALL * all_rows:
+        return None
+    return f"it gives {most} to {100 * found.said[most] / all_rows:.0f} % of the rows, so that hardly anything can move"
 
 
 def _control(control: "Control") -> str:
