@@ -109,12 +109,19 @@ class TeacherAudited:
             if done:
                 done(1)
 
-        answers = ask_once(session, requests, role="probe", on_completion=keep)
-        # What one probe makes too long is no reason to stop.
-        stop_if_hopeless([c for c in fresh if c.failure is None or c.failure.kind != "request"])
-        unpaid = sum(a.failure is not None and a.failure.kind == "budget" for a in answers)
+        answers, wanted = dict[str, Completion](), list(requests)
+        while wanted:
+            # What the budget sets aside for an answer is its most; what that leaves of it pays for others.
+            said = ask_once(session, wanted, role="probe", on_completion=keep)
+            # What one probe makes too long is no reason to stop.
+            stop_if_hopeless([c for c in fresh if c.failure is None or c.failure.kind != "request"])
+            answers |= {answer.key: answer for answer in said}
+            left = [r for r in wanted if (failed := answers[r.key].failure) and failed.kind == "budget"]
+            wanted = left if len(left) < len(wanted) else []
+        unpaid = sum(a.failure is not None and a.failure.kind == "budget" for a in answers.values())
         self.cached += len(answers) - len(fresh) - unpaid
-        traces = [parse_trace(a.text or "", session.store.task).trace if not a.failure else None for a in answers]
+        told = [answers[request.key] for request in requests]
+        traces = [parse_trace(a.text or "", session.store.task).trace if not a.failure else None for a in told]
         return [trace.grade if trace else None for trace in traces]
 
     def _verdicts(self, questions: Sequence[Question]) -> Grades:

@@ -7,9 +7,11 @@ import pytest
 
 from piar.cli import main
 from piar.llm.base import Completion, Usage
+from piar.llm.cost import Budget
 from piar.measure.audit import audit
 from piar.measure.audit_plan import in_drawing_order, least_detectable, plan, rows_for
 from piar.measure.probes import PROBES, Question, chosen
+from piar.project.config import load
 from store.errors import UsageError
 from store.ids import seed_of
 from store.judges import Judge
@@ -254,6 +256,12 @@ def test_a_spent_budget_leaves_rows_out_and_the_next_call_goes_on(shop, capsys):
     assert first["receipt"]["calls"] == 70
     assert run("audit", "-C", shop.folder, "--rows", 20, "--probes", "longer", "--json") == 0
     assert json.loads(capsys.readouterr().out)["receipt"]["calls"] == 10
+
+
+def test_dollars_that_answers_did_not_take_pay_for_more_of_them(shop):
+    shop.config = load(shop.folder, ["teacher.price={input = 0, output = 1e6}", "teacher.max_tokens=100"])  # $1 a token
+    _, receipt = shop.audit(where="true", client=Swayed(), rows=8, probes=["longer"], budget=Budget(max_usd=2_000))
+    assert receipt.calls == 8 * 4
 
 
 def test_a_gate_exits_3_where_more_is_found_than_allowed(shop, capsys, monkeypatch):
