@@ -36,18 +36,25 @@ def levels(task: Task) -> Floats:
 
 
 def export_loss(
-    split: str, groups: list[str], gold: ArrayLike, task: Task, grades: Ints, before: Floats, after: Floats
+    split: str,
+    groups: list[str],
+    gold: ArrayLike,
+    task: Task,
+    grades: Ints,
+    before: Floats,
+    after: Floats,
+    cuts: Floats,
 ) -> ExportLoss:
     """What an export changes.
 
     Args:
         gold: [n] positions in the task's order.
         grades: [n] positions of the grades that the judge gives; before: [n, K] its probabilities.
-        after: [n, K] the export's probabilities, or [n] its scores, which stand for the nearest grade.
+        after: [n, K] the export's probabilities, or [n] its scores; cuts: [K - 1] where those turn to the next grade.
     """
     codes, n_groups = group_codes(groups)
     truth, scored = np.asarray(gold, dtype=np.int64), after.ndim == 1
-    chosen = np.abs(after[:, None] - levels(task)).argmin(1) if scored else after.argmax(1)
+    chosen = np.searchsorted(cuts, after, side="right") if scored else after.argmax(1)
     right = [(one == truth).astype(np.float64) for one in (grades, chosen)]
     found = ExportLoss(
         split=split,

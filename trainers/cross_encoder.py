@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from trainers.score_head import Floats, Layer
+from store.stats import Floats
+from trainers.score_head import Layer
 
 _HOME = "sentence_transformers"
 _TRANSFORMER = f"{_HOME}.base.modules.transformer.Transformer"

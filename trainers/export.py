@@ -17,6 +17,7 @@ from store.calibration import CARD
 from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.export_loss import ExportLoss, export_loss, levels
+from store.stats import Floats, Ints
 from trainers.checkpoint import StudentCard, writing
 from trainers.cross_encoder import write_modules
 from trainers.encoded import Encoded
@@ -24,7 +25,7 @@ from trainers.export_check import Rows, Way, pair_tokens, rows_of, said_by
 from trainers.export_sources import Count, LanguageModel, Source, source_of
 from trainers.logs import progress
 from trainers.pairs import names, require_pair
-from trainers.score_head import Floats, exact_label, fitted_label
+from trainers.score_head import cut_points, exact_label, fitted_label
 
 TOLERANCE = 1e-4
 _TRIED = ("red lamp", "a much longer text, 40 cm", "x")  # compared where there are no shards
@@ -39,6 +40,8 @@ class Exported:
         compared: samples that the difference was taken over.
         fitted: rows that a head of one label was fitted on; 0 where it is exact.
         chat: whether a pair goes through the folder's chat template.
+        cuts: scores from which the next grade is meant, as the student grades training rows; halfway between the
+            grades' levels where there are none, empty for a classifier.
         loss: against gold, where the shards hold rows with it.
     """
 
@@ -48,6 +51,7 @@ class Exported:
     compared: int
     fitted: int
     chat: bool
+    cuts: tuple[float, ...]
     loss: ExportLoss | None
 
 
@@ -71,13 +75,14 @@ def export(
     if way != "classifier":
         require_pair(card.task, template=source.chat)
     rows = _kept(rows_of(shards, card.task, "eval"), source) if shards else None
-    fit = _kept(rows_of(shards, card.task, "train"), source) if shards and way == "score" else None
+    seen = _kept(rows_of(shards, card.task, "train"), source) if shards and way != "classifier" else None
     texts = rows.texts if rows else [[text] * len(card.task.fields) for text in _TRIED]
-    with progress("export", 0, (len(fit.texts) if fit else 0) + 2 * len(texts)) as show, writing(out) as aside:
+    with progress("export", 0, (len(seen.texts) if seen else 0) + 2 * len(texts)) as show, writing(out) as aside:
         count = _counter(show)
         _, raw = source.read(texts, count)
+        read = source.read(seen.texts, count) if seen else None
         aside.mkdir()
-        fitted = _write(source, aside, way, fit, count)
+        made = _write(source, aside, way, read)
         if way == "classifier":
             tokens: Sequence[Encoded] = source.prompts(texts)
         else:
@@ -85,43 +90,54 @@ def export(
         chat = way != "classifier" and source.chat
         del source  # two models are enough in memory
         found = said_by(aside, way, tokens, count)
-        largest = _largest(way, card, raw, found, exact=not fitted)
-        done = Exported(out, way, largest, len(texts), fitted, chat, _loss(card, rows, raw, found))
+        largest = _largest(way, card, raw, found, exact=not made.fitted)
+        loss = _loss(card, rows, raw, found, made.cuts)
+        done = Exported(out, way, largest, len(texts), made.fitted, chat, tuple(made.cuts.tolist()), loss)
         (aside / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         (aside / "README.md").write_text(model_card(card, licence, done), encoding="utf-8")
     return done
 
 
-def _write(source: Source, folder: Path, way: Way, fit: Rows | None, count: Count) -> int:
-    """Write model and tokenizer; returns how many rows a head was fitted on."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How scores were made: rows that a head was fitted on, and [K - 1] scores from which the next grade is meant."""
+
+    fitted: int
+    cuts: Floats
+
+
+def _write(source: Source, folder: Path, way: Way, seen: tuple[Floats, Floats] | None) -> _Made:
+    """Write model and tokenizer.
+
+    Args:
+        seen: what the last layer reads of training rows, and their raw probabilities.
+    """
+    card, marks = source.card, levels(source.card.task) if way != "classifier" else np.zeros(1)
+    halfway = (marks[1:] + marks[:-1]) / 2
+    if way == "classifier":
+        source.write(folder, dict(enumerate(card.task.symbols)), source.rows.weight, 0.0)
+        source.write_tokenizer(folder)
+        return _Made(0, halfway)
+    probs = None if seen is None else _calibrated(card, seen[1])
+    fitted, scores = 0, None if probs is None else probs @ marks
     if way == "cross-encoder":
         source.write_whole(folder)
-    elif way == "classifier":
-        source.write(folder, dict(enumerate(source.card.task.symbols)), source.rows.weight, 0.0)
-        source.write_tokenizer(folder)
     else:
-        (weight, bias), fitted = _one_label(source, fit, count)
-        source.write(folder, {0: "score"}, weight[None], bias)
+        label = exact_label(source.rows, card.calibration, biased=source.biased)
+        if label is None:
+            if seen is None or scores is None:
+                raise PiarError(
+                    "One label is a fit for this student, and there are no rows to fit it on.",
+                    "Name the folder of `piar curriculum export` with --shards, or export with `--as cross-encoder`.",
+                )
+            label, fitted = fitted_label(source.rows, seen[0], scores, biased=source.biased), len(scores)
+            scores = 1 / (1 + np.exp(-(seen[0] @ label[0] + label[1])))
+        source.write(folder, {0: "score"}, label[0][None], label[1])
         source.write_pairs(folder)
         write_modules(folder, "sequence-classification", chat=source.chat, most=source.most, last="Sigmoid")
-        return fitted
-    return 0
-
-
-def _one_label(source: Source, fit: Rows | None, count: Count) -> tuple[tuple[Floats, float], int]:
-    """Row and bias of the head of one label, and how many rows it was fitted on."""
-    card, rows = source.card, source.rows
-    exact = exact_label(rows, card.calibration, biased=source.biased)
-    if exact is not None:
-        return exact, 0
-    if fit is None:
-        raise PiarError(
-            "One label is a fit for this student, and there are no rows to fit it on.",
-            "Name the folder of `piar curriculum export` with --shards, or export with `--as cross-encoder`.",
-        )
-    read, raw = source.read(fit.texts, count)
-    scores = _calibrated(card, raw) @ levels(card.task)
-    return fitted_label(rows, read, scores, biased=source.biased), len(fit.texts)
+    if probs is None or scores is None:
+        return _Made(fitted, halfway)
+    return _Made(fitted, cut_points(scores, _grades(card, probs), len(marks)))
 
 
 def _largest(way: Way, card: StudentCard, raw: Floats, found: Floats, *, exact: bool) -> float:
@@ -140,12 +156,18 @@ def _largest(way: Way, card: StudentCard, raw: Floats, found: Floats, *, exact: 
     return gap
 
 
-def _loss(card: StudentCard, rows: Rows | None, raw: Floats, found: Floats) -> ExportLoss | None:
+def _loss(card: StudentCard, rows: Rows | None, raw: Floats, found: Floats, cuts: Floats) -> ExportLoss | None:
     if rows is None:
         return None
     probs = _calibrated(card, raw)
-    grades = (card.rule or DecisionRule()).apply(probs)
-    return export_loss(rows.split, rows.groups, rows.gold, card.task, grades, probs, found)
+    grades = _grades(card, probs)
+    return export_loss(
+        rows.split, rows.groups, rows.gold, card.task, grades=grades, before=probs, after=found, cuts=cuts
+    )
+
+
+def _grades(card: StudentCard, probs: Floats) -> Ints:
+    return (card.rule or DecisionRule()).apply(probs)
 
 
 def _calibrated(card: StudentCard, raw: Floats) -> Floats:

@@ -12,15 +12,16 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from store.errors import PiarError
 from store.ids import seed_of
 from store.manifest import MANIFEST, read_manifest
+from store.stats import Floats
 from store.task import Task
 from trainers.cross_encoder import read_layers
 from trainers.data import read_rows
 from trainers.encoded import Encoded, padded
 from trainers.pairs import pair_of
-from trainers.score_head import Floats, softmax
+from trainers.score_head import softmax
 
 Way = Literal["classifier", "score", "cross-encoder"]
-COMPARED, FITTED = 600, 1_000  # rows at most
+COMPARED, FITTED = 600, 600  # rows at most
 _SPLITS = ("test", "dev", "holdout")  # the first that the shards hold is compared on
 _BATCH = 16
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from store.errors import PiarError
+from store.stats import Floats
 from trainers.checkpoint import StudentCard, read_card
 from trainers.cross_encoder import write_modules
 from trainers.encoded import Encoded, padded
@@ -20,7 +21,7 @@ from trainers.encoder import EncoderStudent
 from trainers.folder import load_tokenizer
 from trainers.layout import Item
 from trainers.pairs import AS_CLASSIFIER, pair_template
-from trainers.score_head import Floats, GradeRows, layers
+from trainers.score_head import GradeRows, layers
 from trainers.scoring import Student, batches
 
 Count = Callable[[int], None]

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from store.calibration import Calibration
 from store.export_loss import levels
+from store.stats import Floats, Ints
 from store.task import Task
 
-Floats = NDArray[np.float64]
 Activation = Literal["Identity", "Tanh", "Softmax"]
 _LOOSE = 1e4  # inverse strength of the ridge: enough that separable rows do not run away
 
@@ -102,6 +101,26 @@ def fitted_label(rows: GradeRows, read: Floats, scores: Floats, *, biased: bool)
     coefficients, constant = _fractional_logit(read @ basis.T, scores, biased=biased)
     row: Floats = coefficients @ basis
     return row, constant
+
+
+def cut_points(scores: Floats, grades: Ints, k: int) -> Floats:
+    """[k - 1] rising scores; those from the i-th on stand for grade i + 1 or a higher one.
+
+    Each is where the fewest rows are on another side than their grade: our choice. 1 where that is above all scores.
+
+    Args:
+        scores: [n] from 0 to 1; grades: [n] positions of what they stand for.
+    """
+    order = np.argsort(scores, kind="stable")
+    ends = np.concatenate([[0.0], scores[order], [1.0]])
+    middles = (ends[:-1] + ends[1:]) / 2
+    middles[0], middles[-1] = 0.0, 1.0
+    found = []
+    for grade in range(1, k):
+        above = grades[order] >= grade
+        wrong = np.concatenate([[0], np.cumsum(above)]) + np.concatenate([np.cumsum(~above[::-1])[::-1], [0]])
+        found.append(middles[int(wrong.argmin())])
+    return np.maximum.accumulate(np.array(found))
 
 
 def _fractional_logit(columns: Floats, scores: Floats, *, biased: bool) -> tuple[Floats, float]:

@@ -137,6 +137,7 @@ def export(
         "largest_difference": done.largest_difference,
         "compared": done.compared,
         "fitted": done.fitted,
+        "cuts": done.cuts,
         "loss": done.loss,
     }
     return Answer(document, export_view(done))

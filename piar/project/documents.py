@@ -354,7 +354,8 @@ class ExportedStudent(TypedDict):
     """A student as a folder for other tools.
 
     `largest_difference` is of the student's raw probabilities (`classifier`) or of scores from 0 to 1, over so many
-    samples; `fitted` are the rows that a head of one label was fitted on, 0 where it is exact.
+    samples; `fitted` are the rows that a head of one label was fitted on, 0 where it is exact; `cuts` the scores from
+    which the next grade is meant.
     """
 
     path: str
@@ -362,6 +363,7 @@ class ExportedStudent(TypedDict):
     largest_difference: float
     compared: int
     fitted: int
+    cuts: tuple[float, ...]
     loss: ExportLoss | None
 
 

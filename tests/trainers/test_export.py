@@ -25,7 +25,7 @@ from trainers.checkpoint import StudentCard, keep_calibration, save
 from trainers.config import EncoderSettings
 from trainers.export import export
 from trainers.pairs import pair_of, pair_template
-from trainers.score_head import GradeRows, exact_label, fitted_label, layers, softmax
+from trainers.score_head import GradeRows, cut_points, exact_label, fitted_label, layers, softmax
 from trainers.students import load_student
 from trainers.tiny import tiny_model, tiny_tokenizer
 
@@ -209,17 +209,30 @@ def test_two_grades_are_one_label_exactly_and_more_are_a_fit():
     assert 1 / (1 + np.exp(-(read @ weight + bias))) == pytest.approx(wanted, abs=0.01)
 
 
-def test_a_loss_is_told_by_group_and_of_a_score_the_nearest_grade_counts():
+def test_cut_points_are_where_fewest_rows_are_on_another_side():
+    scores, grades = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9]), np.array([0, 1, 0, 1, 2, 2])
+    assert cut_points(scores, grades, 3) == pytest.approx([0.15, 0.65])
+    assert cut_points(scores, np.zeros(6, dtype=int), 3).tolist() == [1.0, 1.0]
+    assert cut_points(scores, np.full(6, 2), 3).tolist() == [0.0, 0.0]
+    rng = np.random.default_rng(0)
+    scores, grades = rng.random(50), rng.integers(0, 2, 50)
+    [found] = cut_points(scores, grades, 2)
+    wrong = [int(np.sum((scores >= cut) != grades)) for cut in (found, *scores, 1.1)]
+    assert wrong[0] == min(wrong)
+
+
+def test_a_loss_is_told_by_group():
     gold = [0, 2, 1, 2, 0, 1, 2, 0]
     groups = [group for group in "abcd" for _ in range(2)]
     right = np.eye(3)[gold]
-    same = export_loss("dev", groups, gold, TASK, np.array(gold), right, right)
+    told = {"grades": np.array(gold), "before": right, "cuts": np.array([0.25, 0.75])}
+    same = export_loss("dev", groups, gold, TASK, after=right, **told)
     assert (same.accuracy, same.ndcg, same.groups) == ((1.0, 1.0), (1.0, 1.0), 4)
-    turned = export_loss("dev", groups, gold, TASK, np.array(gold), right, 1 - right @ levels(TASK))
+    turned = export_loss("dev", groups, gold, TASK, after=1 - right @ levels(TASK), **told)
     assert turned.accuracy == (1.0, 0.25)
     assert turned.ndcg[1] < 1
     assert turned.accuracy_gain.mean == -0.75
-    nominal = export_loss("dev", groups, gold, TASK.model_copy(update={"ordered": False}), np.array(gold), right, right)
+    nominal = export_loss("dev", groups, gold, TASK.model_copy(update={"ordered": False}), after=right, **told)
     assert nominal.ndcg is None
 
 

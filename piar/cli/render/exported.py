@@ -19,7 +19,8 @@ def export_view(done: "Exported") -> RenderableType:
     lines: list[tuple[str, str]] = [(done.way, f"{done.path}: {near}")]
     if found := done.loss:
         before, after = (f"{100 * share:.1f}" for share in found.accuracy)
-        right = "" if done.way == "classifier" else "the grade nearest to the score: "
+        cuts = ", ".join(f"{cut:.3f}" for cut in done.cuts)
+        right = f"a score turns to the next grade at {cuts}: " if cuts else ""
         lines.append(("compared", f"{found.rows:,} rows of {found.split}, {found.groups:,} groups"))
         lines.append(("accuracy", f"{right}{before} → {after} %, {gain_line(found.accuracy_gain)}"))
         if found.ndcg and found.ndcg_gain:
