@@ -85,6 +85,7 @@ class FittedCascade(Result):
         usd_per_1000: of 1,000 rows through the cascade.
         alone: the last judge without those before it; None where there is one judge.
         grades: symbol -> (rows that were decided as it, right ones).
+        surest: of a judge that decides nothing, the share of right ones among the tenth that it is surest of.
     """
 
     cascade: Cascade
@@ -93,6 +94,7 @@ class FittedCascade(Result):
     usd_per_1000: float | None
     alone: OneJudge | None
     grades: dict[str, tuple[int, int]]
+    surest: dict[str, Interval]
 
 
 def rows_of(store: "Store", split: str = SPLIT) -> Rows:
@@ -154,7 +156,7 @@ def fit_cascade(
         prints: name of a judge -> fingerprint of what shapes its answers.
         took: name of a judge -> what an answer takes.
     """
-    left, tiers, usd = np.ones(len(rows.ids), dtype=bool), list[Tier](), [0.0]
+    left, tiers, usd, surest = np.ones(len(rows.ids), dtype=bool), list[Tier](), [0.0], dict[str, Interval]()
     right, final = np.zeros(len(rows.ids), dtype=bool), np.full(len(rows.ids), -1, dtype=np.int64)
     for judge, told in judges:
         hits = told.place == rows.gold
@@ -166,6 +168,8 @@ def fit_cascade(
             right |= taken & hits
             final[taken] = told.place[taken]
             left &= ~taken
+        else:
+            surest[judge.name] = _surest(np.where(left, told.confidence, np.nan), hits, rows, seed)
         tiers.append(
             Tier(
                 judge=judge.name,
@@ -196,6 +200,7 @@ def fit_cascade(
         grades={
             symbol: (int((final == k).sum()), int((right & (final == k)).sum())) for k, symbol in enumerate(symbols)
         },
+        surest=surest,
     )
 
 
@@ -208,6 +213,13 @@ def _one_judge(rows: Rows, judge: Judge, told: Said, target: float, took: Mappin
     price = took.get(judge.name, Paid()).cost_usd
     usd = None if price is None else 1000 * price
     return OneJudge(judge=judge.name, share=found.share, precision=_precision(found), usd_per_1000=usd)
+
+
+def _surest(confidence: Floats, hits: NDArray[np.bool_], rows: Rows, seed: int) -> Interval:
+    if np.isnan(confidence).all():
+        return Interval(value=None)
+    top = confidence >= np.nanquantile(confidence, 0.9)
+    return _share(hits & top, top, rows, seed)
 
 
 def _precision(found: Alone) -> Interval:

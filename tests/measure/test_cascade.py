@@ -84,6 +84,7 @@ def test_where_nothing_can_be_shown_all_rows_are_for_people(target, shape):
     assert [tier.threshold for tier in found.cascade.tiers] == [None, None]
     assert (found.decided.value, found.cascade.people.value) == (0.0, 1.0)
     assert found.precision.value is None
+    assert set(found.surest) == {STUDENT.name, TEACHER.name}
 
 
 def test_a_judge_without_probabilities_decides_all_that_it_grades_or_nothing(toys):

@@ -58,7 +58,7 @@ def test_a_cascade_is_fitted_forecast_and_kept_by_command(project, capsys):
     assert min(student.precision.low, teacher.precision.low) >= 0.95
     assert run([*tiers[:-1], "--precision", "0.999"]) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "nothing: not shown" in told
+    assert f"99.9 % for any confidence of {STUDENT}; its surest tenth is 100.0" in told
     assert "people 100.0" in told
 
 

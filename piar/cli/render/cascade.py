@@ -25,6 +25,7 @@ def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> Rend
         ("decided", f"{percent(found.decided)} % of the rows, {percent(found.precision)} % of them right"),
         *_cost_lines(found),
         *_weak_lines(found),
+        *_nothing_lines(found),
         ("kept", f"{path}; used by `piar serve` and `piar score --pool FILES` with `--cascade {path}`"),
     ]
     return Group(
@@ -37,7 +38,7 @@ def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> Rend
 
 def _row(tier: "Tier") -> list[str]:
     if tier.threshold is None:
-        return [tier.judge, "nothing: not shown", "–", "–", _usd(tier.cost_usd), _seconds(tier)]
+        return [tier.judge, "nothing", "–", "–", _usd(tier.cost_usd), _seconds(tier)]
     least = "–" if tier.precision.low is None else f"{100 * tier.precision.low:.1f}"
     seen = f"{least}, seen {100 * (tier.precision.value or 0):.1f}"
     return [tier.judge, percent(tier.share), seen, f"{tier.threshold:.3f}", _usd(tier.cost_usd), _seconds(tier)]
@@ -71,6 +72,16 @@ def _weak_lines(found: "FittedCascade") -> list[tuple[str, RenderableType]]:
     grade = min(counted, key=counted.__getitem__)
     n, right = found.grades[grade]
     return [("the least sure", f"grade {grade}: {right:,} of {n:,} right; the promise is for all grades together")]
+
+
+def _nothing_lines(found: "FittedCascade") -> list[tuple[str, RenderableType]]:
+    """Why a judge decides nothing, and what would help."""
+    promised = f"{100 * found.cascade.target:g} %"
+    lines: list[tuple[str, RenderableType]] = [
+        ("not shown", f"{promised} for any confidence of {judge}; its surest tenth is {percent(share)} % right")
+        for judge, share in found.surest.items()
+    ]
+    return [*lines, ("", "label more groups of dev, take a better judge, or ask for less")] if lines else []
 
 
 def _silent_lines(found: "FittedCascade") -> list[tuple[str, RenderableType]]:
