@@ -156,60 +156,63 @@ def fit_cascade(
         prints: name of a judge -> fingerprint of what shapes its answers.
         took: name of a judge -> what an answer takes.
     """
-    left, tiers, usd, surest = np.ones(len(rows.ids), dtype=bool), list[Tier](), [0.0], dict[str, Interval]()
-    right, final = np.zeros(len(rows.ids), dtype=bool), np.full(len(rows.ids), -1, dtype=np.int64)
+    final: Ints = np.full(len(rows.ids), -1, dtype=np.int64)
+    tiers, surest = list[Tier](), dict[str, Interval]()
     for judge, told in judges:
-        hits = told.place == rows.gold
-        found = _alone(np.where(left, told.confidence, np.nan), hits, rows, target, seed)
-        price = took.get(judge.name, Paid())
-        if found.threshold is not None:
-            usd.append(float("nan") if price.cost_usd is None else 1000 * price.cost_usd * float(left.mean()))
-            taken = left & (told.confidence >= found.threshold)
-            right |= taken & hits
-            final[taken] = told.place[taken]
-            left &= ~taken
+        confidence, hits = np.where(final < 0, told.confidence, np.nan), told.place == rows.gold
+        found = alone(confidence, hits, rows.groups, most_error=1 - target, seed=seed)
+        tiers.append(_tier(judge, told, found, prints.get(judge.name, ""), took.get(judge.name, Paid())))
+        if found.threshold is None:
+            surest[judge.name] = _surest(confidence, hits, rows, seed)
         else:
-            surest[judge.name] = _surest(np.where(left, told.confidence, np.nan), hits, rows, seed)
-        tiers.append(
-            Tier(
-                judge=judge.name,
-                instruction=judge.instruction,
-                fingerprint=prints.get(judge.name, ""),
-                silent=told.silent,
-                threshold=found.threshold,
-                share=found.share,
-                precision=_precision(found),
-                **price.model_dump(),
-            )
-        )
+            final = np.where(confidence >= found.threshold, told.place, final)
+    decided, right, everything = final >= 0, final == rows.gold, np.ones(len(final), dtype=bool)
     cascade = Cascade(
         target=target,
         split=split,
         rows=len(rows.ids),
         groups=len(set(rows.groups.tolist())),
         tiers=tuple(tiers),
-        people=_share(left, np.ones_like(left), rows, seed),
+        people=_share(~decided, everything, rows, seed),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    counts = [(int((final == k).sum()), int((right & (final == k)).sum())) for k in range(len(symbols))]
     return FittedCascade(
         cascade=cascade,
-        decided=_share(~left, np.ones_like(left), rows, seed),
-        precision=_share(right, ~left, rows, seed),
-        usd_per_1000=None if np.isnan(usd).any() else sum(usd),
+        decided=_share(decided, everything, rows, seed),
+        precision=_share(right, decided, rows, seed),
+        usd_per_1000=_usd(tiers),
         alone=_one_judge(rows, *judges[-1], target, took, seed) if len(judges) > 1 else None,
-        grades={
-            symbol: (int((final == k).sum()), int((right & (final == k)).sum())) for k, symbol in enumerate(symbols)
-        },
+        grades=dict(zip(symbols, counts, strict=True)),
         surest=surest,
     )
 
 
-def _alone(confidence: Floats, hits: NDArray[np.bool_], rows: Rows, target: float, seed: int) -> Alone:
-    return alone(confidence, hits, rows.groups, most_error=1 - target, seed=seed)
+def _tier(judge: Judge, told: Said, found: Alone, fingerprint: str, price: Paid) -> Tier:
+    return Tier(
+        judge=judge.name,
+        instruction=judge.instruction,
+        fingerprint=fingerprint,
+        silent=told.silent,
+        threshold=found.threshold,
+        share=found.share,
+        precision=_precision(found),
+        **price.model_dump(),
+    )
+
+
+def _usd(tiers: Sequence[Tier]) -> float | None:
+    """Of 1,000 rows, each asked of one judge after the other until it is decided; one that decides nothing is not."""
+    total, left = 0.0, 1.0
+    for tier in (tier for tier in tiers if tier.threshold is not None):
+        if tier.cost_usd is None:
+            return None
+        total, left = total + 1000 * tier.cost_usd * left, left - (tier.share.value or 0.0)
+    return total
 
 
 def _one_judge(rows: Rows, judge: Judge, told: Said, target: float, took: Mapping[str, Paid], seed: int) -> OneJudge:
-    found = _alone(told.confidence, told.place == rows.gold, rows, target, seed)
+    found = alone(told.confidence, told.place == rows.gold, rows.groups, most_error=1 - target, seed=seed)
     price = took.get(judge.name, Paid()).cost_usd
     usd = None if price is None else 1000 * price
     return OneJudge(judge=judge.name, share=found.share, precision=_precision(found), usd_per_1000=usd)

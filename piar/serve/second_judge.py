@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from piar.serve.meters import Meters
@@ -36,7 +37,8 @@ class _Asked:
 
     def settle(self, found: Sequence[Verdict] | str) -> None:
         """From the asking thread: an answer, or why there is none."""
-        self.answer.get_loop().call_soon_threadsafe(self._resolve, found)
+        with suppress(RuntimeError):  # the server has stopped
+            self.answer.get_loop().call_soon_threadsafe(self._resolve, found)
 
     def _resolve(self, found: Sequence[Verdict] | str) -> None:
         if not self.answer.done():
