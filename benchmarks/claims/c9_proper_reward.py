@@ -6,9 +6,9 @@ Hypothesis: after the same steps from the same student on the same prompts at th
 reward has better probabilities than that of the strict one, and is not less often right by 3 points or more.
 
 Arms: *strict* (`grade_reward = exact`), *ordinal* (its kin by distance), *Brier*, *RPS*, all GRPO on the grade alone
-(`trace_weight = 0`) without anchor, so that nothing else keeps or spoils anything; *before*, where they start. Each is
-judged twice on the same rows: by its name alone the grade is true; *NAME, probabilities* is 1 − half the Brier score of
-the row. Told beside it: calibration error and nats.
+(`trace_weight = 0`) without anchor or curriculum, so that nothing else keeps or spoils anything; *before*, where they
+start. Each is judged twice on the same rows: by its name alone the grade is true; *NAME, probabilities* is 1 − half the
+Brier score of the row. Told beside it: calibration error and nats.
 Holds: Brier − strict in probabilities above 0, and in accuracy above −3 points (both). Fails: either below.
 """
 
@@ -44,7 +44,7 @@ def _model(lab: Lab, name: str) -> Model:
     if name == "before":
         return start
     short = {"trace_weight": 0.0, "rollouts": 2, "max_tokens": 2, "balance": "none", "batch_size": lab.scale.batch}
-    return lab.grpo(start, grade_reward=REWARDS[name], **short)
+    return lab.grpo(start, lab.plain_pool(), grade_reward=REWARDS[name], **short)
 
 
 NAMES = ("before", *REWARDS)

@@ -205,18 +205,22 @@ class Lab:
         chosen = {"batch_size": self.scale.batch, "learning_rate": self.scale.more_rate, **settings}
         return self.train("sft", name, shards, self.base(), **chosen)
 
-    def grpo(self, start: "Model | None" = None, /, **changes: Any) -> Model:
-        """Stepwise-GRPO from the base student, or another, on the pool; arms that change nothing share one run."""
-        s, start = self.scale, start or self.base()
+    def grpo(self, start: "Model | None" = None, shards: Path | None = None, /, **changes: Any) -> Model:
+        """Stepwise-GRPO from the base student on the pool, or others; arms that change nothing share one run."""
+        s, start, shards = self.scale, start or self.base(), shards or self.pool_shards()
         plain = {key: value for key, value in changes.items() if getattr(GrpoSettings(), key) != value}
         name = "-".join(["grpo", *(f"{key}={value}" for key, value in sorted(plain.items()))])
         settings = {"steps": s.rl, "batch_size": s.prompts, "rollouts": s.rollouts, "learning_rate": s.rl_rate,
                     "max_tokens": 96, "watch_every": max(1, s.rl // 10), "log_every": 1, **plain}  # fmt: skip
-        return self.train("grpo", name, self.pool_shards(), start, **settings)
+        return self.train("grpo", name, shards, start, **settings)
 
     def pool_shards(self) -> Path:
         """The pool as the curriculum draws it: the manifest's own stages."""
         return self.shards("pool", self.pool, Schedule())
+
+    def plain_pool(self) -> Path:
+        """The pool without buckets, drawn as it is."""
+        return self.shards("pool-plain", self._halves[1])
 
     def project(self) -> Project:
         """A project on another simulated world of the same kind and rules, evolved and accepted; made once."""
