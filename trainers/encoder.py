@@ -181,15 +181,7 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     steps = _teach(model, tokenizer, rows, manifest.task, settings, limit, kept)
     if not apart and kept.dev and Path(settings.model).is_dir():
         _compare(kept, rows, manifest, settings)
-    metrics: dict[str, float] = {}
-    found: Fit | None = None
-    for split, asked in evaluation.items():
-        if asked:
-            probs = predict(model, tokenizer, asked, manifest.task, limit)
-            gold = [manifest.task.index(row["grade"]) for row in asked]
-            metrics |= headline([row["group"] for row in asked], gold, probs, manifest.task, prefix=f"{split}/")
-            if split == DEV and len({row["group"] for row in asked}) > 1:
-                found = fit([row["group"] for row in asked], gold, probs)
+    metrics, found = _measured(model, tokenizer, evaluation, manifest.task, limit)
     card = StudentCard.of(
         manifest,
         kind="encoder",
@@ -204,6 +196,22 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     )
     folder = save(out / "final", model, tokenizer, card)
     return Trained(folder, steps, metrics, calibration=found, kept=kept.step)
+
+
+def _measured(
+    model: Any, tokenizer: Any, evaluation: Mapping[str, Sequence[Row]], task: Task, limit: int
+) -> tuple[dict[str, float], Fit | None]:
+    """Figures on the evaluation splits, and the calibration that dev fits."""
+    metrics: dict[str, float] = {}
+    found: Fit | None = None
+    for split, asked in evaluation.items():
+        if asked:
+            groups, gold = [row["group"] for row in asked], [task.index(row["grade"]) for row in asked]
+            probs = predict(model, tokenizer, asked, task, limit)
+            metrics |= headline(groups, gold, probs, task, prefix=f"{split}/")
+            if split == DEV and len(set(groups)) > 1:
+                found = fit(groups, gold, probs)
+    return metrics, found
 
 
 class _Kept:
@@ -283,9 +291,9 @@ def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: Enc
     ids = encode(probe, tokenizer, [row["fields"] for row in rows], manifest.task, kept.limit)
     gold = [manifest.task.index(row["grade"]) for row in rows]
     probe.begin(features(probe, tokenizer, ids), gold, [row["group"] for row in rows], settings.seed)
-    if beside.loss() < kept.losses[kept.step]:
+    if (loss := beside.loss()) < kept.losses[kept.step]:
         say(
-            f"encoder: the frozen encoder's probe has a loss of {beside.loss():.3f} on dev, less than this student's "
+            f"encoder: the frozen encoder's probe has a loss of {loss:.3f} on dev, less than this student's "
             f"{kept.losses[kept.step]:.3f}; --set train.encoder.reads=apart begins there"
         )
 
