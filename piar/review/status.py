@@ -219,7 +219,8 @@ def agenda(store: Store, batch: Batch, instruction_rules: Sequence[tuple[str, st
     rows = store.frame(
         f"""select coalesce(l.rule, '') as rule, l.sample_id, l.annotator, l.grade, l.comment, l.flags, l.further,
                    {fields}
-            from label l join samples s using (sample_id) where l.batch = ? and l.source = 'human'
+            from label l join samples s using (sample_id)
+            where l.batch = ? and l.source = 'human' and not list_contains(l.flags, 'undone')
             order by rule, l.sample_id, l.annotator""",
         [batch.name],
     )

@@ -130,6 +130,7 @@ def test_an_answer_that_was_deleted_on_the_server_is_taken_back_and_may_come_aga
     project[0] |= {"annotations": [], "updated_at": "2026-11-20T11:00:00Z"}
     gone = pull(store, desk, batch, "r2")
     assert gone.odd == {f"answer that {ANN} took back": 1}
+    assert ANN not in agenda(store, batch, ())
     assert status(store, batch).annotators[0].answered == 0
     assert pull(store, desk, batch, "r3").pulled == 0
     say(desk, 0, ANN, result("2"), at="2026-11-20T12:00:00Z")

@@ -86,7 +86,7 @@ def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType
         *((f"  {pair}", f"Cohen {kappa:.2f}") for pair, kappa in agreement.cohen.items() if kappa is not None),
         *((f"  {pair}", _apart(counts, symbols)) for pair, counts in agreement.confusion.items()),
         *(
-            (f"  {p.annotator}", f"{text} of the others' answers alike")
+            (f"  {p.annotator}", f"{text} as the others answer")
             for p in found.annotators
             if (text := _told(p.agreement))
         ),
@@ -162,8 +162,8 @@ def _rule(found: "RuleAgreement") -> str:
 
 def _same(found: "RuleAgreement") -> str:
     """How often two people agree on rows of a rule."""
-    split = f"; in {found.split} they name different rules" if found.split else ""
-    return f"{_told(found.same)} of {found.pairs} pairs of answers to {found.rows} rows alike{split}"
+    split = f"; {found.split} by different rules" if found.split else ""
+    return f"{_told(found.same)} alike, of {found.pairs} pairs on {found.rows} rows{split}"
 
 
 def _told(interval: "Interval | None") -> str:
