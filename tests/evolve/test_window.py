@@ -5,10 +5,11 @@ import json
 import pytest
 
 from piar.evolve.questions import shortened
-from piar.evolve.reviser import question
+from piar.evolve.reviser import Fit, question
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest
+from piar.llm.openai.refusals import is_too_long
 from piar.llm.settings import ModelSettings
 from store.types import Completion, Failure, Instruction, Rule
 from tests.worlds import SEED, TASK, WordReviser, WordTeacher, loop_models, world
@@ -88,18 +89,31 @@ class Refusing(WordReviser):
         return Completion(request.key, self.model, failure=Failure("request", self.words))
 
 
+NAMED = "HTTP 400: This model's maximum context length is 4096 tokens. However, you requested 9000 tokens."
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "window"),
     [
-        "HTTP 400: This model's maximum context length is 4096 tokens. However, you requested 9000 tokens.",
-        "HTTP 400: request (9000 tokens) exceeds the available context size (4096 tokens), try increasing it",
-        "HTTP 400: prompt is too long: 9000 tokens > 4096 maximum",
-        "HTTP 400: the prompt is too long",
+        (NAMED, 4096),
+        ("HTTP 400: request (9000 tokens) exceeds the available context size (4096 tokens), try increasing it", 4096),
+        ("HTTP 400: prompt is too long: 9000 tokens > 4096 maximum", 4096),
+        ("HTTP 400: exceeds the maximum number of tokens allowed (4,096).", 4096),
+        ("HTTP 400: the prompt is too long", 8192),
     ],
 )
-def test_the_window_of_an_endpoint_is_learnt_when_it_refuses(tmp_path, words):
-    store, journal = world(tmp_path, groups=40)
-    reviser = Refusing(words)
+def test_a_window_is_read_from_the_words_of_a_refusal_or_guessed(words, window):
+    assert is_too_long(words)
+    fit = Fit(None)
+    fit.narrow([words])
+    assert fit.window == window
+    fit.narrow([words])  # even so it was too long
+    assert fit.window == window // 2
+
+
+def test_the_window_of_an_endpoint_is_learnt_when_it_refuses(tmp_path):
+    store, journal = world(tmp_path, groups=20)
+    reviser = Refusing(NAMED)
     settings = EvolveSettings(rounds=1, revision=RevisionSettings(candidates=2))
     report, _ = evolve(store, loop_models(WordTeacher(), reviser), SEED, settings, journal=journal)
     assert min(reviser.sizes) < 4096 < reviser.sizes[0]
@@ -111,7 +125,7 @@ def test_the_window_of_an_endpoint_is_learnt_when_it_refuses(tmp_path, words):
 
 
 def test_a_window_that_is_set_is_kept_to_from_the_first_prompt(tmp_path):
-    store, journal = world(tmp_path, groups=40)
+    store, journal = world(tmp_path, groups=20)
     reviser = Refusing("too long")
     models = loop_models(WordTeacher(), reviser, reviser_settings=ReviserSettings(window=4000))
     evolve(store, models, SEED, EvolveSettings(rounds=1), journal=journal)
@@ -129,7 +143,7 @@ class Babbling(WordReviser):
 
 @pytest.mark.parametrize("draft", ["offline", "none"])
 def test_what_each_reviser_brought_is_counted_and_the_offline_draft_races_beside_it(tmp_path, draft):
-    store, journal = world(tmp_path, groups=40)
+    store, journal = world(tmp_path, groups=20)
     events = []
     settings = EvolveSettings(rounds=2, revision=RevisionSettings(candidates=2, draft=draft))
     report, _ = evolve(
