@@ -48,7 +48,9 @@ def one(number: int) -> Row:
     row: Row = {"world": number, "true": true}
     for name, (each, between) in DESIGNS.items():
         size = int(rng.integers(*between))
-        found = how_many(*votes(raters, size, each, rng), np.arange(size), k=len(raters.prevalence), gain=GAIN)
+        found = how_many(
+            *votes(raters, size, each, rng), np.arange(size), k=len(raters.prevalence), gain=GAIN, resamples=20
+        )
         ways = [found.majority, found.weighed]
         row[name] = {
             "unknown": found.unknown,

@@ -14,15 +14,17 @@ often that is right within one: docs/experiments/review.md.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from store.stats import Floats, Ints
 
-MOST = 11  # raters a row, beyond which nobody is asked
+MOST = 9  # raters a row, beyond which nobody is asked
 WIDE = 4  # an interval of more numbers than this tells nothing
-_NODES = 11
+_NODES = 9
 _SMOOTHING = 0.1  # a pseudo-error per wrong grade
 _DRAWN = 10_000  # simulated items
 _WARM_ROUNDS = 30  # of a resample, which begins at the fit of all rows
@@ -47,6 +49,7 @@ class Raters:
     errors: Floats
 
 
+@lru_cache(maxsize=1)
 def _grid() -> tuple[Floats, Floats]:
     """Points and weights of a standard normal difficulty (Gauss and Hermite)."""
     points, weights = np.polynomial.hermite_e.hermegauss(_NODES)
@@ -79,11 +82,14 @@ def fit(
         start: begin there; at abilities of 1.5 and a spread of 0.5 when None.
         rounds: of expectation-maximisation at most; it ends when nothing moves by more than `tolerance`.
     """
+    from scipy.sparse import coo_array
+
     i, r, g = (np.asarray(x, dtype=np.int64) for x in (items, raters, grades))
     w = np.ones(n_items) if weights is None else np.asarray(weights, dtype=np.float64)
-    found = start or _begin(i, g, w, n_raters, k, n_items)
+    found = start or _begin(i, g, w, n_raters, k)
+    votes = coo_array((np.ones(len(i)), (i, r * k + g)), shape=(n_items, n_raters * k)).tocsr()
     for _ in range(rounds):
-        latest = _step(found, i, r, g, w, n_items)
+        latest = _step(found, votes, w)
         moved = max(abs(latest.spread - found.spread), float(np.abs(latest.ability - found.ability).max()))
         found = latest
         if moved < tolerance:
@@ -91,44 +97,35 @@ def fit(
     return found
 
 
-def _begin(i: Ints, g: Ints, w: Floats, n_raters: int, k: int, n_items: int) -> Raters:
+def _begin(i: Ints, g: Ints, w: Floats, n_raters: int, k: int) -> Raters:
     prevalence = np.bincount(g, weights=w[i], minlength=k) + 1.0
     errors = (1 - np.eye(k)) / max(1, k - 1)
     return Raters(prevalence / prevalence.sum(), np.full(n_raters, 1.5), 0.5, errors)
 
 
-def _step(now: Raters, i: Ints, r: Ints, g: Ints, w: Floats, n_items: int) -> Raters:
+def _step(now: Raters, votes: Any, w: Floats) -> Raters:
     """One round: what each item may be, then the raters that this makes likeliest."""
     points, share = _grid()
-    k, n_raters = len(now.prevalence), len(now.ability)
-    hit = _logistic(now.ability[:, None] - now.spread * points)  # (R, M)
-    right, wrong = np.log(hit), np.log1p(-hit)
-    # (I, M): as if every vote were wrong; then, for the grade that a vote names, the difference to being right.
-    base = np.zeros((n_items, _NODES))
-    np.add.at(base, i, wrong[r])
-    score = np.repeat(base[:, None, :], k, axis=1) + np.log(share)
-    np.add.at(score, (i, g), right[r] - wrong[r])
-    named = np.zeros((n_items, k))
-    log_errors = np.log(np.maximum(now.errors, 1e-12))
-    for truth in range(k):
-        other = g != truth
-        np.add.at(named[:, truth], i[other], log_errors[truth, g[other]])
-    score += (named + np.log(np.maximum(now.prevalence, 1e-12)))[:, :, None]
-    score -= score.max(axis=(1, 2), keepdims=True)
-    belief = np.exp(score)
+    k, n_raters, one = len(now.prevalence), len(now.ability), np.arange(len(now.prevalence))
+    right, wrong = _log_chances(now)
+    told = wrong[:, None, None, :] + np.log(np.maximum(now.errors, 1e-12)).T[:, :, None]  # (R, grade, truth, M)
+    told[:, one, one] = right[:, None]
+    score = (votes @ told.reshape(n_raters * k, -1)).reshape(-1, k, _NODES) + np.log(share)
+    score += np.log(np.maximum(now.prevalence, 1e-12))[:, None]
+    belief = np.exp(score - score.max(axis=(1, 2), keepdims=True))
     belief *= (w / belief.sum(axis=(1, 2)))[:, None, None]  # (I, K, M)
-    by_grade = belief.sum(axis=2)
-    prevalence = by_grade.sum(axis=0) + 1.0 / k
-    given = np.zeros((k, k))
-    for truth in range(k):
-        given[truth] = np.bincount(g, weights=by_grade[i, truth], minlength=k)
-    given[np.arange(k), np.arange(k)] = -_SMOOTHING
-    errors = given + _SMOOTHING
-    all_nodes, hits = np.zeros((n_raters, _NODES)), np.zeros((n_raters, _NODES))
-    np.add.at(all_nodes, r, belief.sum(axis=1)[i])
-    np.add.at(hits, r, belief[i, g])
-    ability, spread = _abilities(now, hits, all_nodes, points)
+    given = (votes.T @ belief.reshape(len(w), -1)).reshape(n_raters, k, k, _NODES)
+    hits = given[:, one, one].sum(axis=1)
+    errors = (given.sum(axis=(0, 3)).T + _SMOOTHING) * (1 - np.eye(k))
+    prevalence = belief.sum(axis=(0, 2)) + 1.0 / k
+    ability, spread = _abilities(now, hits, given.sum(axis=(1, 2)), points)
     return Raters(prevalence / prevalence.sum(), ability, spread, errors / errors.sum(axis=1, keepdims=True))
+
+
+def _log_chances(raters: Raters) -> tuple[Floats, Floats]:
+    """(R, M) twice: log chances of being right and wrong at each difficulty of the grid."""
+    hit = _logistic(raters.ability[:, None] - raters.spread * _grid()[0])
+    return np.log(hit), np.log1p(-hit)
 
 
 def _abilities(now: Raters, hits: Floats, votes: Floats, points: Floats) -> tuple[Floats, float]:
@@ -184,11 +181,9 @@ def _turns(rng: np.random.Generator, n_raters: int, drawn: int) -> Ints:
 
 def _weighed(raters: Raters, who: Ints, votes: Ints) -> list[Ints]:
     """(drawn,) the likeliest grade after 1, 2, … votes."""
-    points, share = _grid()
-    hit = _logistic(raters.ability[:, None] - raters.spread * points)
-    right, wrong = np.log(hit), np.log1p(-hit)
+    right, wrong = _log_chances(raters)
     errors = np.log(np.maximum(raters.errors, 1e-12))
-    score = np.zeros((len(votes), len(raters.prevalence), _NODES)) + np.log(share)
+    score = np.zeros((len(votes), len(raters.prevalence), _NODES)) + np.log(_grid()[1])
     score += np.log(np.maximum(raters.prevalence, 1e-12))[:, None]
     found = []
     for n in range(MOST):

@@ -2,7 +2,8 @@
 
 A label is stale when the grade that it gives, or the rule that it names, means something else now than under the
 instruction that was in force when it was given. Labels from before the first instruction count as given under that one.
-Chosen by us: words decide, typography apart, unless somebody called the edit minor (`piar.query.wording`).
+Chosen by us: words decide, typography apart, unless somebody called the edit minor (`piar.query.wording`). A label
+is no longer named once its person has judged the row again, or anybody to whom it was given for that (`--relabel`).
 """
 
 from collections.abc import Sequence
@@ -64,12 +65,20 @@ def _count(store: "Store", what: str, spans: list[tuple[datetime, datetime]]) ->
     from piar.review.batch import SPENT
 
     kind, _, name = what.partition(" ")
-    given = " or ".join(f"created_at >= ${2 * i + 2} and created_at < ${2 * i + 3}" for i in range(len(spans)))
+    given = " or ".join(f"l.created_at >= ${2 * i + 3} and l.created_at < ${2 * i + 4}" for i in range(len(spans)))
     rows = store.frame(
-        f"""select sample_id, coalesce({SPENT}, (select median(seconds) from label where source = 'human'), {_SECONDS})
-            from label where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped'])
-                and {kind} = $1 and ({given})""",
-        [name, *(at for span in spans for at in span)],
+        f"""with said as (
+                select * from label
+                where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped'])
+                qualify row_number() over (
+                    partition by sample_id, annotator, ordinal order by created_at desc, label_id) = 1
+            ), again as (
+                select sample_id from said join review_tasks t using (batch, sample_id, annotator)
+                where t.role = 'relabel' and said.created_at >= $2
+            )
+            select l.sample_id, coalesce({SPENT}, (select median(seconds) from said), {_SECONDS}) from said l
+            where l.{kind} = $1 and ({given}) and l.sample_id not in (from again)""",
+        [name, spans[-1][1], *(at for span in spans for at in span)],
     ).rows()
     if not rows:
         return None

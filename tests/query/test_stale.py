@@ -8,6 +8,8 @@ import pytest
 from piar.cli import main
 from piar.query.show import versions
 from piar.query.stale_labels import stale_labels
+from piar.review.batch import compose
+from piar.review.settings import ReviewSettings
 from store.db import now
 from store.errors import UsageError
 from store.types import Label
@@ -29,10 +31,10 @@ def edit(project, text):
     return project.adopt_instruction()
 
 
-def given(project, grade, at, **more):
+def given(project, grade, at, by="ann", **more):
     """One label by a person on the first sample."""
     key = project.store.frame("select min(sample_id) from samples").item()
-    project.store.add_labels([Label(key, "human", "ann", grade, at=at, batch=str(at), **more)], "r")
+    project.store.add_labels([Label(key, "human", by, grade, at=at, batch=str(at), **more)], "r")
 
 
 MEANING = "Judge toys.\n\n## Grades\n- **1**: {}\n\n## Rules\n- **R01** → 1: {}\n"
@@ -51,10 +53,10 @@ def test_a_changed_meaning_and_a_changed_rule_make_earlier_labels_stale(toys) ->
     with toys.store.write() as con:
         con.execute("delete from labels")
     given(toys, "1", OLD, seconds=1800.0)
-    given(toys, "1", OLD + timedelta(1), rule="R01", seconds=1800.0)
-    given(toys, "0", OLD, seconds=600.0)
-    given(toys, "1", NEW, seconds=600.0)
-    given(toys, "1", OLD + timedelta(2), flags=("draft",))
+    given(toys, "1", OLD + timedelta(1), by="cy", rule="R01", seconds=1800.0)
+    given(toys, "0", OLD, by="di", seconds=600.0)
+    given(toys, "1", NEW, by="bob", seconds=600.0)
+    given(toys, "1", OLD + timedelta(2), by="eve", flags=("draft",))
     changed = edit(toys, MEANING.format("It is the toy itself.", "the title names the toy"))
     (grade,) = stale_labels(toys.store, changed)
     assert (grade.what, grade.labels, grade.hours) == ("grade 1", 2, 1.0)
@@ -81,6 +83,23 @@ def named(toys):
 
 def whats(project):
     return [(s.what, s.labels) for s in stale_labels(project.store, project.instruction())]
+
+
+def test_a_row_that_was_judged_again_is_no_longer_named(named) -> None:
+    edit(named, RULE.format("the title is blue"))
+    given(named, "1", OLD, by="bob", rule="R01")
+    given(named, "0", now(), by="cy", rule="R01")  # one more opinion, not in their place
+    assert whats(named) == [("rule R01", 2)]
+    given(named, "0", now(), by="ann", rule="R01")
+    assert whats(named) == [("rule R01", 1)]
+    batch = compose(named.store, "again", ReviewSettings(annotators=("di",)), "r", relabel=stale_ids(named))
+    assert [(a.annotator, a.role) for a in batch.assignments] == [("di", "relabel")]
+    named.store.add_labels([Label(batch.assignments[0].sample_id, "human", "di", "0", batch="again")], "r")
+    assert whats(named) == []
+
+
+def stale_ids(project):
+    return [key for old in stale_labels(project.store, project.instruction()) for key in old.sample_ids]
 
 
 def test_typography_is_no_change_and_other_words_are_one(named) -> None:
@@ -134,7 +153,7 @@ def test_an_instruction_put_back_by_hand_is_in_force_from_then_on(named) -> None
     edit(named, RULE.format("the title is blue"))
     edit(named, RULE.format("the title names the toy"))
     assert named.store.frame("select instruction from in_force order by since").rows()[-1] == (first.id,)
-    given(named, "1", now(), rule="R01")
+    given(named, "1", now(), by="bob", rule="R01")
     assert whats(named) == []
     edit(named, RULE.format("the title is blue"))
     assert whats(named) == [("rule R01", 2)]
