@@ -192,7 +192,7 @@ class Pages:
             return project, False
         project, shown = int(known[0]["project_id"]), str(known[0]["instruction"])
         if shown != self.instruction.id:
-            self._renew(person, project, self.store.instruction(shown) if shown else None)
+            self._renew(person, project, self.store.instruction(shown) if self.store.knows(shown) else None)
         return project, True
 
     def _renew(self, person: str, project: int, before: Instruction | None) -> None:
