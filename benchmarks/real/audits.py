@@ -1,6 +1,7 @@
 """What `piar audit` finds in real models: teachers that answer with their first token, and a fine-tuned encoder.
 
-Rows are of dev, whose people's grades are not used. A model that was audited is not asked again.
+Rows are of dev and test, a query at a time; what people said of them is not used. A model that was audited is not
+asked again.
 """
 
 import argparse
@@ -31,16 +32,16 @@ SAID = {
         },
     ),
 }
-ROWS = {"instruct05": 60, "instruct15": 60, "encoder": 200}
+ROWS = {"instruct05": 40, "instruct15": 40, "encoder": 200}
 TAUGHT = 300  # rows that the encoder learns from
-SECONDS = {"instruct05": 0.2, "instruct15": 0.6, "encoder": 0.03}  # a request takes, of one core; to plan by
+SECONDS = {"instruct05": 0.05, "instruct15": 0.2, "encoder": 0.03}  # a request takes, of one core; to plan by
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may be chosen."""
     parser.add_argument("--sets", nargs="+", choices=list(SAID), default=list(SAID))
     parser.add_argument("--models", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--rows", type=int, default=None, help="instead of 60 a teacher, 200 a student")
+    parser.add_argument("--rows", type=int, default=None, help="instead of 40 a teacher, 200 a student")
 
 
 def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
@@ -73,4 +74,4 @@ def _audited(out: Path, models: Path, name: str, model: str, rows: int) -> Audit
             at.curriculum_export(shards)
             ARMS[model].teach(at, shards, student, str(models / model))
         judge = f"student:{student / 'final'}"
-    return at.audit(judge, "split = 'dev'", rows=rows)[0]
+    return at.audit(judge, "split in ('dev', 'test')", rows=rows)[0]
