@@ -244,10 +244,7 @@ def score_files(
         UsageError: two files of one name, no such share, or a file that does not fit the student's task.
         PiarError: the budget is spent; what is paid for is kept.
     """
-    ordered, (part, parts) = sorted(files), shard
-    twice = [name for name, n in Counter(path.name for path in ordered).items() if n > 1]
-    if twice:
-        raise UsageError(f"Two files are called {twice[0]}.", "Score their folders apart, each with its own -o.")
+    ordered, (part, parts) = by_name(files), shard
     if not 0 <= part < parts:
         raise UsageError(f"There is no share {part}/{parts}.", f"Count from 0/{parts} to {parts - 1}/{parts}.")
 
@@ -267,6 +264,18 @@ def score_files(
         judge_file(source, out / source.name, student.task, partial(judge, work), report, slice_rows, more)
         shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def by_name(files: Sequence[Path]) -> list[Path]:
+    """Files in the order of their paths.
+
+    Raises:
+        UsageError: two have the same name, and would have the same output.
+    """
+    twice = [name for name, n in Counter(path.name for path in files).items() if n > 1]
+    if twice:
+        raise UsageError(f"Two files are called {twice[0]}.", "Score their folders apart, each with its own -o.")
+    return sorted(files)
 
 
 def _closed(

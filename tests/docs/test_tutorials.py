@@ -11,6 +11,7 @@ import pytest
 
 from tests import ROOT
 from tests.docs.test_readme import BLOCK
+from tests.ray_env import environment, ray_python
 
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 TUTORIALS = [page for page in PAGES if page.stem != "README"]
@@ -24,19 +25,20 @@ def free_port() -> str:
 
 
 def walk(page, folder) -> str:
-    """Run a page; ports are made free ones."""
+    """Run a page; ports are made free ones, and `python` knows Ray where the page needs it."""
     tools = folder / "bin"
     tools.mkdir()
     for name, module in NAMED.items():
-        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        python = ray_python() if name == "python" and page.stem == "cluster" else sys.executable
+        (tools / name).write_text(f'#!/bin/sh\nexec "{python}" {module} "$@"\n')
         (tools / name).chmod(0o755)
     text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
     for port in ("8080", "29512"):
         text = text.replace(port, free_port())
     stop = "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n"
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", stop + text], cwd=folder, capture_output=True, text=True,
-                          env=environment)  # fmt: skip
+                          env=environment() | {"PATH": path})  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 

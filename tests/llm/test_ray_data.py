@@ -1,7 +1,6 @@
-"""Request files through Ray Data on one machine, against the simulated endpoint; Ray has its own environment."""
+"""Request files through Ray Data on one machine, against the simulated endpoint; see `tests.ray_env`."""
 
 import json
-import os
 import subprocess
 import sys
 import types
@@ -14,32 +13,18 @@ from piar.offline.endpoint import running
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from store.errors import PiarError
-from tests import ROOT
 from tests.llm.test_batch_files import export
+from tests.ray_env import INIT, environment, ray_python
 from tests.small_project import small_project
 
-FOLDER = ROOT / ".envs" / "ray"
-PACKAGES = ["ray[data]>=2.50", "aiohttp", "jinja2", "pydantic"]
-SCRIPT = """
+SCRIPT = f"""
 import sys
 import ray
 from ray.data.llm import HttpRequestProcessorConfig
 from piar.llm.openai.ray_data import answer
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-print(answer(sys.argv[1], HttpRequestProcessorConfig(url=sys.argv[2], batch_size=4, concurrency=1, max_retries=2)))
+{INIT}
+print(answer(sys.argv[1], HttpRequestProcessorConfig(url=sys.argv[2], batch_size=4, concurrency=2, max_retries=2)))
 """
-
-
-def ray_python() -> str:
-    """The Python of an environment with Ray: `PIAR_RAY_PYTHON`, or one made now under `.envs/ray`."""
-    if named := os.environ.get("PIAR_RAY_PYTHON"):
-        return named
-    python, done = FOLDER / "bin" / "python", FOLDER / ".done"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *PACKAGES], check=True)
-        done.touch()
-    return str(python)
 
 
 @pytest.mark.integration
@@ -53,16 +38,40 @@ def test_exported_requests_are_answered_by_ray_and_taken_in(tmp_path):
         )
         assert project.export_requests(folder, "true").lines == 5
         command = [ray_python(), "-c", SCRIPT, str(folder), f"{simulator.url}/v1/chat/completions"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        first = (folder / "requests-00000.jsonl").read_text().splitlines()[0]
+        (folder / "responses-before.jsonl").write_text(
+            answered(json.loads(first)["custom_id"], "1") + '{"custom_id": "cut'
+        )
+        done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.splitlines()[-1] == "5"
-        assert simulator.ledger()["calls"] == 5
+        assert done.stdout.splitlines()[-1] == "4"
+        assert simulator.ledger()["calls"] == 4  # one was answered before a crash
         report, rejected = project.import_responses(folder, "true")
-        assert (report.asked, report.labelled, rejected) == (5, 5, [])
+        assert (report.asked, report.labelled) == (5, 5)
+        assert [line.reason for line in rejected] == ["not whole JSON"]
         direct, _ = project.label("true")
         assert (direct.asked, direct.cached) == (0, 5)
-        assert project.store.frame("select count(probs) from verdicts").item() == 5
+        assert project.store.frame("select count(probs) from verdicts").item() >= 4
+
+
+def answered(key, grade, status=200):
+    choice = {"message": {"content": grade}, "finish_reason": "stop"}
+    body = {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+    return json.dumps({"custom_id": key, "response": {"status_code": status, "body": body}}) + "\n"
+
+
+def test_an_answer_goes_before_a_failure_and_is_known(tmp_path):
+    export(tmp_path, 3)
+    (tmp_path / "responses-a.jsonl").write_text(answered("k0", "2", 500) + answered("k1", "1"))
+    (tmp_path / "responses-b.jsonl").write_text(answered("k0", "1") + answered("k1", "2"))
+    found = Responses(tmp_path)
+    assert found.good == {"k0", "k1"}
+    assert [(line.file, line.reason) for line in found.rejected] == [
+        ("responses-b.jsonl", "a second answer to the same request")
+    ]
+    from tests.llm.test_batch_files import requests
+
+    assert [found.completion(request).text for request in requests(2)] == ["1", "1"]
 
 
 def test_without_ray_the_error_names_the_extra(tmp_path, monkeypatch):

@@ -155,6 +155,7 @@ class Responses:
 
     Attributes:
         rejected: lines that cannot be used, with reasons; the rest is used all the same.
+        good: keys of requests that were answered with success; such an answer goes before one that failed.
     """
 
     folder: Path
@@ -165,16 +166,18 @@ class Responses:
         self.manifest = read_manifest(self.folder)
         asked = set(self._requested_keys())
         self._places: dict[str, tuple[Path, int]] = {}
+        self.good: set[str] = set()
         self.files = [member(self.folder, path.name) for path in sorted(self.folder.glob("responses-*.jsonl"))]
         for file in self.files:
             for number, offset, line in _lines(file):
-                key, reason = _key_of(line)
+                key, good, reason = _key_of(line)
                 if reason is None and key not in asked:
                     reason = "answers a request that is not in this export"
-                if reason is None and key in self._places:
+                if reason is None and key in self._places and not (good and key not in self.good):
                     reason = "a second answer to the same request"
                 if reason is None:
                     self._places[key] = (file, offset)
+                    self.good |= {key} if good else set()
                 else:
                     self.rejected.append(RejectedLine(file.name, number, reason))
 
@@ -212,7 +215,7 @@ class Responses:
     def _requested_keys(self) -> Iterator[str]:
         for shard in self.manifest.shards:
             for number, _, line in _lines(shard_path(self.folder, shard)):
-                key, reason = _key_of(line)
+                key, _, reason = _key_of(line)
                 if reason is not None:
                     raise PiarError(
                         f"{shard.file} line {number} is no request: {reason}.", "Export the requests again."
@@ -254,14 +257,16 @@ def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(line)
 
 
-def _key_of(line: bytes) -> tuple[str, str | None]:
+def _key_of(line: bytes) -> tuple[str, bool, str | None]:
+    """The request's key, whether it was answered with success, and why the line cannot be used."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
-        return "", "not whole JSON"
+        return "", False, "not whole JSON"
     key = data.get("custom_id") if isinstance(data, dict) else None
     if not isinstance(key, str):
-        return "", "no custom_id"
-    if not isinstance(data.get("response") or {}, dict):
-        return key, "its response is not an object"
-    return key, None
+        return "", False, "no custom_id"
+    response = data.get("response") or {}
+    if not isinstance(response, dict):
+        return key, False, "its response is not an object"
+    return key, response.get("status_code") == 200 and not data.get("error"), None

@@ -8,7 +8,8 @@ Thin on purpose: placing engines, batching and retrying are Ray's. Run it where 
     answer("DIR", vLLMEngineProcessorConfig(model_source="NAME", concurrency=8, should_continue_on_error=True))
 
 or with `HttpRequestProcessorConfig(url="http://…/v1/chat/completions")` for servers that are there already. Then
-`piar label --import-responses DIR` takes the answers in. What failed stays open and can be exported again.
+`piar label --import-responses DIR` takes the answers in. Run it again after a crash, or for what failed: a request that
+has a good answer is not asked again.
 """
 
 import json
@@ -16,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from piar.llm.openai.batch_files import read_manifest, shard_path
+from piar.llm.openai.batch_files import Responses, read_manifest, shard_path
 from store.errors import PiarError
 
 # Keys of a request's body that vLLM takes as sampling parameters under the same name.
@@ -46,23 +47,28 @@ def answer(folder: str | Path, config: Any) -> int:
 
 
 def read(folder: str | Path) -> Any:
-    """A `ray.data.Dataset` of the requests: `custom_id`, and `body` as JSON text."""
+    """A `ray.data.Dataset` of the requests that have no answer yet: `custom_id`, and `body` as JSON text."""
     import ray
 
     folder = Path(folder)
     shards = [str(shard_path(folder, shard)) for shard in read_manifest(folder).shards]
-    return ray.data.read_text(shards).map(_request)
+    known = Responses(folder).good
+    asked = ray.data.read_text(shards).map(_request)
+    return asked.filter(lambda row: row["custom_id"] not in known) if known else asked
 
 
 def write(answers: Any, folder: Path) -> int:
-    """Write `custom_id` and `response` (JSON text) of a dataset as one response file; returns how many."""
-    draft, count = folder / f".ray-{uuid.uuid4().hex[:8]}", 0
-    with draft.open("w", encoding="utf-8") as file:
+    """Write `custom_id` and `response` (JSON text) of a dataset as one response file; returns how many.
+
+    A line is there when its answer is: what came before a crash counts, and is not asked again.
+    """
+    count = 0
+    with (folder / f"responses-ray-{uuid.uuid4().hex[:8]}.jsonl").open("w", encoding="utf-8") as file:
         for row in answers.iter_rows():
             if row.get("response"):
                 file.write(f'{{"custom_id": {json.dumps(row["custom_id"])}, "response": {row["response"]}}}\n')
+                file.flush()
                 count += 1
-    draft.rename(folder / f"responses-ray-{uuid.uuid4().hex[:8]}.jsonl")
     return count
 
 
