@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.proper_reward import LOSSES, measured
 from store.trace import write_trace
 from store.types import Rule, Trace
 from tests.shards_fixture import RULES, TASK
@@ -81,6 +82,13 @@ def test_proper_rewards_are_the_strict_ones_at_full_confidence_and_best_at_the_t
     others = others / others.sum(1, keepdim=True)
     assert all(earned(proper, truth) > earned(proper, p) for p in [*others, *torch.eye(5)])
     assert earned(strict, torch.eye(5)[2]) > earned(strict, truth)  # the strict one wants all on the likeliest grade
+
+
+@pytest.mark.parametrize(("proper", "strict"), [("brier", "exact"), ("rps", "ordinal")])
+def test_where_grades_are_noisy_the_strict_reward_grows_too_sure_and_the_proper_one_does_not(proper, strict):
+    (right, gap), (strict_right, strict_gap) = (measured(1, LOSSES[name]) for name in (proper, strict))
+    assert gap < 0.1 < 0.15 < strict_gap
+    assert right > strict_right - 0.02
 
 
 # --- credit --------------------------------------------------------------------------------------
