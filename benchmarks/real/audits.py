@@ -42,6 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", nargs="+", choices=list(SAID), default=list(SAID))
     parser.add_argument("--models", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--rows", type=int, default=None, help="instead of 40 a teacher, 200 a student")
+    parser.add_argument("--probes", nargs="+", default=None, help="only these")
 
 
 def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
@@ -54,7 +55,7 @@ def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
                 continue
             rows = asked.rows or ROWS[model]
             print(f"{name} {model}: about {12 * rows * SECONDS[model]:,.0f} s of one core", flush=True)
-            began, found = time.monotonic(), _audited(asked.out, models, name, model, rows)
+            began, found = time.monotonic(), _audited(asked, models, name, model, rows)
             told = TypeAdapter(Audit).dump_python(found, mode="json")
             for probe in told["probes"]:
                 del probe["examples"]  # ids of rows
@@ -62,10 +63,10 @@ def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
             kept.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
 
 
-def _audited(out: Path, models: Path, name: str, model: str, rows: int) -> Audit:
+def _audited(asked: argparse.Namespace, models: Path, name: str, model: str, rows: int) -> Audit:
     teacher = (f"teacher.model=hf:{models / model}", 'teacher.extra={dtype = "bfloat16"}')
     frame = dealt(name, 0, TAUGHT)
-    at = project(name, frame, out / f"{name}-audit", sets=() if model == "encoder" else teacher)
+    at = project(name, frame, asked.out / f"{name}-audit", sets=() if model == "encoder" else teacher)
     (at.folder / "instruction.md").write_text(write(SAID[name], at.task), encoding="utf-8")
     judge = "teacher"
     if model == "encoder":
@@ -74,4 +75,4 @@ def _audited(out: Path, models: Path, name: str, model: str, rows: int) -> Audit
             at.curriculum_export(shards)
             ARMS[model].teach(at, shards, student, str(models / model))
         judge = f"student:{student / 'final'}"
-    return at.audit(judge, "split in ('dev', 'test')", rows=rows)[0]
+    return at.audit(judge, "split in ('dev', 'test')", rows=rows, probes=asked.probes)[0]

@@ -284,7 +284,7 @@ def _placed(grades: Grades, places: Iterable[int], count: int, task: Task) -> In
 
 def _positions(grades: Grades, task: Task) -> Ints:
     place = {symbol: at for at, symbol in enumerate(task.symbols)}
-    return np.array([-1 if grade is None else place[grade] for grade in grades], dtype=np.int64)
+    return np.array([place.get(grade or "", -1) for grade in grades], dtype=np.int64)
 
 
 def _probed(rows: _Rows, probe: Probe, asked: Collection[int], said: Ints, tests: int) -> Probed:
