@@ -51,15 +51,16 @@ def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
     done: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name in asked.sets:
         for model in asked.models:
-            if f"{name} {model}" in done:
+            key = " ".join([name, model, *(asked.probes or ())])
+            if key in done:
                 continue
             rows = asked.rows or ROWS[model]
-            print(f"{name} {model}: about {12 * rows * SECONDS[model]:,.0f} s of one core", flush=True)
+            print(f"{key}: about {12 * rows * SECONDS[model]:,.0f} s of one core", flush=True)
             began, found = time.monotonic(), _audited(asked, models, name, model, rows)
             told = TypeAdapter(Audit).dump_python(found, mode="json")
             for probe in told["probes"]:
                 del probe["examples"]  # ids of rows
-            done[f"{name} {model}"] = {**told, "judge": model, "seconds": round(time.monotonic() - began)}
+            done[key] = {**told, "judge": model, "seconds": round(time.monotonic() - began)}
             kept.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
 
 
