@@ -288,7 +288,8 @@ def causes(reviser: Reviser, questions: Sequence[Question]) -> tuple[list[Questi
     context = {"task": session.store.task, "most": MOST_DIAGNOSES}
     system = render("diagnose", context, session.prompts)
     asked = [replace(q, purpose="diagnose", system=system) for q in questions]
-    found = [read_diagnoses(answer) for answer in reviser.ask(asked)]
+    # Small models hand back the words in which the form was shown to them.
+    found = [[d for d in read_diagnoses(answer) if d.finding not in system] for answer in reviser.ask(asked)]
     told = [informed(q, diagnoses) for q, diagnoses in zip(questions, found, strict=True)]
     return told, [d for diagnoses in found for d in diagnoses]
 

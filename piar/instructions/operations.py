@@ -143,7 +143,7 @@ def _place(rules: Sequence[Rule], rule_id: str | None) -> int:
 
 
 def _text(text: str) -> str:
-    if not (cleaned := text.strip()):
+    if not re.search(r"\w", cleaned := text.strip()):
         raise Refused("a rule without words")
     if _MARKUP.search(cleaned):
         raise Refused("markup or control characters in a rule")

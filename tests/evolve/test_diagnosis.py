@@ -30,6 +30,7 @@ class Reader(WordReviser):
                     {"cause": "knowledge", "errors": [0], "finding": "No rule knows w0."},
                     {"cause": "suspect", "errors": [1], "finding": "People are divided."},
                     {"cause": "boredom", "finding": "?"},
+                    {"cause": "knowledge", "errors": [2], "finding": "one plain sentence"},
                 ]}
             )  # fmt: skip
         self.shown.append(json.loads(request.messages[-1].content))

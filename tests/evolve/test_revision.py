@@ -184,6 +184,7 @@ def answers(*candidates):
         (candidate(text="{% raw %}"), "markup or control characters in a rule"),
         (candidate(text="a\nb"), "markup or control characters in a rule"),
         (candidate(text=" "), "a rule without words"),
+        (candidate(text="..."), "a rule without words"),
         (candidate(text="x", grade="7"), "a grade that the task does not have"),
         (candidate(text="First!"), "contradicts itself"),
         (candidate(text="Second!"), "says the same twice"),
