@@ -1,17 +1,12 @@
 """Files that are either whole or not there, and texts from other hands, read with care."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from store.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from store.errors import UsageError
 
 MOST_BYTES = 16 * 2**20  # of a file that people write; more is data that took the wrong name
 

@@ -129,6 +129,8 @@ def status(
     from piar.review.status import status as look
 
     project, gain = open_project(), _share("enough", enough)
+    if gain == 0:
+        raise UsageError("One more person always adds something.", "Say what is worth asking one: --enough 1%.")
     found = look(project.store, _batch(project, batch))
     if gain is not None:
         found = replace(found, enough=people_needed(project.store, gain))
@@ -152,6 +154,7 @@ def agenda(
     from piar.query.stale_labels import stale_labels
     from piar.report.meeting import meeting
     from piar.review.status import agenda as write
+    from store.files import write_text
 
     project = open_project()
     named = _batch(project, batch)
@@ -161,7 +164,7 @@ def agenda(
     if out is None:
         return Answer(document, text)
     if out.suffix != ".html":
-        out.write_text(text, encoding="utf-8")
+        write_text(out, text)
         return Answer(document, f"written to {out}")
     headline = meeting(project.store, out, current, stale_labels(project.store, current))
     return Answer(document, f"{headline}\n  written to {out}")
@@ -271,9 +274,12 @@ def _compose(
         changes: of `[review]`.
         chosen: which rows instead of the queue's, as `piar.review.batch.compose` takes them; one of these at most.
     """
+    from pydantic import ValidationError
+
     from piar.query.stale_labels import stale_labels
     from piar.review.batch import compose
     from piar.review.settings import ReviewSettings
+    from store.task import explain
     from store.types import SPLITS
 
     if sum(value is not None for value in (relabel, *chosen.values())) > 1:
@@ -286,8 +292,11 @@ def _compose(
     if relabel == "stale":
         again = sorted({key for old in stale_labels(project.store, project.instruction()) for key in old.sample_ids})
     merged = {**_settings(project).model_dump(), **{k: v for k, v in changes.items() if v is not None}}
-    with project.run("review-push", {"batch": name, **merged}) as run_id:
+    try:
         settings = ReviewSettings.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError(f"That is no size of a batch: {explain(error)}", "Mend that option.") from None
+    with project.run("review-push", {"batch": name, **merged}) as run_id:
         return compose(project.store, name, settings, run_id, relabel=again, **chosen)
 
 
@@ -299,7 +308,8 @@ def _batch(project: "Project", name: str | None) -> "Batch":
     found = load(project.store, wanted) if wanted else None
     if found is None:
         raise PiarError(
-            f"There is no batch {name!r}." if name else "There is no batch yet.", "Make one: `piar review push`."
+            f"There is no batch {name!r}." if name else "There is no batch yet.",
+            "Make one: `piar review here` at your terminal, `piar review push --batch w1` for Label Studio.",
         )
     return found
 

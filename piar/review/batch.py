@@ -128,6 +128,8 @@ def compose(
         return known
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise UsageError(f"{name!r} is no batch name", "Use letters, digits, '-', '_' and '.', e.g. --batch w47.")
+    if (earlier := adjudicate or rest) and load(store, earlier) is None:
+        raise PiarError(f"There is no batch {earlier!r}.", "`piar sql 'select batch from review_batches'` lists them.")
     if not settings.annotators:
         raise UsageError("Nobody is named to annotate.", 'Set [review] annotators = ["ann@example.com"] in piar.toml.')
     answers = answers or max(1, round(settings.hours * 3600 / seconds_per_row(store)))
@@ -139,17 +141,33 @@ def compose(
         assignments = _assign(picks, (), settings, name)
     else:
         wanted = len(_checks(store, round(answers * settings.checks), frozenset(), draw))
-        picks = _relabel(store, relabel) if relabel else _rows(store, answers - wanted, settings, name)
+        picks = _relabel(store, relabel) if relabel is not None else _rows(store, answers - wanted, settings, name)
         assignments = _assign(
             picks, _checks(store, wanted, {p.sample_id for p in picks}, draw) if picks else (), settings, name
         )
     if not assignments:
-        raise PiarError(
-            "There is nothing to review: no row is queued, disputed or left to draw.",
-            "Import more rows, or run `piar label` and `piar mine`, then push again.",
-        )
+        raise _nothing(relabel, adjudicate, rest)
     _record(store, name, assignments, settings, run_id, rest or "")
     return Batch(name, tuple(assignments), True, seconds_per_row(store), settings.questions)
+
+
+def _nothing(relabel: Split | Sequence[str] | None, adjudicate: str | None, rest: str | None) -> PiarError:
+    """Why a batch has no row, by what it was to hold."""
+    if relabel is not None:
+        which = f"split {relabel} has no row" if isinstance(relabel, str) else "no label of a person is stale"
+        return PiarError(f"There is nothing to judge again: {which}.", "`piar status` says what is stale.")
+    if adjudicate:
+        why = f"in {adjudicate} nobody contradicts another or gold yet, or all of it is settled"
+        return PiarError(f"There is nothing to settle: {why}.", f"`piar review status --batch {adjudicate}` says more.")
+    if rest:
+        why = f"{rest} has no open row that somebody else could take"
+        return PiarError(
+            f"There is nothing to hand on: {why}.", f"`piar review status --batch {rest}` says who has how many left."
+        )
+    return PiarError(
+        "There is nothing to review: no row is queued or left to draw.",
+        "Import more rows, or run `piar label` and `piar mine`, then push again.",
+    )
 
 
 def _fixed(

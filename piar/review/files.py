@@ -1,8 +1,10 @@
 """The round trip by files: Label Studio JSON for people without server access, CSV for people without Label Studio."""
 
 import csv
+import io
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from piar.review.answers import Pulled, Reader, listed
@@ -27,21 +29,31 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
     `out` ending in `.json` gives Label Studio task files and the page's configuration as `.xml`;
     ending in `.csv` gives sheets with empty answer columns, and a guide in Markdown to what may stand there.
 
+    A person's file that is there and holds anything else is left alone: it may have been filled in.
+
     Raises:
         UsageError: another ending.
+        PiarError: such a file is in the way; nothing is written.
     """
-    writers = {".json": _write_json, ".csv": _write_csv}
+    writers = {".json": _json_text, ".csv": _csv_text}
     if out.suffix not in writers:
         raise UsageError(
             f"{out.name} is neither .json nor .csv", "Name a .json file (Label Studio) or a .csv file (a sheet)."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
     taken: set[str] = set()
+    texts: dict[Path, bytes] = {}
     for person in batch.annotators:
         path = out.with_name(f"{out.stem}-{_plain(person, taken)}{out.suffix}")
-        writers[out.suffix](path, to_tasks(store, batch.of(person)), store.task, batch, person)
-        paths.append(path)
+        texts[path] = writers[out.suffix](to_tasks(store, batch.of(person)), store.task, batch, person)
+        if path.exists() and path.read_bytes() != texts[path]:
+            raise PiarError(
+                f"{path} is there already and holds something else, perhaps answers.",
+                f"Name another file, or move it away; answers come in by `piar review import {quote(str(path))}`.",
+            )
+    for path, data in texts.items():
+        path.write_bytes(data)
+    paths = list(texts)
     if out.suffix == ".json":
         config = out.with_suffix(".xml")
         config.write_text(
@@ -63,21 +75,22 @@ def _plain(person: str, taken: set[str]) -> str:
     return plain
 
 
-def _write_json(path: Path, tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> None:
-    path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
+def _json_text(tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> bytes:
+    return json.dumps(tasks, ensure_ascii=False, indent=1).encode()
 
 
-def _write_csv(path: Path, tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> None:
-    with path.open("w", encoding="utf-8-sig", newline="") as file:
-        sheet = csv.writer(file)
-        keys = [field_key(name) for name in task.fields]
-        shown = [*task.fields, *(["said"] if tasks and "said" in tasks[0]["data"] else [])]
-        asked = [*ANSWER_COLUMNS, *(question.name for question in batch.questions)]
-        sheet.writerow(["sample_key", "annotator", *shown, *asked])
-        for item in tasks:
-            data = item["data"]
-            texts = [cell(data[key]) for key in (*keys, *shown[len(keys) :])]
-            sheet.writerow([data["sample_key"], cell(person), *texts, *[""] * len(asked)])
+def _csv_text(tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> bytes:
+    file = io.StringIO(newline="")
+    sheet = csv.writer(file)
+    keys = [field_key(name) for name in task.fields]
+    shown = [*task.fields, *(["said"] if tasks and "said" in tasks[0]["data"] else [])]
+    asked = [*ANSWER_COLUMNS, *(question.name for question in batch.questions)]
+    sheet.writerow(["sample_key", "annotator", *shown, *asked])
+    for item in tasks:
+        data = item["data"]
+        texts = [cell(data[key]) for key in (*keys, *shown[len(keys) :])]
+        sheet.writerow([data["sample_key"], cell(person), *texts, *[""] * len(asked)])
+    return file.getvalue().encode("utf-8-sig")
 
 
 def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id: str) -> PullReport:

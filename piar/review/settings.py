@@ -42,17 +42,7 @@ class Question(Settings):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name.lower() in {
-            "grade",
-            "rule",
-            "doubt",
-            "doubts",
-            "evidence",
-            "comment",
-            "said",
-            "annotator",
-            "sample_key",
-        }:
+        if name.lower() in _TAKEN:
             raise ValueError(f"{name!r} is asked already")
         return name
 

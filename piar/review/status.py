@@ -16,7 +16,7 @@ from piar.review.codebook import CITED, GuidelineDoubt, guideline_doubts
 from store.agreement import dawid_skene
 from store.db import Store
 from store.enough_raters import Enough
-from store.files import cell
+from store.files import cell, replacing
 from store.stats import Interval
 
 
@@ -279,7 +279,7 @@ def hours(store: Store, out: Path) -> int:
         f"""select annotator, batch, created_at::date as day, count(*) as rows, round(sum({SPENT}) / 3600, 3) as hours
             from label where source = 'human' and seconds is not null group by all order by annotator, day, batch"""
     )
-    with out.open("w", encoding="utf-8", newline="") as file:
+    with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file)
         sheet.writerow(rows.columns)
         sheet.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows.rows())

@@ -161,3 +161,23 @@ def test_who_has_trained_is_told_how_to_measure_and_to_serve(desk, capsys, monke
     _, text = said(capsys, "train", "sft", "-C", "toys")
     assert "piar score --judge student:toys/students/sft/final -C toys" in text
     assert "piar serve --student toys/students/sft/final" in text
+
+
+def test_a_batch_of_no_size_is_a_slip_and_its_mends_can_be_pasted(desk, capsys, monkeypatch):
+    assert main(["init", "project", "--from", "my ratings.csv"]) == 0
+    here = ["review", "-C", "project"]
+    code, text = said(capsys, *here, "status")
+    assert code == 1
+    pasted = commands(text)[0]
+    assert pasted[:2] == ["review", "here"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("quit\n"))
+    assert main([*pasted, "--lines"]) == 0
+    people = ["--set", 'review.annotators=["ann@example.com","bob@example.com"]']
+    for slip in (["--hours", "0"], ["--hours", "nan"], ["--checks", "60%"]):
+        code, text = said(capsys, *here, "export", "a.csv", "--batch", "w1", *slip, *people)
+        assert (code, "no size of a batch" in text) == (2, True), slip
+    assert said(capsys, *here, "export", "a.csv", "--batch", "w1", "--relabel", "stale", *people)[0] == 1
+    code, text = said(capsys, *here, "status", "--enough", "0")
+    assert (code, "--enough 1%" in text) == (2, True)
+    assert main([*here, "agenda", "--out", "new/folder/agenda.md"]) == 0
+    assert main([*here, "hours", "new/other/hours.csv"]) == 0

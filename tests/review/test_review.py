@@ -121,6 +121,22 @@ def test_nobody_to_annotate_and_nothing_to_review_are_said(world, tmp_path):
         batch_of(empty)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ({"relabel": []}, "no label of a person is stale"),
+        ({"adjudicate": "w47"}, "in w47 nobody contradicts"),
+        ({"adjudicate": "w74"}, "There is no batch 'w74'"),
+        ({"rest": "w74"}, "There is no batch 'w74'"),
+    ],
+)
+def test_a_batch_of_a_kind_that_has_no_row_says_so_and_draws_no_others(world, kind, words):
+    batch_of(world[0])
+    with pytest.raises(PiarError, match=words):
+        batch_of(world[0], "next", **kind)
+    assert load(world[0], "next") is None
+
+
 def test_pushing_twice_adds_nothing_and_an_interrupted_push_goes_on(world):
     store, _ = world
     batch, desk = batch_of(store), Desk(chunk=7)
@@ -386,6 +402,7 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path):
     batch = batch_of(store)
     paths = export_batch(store, batch, INSTRUCTION, tmp_path / "w47.csv")
     assert [p.name for p in paths] == ["w47-ann.csv", "w47-bob.csv", "w47.md"]
+    assert export_batch(store, batch, INSTRUCTION, tmp_path / "w47.csv") == paths  # untouched, so written again
     guide = paths[-1].read_text(encoding="utf-8")
     assert all(words in guide for words in ("`3` perfect: Exactly it.", "`R02` → 1: Accessories.", "`ambiguous`"))
     assert '→ 3: When $the title <names> it & more.\n    - avoid when: the "query" asks <b>more</b>\n' in guide
@@ -401,6 +418,10 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path):
         sheet = csv.DictWriter(file, rows[0].keys())
         sheet.writeheader()
         sheet.writerows(rows)
+    filled = paths[0].read_bytes()
+    with pytest.raises(PiarError, match="perhaps answers"):
+        export_batch(store, batch, INSTRUCTION, tmp_path / "w47.csv")
+    assert paths[0].read_bytes() == filled
     report = import_batch(store, batch, paths[0], "", "r1")
     assert report.pulled == len(rows) - 1
     assert report.odd == {"unknown grade 'excellent'": 1}
