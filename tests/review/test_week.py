@@ -116,7 +116,7 @@ def test_the_lead_settles_and_what_is_settled_is_not_asked_again(store, desk):
     assert [(a.sample_id, a.annotator) for a in settle.assignments] == [(key, "lea@example.com")]
     store.add_labels([Label(key, "human", "lea@example.com", "3", blind=False, batch="settle")], "r")
     assert store.frame("select grade from truth where sample_id = ?", [key]).item() == "3"
-    with pytest.raises(PiarError, match="nothing to review"):
+    with pytest.raises(PiarError, match="nothing to settle"):
         batch_of(store, "again", settings, adjudicate="w47")
 
 
