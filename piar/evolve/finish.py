@@ -57,7 +57,7 @@ def finish(
         errors=search.errors,
         revisers=_revisers(inputs, search, winner),
         people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),
-        warnings=(*warnings, *_unheard(inputs, search)),
+        warnings=(*warnings, *_unheard(inputs, search), *_plain(inputs, board, standing)),
     )
     return with_ending(report), standing
 
@@ -97,6 +97,24 @@ def _unheard(inputs: Inputs, search: Search) -> list[str]:
     return [
         f"Nothing that the reviser {inputs.reviser.client.model} said could be tried: {told}. `piar show run` keeps "
         "the steps; ask another model in [reviser], or change prompts/revise.j2."
+    ]
+
+
+def _plain(inputs: Inputs, board: Scoreboard, standing: Instruction) -> list[str]:
+    """A warning when a proposal is not shown to be better than one grade for every row: a gain over a worse constant
+    is a gain, and worth nothing."""
+    holdout, known = inputs.splits["holdout"], [*inputs.splits["train"], *inputs.splits["dev"]]
+    if standing.id == inputs.incumbent.id or not known:
+        return []
+    often = int(np.bincount(board.truth(known)).argmax())
+    constant, right = board.truth(holdout) == often, board.grades(standing, holdout) == board.truth(holdout)
+    gain = paired_gain(constant, right, [s.group for s in holdout])
+    if gain.above:
+        return []
+    return [
+        f'The proposal is not shown to be better than giving "{board.symbols[often]}" to every row: right on '
+        f"{100 * np.mean(right):.1f} % of the holdout, that grade on {100 * np.mean(constant):.1f} %. See what it "
+        "says (`piar show proposal`) before you accept it."
     ]
 
 

@@ -192,3 +192,16 @@ def test_nobody_was_tested_yet(tmp_path):
     journal.close()
     with pytest.raises(UsageError, match="No candidate has met"):
         candidate(store)
+
+
+def test_a_gain_of_one_grade_for_all_over_another_is_called_that(tmp_path):
+    store, journal = world(tmp_path, groups=60, truth=lambda _, words, rng: "2" if "w0" in words else "1")
+    everything = Saying(*(add(f"w{i}", "1") for i in range(8)))
+    found, _ = evolve(store, loop_models(WordTeacher("2"), everything), SEED, PLAIN, journal=journal)
+    assert found.proposal  # it is a gain
+    assert any('not shown to be better than giving "1" to every row' in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("ended", ["proposed"], indirect=True)
+def test_a_proposal_that_beats_every_constant_is_not(ended):
+    assert not any("to every row" in warning for warning in ended[2].warnings)
