@@ -90,6 +90,11 @@ class Cascade(Result):
         tier = self.tiers[1] if len(self.tiers) > 1 else None
         return tier if tier and tier.threshold is not None else None
 
+    @property
+    def runs(self) -> bool:
+        """Whether pools and servers can run it: a student decides first, and a teacher after it or nobody."""
+        return [tier.name for tier in self.tiers] in (["student"], ["student", "teacher"])
+
     def handed_on(self, firsts: Sequence[Verdict], symbols: Sequence[str]) -> dict[int, str]:
         """Places of the rows that the first judge does not decide, and why.
 

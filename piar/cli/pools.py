@@ -28,7 +28,7 @@ def score_pool(
     if out is None and caps is not None:
         raise UsageError("A pool needs a folder for its grades.", "Add -o DIR.")
     part, _, parts = shard.partition("/")
-    if not (part.isdecimal() and parts.isdecimal()):
+    if not (part.isdecimal() and parts.isdecimal() and int(parts)):
         raise UsageError(f"--shard {shard!r} is not I/N.", "Pass for example --shard 0/4.")
     root = Path(pool).anchor
     files = list(Path(root).glob(str(Path(pool).relative_to(root))))

@@ -56,10 +56,7 @@ def cascade(
     from piar.measure.cascade import SPLIT, fit_cascade, rows_of, said
     from piar.measure.score import ready
 
-    if not 1 <= len(tiers) <= 2 or len(set(tiers)) < len(tiers):
-        raise UsageError(
-            f"A cascade has one or two judges before people, not {len(tiers)}.", "Pass --tiers student:PATH,teacher."
-        )
+    _require(project, tiers)
     rows, known, began = rows_of(project.store), 0, time.monotonic()
     config, detail = {"tiers": list(tiers), "precision": precision}, dict[str, Any]()
     with project.run("cascade", config, seed, detail) as run_id:
@@ -89,8 +86,35 @@ def forecast_cascade(project: "Workspace", tiers: "Sequence[str]", *, instructio
     """What `cascade` would ask of the teacher, and what that would cost; nothing is asked."""
     from piar.project.labelling import forecast_label
 
+    _require(project, tiers)
     where = TRUE_DEV if "teacher" in tiers else "false"
     return forecast_label(project, where, instruction=instruction, votes=1)
+
+
+def _require(project: "Workspace", tiers: "Sequence[str]") -> None:
+    """Make sure that these can be judges of a cascade, before anybody is asked."""
+    from piar.measure.score import JUDGES
+    from store.calibrated import student_folder
+
+    if not 1 <= len(tiers) <= 2:
+        raise UsageError(
+            f"A cascade has one or two judges before people, not {len(tiers)}.", "Pass --tiers student:PATH,teacher."
+        )
+    if len(set(tiers)) < len(tiers):
+        raise UsageError(
+            f"{tiers[0]} stands twice: after itself it has nothing left to decide.", "Name two judges, or one."
+        )
+    for name in tiers:
+        kind, _, path = name.partition(":")
+        if kind not in JUDGES:
+            raise UsageError(
+                f"There is no judge {name!r}.",
+                "Choose teacher, baseline:NAME or student:PATH; what none decides is for people.",
+            )
+        if kind == "student":
+            from trainers.checkpoint import read_card
+
+            read_card(student_folder(project.store, path))
 
 
 def _fingerprint(project: "Workspace", judge: "Judge") -> str:
@@ -177,7 +201,7 @@ def open_cascade(
     from trainers.checkpoint import fingerprint
 
     found = read_cascade(path)
-    if [tier.name for tier in found.tiers] not in (["student"], ["student", "teacher"]):
+    if not found.runs:
         raise UsageError(
             f"{path} is a cascade of {' and '.join(tier.judge for tier in found.tiers)}: only a student runs here, "
             "alone or with the teacher after it.",

@@ -123,10 +123,13 @@ def test_a_judge_that_has_changed_is_refused_and_the_mend_works(project, tmp_pat
 
 def test_what_cannot_run_as_a_cascade_is_explained(project, tmp_path, capsys):
     student, path = project.folder / "students" / "a", tmp_path / "c.json"
-    for tiers, words in [((), "not 0"), (("teacher", "teacher"), "not 2"), (("human",), "no judge 'human'")]:
-        with pytest.raises(UsageError, match=words):
-            project.cascade(tiers)
-    project.cascade(["teacher"], out=path)
+    slips = [((), "not 0"), (("teacher", "teacher"), "teacher stands twice"), (("human",), "no judge 'human'")]
+    for tiers, words in [*slips, (("student:students/none", "teacher"), "holds no student")]:
+        for ask in (project.cascade, project.forecast_cascade):  # a forecast refuses what cannot be done
+            with pytest.raises(PiarError, match=words):
+                ask(tiers)
+    assert run(["-C", str(project.folder), "cascade", "--tiers", "teacher", "-o", str(path)]) == 0
+    assert "--cascade" not in capsys.readouterr().out
     with pytest.raises(UsageError, match="only a student runs here"):
         project.open_cascade(path, student)
     project.cascade([STUDENT], out=path)
@@ -134,8 +137,10 @@ def test_what_cannot_run_as_a_cascade_is_explained(project, tmp_path, capsys):
     folder = ["-C", str(project.folder), "score"]
     assert run([*folder, *pool(tmp_path), "--cascade", str(path), "--dry-run"]) == 2
     assert run([*folder, *pool(tmp_path), "--dry-run"]) == 2
+    assert run([*folder, *pool(tmp_path), "--shard", "1/0"]) == 2
     assert run([*folder, "--cascade", str(path)]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "asks no teacher" in told
     assert "A student asks nobody" in told
+    assert "--shard '1/0' is not I/N" in told
     assert "Add --pool FILES" in told

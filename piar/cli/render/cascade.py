@@ -12,7 +12,7 @@ from store.figures import bracketed, span
 if TYPE_CHECKING:
     from piar.judging.forecast import Receipt
     from piar.measure.cascade import FittedCascade
-    from store.cascade import Tier
+    from store.cascade import Cascade, Tier
 
 
 def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> RenderableType:
@@ -26,7 +26,7 @@ def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> Rend
         *_cost_lines(found),
         *_weak_lines(found),
         *_nothing_lines(found),
-        ("kept", f"{path}; used by `piar serve` and `piar score --pool FILES` with `--cascade {path}`"),
+        ("kept", f"{path}; {_used(cascade, path)}"),
     ]
     return Group(
         Text(title, style="bold"),
@@ -34,6 +34,12 @@ def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> Rend
         "",
         facts([*lines, *_silent_lines(found), *receipt_lines(receipt)]),
     )
+
+
+def _used(cascade: "Cascade", path: Path) -> str:
+    if cascade.runs:
+        return f"used by `piar serve` and `piar score --pool FILES` with `--cascade {path}`"
+    return "to read: only a student runs in pools and servers, alone or with the teacher after it"
 
 
 def _row(tier: "Tier") -> list[str]:
