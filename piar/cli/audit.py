@@ -37,7 +37,11 @@ def audit(
     max_effect: Annotated[
         float | None,
         typer.Option(
-            "--max-effect", min=0, metavar="POINTS", help="Exit 3 if more is found.", show_default="never exit 3"
+            "--max-effect",
+            min=0,
+            metavar="POINTS",
+            help="Exit 3 if more is found, 1 if not all was asked.",
+            show_default="never exit 3",
         ),
     ] = None,
     instruction: Instruction = None,
@@ -96,11 +100,14 @@ def audit(
         "control": found.control,
         "unanswered": found.unanswered,
         "said": found.said,
+        "unpaid": found.unpaid,
         "receipt": receipt,
     }
     worst = max((100 * probe.effect.size for probe in found.found), default=0.0)
-    failed = max_effect is not None and worst > max_effect
-    return Answer(plain(document), audit_view(found, receipt), exit_code=FOUND if failed else 0)
+    code = 0
+    if max_effect is not None:  # a gate does not pass on what it has not seen
+        code = FOUND if worst > max_effect else int(found.unpaid > 0)
+    return Answer(plain(document), audit_view(found, receipt), exit_code=code)
 
 
 FOUND = 3  # exit code

@@ -10,6 +10,7 @@ from store.types import Completion, Usage, Verdict
 __all__ = ["LabelReport", "OnProgress", "Progress", "stop_if_hopeless"]
 
 SHOWN = 200  # characters of an answer that could not be read
+MORE = "Run the same command with a larger --max-usd or --max-calls; what is answered is kept."
 # When a whole chunk fails like this, the rest would too.
 _HOPELESS = frozenset({"auth", "billing", "connection", "request", "server"})
 _UNREADABLE = (
@@ -121,6 +122,16 @@ class LabelReport:
                 f"{judge} was asked {self.asked:,} times and gave no grade ({told}); the last failure: {self.reason}",
                 _mend(kind),
             )
+
+    def require_all(self, judge: str) -> None:
+        """End a command whose figures need a grade for every row, where the budget did not reach them all.
+
+        Raises:
+            PiarError: it is `hopeless`, or requests were not sent for want of budget.
+        """
+        self.require(judge)
+        if self.failed["budget"]:
+            raise PiarError(f"The budget is spent: {self.failed['budget']:,} rows were not asked.", MORE)
 
     def add(self, completion: Completion) -> None:
         """Count an answer that was asked for."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from piar.judging.labeller import Labeller
-from piar.judging.outcome import LabelReport, OnProgress, Progress, counted
+from piar.judging.outcome import MORE, LabelReport, OnProgress, Progress, counted
 from piar.judging.requests import Assignment, Questions
 from piar.judging.session import Respondent
 from piar.judging.students import student_verdicts
@@ -158,7 +158,7 @@ class Pool:
             if not now.rows_after and report.failed["budget"]:
                 raise PiarError(
                     f"The budget is spent: {report.failed['budget']:,} rows of {source.name} were not asked.",
-                    "Run the same command with a larger --max-usd; what is answered is kept.",
+                    MORE,
                 )
             return said
 
@@ -298,7 +298,7 @@ def _closed(
         if spent := sum(verdict.failure == "budget" for verdict in seconds if not isinstance(verdict, str)):
             raise PiarError(
                 f"The budget is spent: {spent:,} rows that the student handed on were not asked.",
-                "Run the same command with a larger --max-usd; what is answered is kept.",
+                MORE,
             )
     said = cascade.closed(firsts, handed, seconds, task.symbols)
     report.tiers.update(verdict.judge.partition(":")[0] for verdict in said)

@@ -32,6 +32,7 @@ from store.stats import (
 )
 from store.task import Task
 
+UNREADABLE = "no answer could be read"
 PLANTINGS = 100
 SHOWN = 5  # changed rows that are kept to be looked at
 TWICE, CONTROL = AGAIN
@@ -128,6 +129,7 @@ class Audit:
         control: None where it was not wanted.
         unanswered: rows without a readable grade at first or when asked again; no probe counts them.
         said: grade -> rows that it gave it to at first. Where one has nearly all, hardly anything can move.
+        unpaid: answers that the budget did not reach.
     """
 
     judge: Judge
@@ -138,6 +140,7 @@ class Audit:
     control: Control | None
     unanswered: int
     said: dict[str, int]
+    unpaid: int = 0
 
     @property
     def found(self) -> tuple[Probed, ...]:
@@ -192,7 +195,7 @@ def audit(
         rows.noise(),
         planned,
         tuple(_corrected([probe for probe in found if probe.rows])),
-        left_out | {probe.name: "no answer could be read" for probe in found if not probe.rows},
+        left_out | {probe.name: UNREADABLE for probe in found if not probe.rows},
         _controlled(rows, said[CONTROL], planned) if control else None,
         len(questions) - len(rows.answered(rows.second)),
         {symbol: int((first == place).sum()) for place, symbol in enumerate(task.symbols)},

@@ -75,11 +75,12 @@ class TeacherAudited:
 
     Attributes:
         cached: answers that were known already.
+        unpaid: answers that the budget did not reach.
     """
 
     def __init__(self, labeller: Labeller, instruction: str, on_progress: OnProgress | None = None) -> None:
         self.judge = Judge(labeller.judge_name, instruction)
-        self._labeller, self._on_progress, self.cached = labeller, on_progress, 0
+        self._labeller, self._on_progress, self.cached, self.unpaid = labeller, on_progress, 0, 0
         self._asks = _Asks(labeller.agenda, labeller.session)
 
     def shown(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
@@ -119,6 +120,7 @@ class TeacherAudited:
             left = [r for r in wanted if (failed := answers[r.key].failure) and failed.kind == "budget"]
             wanted = left if len(left) < len(wanted) else []
         unpaid = sum(a.failure is not None and a.failure.kind == "budget" for a in answers.values())
+        self.unpaid += unpaid
         self.cached += len(answers) - len(fresh) - unpaid
         told = [answers[request.key] for request in requests]
         traces = [parse_trace(a.text or "", session.store.task).trace if not a.failure else None for a in told]
@@ -133,6 +135,7 @@ class TeacherAudited:
         self._labeller.fold()
         report.require(self.judge.name)
         self.cached += report.cached
+        self.unpaid += report.failed["budget"]
         return [said.get(sample.id) for sample in samples]
 
 

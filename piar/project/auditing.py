@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from piar.project.asking import agenda, assignment, labeller, respondent, teacher_name
@@ -50,7 +51,7 @@ def audit(
 
     Raises:
         UsageError: an unknown judge or probe, a wrong condition, or a share outside 0 … 1.
-        PiarError: there is no such row, or the teacher cannot be asked at all.
+        PiarError: there is no such row, the teacher cannot be asked at all, or the budget reached no probe.
     """
     from pydantic import TypeAdapter
 
@@ -68,12 +69,29 @@ def audit(
             with labeller(project, run_id, budget, on_progress, client) as teacher:
                 asked = TeacherAudited(teacher, read.id, on_progress)
                 found, cached = ask(asked, questions, wanted, planned, control=control), asked.cached
+                found = _paid_for(found, asked.unpaid)
         else:
             student = StudentAudited(project.store, judge.partition(":")[2], on_progress)
             found, cached = ask(student, questions, wanted, planned, control=control), 0
         detail |= TypeAdapter(Audit).dump_python(found, mode="json")
     seconds = time.monotonic() - began
     return found, receipt(project.store, run_id, cached, seconds, priced=project.config.teacher.priced)
+
+
+def _paid_for(found: "Audit", unpaid: int) -> "Audit":
+    """What was found, with the answers that the budget did not reach.
+
+    Raises:
+        PiarError: they leave no probe to tell of.
+    """
+    from piar.judging.outcome import MORE
+    from piar.measure.audit import UNREADABLE
+
+    if unpaid and not found.probes:
+        raise PiarError(f"The budget is spent: {unpaid:,} answers were not asked for, and no probe has any.", MORE)
+    spent = "the budget was spent before it" if unpaid else UNREADABLE
+    left_out = {name: spent if why == UNREADABLE else why for name, why in found.left_out.items()}
+    return replace(found, unpaid=unpaid, left_out=left_out)
 
 
 def forecast_audit(

@@ -176,6 +176,7 @@ class Audited(TypedDict):
     control: Control | None
     unanswered: int
     said: dict[str, int]
+    unpaid: int
     receipt: Receipt
 
 

@@ -90,7 +90,7 @@ def let_teach(
     with labeller(project, run_id, budget, on_progress) as teacher:
         wanted = assignment(project, where, project.adopt_instruction(instruction), votes=1)
         report = teacher.judge([wanted])
-    report.require(teacher.judge_name)
+    report.require_all(teacher.judge_name)
     return Judge(teacher.judge_name, wanted.instruction.id), report.cached
 
 
@@ -200,7 +200,7 @@ def check(
         with labeller(project, run_id, budget, on_progress) as teacher:
             reports = [teacher.judge([assignment(project, where, one, votes=1)]) for one in (read, earlier)]
         for report in reports:
-            report.require(teacher.judge_name)
+            report.require_all(teacher.judge_name)
         current, reference = (Judge(teacher.judge_name, one.id) for one in (read, earlier))
         checked = check(project.store, current, reference, split, max_drop)
     cached, seconds = sum(report.cached for report in reports), time.monotonic() - began

@@ -320,3 +320,11 @@ def test_an_older_projects_prompt_that_lists_no_grades_has_no_grade_order_to_tur
     (shop.folder / "prompts" / "judge.j2").write_text("{{ instruction.preamble }} Grades: 0 to 3.")
     result, _ = shop.audit(rows=10, probes=["grades", "fields"])
     assert result.left_out == {"grades": "this judge reads the same either way"}
+
+
+def test_a_gate_does_not_pass_on_what_the_budget_did_not_reach(shop, capsys):
+    given = ("audit", "-C", shop.folder, "--where", "true", "--rows", 20, "--probes", "longer", "--no-control")
+    assert run(*given, "--max-calls", 25) == 1
+    assert run(*given, "--max-calls", 25, "--max-effect", 90) == 1
+    assert "not asked    10 answers: the budget is spent" in capsys.readouterr().out
+    assert run(*given, "--max-effect", 90) == 0

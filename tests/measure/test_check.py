@@ -77,3 +77,15 @@ def test_a_small_part_fails_only_when_its_interval_shows_the_fall(tmp_path):
     assert parts["all rows"].failed  # the estimate alone decides
     assert parts["grade 1"].drop == 100.0
     assert not parts["grade 1"].failed  # one group: no interval, so nothing is shown
+
+
+@pytest.mark.parametrize("verb", ["check", "score", "calibrate", "cascade"])
+def test_what_was_to_be_measured_whole_is_no_figure_where_the_budget_ends(shop, capsys, verb):
+    folder, _ = shop
+    (folder / "instruction.md").write_text(GOOD.replace("Judge.", f"Judge for {verb}."))
+    more = {"cascade": ["--tiers", "teacher"]}.get(verb, [])
+    assert run(verb, "-C", folder, *more, "--max-calls", 3) == 1
+    told = capsys.readouterr()
+    assert not told.out
+    assert "rows were not asked" in told.err
+    assert not (folder / "cascade.json").exists()

@@ -32,11 +32,13 @@ def audit_view(found: "Audit", receipt: "Receipt") -> RenderableType:
         parts += [table(["may matter", "rows", *_COLUMNS], map(_cells, told)), ""]
     lines: list[tuple[str, RenderableType]] = [
         ("found", _found(found)),
-        ("asked twice", f"{percent(found.noise)} % of the grades change; the columns above are beyond that"),
+        ("asked twice", _noise(found)),
         *([("control", _control(found.control))] if found.control else []),
         ("power", _power(found.plan)),
         *(("left out", f"{name}: {why}") for name, why in found.left_out.items()),
     ]
+    if found.unpaid:
+        lines.append(("not asked", f"{found.unpaid:,} answers: the budget is spent; the same command goes on"))
     if (words := _one_grade(found)) is not None:
         lines.append(("one grade", words))
     if found.unanswered:
@@ -80,6 +82,12 @@ def _found(found: "Audit") -> str:
     return names or "nothing that should not matter is shown to change a grade"
 
 
+def _noise(found: "Audit") -> str:
+    if found.noise.value is None:
+        return "no row was answered both times"
+    return f"{percent(found.noise)} % of the grades change; the columns above are beyond that"
+
+
 def _power(planned: "Plan") -> str:
     given = f"if {100 * planned.noise:.1f} % of the grades change when asked twice"
     if planned.detectable is None:
@@ -99,6 +107,8 @@ def _one_grade(found: "Audit") -> str | None:
 
 def _control(control: "Control") -> str:
     clean = "nothing is found without it" if control.clean else "but something is found without it, too"
+    if not control.planted:
+        return f"too few rows were answered three times to plant a bias in; {clean}"
     size = f"{100 * control.planted:.0f} points, planted evenly in a third answer"
     weak = "; more rows would find it more often" if control.found < 0.9 * control.plantings else ""
     return f"a bias of {size}, is found in {control.found} of {control.plantings} plantings{weak}; {clean}"
