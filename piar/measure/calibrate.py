@@ -245,9 +245,15 @@ def _batch(store: "Store", judge: Judge) -> Calibration:
     """Batch calibration over every first answer with probabilities outside the test split."""
     frame = store.frame(
         """select v.probs from verdict v join samples s using (sample_id)
-        where v.judge = ? and v.instruction = ? and v.vote = 0 and v.probs is not null and s.split <> 'test'""",
+        where v.judge = ? and v.instruction = ? and v.vote = 0 and s.split <> 'test'""",
         [judge.name, judge.instruction],
     )
+    if frame.is_empty():
+        raise PiarError(
+            f"Of {judge.name} there is no answer outside the test split yet.",
+            "Let it judge: `piar label`, or `piar score --split dev`; dev has rows when several groups are labelled.",
+        )
+    frame = frame.drop_nulls()
     if frame.is_empty():
         raise PiarError(f"{judge.name} has given no probabilities.", SILENT)
     return prior(frame["probs"].to_list())

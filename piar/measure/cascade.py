@@ -106,7 +106,8 @@ def rows_of(store: "Store", split: str = SPLIT) -> Rows:
     frame = store.frame(_TRUTH, [split])
     if frame.is_empty():
         raise PiarError(
-            f"No row of split {split} has a label, so nothing can be certified.", "Label some: `piar import`."
+            f"No row of split {split} has a label, so nothing can be certified. Rows of several groups need one.",
+            "`piar review here` at your terminal, or `piar import FILE`.",
         )
     return Rows(frame["sample_id"].to_list(), frame["group"].to_numpy(), frame["position"].to_numpy().astype(np.int64))
 

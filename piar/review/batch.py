@@ -70,7 +70,7 @@ class Batch:
     @property
     def pilot(self) -> bool:
         """Whether everybody judges the same rows, to find out whether they read the instruction alike."""
-        return all(a.reason == PILOT for a in self.assignments)
+        return all((a.role, a.reason) == ("random", PILOT) for a in self.assignments)
 
     def of(self, annotator: str) -> list[Assignment]:
         """One person's rows in the order in which they are shown."""
@@ -207,8 +207,8 @@ def load(store: Store, name: str) -> Batch | None:
 
 def open_pilots(store: Store) -> list[tuple[str, str, int]]:
     """Batch, person and number of rows of calibration rounds that somebody has not finished."""
-    sql = f"""select t.batch, t.annotator, count(*) from review_tasks t where t.reason = '{PILOT}' and {OPEN}
-              group by all order by all"""
+    sql = f"""select t.batch, t.annotator, count(*) from review_tasks t
+              where t.role = 'random' and t.reason = '{PILOT}' and {OPEN} group by all order by all"""
     return store.frame(sql).rows()
 
 

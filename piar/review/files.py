@@ -137,6 +137,7 @@ def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
 
 def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:
     assigned = {a.sample_id for a in batch.assignments}
+    people = {cell(person): person for person in batch.annotators}
     known = DOUBTS.keys() - INFORMED if batch.blind else DOUBTS.keys()
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
@@ -147,6 +148,7 @@ def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled
         if not {"sample_key", "grade"} <= set(sheet.fieldnames or ()):
             raise ValueError("it has no columns sample_key and grade")
         for row in sheet:
+            who = (row.get("annotator") or "").strip() or annotator or "unknown"
             said, doubts = (row.get("grade") or "").strip(), (row.get("doubts") or "").replace(",", " ").split()
             grade = grade_symbol(said, task)
             if row["sample_key"] not in assigned:
@@ -158,7 +160,7 @@ def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled
                     Label(
                         sample_id=row["sample_key"],
                         source="human",
-                        annotator=annotator or row.get("annotator") or "unknown",
+                        annotator=people.get(who, who),
                         grade=grade,
                         comment=(row.get("comment") or "").strip(),
                         rule=(row.get("rule") or "").strip() or None,

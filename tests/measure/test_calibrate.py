@@ -65,7 +65,7 @@ def test_a_leaning_teacher_is_put_right_on_rows_that_did_not_calibrate_it(shop):
 
 def test_test_rows_calibrate_nothing(shop):
     say(shop, splits=("test",))
-    with pytest.raises(PiarError, match="no probabilities"):
+    with pytest.raises(PiarError, match="no answer outside the test split"):
         calibrate(shop.store, LEAN)
     say(shop, splits=("dev",))
     batch = calibrate(shop.store, LEAN, "prior").kept

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from piar.review.answers import Reader, read_answer
-from piar.review.batch import compose, load
+from piar.review.batch import compose, load, open_pilots
 from piar.review.files import export_batch, import_batch
 from piar.review.page import hotkeys, page
 from piar.review.push_pull import pull, push
@@ -18,7 +18,7 @@ from piar.review.settings import ReviewSettings
 from piar.review.status import agenda, status
 from store.errors import PiarError, UsageError
 from store.task import Grade, Task
-from store.types import Instruction, Part, Rule
+from store.types import Instruction, Label, Part, Rule
 from tests.review_world import ANNOTATORS, HOSTILE, TASK, Desk, frame, result, review_store, taught
 
 SETTINGS = ReviewSettings(annotators=ANNOTATORS, hours=0.5, overlap=0.25, random=0.4, checks=0.1)
@@ -540,3 +540,31 @@ def test_only_somebody_who_sees_the_label_can_call_it_wrong(world):
 
 def test_an_unknown_batch_is_none(world):
     assert load(world[0], "nope") is None
+
+
+def test_settling_a_batch_named_pilot_is_no_calibration_round(world):
+    store, _ = world
+    first = batch_of(store, "pilot", pilot=6)
+    for person, grade in zip(ANNOTATORS, ("0", "3"), strict=True):
+        keys = [a.sample_id for a in first.of(person)]
+        store.add_labels([Label(key, "human", person, grade, batch="pilot") for key in keys], "r")
+    settle = batch_of(store, "settle", adjudicate="pilot")
+    assert (first.pilot, settle.pilot, load(store, "settle").pilot) == (True, False, False)
+    assert settle.assignments
+    assert open_pilots(store) == []
+
+
+def test_a_sheet_says_itself_who_filled_it_in(tmp_path):
+    store, _ = review_store(tmp_path, rows=10)
+    people = ("@ann", "bob@example.com")  # the first one's name looks like a formula
+    batch = batch_of(store, settings=SETTINGS.model_copy(update={"annotators": people}))
+    paths = export_batch(store, batch, INSTRUCTION, tmp_path / "w.csv")
+    for path in paths[:2]:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row | {"grade": "1"} for row in csv.DictReader(file)]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            sheet = csv.DictWriter(file, rows[0].keys())
+            sheet.writeheader()
+            sheet.writerows(rows)
+        import_batch(store, batch, path, "somebody else", "r")
+    assert set(store.frame("select annotator from label where batch = 'w47'")["annotator"]) == set(people)
