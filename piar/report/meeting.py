@@ -43,6 +43,7 @@ class Help:
     """One person among the others, over all blind batches.
 
     Attributes:
+        hours: spent, over the answers whose seconds are known; None where none are.
         alike: share of the others' answers to the same random rows that are this person's too.
         difference: by how much that is more than the others have among themselves; the interval allows for asking it of
             everybody. None with fewer than three people: of two who differ nobody can say which of them errs.
@@ -51,7 +52,7 @@ class Help:
 
     annotator: str
     rows: int
-    hours: float
+    hours: float | None
     seconds: float | None
     alike: Interval | None
     difference: Interval | None
@@ -122,7 +123,7 @@ def helped(store: Store, said: pl.DataFrame, found: pl.DataFrame) -> list[Help]:
             Help(
                 annotator=person,
                 rows=mine["sample_id"].n_unique(),
-                hours=float(mine["spent"].sum() or 0) / 3600,
+                hours=float(mine["spent"].sum()) / 3600 if mine["spent"].count() else None,
                 seconds=float(median) if isinstance(median, int | float) else None,
                 alike=alike.get(person),
                 difference=_apart(found, person, len(people)),
@@ -162,7 +163,7 @@ def _told(store: Store, current: Instruction, found: RuleAgreement, answers: pl.
         }
         for key in keys
     ]
-    text = rule.text if rule else ("" if not found.rule else "This rule is no longer in the instruction.")
+    text = rule.text if rule else ("" if not found.rule else "This rule is not in the instruction.")
     return {"found": found, "text": text, "rows": rows, "apart": round(found.pairs * (1 - (found.same.value or 0)))}
 
 
@@ -239,7 +240,8 @@ def following(
         n, hours = sum(s["labels"] for s in values["stale"]), sum(s["hours"] for s in values["stale"])
         why = f"{n} labels rest on words that have changed, {duration(hours)} of work"
         steps.append((f"piar review push --batch {_free('again', taken)} --relabel stale", why))
-    if not values["shared"]:
+    waiting = {row["batch"] for row in values["open"]}
+    if not values["shared"] and not any(batch.pilot and batch.name in waiting for batch in batches):
         why = "no two people have judged the same random rows"
         steps.append((f"piar review push --batch {_free('pilot', taken)} --pilot 30", why))
     return steps

@@ -16,7 +16,9 @@ SPLITS = ("test", "dev")  # the first one that a judge has probabilities on
 JUDGES = """select judge, instruction, max(created_at) as last from verdict
 where probs is not null and (starts_with(judge, 'teacher:') or starts_with(judge, 'student:')) and sample_id in (
     select s.sample_id from samples s join truth using (sample_id) where s.split in ('test', 'dev'))
-group by judge, instruction order by last desc"""
+group by judge, instruction
+order by instruction is not distinct from (select instruction from in_force order by since desc limit 1) desc,
+    last desc"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,11 @@ class _Scale:
 
 
 def probabilities(store: Store) -> dict[str, Any] | None:
-    """The latest instruction of each judge that gives probabilities, on test, else on dev; None without any."""
+    """Each judge that gives probabilities, on test, else on dev; None without any.
+
+    A teacher under the instruction in force, where it has any there, else under the latest: a search tries others on a
+    few rows.
+    """
     newest: dict[str, Judge] = {}
     for name, instruction, _ in store.frame(JUDGES).rows():
         newest.setdefault(name, Judge(name, instruction))

@@ -222,8 +222,8 @@ def seconds_per_row(store: Store) -> float:
 
 # Seconds of a label that count as work: a page that was left open overnight counts as ten ordinary answers, at least as
 # five minutes (our choice).
-SPENT = """least(seconds, greatest(300, 10 * (
-    select median(seconds) from label where source = 'human' and seconds > 0)))"""
+SPENT = """if(seconds is null, null, least(seconds, greatest(300, 10 * (
+    select median(seconds) from label where source = 'human' and seconds > 0))))"""
 # A row of `review_tasks t` that others took over, since its annotator annotated no more.
 HANDED_ON = """exists (
     select 1 from review_batches b join review_tasks o on o.batch = b.batch

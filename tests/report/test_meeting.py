@@ -159,3 +159,13 @@ def test_texts_of_people_and_data_are_no_markup(world, tmp_path):
     assert "<script>" not in html
     assert "<b>it</b>" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_work_is_unknown_where_no_answer_knows_its_seconds_and_a_round_that_waits_is_not_asked_for_again(world):
+    store, _ = world
+    batch = compose(store, "pilot", SETTINGS, "r", pilot=10)
+    mine = [a.sample_id for a in batch.of(ANN)]
+    store.add_labels([Label(key, "human", ANN, "1", batch="pilot") for key in mine], "r")  # from a sheet
+    values = collect(store, INSTRUCTION, (), MONDAY)
+    assert [(p.annotator, p.hours, p.seconds) for p in values["people"]] == [(ANN, None, None)]
+    assert not any("--pilot" in command for command, _ in values["next"])

@@ -4,6 +4,7 @@ import re
 
 from piar.measure.calibrate import calibrate
 from piar.report.probabilities import probabilities
+from store.judges import Judge
 from tests.measure.test_calibrate import LEAN, keep, say
 
 
@@ -38,3 +39,11 @@ def test_dev_is_drawn_where_test_is_closed(shop):
     say(shop, splits=("dev",))
     [found] = probabilities(shop.store)["judges"]
     assert found["split"] == "dev"
+
+
+def test_a_teacher_is_drawn_under_the_instruction_in_force_whatever_a_search_tried_since(shop):
+    in_force = shop.adopt_instruction().id
+    say(shop, Judge(LEAN.name, in_force))
+    say(shop, Judge(LEAN.name, "tried"), splits=("dev",))
+    [found] = probabilities(shop.store)["judges"]
+    assert found["split"] == "test"
