@@ -236,13 +236,13 @@ def _folded(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _free(request: Request, tokens: int) -> Any:
     from vllm import SamplingParams
+
+    said = {"temperature": request.temperature, "seed": request.seed, "max_tokens": tokens}
+    if request.grades or request.schema is None:
+        return SamplingParams(**said)
     from vllm.sampling_params import StructuredOutputsParams
 
-    schema = None if request.grades or request.schema is None else dict(request.schema)
-    form = None if schema is None else StructuredOutputsParams(json=schema)
-    return SamplingParams(
-        temperature=request.temperature, seed=request.seed, max_tokens=tokens, structured_outputs=form
-    )
+    return SamplingParams(**said, structured_outputs=StructuredOutputsParams(json=dict(request.schema)))
 
 
 def _completion(request: Request, output: Any, text: str) -> Completion:

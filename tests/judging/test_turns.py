@@ -172,7 +172,12 @@ def test_two_searches_at_once_pay_an_endpoint_once(tmp_path, monkeypatch):
 class Drafts(WordReviser):
     """Writes the same few drafts whenever it is asked."""
 
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
     def say(self, request):
+        self.asked.append(request.key)
         return json.dumps({"samples": [{"query": "q0", "title": f"fresh {n} w{n}"} for n in range(3)]})
 
 
@@ -197,7 +202,7 @@ def test_two_syntheses_at_once_pay_for_drafts_and_verdicts_once(tmp_path, monkey
         together(write, server.url)
         asked = [json.dumps(body["messages"]) for body in server.bodies]
     assert len(asked) == len(set(asked)) == 3
-    assert writer.calls == 1
+    assert len(writer.asked) == len(set(writer.asked)) > 0
 
 
 def together(work, *arguments):
