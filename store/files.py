@@ -13,7 +13,13 @@ MOST_BYTES = 16 * 2**20  # of a file that people write; more is data that took t
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved over it when the block ends well and removed when it does not."""
+    """A temporary path beside `path`, moved over it when the block ends well and removed when it does not.
+
+    Raises:
+        UsageError: `path` is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", "Name a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

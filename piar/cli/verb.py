@@ -93,6 +93,13 @@ class Asked:
 
 
 INTERRUPTED = PiarError("Interrupted. What had arrived is kept; the same command goes on from there.", exit_code=130)
+_OS_MENDS: dict[type[OSError], str] = {
+    FileNotFoundError: "Check the name, and whether its folder is there.",
+    IsADirectoryError: "That is a folder: name a file.",
+    NotADirectoryError: "Part of that path is a file: name another.",
+    PermissionError: "Check its permissions, and those of its folder.",
+}
+_OS_MEND = "Look whether the disk is full or gone; what had arrived is kept, and the same command goes on."
 _COMMAND = re.compile(r"`(piar [a-z][^`]*)`")
 _REPEATED = ("columns", "reading")  # panels of options that look, init and import share
 _asked: ContextVar[Asked] = ContextVar("asked")
@@ -239,7 +246,8 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
     except ModuleNotFoundError as error:
         return complain(_missing(error), options.as_json)
     except OSError as error:
-        told = PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", "Check it.")
+        mend = next((fix for kind, fix in _OS_MENDS.items() if isinstance(error, kind)), _OS_MEND)
+        told = PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", mend)
         return complain(told, options.as_json)
     except Exception as error:  # a fault of ours: whoever reads stdout is told, and the place is on stderr
         if options.as_json:

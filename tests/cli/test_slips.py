@@ -181,3 +181,6 @@ def test_a_batch_of_no_size_is_a_slip_and_its_mends_can_be_pasted(desk, capsys, 
     assert (code, "--enough 1%" in text) == (2, True)
     assert main([*here, "agenda", "--out", "new/folder/agenda.md"]) == 0
     assert main([*here, "hours", "new/other/hours.csv"]) == 0
+    for words in (["agenda", "--out", "new"], ["hours", "new"]):
+        code, text = said(capsys, *here, *words)
+        assert (code, "new is a folder" in text) == (2, True)
