@@ -215,7 +215,7 @@ class Encoder:
             self.head.bias = nn.Parameter(torch.tensor([bias]))
         self.head.out_features = model.num_labels = model.config.num_labels = len(labels)
         model.config.id2label, model.config.label2id = labels, {name: i for i, name in labels.items()}
-        model.config.problem_type = "regression"
+        model.config.problem_type = None  # vLLM: sigmoid of one label, softmax of several
         model.save_pretrained(folder)
 
     def write_whole(self, folder: Path) -> None:
