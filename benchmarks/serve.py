@@ -1,6 +1,6 @@
 """What `piar serve` adds to the model: latency of the grade by each route, of the trace, and throughput.
 
-`python -m benchmarks.serve [--hidden 384] [--layers 8] [--requests 300] [--only routes]`; the load comes from this
+`python -m benchmarks.serve [--hidden 384] [--layers 8] [--requests 300] [--only routes|vllm]`; the load comes from this
 process, the server is another one, each with one thread. Random weights: nothing here depends on what was learned.
 """
 
@@ -10,6 +10,7 @@ import os
 import random
 import re
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from piar.shop.world import make_shop
 from store.task import sample_text
+from tests.vllm_env import http_server
 from trainers.checkpoint import StudentCard, save
 from trainers.config import Prompt
 from trainers.scoring import Student
@@ -29,6 +31,7 @@ from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 RUBRIC_WORDS = 300
+LABELS = [*string.ascii_uppercase, *string.digits, "yes", "no"]  # vLLM's own, each of which must be one token
 REASONS = (60, 100, 150)  # tokens of a trace, short to long
 SHARES = (0.5, 0.65, 0.8)  # of capacity
 
@@ -40,7 +43,7 @@ def make_student(folder: Path, hidden: int, layers: int, prompt: Prompt) -> tupl
     samples = [{f: row[f] for f in task.fields} for row in world.pairs.iter_rows(named=True)]
     rubric = " ".join([" ".join(r.text for r in world.oracle.rules)] * 9)
     rubric = " ".join(rubric.split()[:RUBRIC_WORDS])
-    tokenizer = tiny_tokenizer([rubric, *(sample_text(s) for s in samples)], task.symbols, 2048)
+    tokenizer = tiny_tokenizer([rubric, *(sample_text(s) for s in samples)], LABELS, 2048)
     card = StudentCard(task=task, prompt=prompt, rubric=rubric if prompt == "rulebook" else "")
     return save(folder / prompt, tiny_model(len(tokenizer), hidden=hidden, layers=layers), tokenizer, card), samples
 
@@ -142,6 +145,26 @@ def routes(client: Any, bare: Bare, session: Session, samples: Sequence[dict[str
         low, high = (sorted(found)[int(q * len(found))] for q in (0.25, 0.75))
         told = f"{statistics.median(found):.2f} × a bare forward ({low:.2f}–{high:.2f} quartiles; aim 1.25)"
         print(f"  {path:<21} {told}")
+
+
+def beside_vllm(client: Any, folder: Path, samples: Sequence[dict[str, str]], symbols: Sequence[str]) -> None:
+    """One grade by our endpoint and by vLLM's own, in turn: the same folder, samples and route, its prompt its own."""
+    import httpx
+
+    body = {"model": "tiny", "questions": {"grade": {"type": "score", "criteria": list(symbols)}}}
+    found: dict[str, list[float]] = {"ours": [], "vLLM's": []}
+    with http_server(folder, folder.parent / "vllm.log") as url, httpx.Client(base_url=url, timeout=60) as vllm:
+        for sample in samples:
+            asked = body | {"state": sample}
+            for name, to, path in (("ours", client, "/v1/systemone"), ("vLLM's", vllm, "systemone")):
+                sent = asked if name != "ours" else {key: asked[key] for key in ("state", "questions")}
+                found[name].append(timed(lambda t=to, p=path, b=sent: t.post(p, json=b).raise_for_status()))
+    drop = len(samples) // 10  # the first ones warm up
+    for name, seconds in found.items():
+        print(f"  {name:<21} p50 {ms(seconds[drop:], 0.5)}  p99 {ms(seconds[drop:], 0.99)} over /v1/systemone")
+    ratios = sorted(b / a for a, b in zip(*(seconds[drop:] for seconds in found.values()), strict=True))
+    low, high = (ratios[int(q * len(ratios))] for q in (0.25, 0.75))
+    print(f"  vLLM's over ours      {statistics.median(ratios):.2f} × ({low:.2f}–{high:.2f} quartiles)")
 
 
 def reranking(client: Any, samples: Sequence[dict[str, str]], size: int = 32, rounds: int = 15) -> None:
@@ -247,7 +270,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=5.0, help="of load")
-    parser.add_argument("--only", choices=["routes"], help="the grade by each route and reranking, and no load")
+    parser.add_argument("--only", choices=["routes", "vllm"], help="no load; vllm: beside vLLM's own endpoint")
     asked = parser.parse_args()
     for prompt in ("rulebook", "short"):
         measured(asked, prompt)
@@ -273,6 +296,9 @@ def measured(asked: argparse.Namespace, prompt: Prompt) -> None:
             )
             bare = Bare(student, session.root)
             with httpx.Client(base_url=url, timeout=60) as client:
+                if asked.only == "vllm":
+                    beside_vllm(client, path, samples[: asked.requests], student.task.symbols)
+                    return
                 routes(client, bare, session, samples[: asked.requests])
                 reranking(client, samples)
                 if prompt == "rulebook" and not asked.only:
