@@ -253,12 +253,16 @@ def sample_text(fields: Mapping[str, str]) -> str:
     return text
 
 
+_LIST = 'must be a list, e.g. ["a", "b"] (in a shell between single quotes)'
+_PLAINLY = {"extra_forbidden": "unknown key", "tuple_type": _LIST, "list_type": _LIST}
+
+
 def explain(error: ValidationError) -> str:
     """Pydantic's complaints as `place: what is wrong`, joined; never with the input's value."""
     lines, found = [], error.errors(include_url=False, include_input=False)
     for item in found[:_EXPLAINED]:
         place = ".".join(str(part) for part in item["loc"])[:80] or "top level"
-        text = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        text = _PLAINLY.get(item["type"], item["msg"].removeprefix("Value error, "))
         lines.append(f"{place}: {text}")
     left = [f"and {len(found) - _EXPLAINED:,} more"] if len(found) > _EXPLAINED else []
     return "; ".join([*lines, *left])

@@ -173,6 +173,8 @@ def test_a_batch_of_no_size_is_a_slip_and_its_mends_can_be_pasted(desk, capsys, 
     monkeypatch.setattr("sys.stdin", io.StringIO("quit\n"))
     assert main([*pasted, "--lines"]) == 0
     people = ["--set", 'review.annotators=["ann@example.com","bob@example.com"]']
+    text = said(capsys, *here, "export", "a.csv", "--batch", "w1", "--set", "review.annotators=[ann,bob]")[1]
+    assert 'review.annotators: must be a list, e.g. ["a", "b"]' in " ".join(text.split())
     for slip in (["--hours", "0"], ["--hours", "nan"], ["--checks", "60%"]):
         code, text = said(capsys, *here, "export", "a.csv", "--batch", "w1", *slip, *people)
         assert (code, "no size of a batch" in text) == (2, True), slip
