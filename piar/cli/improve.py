@@ -215,8 +215,8 @@ def minor(
     Example: `piar minor R07 --by Ada`
     """
     found = open_project().minor(what or (), version=version, revoke=revoke, by=by)
-    said = "is no minor edit any more" if revoke else "is minor"
-    text = f"{found.against} → {found.instruction}: {', '.join(found.what)} {said}, says {found.by}"
+    said = "no longer called minor" if revoke else "called minor"
+    text = f"{found.against} → {found.instruction}: {said} by {found.by}: {', '.join(found.what)}"
     return Answer(plain(found), text)
 
 

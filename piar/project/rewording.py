@@ -62,9 +62,9 @@ def _latest(
 ) -> "tuple[Instruction, Instruction, list[str]]":
     """The latest edit that is meant, and what of it."""
     for before, after, touched in reversed(_edits(project, revoke=revoke)):
-        names = {t.partition(" ")[2]: t for t in touched} | {t: t for t in touched}
-        if touched and after.id.startswith(version or "") and all(name in names for name in what):
-            return before, after, list(dict.fromkeys(names[name] for name in what)) or touched
+        names = {name.casefold(): t for t in touched for name in (t.partition(" ")[2], t)}
+        if touched and after.id.startswith(version or "") and all(name.casefold() in names for name in what):
+            return before, after, list(dict.fromkeys(names[name.casefold()] for name in what)) or touched
     named, made = ", ".join(what) or "a rule or a grade", f" that made {version}" if version else ""
     raise UsageError(
         f"No edit{made} of {named} is called minor." if revoke else f"No edit{made} changed {named}.",

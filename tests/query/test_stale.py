@@ -118,7 +118,7 @@ def test_an_edit_that_somebody_calls_minor_makes_no_label_stale_and_can_be_taken
     check("minor", document)
     assert (document["what"], document["instruction"], document["by"]) == (["rule R01"], second.id, "Ada")
     assert whats(named) == [("rule R01", 1)]  # the edit before changed it, too
-    found = named.minor(["R01"], version=named.instruction(second.parent).id, by="Ada")
+    found = named.minor(["r01"], version=named.instruction(second.parent).id, by="Ada")
     assert (found.outcome, found.instruction) == ("minor", second.parent)
     assert whats(named) == []
     (kept,) = named.status().minor
