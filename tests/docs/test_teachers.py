@@ -33,7 +33,7 @@ def test_the_pages_commands_work(tmp_path) -> None:
     try:
         assert port in simulator.stderr.readline()
         blocks = BLOCK.findall(TEXT)
-        assert len(blocks) == 7
+        assert len(blocks) == 8
         said = [run(block.replace("8080", port), tmp_path, environment) for block in blocks]
     finally:
         simulator.terminate()
@@ -43,8 +43,9 @@ def test_the_pages_commands_work(tmp_path) -> None:
     assert "at most" in said[2]
     assert (tmp_path / "graded.parquet").exists()
     assert "from now on" in said[3]
-    assert "downloaded" not in said[5]
-    assert "labelled" in said[5]
+    assert "twice" in said[4]
+    assert "downloaded" not in said[6]
+    assert "labelled" in said[6]
 
 
 def run(block: str, folder: Path, environment: dict[str, str]) -> str:
