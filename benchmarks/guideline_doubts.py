@@ -81,7 +81,7 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     return told
 
 
-def run(worlds: int = 100, out: str = "/tmp/guideline-doubts.jsonl") -> None:
+def run(worlds: int = 100, out: str = "guideline-doubts.jsonl") -> None:
     """Print the figures; what is cut short goes on."""
     print(json.dumps(summary(rows_of(one, worlds, 0, out)), indent=1))
 

@@ -85,7 +85,7 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     return found
 
 
-def run(worlds: int = 100, out: str = "/tmp/raters-per-row.jsonl") -> None:
+def run(worlds: int = 100, out: str = "raters-per-row.jsonl") -> None:
     """Print the figures; what is cut short goes on."""
     print(json.dumps(summary(rows_of(one, worlds, 0, out)), indent=1))
 
