@@ -6,6 +6,7 @@ those of the baseline `probe`; the classification of (u, v, |u − v|) by a fine
 Gurevych 2019, arXiv 1908.10084); to begin at the fitted probe is our choice.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from store.errors import PiarError
-from trainers.embedding import POOLS
 from trainers.folder import load_encoder
+from trainers.pooling import Pooled
 from trainers.probe import fit_probe
 
 HEAD = "head.safetensors"
+_KEYS = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}  # here -> in the file
 UNSEEN = -9.0  # logit of a grade that no row of the probe had
 
 
@@ -31,16 +32,26 @@ class Apart(nn.Module):
     """Logits of K grades from one text, or two, each read alone.
 
     Args:
-        encoder: a transformers body; pooling: a key of `POOLS`; texts: of a sample, one or two.
+        encoder: a transformers body; pooled: what makes one vector of its states; texts: of a sample, one or two.
+        prompts: in front of each text; skipped: how many of its tokens are a prompt's, which are not pooled.
     """
 
     mean: Tensor  # [F] of the features of the rows that the head began with
     spread: Tensor
 
-    def __init__(self, encoder: Any, pooling: str, texts: int, grades: int) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        pooled: Pooled,
+        texts: int,
+        grades: int,
+        prompts: Sequence[str] = ("", ""),
+        skipped: Sequence[int] = (0, 0),
+    ) -> None:
         super().__init__()
-        self.encoder, self.pooling, self.texts = encoder, pooling, texts
-        size = encoder.config.hidden_size * (1 if texts == 1 else 4)
+        self.encoder, self.pooled, self.texts = encoder, pooled, texts
+        self.prompts, self.skipped = tuple(prompts), tuple(skipped)
+        size = pooled.size * (1 if texts == 1 else 4)
         self.head = nn.Linear(size, grades)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
@@ -58,7 +69,9 @@ class Apart(nn.Module):
     def features(self, input_ids: Tensor, attention_mask: Tensor, **more: Tensor) -> Tensor:
         """[m, F] of m samples whose first texts come first, then their second ones: [texts · m, T] tokens."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state.float()
-        vectors = normalize(POOLS[self.pooling](states, attention_mask), dim=-1)
+        each = torch.tensor(self.skipped[: self.texts], device=states.device)
+        skipped = each.repeat_interleave(len(states) // self.texts)[:, None]
+        vectors: Tensor = self.pooled(states, attention_mask, skipped)
         if self.texts == 1:
             return vectors
         u, v = vectors.chunk(2)
@@ -91,9 +104,11 @@ class Apart(nn.Module):
     def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """Write the encoder as a plain folder, and the head beside it."""
         self.encoder.save_pretrained(folder, state_dict=state_dict)
-        told = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "spread": self.spread}
+        told = {key: self.state_dict()[name] for name, key in _KEYS.items()} | self.pooled.state_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in told.items()}
-        save_file(tensors, folder / HEAD, metadata={"pooling": self.pooling, "texts": str(self.texts)})
+        said = {"pooling": self.pooled.describe(), "texts": str(self.texts)}
+        said |= {"prompts": json.dumps([self.prompts, self.skipped])}
+        save_file(tensors, folder / HEAD, metadata=said)
 
     @classmethod
     def load(cls, folder: Path) -> "Apart":
@@ -102,15 +117,17 @@ class Apart(nn.Module):
         Raises:
             PiarError: no such encoder, or no head that fits it.
         """
-        encoder = load_encoder(str(folder), taught=True)
+        encoder = load_encoder(str(folder))
         try:
             with safe_open(str(folder / HEAD), "pt") as file:
                 said = file.metadata() or {}
-                found = cls(encoder, said["pooling"], int(said["texts"]), encoder.config.num_labels)
-                head = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}
-                state = {name: file.get_tensor(key) for name, key in head.items()}
+                pooled = Pooled.described(said["pooling"], encoder.config.hidden_size)
+                more = json.loads(said.get("prompts", '[["", ""], [0, 0]]'))
+                found = cls(encoder, pooled, int(said["texts"]), encoder.config.num_labels, *more)
+                state = {name: file.get_tensor(key) for name, key in _KEYS.items()}
+                state |= {f"pooled.{key}": file.get_tensor(key) for key in pooled.state_dict()}
             found.load_state_dict({**{f"encoder.{k}": v for k, v in encoder.state_dict().items()}, **state})
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PiarError(
                 f"{folder / HEAD} is no head of its encoder: {str(error).splitlines()[0]}.",
                 "Train it again, or use another checkpoint.",

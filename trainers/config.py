@@ -138,7 +138,7 @@ class EncoderSettings(Settings):
 
     Attributes:
         reads: the two texts `together`, in one sequence, or `apart`, beginning as the probe (`trainers.apart`); `auto`:
-            apart where the folder is a sentence encoder's, with a `modules.json` and plain pooling.
+            apart where the folder is a sentence encoder's, with a `modules.json` whose steps are known here.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
     """
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from store.task import Task
 from trainers.apart import Apart
 from trainers.chat import whole
+from trainers.embedding import tokenize
 
 Row = dict[str, Any]
 _BATCH = 64  # samples that are judged together, those of like length
@@ -79,15 +80,14 @@ def encode(
     if not pairs:
         return []
     texts = ([a for a, _ in pairs], [b for _, b in pairs])[: 1 if len(task.fields) == 1 else 2]
-    told = {"truncation": limit is not None, "max_length": limit, "verbose": False}
-    told["split_special_tokens"] = True  # what a sample says is never a control token
     if isinstance(model, Apart):
-        parts = [tokenizer(some, **told)["input_ids"] for some in texts]
+        parts = [tokenize(tokenizer, *given, limit) for given in zip(texts, model.prompts, strict=False)]
         found = [Encoded(chain(*row)) for row in zip(*parts, strict=True)]
         for one, first in zip(found, parts[0], strict=True):
             one.second = len(first) if len(parts) == 2 else None
         return found
-    both = tokenizer(*texts, **told)
+    told = {"truncation": limit is not None, "max_length": limit, "verbose": False}
+    both = tokenizer(*texts, **told, split_special_tokens=True)  # what a sample says is never a control token
     found = [Encoded(row) for row in both["input_ids"]]
     for one, types in zip(found, both.get("token_type_ids", [None] * len(found)), strict=True):
         one.types = types

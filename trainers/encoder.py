@@ -23,13 +23,14 @@ from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
 from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
-from trainers.embedding import context, pooling, reach
+from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
 from trainers.encoded import Encoded, Row, encode, features, padded, predict, probabilities
-from trainers.folder import load_classifier, load_encoder, load_tokenizer
+from trainers.folder import load_classifier, load_tokenizer
 from trainers.logs import progress, say
 from trainers.loop import Trained
 from trainers.model import END_OF_TURN
 from trainers.scoring import Scored, headline, opinion
+from trainers.sentence_folder import read, roles
 from trainers.session import TooLong
 from trainers.tiny import PAD, START, tiny_tokenizer
 from trainers.weights import cosine
@@ -173,7 +174,7 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     model, tokenizer = _make(rows, manifest, settings)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     apart = isinstance(model, Apart)
-    reads = reach(Path(settings.model), model, tokenizer) if apart else context(model, tokenizer)
+    reads = reach(read(Path(settings.model)), model, tokenizer) if apart else context(model, tokenizer)
     limit = min(settings.max_length, reads or settings.max_length)
     evaluation = read_rows(shards, manifest, "eval")
     out.mkdir(parents=True, exist_ok=True)
@@ -283,7 +284,7 @@ def _teach(
 def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> None:
     """Say so where the probe of the encoder as it came has less loss on dev than what was taught."""
     try:
-        probe, tokenizer = _apart(manifest, settings), kept.tokenizer
+        probe, tokenizer = _apart(manifest, settings)
     except PiarError:  # it has no vectors that are known here
         return
     probe.to(kept.model.device)
@@ -323,7 +324,7 @@ def _reads(settings: EncoderSettings) -> Reads:
         return settings.reads
     folder = Path(settings.model)
     try:
-        return "apart" if (folder / "modules.json").is_file() and pooling(folder) else "together"
+        return "apart" if (folder / "modules.json").is_file() and read(folder) else "together"
     except PiarError:  # layers whose vectors are not known here
         return "together"
 
@@ -335,18 +336,20 @@ def _names(manifest: Manifest) -> dict[str, Any]:
     return {"num_labels": len(symbols), "id2label": dict(enumerate(symbols)), "label2id": numbers}
 
 
-def _apart(manifest: Manifest, settings: EncoderSettings) -> Apart:
-    body, names = load_encoder(settings.model), _names(manifest)
+def _apart(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart, Any]:
+    task, names = manifest.task, _names(manifest)
+    body, tokenizer, pooled, folder = load_sentence_encoder(Path(settings.model))
     vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
-    texts = min(2, len(manifest.task.fields))
-    return Apart(body, pooling(Path(settings.model)), texts, len(manifest.task.grades))
+    prompts = [folder.prompt(role) for role in roles(task)]
+    skipped = [prompt_tokens(tokenizer, prompt) if folder.skips_prompt else 0 for prompt in prompts]
+    return Apart(body, pooled, min(2, len(task.fields)), len(task.grades), prompts, skipped), tokenizer
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
     symbols, names = manifest.task.symbols, _names(manifest)
     if settings.model != "tiny":
         if _reads(settings) == "apart":
-            return _apart(manifest, settings), load_tokenizer(settings.model)
+            return _apart(manifest, settings)
         return load_classifier(settings.model, **names), load_tokenizer(settings.model)
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification

@@ -14,12 +14,19 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -54,14 +61,21 @@ def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
         taught: the folder has its head too, else it gets a new one.
         names: of the labels, as its configuration keeps them.
     """
+    kind = _json(Path(model) / "config.json").get("model_type") if (Path(model) / "config.json").is_file() else None
+    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise PiarError(
+            f"The encoder of {model} ({kind}) has no classifier that reads two texts together.",
+            "A sentence encoder's folder (with a modules.json) reads them apart; or pass a BERT or a RoBERTa.",
+        )
+    names["dtype"] = torch.float32
     return _load(AutoModelForSequenceClassification, model, "classifier", new_head=not taught, **names)
 
 
-def load_encoder(model: str, *, taught: bool = False) -> Any:
-    """The body of a text encoder of a folder, without a head.
+def load_encoder(model: str, *, plain: bool = False) -> Any:
+    """The body of a text encoder of a folder, without a head and in float32; of an encoder-decoder its encoder.
 
     Args:
-        taught: the folder is a student's, whose kind was looked at when it began.
+        plain: nothing says that it is a sentence encoder, so its kind must.
 
     Raises:
         PiarError: no folder, another kind of model, or errors as for `load_lm`.
@@ -70,10 +84,11 @@ def load_encoder(model: str, *, taught: bool = False) -> Any:
     if not (folder / "config.json").is_file():
         raise PiarError(f"{model} is no folder of a text encoder: it has no config.json.", _ENCODERS)
     kind = str(_json(folder / "config.json").get("model_type"))
-    known = taught or kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if not known and not (folder / "modules.json").is_file():
+    halves, alone = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+    if (plain and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES) or (kind in halves and kind not in alone):
         raise PiarError(f"{model} is no text encoder: {kind!r} is another kind of model.", _ENCODERS)
-    return _load(AutoModel, model, "text encoder", optional=("pooler.", "lm_head.", "cls."))
+    door = AutoModelForTextEncoding if kind in halves else AutoModel
+    return _load(door, model, "text encoder", optional=("pooler.", "lm_head.", "cls."), dtype=torch.float32)
 
 
 def load_tokenizer(model: str) -> Any:
@@ -101,8 +116,9 @@ def _load(
             model, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **more
         )
         prefix = lm.base_model_prefix
-        missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}.encoder"))
-        missing = [k for k in missing if not k.startswith(optional)]
+        new = (f"{prefix}.pooler.",) if new_head else ()
+        missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}."))
+        missing = [k for k in missing if not k.startswith((*optional, *new))]
         if missing:
             raise PiarError(
                 f"The weights of {model!r} are those of another model: {len(missing)} are missing, such as "
@@ -171,7 +187,7 @@ def look_over(folder: Path) -> dict[str, Any]:
         gguf = any(folder.glob("*.gguf"))
         what = "is empty" if not any(folder.iterdir()) else "holds GGUF files" if gguf else "has no config.json"
         raise PiarError(
-            f"Cannot load {folder} as a causal language model: it {what}.",
+            f"Cannot load {folder}: it {what}.",
             UNPACKED if gguf else "Pass a Hugging Face folder.",
         )
     config = _json(folder / "config.json")

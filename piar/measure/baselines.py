@@ -25,10 +25,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from piar.measure.embeddings import NO_ENCODER
+from piar.measure.embeddings import NO_ENCODER, Embedder
 from store.errors import UsageError
 from store.task import Task
 from trainers.probe import fit_probe, one_thread, pair_features
+from trainers.sentence_folder import roles
 
 Floats = NDArray[np.float64]
 Predict = Callable[[pl.DataFrame], Floats]
@@ -203,8 +204,9 @@ def _probe(given: Fitting) -> Predict:
 def _vectors(rows: pl.DataFrame, task: Task, embed: Embed) -> tuple[Any, Any]:
     """(N, D) vectors of the two texts of `Task.pair`; None for the second where there is one field."""
     pairs = [task.pair(texts) for texts in rows.select(task.fields).iter_rows()]
-    asked, others = [first for first, _ in pairs], [second for _, second in pairs]
-    return embed(asked), embed(others) if len(task.fields) > 1 else None
+    texts = [first for first, _ in pairs], [second for _, second in pairs]
+    told = [[role] if isinstance(embed, Embedder) else [] for role in roles(task)]  # others' encoders take texts alone
+    return embed(texts[0], *told[0]), embed(texts[1], *told[1]) if len(task.fields) > 1 else None
 
 
 def _by_model(model: Any, features: Callable[[pl.DataFrame], Any], task: Task) -> Predict:

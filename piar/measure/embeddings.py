@@ -15,13 +15,15 @@ from store.errors import UsageError
 from store.manifest import file_sha256
 from store.settings import Settings
 from store.vectors import VectorCache, Vectors
+from trainers.sentence_folder import Role, read
 
 if TYPE_CHECKING:
     from trainers.embedding import Encoder
 
 FOLDER = "embeddings"
 NO_ENCODER = 'Name its folder: `[baselines] encoder = "PATH"` in piar.toml, or --set baselines.encoder=PATH.'
-_VERSION = "1"  # of how a text becomes a vector
+_VERSION = "2"  # of how a text becomes a vector
+_ROLES: tuple[Role | None, ...] = (None, "query", "document")
 _SHAPES = (".json", ".safetensors", ".txt", ".model")  # files that shape a vector
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class BaselineSettings(Settings):
 
 
 class Embedder:
-    """Texts -> unit vectors of an encoder; it is loaded when a text comes that is not known yet.
+    """Texts, and what they are in a pair -> unit vectors of an encoder; it is loaded when a new text comes.
 
     Args:
         folder: of the encoder.
@@ -46,14 +48,19 @@ class Embedder:
 
     Raises:
         UsageError: no folder of a model.
+        PiarError: its vectors are made in a way that is not known here.
     """
 
     def __init__(self, folder: Path, cache: Path | None = None, *, keep: bool = True) -> None:
-        if not (folder / "config.json").is_file():
-            what = f"{folder} has no config.json" if folder.is_dir() else f"there is no folder {folder}"
+        said = read(folder)
+        if not (said.body / "config.json").is_file():
+            what = f"{said.body} has no config.json" if folder.is_dir() else f"there is no folder {folder}"
             raise UsageError(f"[baselines] encoder: {what}.", "Name the folder of a text encoder that lies here.")
-        self.folder = folder
-        self._cache = VectorCache(cache / f"{fingerprint(folder)[:24]}.sqlite" if cache else None, keep=keep)
+        self.folder, self._said = folder, said
+        name = fingerprint(folder)[:24] if cache else ""
+        prompts = {said.prompt(role) for role in _ROLES}
+        files = {prompt: cache and cache / f"{name}{_suffix(prompt)}.sqlite" for prompt in prompts}
+        self._caches = {prompt: VectorCache(file, keep=keep) for prompt, file in files.items()}
 
     @cached_property
     def _encoder(self) -> "Encoder":
@@ -61,14 +68,18 @@ class Embedder:
 
         return Encoder.load(self.folder)
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
+    def __call__(self, texts: Sequence[str], role: Role | None = None) -> Vectors:
         """(N, D) vectors, in the order given; says how many texts were cut.
+
+        Args:
+            role: what the texts are in a pair, by which the encoder's prompts are chosen.
 
         Raises:
             PiarError: the folder holds no text encoder.
         """
         before = self._cut
-        found = self._cache.vectors(texts, lambda new: self._encoder.embed(new))
+        cache = self._caches[self._said.prompt(role)]
+        found = cache.vectors(texts, lambda new: self._encoder.embed(new, role))
         if cut := self._cut - before:
             log.warning("%d new texts were cut: the encoder is given %d tokens", cut, self._encoder.tokens)
         return found
@@ -76,6 +87,11 @@ class Embedder:
     @property
     def _cut(self) -> int:
         return self._encoder.cut if "_encoder" in self.__dict__ else 0
+
+
+def _suffix(prompt: str) -> str:
+    """Vectors behind a prompt are kept in a file of their own."""
+    return f"-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}" if prompt else ""
 
 
 def fingerprint(folder: Path) -> str:

@@ -32,6 +32,7 @@ from trainers.encoded import encode, features, predict, probabilities
 from trainers.encoder import EncoderStudent, train
 from trainers.export import export
 from trainers.folder import load_encoder, load_tokenizer
+from trainers.pooling import Pooled
 from trainers.probe import fit_probe
 from trainers.scoring import Student
 from trainers.session import latencies
@@ -274,7 +275,7 @@ def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
     task = TASK.model_copy(update={"fields": ("query",), "grades": TASK.grades[:2], "group_by": "query"})
     body = load_encoder(str(sentences))
     body.config.id2label, tokenizer = {0: "0", 1: "1"}, load_tokenizer(str(sentences))
-    model, rows = Apart(body, "mean", 1, 2).eval(), [["red lamp"], ["blue chair"], ["green hat"], ["a shoe"]] * 3
+    model, rows = Apart(body, Pooled(32), 1, 2).eval(), [["red lamp"], ["blue chair"], ["green hat"], ["a shoe"]] * 3
     ids = encode(model, tokenizer, rows, task)
     seen = features(model, tokenizer, ids)
     gold = [0, 1, 1, 0] * 3
@@ -294,7 +295,9 @@ def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, senten
     assert "--set train.encoder.reads=apart begins there" in said
     other = shutil.copytree(sentences, tmp_path / "other")
     layers = json.loads((other / "modules.json").read_text())
-    (other / "modules.json").write_text(json.dumps([*layers, {"path": "3_Dense", "type": "models.Dense"}]))
+    (other / "modules.json").write_text(
+        json.dumps([*layers, {"path": "3_LSTM", "type": "sentence_transformers.models.LSTM"}])
+    )
     done = train(folder / "shards", tmp_path / "dense", settings=apart(other).model_copy(update={"epochs": 0.1}))
     assert read_card(done.checkpoint).reads == "together"  # what such vectors mean is not known here
     assert "frozen" not in capsys.readouterr().err
