@@ -3,9 +3,6 @@
 Weights are safetensors; pickled ones could run code. `trust_remote_code` is never given.
 """
 
-import json
-import math
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +10,15 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTextEncoding,
     AutoTokenizer,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
@@ -31,27 +26,44 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils.logging import disable_progress_bar
 
 from store.errors import PiarError
+from trainers import adapters
 from trainers.budget import refuse_too_large
+from trainers.look_over import (
+    QUANTIZED,
+    UNPACKED,
+    VOCABULARY,
+    lacking,
+    look_over,
+    look_over_kind,
+    look_over_vocabulary,
+    parameters,
+    read_json,
+    unpacked,
+)
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _ENCODERS = "Pass the folder of one, such as a BERT, a RoBERTa, or a model of sentence-transformers, as safetensors."
-AGAIN = "Download it again, or use another model."
-CAUSAL = "Pass a causal (decoder-only) language model, such as one of the Qwen, Llama, Gemma or SmolLM families."
-UNPACKED = "Pass the model that the GGUF file was made from: a folder with config.json and safetensors."
+_NAMED = "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded."
 
 
 def load_lm(model: str, dtype: torch.dtype) -> Any:
-    """A causal language model from a Hugging Face folder or hub name.
+    """A causal language model from a Hugging Face folder or hub name; adapters come merged into their base.
 
     Raises:
         PiarError: nothing there that transformers can load as one, by its own code, from safetensors.
     """
-    return _load(AutoModelForCausalLM, model, "causal language model", dtype=dtype)
+    folder = Path(model)
+    if adapters.held(folder):
+        named = _base(folder)
+        with _opening(model, "causal language model"):
+            adapters.look_over(folder)
+            return adapters.merged(folder, load_lm(named, dtype))
+    lm = _load(AutoModelForCausalLM, model, "causal language model", dtype=dtype)
+    into, out = lm.get_input_embeddings(), lm.get_output_embeddings()
+    if out is not None and out.weight is not into.weight:
+        lm.config.get_text_config().tie_word_embeddings = lm.config.tie_word_embeddings = False  # for who loads it next
+    return lm
 
 
 def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
@@ -61,7 +73,8 @@ def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
         taught: the folder has its head too, else it gets a new one.
         names: of the labels, as its configuration keeps them.
     """
-    kind = _json(Path(model) / "config.json").get("model_type") if (Path(model) / "config.json").is_file() else None
+    folder = Path(model)
+    kind = read_json(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         raise PiarError(
             f"The encoder of {model} ({kind}) has no classifier that reads two texts together.",
@@ -83,7 +96,7 @@ def load_encoder(model: str, *, plain: bool = False) -> Any:
     folder = Path(model)
     if not (folder / "config.json").is_file():
         raise PiarError(f"{model} is no folder of a text encoder: it has no config.json.", _ENCODERS)
-    kind = str(_json(folder / "config.json").get("model_type"))
+    kind = str(read_json(folder / "config.json").get("model_type"))
     halves, alone = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
     if (plain and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES) or (kind in halves and kind not in alone):
         raise PiarError(f"{model} is no text encoder: {kind!r} is another kind of model.", _ENCODERS)
@@ -92,15 +105,34 @@ def load_encoder(model: str, *, plain: bool = False) -> Any:
 
 
 def load_tokenizer(model: str) -> Any:
-    """The tokenizer of a Hugging Face folder or hub name.
+    """The tokenizer of a Hugging Face folder or hub name; of adapters that bring none, their base's.
 
     Raises:
         PiarError: none there.
     """
+    folder = Path(model)
+    if adapters.held(folder) and not any((folder / name).is_file() for name in VOCABULARY):
+        return load_tokenizer(_base(folder))
     with _opening(model, "tokenizer"):
-        if Path(model).is_dir():
-            _look_over_vocabulary(Path(model))
+        if folder.is_dir():
+            look_over_vocabulary(folder)
         return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+
+
+def _base(folder: Path) -> str:
+    """The model that adapters belong to: a folder, or the name of a model that was downloaded or can be.
+
+    Raises:
+        PiarError: none.
+    """
+    named, here = adapters.base(folder)
+    if here is not None:
+        return str(here)
+    try:
+        _ask_hub(named)
+    except PiarError:
+        raise adapters.without_base(folder, named) from None
+    return named
 
 
 def _load(
@@ -109,9 +141,11 @@ def _load(
     with _opening(model, words):
         if Path(model).is_dir():
             config = look_over(Path(model))
-            refuse_too_large(_parameters(Path(model)), more.get("dtype", torch.float32), model)
+            refuse_too_large(parameters(Path(model)), more["dtype"], model)
             if kind is AutoModelForCausalLM:
-                _look_over_kind(Path(model), config)
+                look_over_kind(Path(model), config)
+            if QUANTIZED in config:
+                more["config"] = unpacked(AutoConfig.from_pretrained(model, trust_remote_code=False))
         lm, found = kind.from_pretrained(
             model, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **more
         )
@@ -120,11 +154,7 @@ def _load(
         missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}."))
         missing = [k for k in missing if not k.startswith((*optional, *new))]
         if missing:
-            raise PiarError(
-                f"The weights of {model!r} are those of another model: {len(missing)} are missing, such as "
-                f"{missing[0]}.",
-                AGAIN,
-            )
+            raise lacking(model, missing)
     return lm
 
 
@@ -149,10 +179,7 @@ def _opening(model: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise PiarError(
-            f"Cannot load {model!r} as a {kind}: {said}",
-            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
-        ) from None
+        raise PiarError(f"Cannot load {model!r} as a {kind}: {said}", _NAMED) from None
 
 
 def _ask_hub(model: str) -> None:
@@ -168,106 +195,5 @@ def _ask_hub(model: str) -> None:
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise PiarError(
             f"There is no folder {model!r} here, no such model was downloaded, and the hub does not give it: {said}",
-            "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded.",
+            _NAMED,
         ) from None
-
-
-def look_over(folder: Path) -> dict[str, Any]:
-    """Make sure that a folder holds a model that can be loaded, before anything of it is; its configuration.
-
-    Raises:
-        PiarError: what is missing, damaged or refused.
-    """
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise PiarError(
-                f"Cannot load {folder}: it holds adapters without the model that they belong to.",
-                "Merge them (peft: merge_and_unload, save_pretrained), and pass that folder.",
-            )
-        gguf = any(folder.glob("*.gguf"))
-        what = "is empty" if not any(folder.iterdir()) else "holds GGUF files" if gguf else "has no config.json"
-        raise PiarError(
-            f"Cannot load {folder}: it {what}.",
-            UNPACKED if gguf else "Pass a Hugging Face folder.",
-        )
-    config = _json(folder / "config.json")
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        own = ", and its folder brings code of its own" if "auto_map" in config else ""
-        raise PiarError(
-            f"Cannot load {folder}: transformers knows no architecture {kind!r}{own}.",
-            "Use a model that transformers implements; a folder's own code is never run.",
-        )
-    for path in _weights(folder):
-        try:
-            with safe_open(path, "pt") as held:
-                held.keys()
-        except (SafetensorError, OSError) as error:
-            raise PiarError(f"{path} is truncated, or no safetensors file: {error}", AGAIN) from None
-    return config
-
-
-def _parameters(folder: Path) -> int:
-    """Numbers in the files of weights, by their headers."""
-    total = 0
-    for path in _weights(folder):
-        with safe_open(path, "pt") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total
-
-
-def _look_over_kind(folder: Path, config: dict[str, Any]) -> None:
-    """Make sure that a folder's architecture writes one token after another."""
-    kind = config["model_type"]
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
-        raise PiarError(
-            f"{folder} holds an encoder ({kind}), which reads a text and writes none.",
-            f"Teach it with `piar train encoder --model {shlex.quote(str(folder))}`, or pass a causal language model.",
-        )
-    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
-        raise PiarError(f"{folder} holds a sequence-to-sequence model ({kind}).", CAUSAL)
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise PiarError(f"{folder} holds a model ({kind}) that transformers cannot load as a language model.", CAUSAL)
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The files of weights, each inside the folder."""
-    if (folder / INDEX).is_file():
-        named = _json(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-            raise PiarError(f"{folder / INDEX} names no files.", AGAIN)
-        files = sorted(set(named.values()))
-        outside = [name for name in files if Path(name).name != name or not name.endswith(".safetensors")]
-        if outside:
-            raise PiarError(
-                f"{folder / INDEX} names {outside[0]!r}, which is no safetensors file of its folder.", AGAIN
-            )
-    elif (folder / WEIGHTS).exists() or not any(path for pattern in PICKLED for path in folder.glob(pattern)):
-        files = [WEIGHTS]
-    else:
-        raise PiarError(
-            f"{folder} has its weights in pickled files alone, which could run code when they are loaded.",
-            "Save the model as safetensors (save_pretrained does).",
-        )
-    for name in files:
-        if not (folder / name).is_file():
-            raise PiarError(f"{folder} lacks {name}.", AGAIN)
-    return [folder / name for name in files]
-
-
-def _look_over_vocabulary(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in VOCABULARY):
-        raise PiarError(f"Cannot load {folder}: it has no tokenizer (none of {', '.join(VOCABULARY[:3])}, …).", AGAIN)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            _json(folder / name)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise PiarError(f"{path} is damaged: it is not JSON.", AGAIN) from None
-    if not isinstance(found, dict):
-        raise PiarError(f"{path} is damaged: it is not an object.", AGAIN)
-    return found

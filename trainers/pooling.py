@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from store.errors import PiarError
+from trainers.look_over import AGAIN, as_safetensors
 from trainers.sentence_folder import SentenceFolder, Step
 
 Pool = Callable[[Tensor, Tensor, Tensor], Tensor]  # [N, T, D] states, [N, T] tokens pooled and places -> [N, D]
@@ -88,7 +89,7 @@ class Pooled(nn.Module):
         try:
             made(torch.zeros(1, 1, size), torch.ones(1, 1))
         except RuntimeError:
-            raise PiarError(f"The layers of {folder.body} do not fit each other.", "Download it again.") from None
+            raise PiarError(f"The layers of {folder.body} do not fit each other.", AGAIN) from None
         return made
 
     def forward(self, states: Tensor, mask: Tensor, skipped: Tensor | int = 0) -> Tensor:
@@ -162,7 +163,7 @@ def layer(kind: str, config: Mapping[str, Any]) -> nn.Module:
             return _Dense(into, out, bool(config.get("bias", True)), activation, bool(config.get("use_residual")))
         return _LayerNorm(int(config["dimension"])) if kind == "LayerNorm" else _Unit()
     except (KeyError, TypeError, ValueError):
-        raise PiarError(f"A layer {kind} has no whole config.json.", "Download it again.") from None
+        raise PiarError(f"A layer {kind} has no whole config.json.", AGAIN) from None
 
 
 _PLAIN = "Use another sentence encoder."
@@ -186,12 +187,9 @@ def _load(step: Step, into: nn.Module) -> None:
     if not path.is_file():
         pickled = any(step.folder.glob("*.bin"))
         what = "has its weights in a pickled file alone, which could run code" if pickled else f"lacks {_WEIGHTS}"
-        raise PiarError(
-            f"{step.folder} {what}.",
-            "Save the encoder again with a newer sentence-transformers (`save_pretrained`), which writes safetensors.",
-        )
+        raise PiarError(f"{step.folder} {what}.", as_safetensors(step.folder) if pickled else AGAIN)
     try:
         into.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except (SafetensorError, OSError, RuntimeError) as error:
         said = next(iter(str(error).splitlines()), "")
-        raise PiarError(f"{path} holds no weights of a layer {step.kind}: {said}", "Download it again.") from None
+        raise PiarError(f"{path} holds no weights of a layer {step.kind}: {said}", AGAIN) from None

@@ -1,10 +1,15 @@
 """Models made elsewhere: base ones without template, sliding windows, damaged folders; texts that look like control."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 
 from store.errors import PiarError
@@ -216,8 +221,6 @@ def pickled(folder):
 
 
 def foreign(folder):
-    from safetensors.torch import save_file
-
     save_file({"other": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -230,6 +233,18 @@ def packed(folder):
 def adapters(folder):
     (folder / "config.json").unlink()
     (folder / "adapter_config.json").write_text("{}")
+
+
+def pointer(path):
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 988097824\n")
+
+
+def without_head(folder, made):
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if k != "lm_head.weight"}, folder / "model.safetensors", {"format": "pt"}
+    )
+    alter(folder, architectures=[made])
 
 
 DAMAGE = {
@@ -251,6 +266,14 @@ DAMAGE = {
     "pickled weights": (pickled, "pickled files alone"),
     "code of its own": (lambda f: alter(f, model_type="mine", auto_map={"AutoModel": "m.M"}), "code of its own"),
     "unknown architecture": (lambda f: alter(f, model_type="mine"), "knows no architecture 'mine'"),
+    "weights a pointer": (lambda f: pointer(f / "model.safetensors"), "is a Git LFS pointer"),
+    "tokenizer a pointer": (lambda f: pointer(f / "tokenizer.json"), "is a Git LFS pointer"),
+    "weights in a GGUF file": (lambda f: (f / "model.safetensors").rename(f / "m.gguf"), "weights as a GGUF file"),
+    "weights of another name": (lambda f: (f / "model.safetensors").rename(f / "c.safetensors"), "holds c.safetensors"),
+    "weights not tied": (lambda f: without_head(f, "Qwen3ForCausalLM"), "say that the embeddings stand for it"),
+    "saved as a classifier": (lambda f: without_head(f, "Qwen3ForSequenceClassification"), "which writes no text"),
+    "quantized": (lambda f: alter(f, quantization_config={"quant_method": "gptq", "bits": 4}), r"quantized \(gptq\)"),
+    "pictures": (lambda f: alter(f, model_type="qwen2_5_vl"), "a model of pictures and text"),
     "adapters": (adapters, "adapters without the model"),
     "GGUF": (packed, "holds GGUF files"),
     "an encoder": (lambda f: alter(f, model_type="modernbert"), "holds an encoder"),
@@ -278,6 +301,50 @@ def test_an_empty_folder_and_a_file_are_explained(plain, tmp_path):
         load_policy(str(tmp_path))
     with pytest.raises(PiarError, match="is a file"):
         load_policy(str(plain / "config.json"))
+
+
+def test_what_mends_pickled_weights_works_as_printed(plain, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "model")
+    wanted = load_file(folder / "model.safetensors")
+    torch.save(wanted, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(PiarError) as refused:
+        load_policy(str(folder))
+    command = refused.value.fix.partition(": ")[2]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", command], check=True, env={**os.environ, "PATH": path})
+    found = load_file(folder / "model.safetensors")
+    assert {name: torch.equal(found[name], tensor) for name, tensor in wanted.items()} == dict.fromkeys(wanted, True)
+    load_policy(str(folder))
+
+
+def test_the_folder_inside_is_named(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "run" / "checkpoint-9")
+    with pytest.raises(PiarError, match=r"has no config\.json") as refused:
+        load_policy(str(tmp_path / "run"))
+    assert str(tmp_path / "run" / "checkpoint-9") in refused.value.fix
+
+
+def test_weights_that_are_not_tied_are_saved_so(plain, tmp_path):
+    """Others would take the embeddings for the head."""
+    folder = shutil.copytree(plain, tmp_path / "model")
+    alter(folder, tie_word_embeddings=True)
+    assert load_policy(str(folder))[0].lm.config.tie_word_embeddings is False
+
+
+def test_eight_bit_weights_are_unpacked_and_forgotten(plain, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "model")
+    weights, name = load_file(folder / "model.safetensors"), "model.layers.0.self_attn.q_proj.weight"
+    scale = weights[name].abs().max() / 448
+    whole = (weights[name] / scale).to(torch.float8_e4m3fn)
+    blocks = tuple(-(-size // 128) for size in whole.shape)
+    packed = weights | {name: whole, f"{name}_scale_inv": torch.full(blocks, scale.item())}
+    save_file(packed, folder / "model.safetensors", {"format": "pt"})
+    alter(folder, quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
+    lm = load_policy(str(folder))[0].lm
+    assert torch.allclose(lm.state_dict()[name], whole.float() * scale, atol=1e-6)
+    lm.save_pretrained(tmp_path / "out")
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
 def test_an_encoder_goes_through_the_same_door(plain, shards, tmp_path):
