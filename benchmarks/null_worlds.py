@@ -2,7 +2,10 @@
 
 Each world's grades have nothing to do with the text but are alike within a query: each query draws its own
 distribution over grades. The whole loop runs on each, with the offline teacher and the offline reviser; every
-promotion is false. Run: `python -m benchmarks.null_worlds [WORLDS] [FIRST] [OUT]`; it resumes where `OUT` ends.
+promotion is false. Run: `python -m benchmarks.null_worlds [WORLDS] [FIRST] [OUT] [SEARCH …]`; it resumes where `OUT`
+ends. `SEARCH` is a strategy of `[evolve] search`. Of several, each goes on from what stands after the one before; what
+the first one tests is put in force whatever its test says, as a false promotion would put it: so
+`cross_fitted rounds rounds` asks what a false one does to the next two searches.
 """
 
 import json
@@ -10,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ import polars as pl
 from scipy.stats import beta, binomtest
 
 from benchmarks.worlds import rows_of
-from piar.evolve.run import EvolveSettings, Models, evolve
+from piar.evolve.run import EvolveReport, EvolveSettings, Models, evolve
 from piar.evolve.settings import ReviserSettings, RevisionSettings
 from piar.judging.session import Respondent
 from piar.offline.teacher import RulebookClient
@@ -82,27 +86,31 @@ def fill(store: Store, seed: int) -> None:
         )
 
 
-def one(seed: int) -> dict[str, Any]:
-    """One world, one run: what its test said, if it came to one, and whether the interval on test holds zero."""
+def one(seed: int, searches: Sequence[str] = ("rounds",)) -> dict[str, Any]:
+    """One world, one run after another: what their tests said, and whether the last interval on test holds zero."""
+    tests, instruction = list[dict[str, Any] | None](), SEED
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "piar.duckdb", TASK)
         fill(store, seed)
         models = Models(Respondent(RulebookClient()), Respondent(RulebookClient(), ReviserSettings()))
-        settings = SETTINGS.model_copy(update={"seed": seed})
-        with store.write():  # one connection for the whole run
-            report, _ = evolve(store, models, SEED, settings, journal=NoJournal(Path(folder)))  # type: ignore[arg-type]
-    tested = [
-        {
-            "passed": t["passed"],
-            "p_value": t["p_value"],
-            "mcnemar_p": by_row(t["fixed"], t["broke"]),
-            "gain": t["gain"]["mean"],
-        }
-        for t in report.promotions
-    ]
+        for number, search in enumerate(searches):
+            settings = SETTINGS.model_copy(update={"seed": seed + number, "search": search})
+            with store.write():  # one connection for the whole run
+                report, standing = evolve(store, models, instruction, settings, journal=NoJournal(Path(folder)))  # type: ignore[arg-type]
+            tests.append(_test(report))
+            forced = report.promotions and not number and len(searches) > 1
+            instruction = store.instruction(report.promotions[0]["candidate"]) if forced else standing
     gain = report.test["gold"]["gain"]
     holds_zero = gain["low"] is None or gain["low"] <= 0 <= gain["high"]  # none where nothing has changed
-    return {"world": seed, "test": tested[0] if tested else None, "holds_zero": holds_zero}
+    return {"world": seed, "tests": tests, "holds_zero": holds_zero}
+
+
+def _test(report: EvolveReport) -> dict[str, Any] | None:
+    """What decided a search; None where nothing came to a test."""
+    for t in report.promotions:
+        by_rows = by_row(t["fixed"], t["broke"])
+        return {"passed": t["passed"], "p_value": t["p_value"], "mcnemar_p": by_rows, "gain": t["gain"]["mean"]}
+    return None
 
 
 def by_row(fixed: int, broke: int) -> float:
@@ -110,27 +118,30 @@ def by_row(fixed: int, broke: int) -> float:
     return float(binomtest(fixed, fixed + broke, alternative="greater").pvalue) if fixed + broke else 1.0
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Shares of all worlds, with their exact (Clopper-Pearson) upper 95 % bound."""
-    tests = [r["test"] for r in rows if r["test"]]
-    level = SETTINGS.promotion.alpha
+def summary(rows: Sequence[dict[str, Any]], searches: Sequence[str]) -> dict[str, Any]:
+    """For each search the shares of all worlds, with their exact (Clopper-Pearson) upper 95 % bound."""
+    told = {f"{i + 1}: {search}": _shares([r["tests"][i] for r in rows]) for i, search in enumerate(searches)}
+    return {"worlds": len(rows), **told, "test interval holds zero": float(np.mean([r["holds_zero"] for r in rows]))}
+
+
+def _shares(of: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    tests, level = [t for t in of if t], SETTINGS.promotion.alpha
     counts = {
         "promoted": sum(t["passed"] for t in tests),
         "sign-flip by group at .05": sum(t["p_value"] <= level for t in tests),
         "mcnemar by row at .05": sum(t["mcnemar_p"] <= level for t in tests),
     }
     return {
-        "worlds": len(rows),
         "tested": len(tests),
-        **{name: {"n": n, "share": n / len(rows), "upper": upper(n, len(rows))} for name, n in counts.items()},
-        "mean dev-chosen gain on holdout": float(np.mean([t["gain"] for t in tests])) if tests else None,
-        "test interval holds zero": float(np.mean([r["holds_zero"] for r in rows])),
+        **{name: {"n": n, "share": n / len(of), "upper": upper(n, len(of))} for name, n in counts.items()},
+        "mean gain where it is decided": float(np.mean([t["gain"] for t in tests])) if tests else None,
     }
 
 
-def main(worlds: int = 400, first: int = 0, out: str = "null-worlds.jsonl") -> dict[str, Any]:
+def main(worlds: int = 400, first: int = 0, out: str = "null-worlds.jsonl", *searches: str) -> dict[str, Any]:
     """Run what is missing of the worlds, and sum up."""
-    return summary(rows_of(one, worlds, first, out))
+    asked = searches or ("rounds",)
+    return summary(rows_of(partial(one, searches=asked), worlds, first, out), asked)
 
 
 def upper(n: int, of: int) -> float:
@@ -140,4 +151,4 @@ def upper(n: int, of: int) -> float:
 
 if __name__ == "__main__":
     numbers = [int(a) for a in sys.argv[1:3]]
-    print(json.dumps(main(*numbers, *sys.argv[3:4]), indent=1))
+    print(json.dumps(main(*numbers, *sys.argv[3:]), indent=1))

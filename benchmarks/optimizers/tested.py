@@ -1,9 +1,8 @@
 """Arms that end with our test by group, and arms that ask what should be drafted once the test has passed.
 
 `tested` is for anybody's optimizer: it never sees the holdout, and what it ends with is shipped only if it is better
-there by group. `refit` drafts once more from everything after ours has passed; `cross_fitted` tests the *procedure*
-"one draft from labels" over folds of all groups, as model selection does elsewhere, and ships one draft from all of
-them; `from_disagreements` validates where the text in force is wrong, and nowhere else.
+there by group. `refit` drafts once more from everything after ours has passed; `cross_fitted` is our loop's other
+strategy; `from_disagreements` validates where the text in force is wrong, and nowhere else.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from piar.llm.base import Client
 from piar.offline.endpoint import Simulator
 from store.types import Instruction
 
-FOLDS = 6
 FEWEST = 5  # validation rows of a gate that draws them from disagreements
 Run = Callable[[World, Simulator, int, int], Ended]
 
@@ -45,22 +43,8 @@ def refit(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
 
 
 def cross_fitted(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
-    """The procedure "one draft from these labels", tested over folds of groups; then one draft from all of them."""
-    teacher, reviser = clients(endpoint)
-    rows = world.of("train", "dev", "holdout")
-    groups = sorted({r.query for r in rows})
-    Random(f"folds-{seed}").shuffle(groups)
-    fold = {group: i % FOLDS for i, group in enumerate(groups)}
-    before, after, order = list[bool](), list[bool](), list[Row]()
-    for k in range(FOLDS):
-        held = [r for r in rows if fold[r.query] == k]
-        drafted = draft(reviser, world.seed, [r for r in rows if fold[r.query] != k], Random(f"fold-{seed}-{k}"))
-        before += _right(teacher, world.seed, held)
-        after += _right(teacher, drafted, held)
-        order += held
-    better = GroupTest()(before, after, [r.query for r in order]).promoted
-    ended = one_draft(world, endpoint, budget, seed) if better else Ended(write_text(world.seed))
-    return replace(ended, confirmed=better)
+    """Ours, by the strategy whose labels all teach: one draft, tested by cross-fitting."""
+    return ours(world, endpoint, budget, seed, search="cross_fitted")
 
 
 def from_disagreements(world: World, endpoint: Simulator, budget: int, seed: int) -> Ended:
@@ -93,5 +77,5 @@ TESTED: dict[str, Arm] = {
     "disagreements only": Arm(from_disagreements),
     "disagreements only, our test": Arm(tested(from_disagreements)),
     "ours, refit after the test": Arm(refit),
-    "cross-fitted draft": Arm(cross_fitted),
+    "ours, cross-fitted": Arm(cross_fitted),
 }

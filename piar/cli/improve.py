@@ -226,8 +226,10 @@ def _decided(decision: "Decision") -> Answer:
         "by": decision.by,
         "at": decision.at,
         "outcome": decision.outcome,
+        "procedure": decision.procedure,
     }
-    return Answer(document, f"{decision.instruction} {decision.outcome} by {decision.by}")
+    said = f"{decision.instruction} {decision.outcome} by {decision.by}"
+    return Answer(document, f"{said}. {decision.procedure}" if decision.procedure else said)
 
 
 def check(

@@ -37,9 +37,10 @@ def ended(report: Mapping[str, Any]) -> Ended:
         return _nothing_to_test(report)
     tested = promotions[-1]
     ending = ending_of(tested)
-    spent = " The search had ended because its budget was spent." if report["stopped"] == BUDGET_SPENT else ""
+    spent = "The search had ended because its budget was spent." if report["stopped"] == BUDGET_SPENT else ""
     headline = f"{HEADLINES[ending]}{lost(tested)}"
-    return Ended(ending, headline, f"{tested['reason']}.{spent}", _ADVICE[ending](tested))
+    detail = " ".join(filter(None, (f"{tested['reason']}.", procedure(tested), spent)))
+    return Ended(ending, headline, detail, _ADVICE[ending](tested))
 
 
 def ending_of(tested: Mapping[str, Any]) -> Ending:
@@ -60,6 +61,20 @@ def lost(tested: Mapping[str, Any]) -> str:
     return f" on {told}" if told else ""
 
 
+def procedure(tested: Mapping[str, Any]) -> str:
+    """What a test by cross-fitting has tested, and what not; "" where the candidate itself was tested."""
+    folds = tested.get("folds", 0)
+    if not folds:
+        return ""
+    bare = folds - tested["drafted"]
+    none = f" (for {bare} of them nothing was drafted, which counts as no change)" if bare else ""
+    return (
+        f"The procedure was tested, by cross-fitting: what was drafted from the labels of all folds but one was judged "
+        f"on that one, for each of {folds} folds{none}. This text was drafted once more from all {tested['n']:,} "
+        "labels and was not itself tested."
+    )
+
+
 _REFUSED: dict[str, Ending] = {
     "test": "refused by test",
     "guard": "refused by guard",
@@ -77,28 +92,40 @@ HEADLINES: dict[Ending, str] = {
 
 
 def _nothing_to_test(report: Mapping[str, Any]) -> Ended:
+    untested = "No candidate was tested on the holdout" if _by_rounds(report) else "Nothing was tested"
     if report["stopped"] == BUDGET_SPENT:
+        when = f" in round {report['rounds']}" if report["rounds"] else ""
         return Ended(
             "budget spent",
             HEADLINES["budget spent"],
-            f"No candidate was tested on the holdout; {BUDGET_SPENT} in round {report['rounds']}.",
+            f"{untested}; {BUDGET_SPENT}{when}.",
             "raise --max-calls, --max-usd or --max-tokens (piar evolve --dry-run says what a whole search takes)",
         )
     cause, advice = _nothing_found(report)
-    return Ended(
-        "nothing found", HEADLINES["nothing found"], f"No candidate was tested on the holdout: {cause}.", advice
-    )
+    return Ended("nothing found", HEADLINES["nothing found"], f"{untested}: {cause}.", advice)
+
+
+def _by_rounds(report: Mapping[str, Any]) -> bool:
+    """Whether the search raced candidates; earlier versions knew nothing else."""
+    return bool(report.get("search", "rounds") == "rounds")
 
 
 def _nothing_found(report: Mapping[str, Any]) -> tuple[str, str]:
     """Why no candidate was better on dev, and what to do about it."""
-    if report["rounds"] == 0:
-        return "no round was made", "piar evolve --rounds 4"
     if report.get("errors") == 0:
+        rows = "the train rows of a round" if _by_rounds(report) else "the labelled rows"
         return (
-            "the instruction in force makes no error on the train rows of a round, so there is nothing to mend",
+            f"the instruction in force makes no error on {rows}, so there is nothing to mend",
             "import or label rows that are harder; on these there is nothing to gain",
         )
+    if not _by_rounds(report):
+        return (
+            report["stopped"],
+            "piar show run evolve says why; write what your people know into instruction.md, ask another model in "
+            f"[reviser], or search in rounds: {_ROUNDS}",
+        )
+    if report["rounds"] == 0:
+        return "no round was made", "piar evolve --rounds 4"
     return (
         f"the search ended after {report['rounds']} rounds, {report['stopped']}",
         "piar show run evolve lists what was tried; write what your people know into instruction.md, or ask another "
@@ -106,7 +133,12 @@ def _nothing_found(report: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+_ROUNDS = "piar evolve --set evolve.search=rounds"
+
+
 def _after_test(tested: Mapping[str, Any]) -> str:
+    if tested["gain"]["mean"] <= 0 and tested.get("folds"):
+        return f"what is drafted from some groups does not hold on others: label more groups, or {_ROUNDS}"
     if tested["gain"]["mean"] <= 0:
         return "what dev promised did not hold on new groups: label more groups, so that the search sees more of them"
     if tested["p_value"] > tested["level"]:
@@ -116,9 +148,10 @@ def _after_test(tested: Mapping[str, Any]) -> str:
 
 def _after_guard(tested: Mapping[str, Any]) -> str:
     names = " and ".join(g["name"] for g in tested["guards"] if g["state"] == "harm")
+    broke = "" if tested.get("folds") else "piar show candidate lists what it broke; "
     return (
-        f"piar show candidate lists what it broke; write into instruction.md what {names} needs and evolve again, or "
-        "bear a larger loss: piar evolve --set evolve.promotion.margin=0.2 (a share)"
+        f"{broke}write into instruction.md what {names} needs and evolve again, or bear a larger loss: "
+        "piar evolve --set evolve.promotion.margin=0.2 (a share)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The end of a run: promotion on the holdout, the untouched test split, and what each rule is worth."""
+"""The end of a run: promotion on the rows that decide, the untouched test split, and what each rule is worth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -8,34 +8,36 @@ import numpy as np
 
 from piar.evolve.ending import ended
 from piar.evolve.guards import Paired
-from piar.evolve.inputs import Inputs
+from piar.evolve.inputs import Inputs, together
 from piar.evolve.ledger import fingerprints, ledger, record
 from piar.evolve.promotion import Outcome, confirm, power
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Revised, Side, Tested, Worth, gain_json
 from piar.evolve.resume import RunLog
 from piar.evolve.reviser import Reviser
-from piar.evolve.search import Scoreboard, Search
+from piar.evolve.search import Found, Judging, Scoreboard, Search
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, ceiling, load_truth, people_heard
 from store.db import Store
 from store.errors import PiarError
 from store.metrics import accuracy, confusion_by_group, macro_f1
-from store.stats import Floats, group_codes, paired_gain
+from store.stats import FEWEST, Floats, Ints, group_codes, paired_gain
 from store.types import Instruction, Sample
 
 
 def finish(
-    inputs: Inputs, search: Search, log: RunLog, winner: Instruction, rounds: int, stopped: str, warnings: list[str]
+    inputs: Inputs, search: Search, log: RunLog, found: Found, warnings: list[str]
 ) -> tuple[EvolveReport, Instruction]:
-    """Promotion on the holdout, the untouched test split, what each rule is worth; then the report."""
+    """Promotion on the rows that decide, the untouched test split, what each rule is worth; then the report."""
     incumbent, board, purse, splits = inputs.incumbent, search.board, search.purse, inputs.splits
     purse.open_end()
-    outcome = promote(inputs, board, log, winner) if winner.id != incumbent.id else None
-    standing = winner if outcome and outcome.passed else incumbent
-    holdout = compare(board, incumbent, standing, splits["holdout"], inputs.truths) if outcome else Comparison()
+    outcome = promote(inputs, board, log, found) if found.best.id != incumbent.id else None
+    standing = found.best if outcome and outcome.passed else incumbent
+    stood = found.tested if standing is not incumbent else [(incumbent, found.samples)]
+    holdout = compare(board, incumbent, stood, inputs.truths) if outcome else Comparison()
     test = on_test(inputs, board, standing)
-    groups = [s.group for s in splits["holdout"]]
+    groups = [s.group for s in inputs.deciding]
+    told = [*_plain(inputs, board, found), *_unseen(inputs, found)] if standing is not incumbent else []
     purse.open_attribution()
     attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
     report = EvolveReport(
@@ -45,19 +47,20 @@ def finish(
         proposal=standing.id if standing is not incumbent else None,
         calls=purse.budget.calls,
         cost_usd=purse.budget.usd,
-        rounds=rounds,
+        search=inputs.settings.search,
+        rounds=found.rounds,
         promotions=[promotion_json(outcome)] if outcome else [],
         holdout=holdout,
         test=test,
         attribution=attribution,
-        detectable=power(groups, inputs.settings.promotion.alpha, board.metric).sentence(),
+        detectable=power(groups, inputs.settings.promotion.alpha, board.metric, inputs.layout.name).sentence(),
         ceiling=ceiling(inputs.truths.values()),
         of_one=sum(truth.of_one for truth in inputs.truths.values()),
-        stopped=stopped,
+        stopped=found.stopped,
         errors=search.errors,
-        revisers=_revisers(inputs, search, winner),
+        revisers=_revisers(inputs, search, found.best),
         people=people_heard(inputs.store, [s.id for samples in splits.values() for s in samples]),
-        warnings=(*warnings, *_unheard(inputs, search), *_plain(inputs, board, standing)),
+        warnings=(*warnings, *_unheard(inputs, search), *told),
     )
     return with_ending(report), standing
 
@@ -100,64 +103,79 @@ def _unheard(inputs: Inputs, search: Search) -> list[str]:
     ]
 
 
-def _plain(inputs: Inputs, board: Scoreboard, standing: Instruction) -> list[str]:
+def _plain(inputs: Inputs, board: Scoreboard, found: Found) -> list[str]:
     """A warning when a proposal is not shown to be better than one grade for every row: a gain over a worse constant
     is a gain, and worth nothing."""
-    holdout, known = inputs.splits["holdout"], [*inputs.splits["train"], *inputs.splits["dev"]]
-    if standing.id == inputs.incumbent.id or not known:
-        return []
+    parts = inputs.layout.parts
+    known = [s for names in parts[:-1] or parts for s in together(inputs.splits, names)]
     often = int(np.bincount(board.truth(known)).argmax())
-    constant, right = board.truth(holdout) == often, board.grades(standing, holdout) == board.truth(holdout)
-    gain = paired_gain(constant, right, [s.group for s in holdout])
+    truth = board.truth(found.samples)
+    constant, right = truth == often, said(board, found.tested) == truth
+    gain = paired_gain(constant, right, [s.group for s in found.samples])
     if gain.above:
         return []
     return [
         f'The proposal is not shown to be better than giving "{board.symbols[often]}" to every row: right on '
-        f"{100 * np.mean(right):.1f} % of the holdout, that grade on {100 * np.mean(constant):.1f} %. See what it "
-        "says (`piar show proposal`) before you accept it."
+        f"{100 * np.mean(right):.1f} % of the rows {inputs.layout.where}, that grade on "
+        f"{100 * np.mean(constant):.1f} %. See what it says (`piar show proposal`) before you accept it."
     ]
 
 
-def promote(inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction) -> Outcome:
-    """Test the winner of the search against the incumbent on the holdout, audit the teacher, and record the outcome.
+def _unseen(inputs: Inputs, found: Found) -> list[str]:
+    """A warning where a text that was not itself tested has too few untouched groups for a figure of its own."""
+    groups = len({s.group for s in inputs.splits["test"]})
+    if not found.folds or groups >= FEWEST:
+        return []
+    return [
+        f"What is proposed has no figure of its own: every labelled row but those of test has taught it, and test has "
+        f"{groups} labelled group{'' if groups == 1 else 's'}, fewer than {FEWEST}. Label more before you rely on it."
+    ]
+
+
+def promote(inputs: Inputs, board: Scoreboard, log: RunLog, found: Found) -> Outcome:
+    """Test what the search found against the incumbent, audit the teacher, and record the outcome.
 
     Raises:
         PiarError: the budget ended first.
     """
-    incumbent, holdout = inputs.incumbent, inputs.splits["holdout"]
-    groups = [s.group for s in holdout]
+    incumbent, samples = inputs.incumbent, found.samples
+    groups = [s.group for s in samples]
     try:
-        board.judge([incumbent, winner], holdout)
+        board.judge([incumbent], samples)
+        for instruction, rows in found.tested:
+            board.judge([instruction], rows)
     except BudgetSpent:
         raise PiarError("The budget ended before the final test.", "Raise --max-usd, then run it again.") from None
-    used = ledger(inputs.store, groups, log.run_id)
+    used, paired = ledger(inputs.store, groups, log.run_id), _paired(inputs, board, found)
     outcome = confirm(
-        winner.id,
+        found.best.id,
         incumbent.id,
-        _paired(inputs, board, winner, holdout),
+        paired,
         inputs.store.task,
         used,
         inputs.settings.promotion,
         inputs.seed("promotion"),
         board.metric,
+        inputs.layout.where,
     )
-    audited = _audit(inputs, board, log, winner, holdout) if outcome.passed else None
-    if audited and (less := _wavers(inputs, board, winner, outcome, audited)):
+    audited = _audit(inputs, board, log, found) if outcome.passed else None
+    if audited and (less := _wavers(paired, outcome, audited)):
         reason = (
             f"{outcome.reason}, but the teacher changes its own answer on {100 * audited.rate:.0f} % of "
             f"{audited.asked} rows asked twice: {less}"
         )
         outcome = replace(outcome, refused_by="audit", reason=reason)
-    outcome = replace(outcome, audit=audited)
+    drafted = sum(instruction.id != incumbent.id for instruction, _ in found.tested)
+    outcome = replace(outcome, audit=audited, folds=found.folds, drafted=drafted)
     detail = {**promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
     verdict = "proposed" if outcome.passed else "refused"
-    record(inputs.store, "promotion", winner.id, incumbent.id, verdict, outcome.reason, detail, "piar", log.run_id)
-    log.step("promotion", candidate=winner.id, passed=outcome.passed, reason=outcome.reason)
+    record(inputs.store, "promotion", found.best.id, incumbent.id, verdict, outcome.reason, detail, "piar", log.run_id)
+    log.step("promotion", candidate=found.best.id, passed=outcome.passed, reason=outcome.reason)
     log.flush()
     return outcome
 
 
-def _wavers(inputs: Inputs, board: Scoreboard, winner: Instruction, outcome: Outcome, audited: Repeated) -> str:
+def _wavers(paired: Paired, outcome: Outcome, audited: Repeated) -> str:
     """Why a gain is within what the teacher changes by itself; "" where it is not.
 
     An accuracy cannot move by more than the share of answers that change. Of other metrics that is not so: there the
@@ -165,36 +183,42 @@ def _wavers(inputs: Inputs, board: Scoreboard, winner: Instruction, outcome: Out
     """
     if outcome.metric.name == "accuracy":
         return "a gain no larger than that is not claimed" if outcome.gain.mean <= audited.rate else ""
-    holdout = inputs.splits["holdout"]
-    changed = float(np.mean(board.grades(winner, holdout) != board.grades(inputs.incumbent, holdout)))
+    changed = float(np.mean(paired.after != paired.before))
     less = f"the candidate changes no more ({100 * changed:.0f} %), and its gain is not claimed"
     return less if changed <= audited.rate else ""
 
 
-def _audit(
-    inputs: Inputs, board: Scoreboard, log: RunLog, winner: Instruction, holdout: Sequence[Sample]
-) -> Repeated | None:
-    """Ask some holdout rows a second time; the same ones for the same seed."""
-    size = min(inputs.settings.audit.items, len(holdout))
+def _audit(inputs: Inputs, board: Scoreboard, log: RunLog, found: Found) -> Repeated | None:
+    """Ask some of the rows that decided a second time; the same ones for the same seed."""
+    rows = len(found.samples)
+    size = min(inputs.settings.audit.items, rows)
     if not size:
         return None
-    chosen = np.random.default_rng(inputs.seed("audit")).choice(len(holdout), size, replace=False)
-    samples = [holdout[i] for i in sorted(chosen)]
-    symbols, grades = board.symbols, board.grades(winner, samples)
-    before = [symbols[g] if g >= 0 else None for g in grades]
-    found = ask_again(board.labeller, winner, samples, before, "audit")
-    log.step("audit", model=board.teacher, asked=found.asked, flipped=found.flipped)
-    return found
+    chosen = set(np.random.default_rng(inputs.seed("audit")).choice(rows, size, replace=False).tolist())
+    at, asked, flipped = 0, 0, 0
+    for instruction, held in found.tested:
+        samples = [s for i, s in enumerate(held, at) if i in chosen]
+        before = [board.symbols[g] if g >= 0 else None for g in board.grades(instruction, samples)]
+        again = ask_again(board.labeller, instruction, samples, before, "audit")
+        at, asked, flipped = at + len(held), asked + again.asked, flipped + again.flipped
+    log.step("audit", model=board.teacher, asked=asked, flipped=flipped)
+    return Repeated(asked, flipped)
 
 
-def _paired(inputs: Inputs, board: Scoreboard, candidate: Instruction, samples: Sequence[Sample]) -> Paired:
+def said(board: Scoreboard, tested: Sequence[Judging]) -> Ints:
+    """(N,) grade positions of samples, each under its own instruction, in order."""
+    return np.concatenate([board.grades(instruction, rows) for instruction, rows in tested])
+
+
+def _paired(inputs: Inputs, board: Scoreboard, found: Found) -> Paired:
+    samples = found.samples
     return Paired(
         groups=np.array([s.group for s in samples]),
         truth=board.truth(samples),
         before=board.grades(inputs.incumbent, samples),
-        after=board.grades(candidate, samples),
+        after=said(board, found.tested),
         score_before=board.scores(inputs.incumbent, samples),
-        score_after=board.scores(candidate, samples),
+        score_after=np.concatenate([board.scores(instruction, rows) for instruction, rows in found.tested]),
         slices={name: np.array([s.id in ids for s in samples]) for name, ids in inputs.slices.items()},
     )
 
@@ -218,6 +242,8 @@ def promotion_json(outcome: Outcome) -> Tested:
         "passed": outcome.passed,
         "refused_by": outcome.refused_by,
         "reason": outcome.reason,
+        "folds": outcome.folds,
+        "drafted": outcome.drafted,
         "audit": Audited(asked=outcome.audit.asked, flipped=outcome.audit.flipped) if outcome.audit else None,
     }
 
@@ -232,12 +258,13 @@ def on_test(inputs: Inputs, board: Scoreboard, standing: Instruction) -> dict[st
     except BudgetSpent:
         return {"skipped": "the budget is spent"}
     found: dict[str, Comparison | str] = {
-        inputs.settings.truth: compare(board, inputs.incumbent, standing, samples, inputs.truths)
+        inputs.settings.truth: compare(board, inputs.incumbent, [(standing, samples)], inputs.truths)
     }
     others: tuple[TruthMode, ...] = ("gold", "majority")
     for mode in others:
         if mode not in found and (truths := _other_truth(inputs.store, mode)):
-            found[mode] = compare(board, inputs.incumbent, standing, [s for s in samples if s.id in truths], truths)
+            known = [(standing, [s for s in samples if s.id in truths])]
+            found[mode] = compare(board, inputs.incumbent, known, truths)
     return found
 
 
@@ -249,23 +276,19 @@ def _other_truth(store: Store, mode: TruthMode) -> dict[str, Truth]:
 
 
 def compare(
-    board: Scoreboard,
-    incumbent: Instruction,
-    standing: Instruction,
-    samples: Sequence[Sample],
-    truths: Mapping[str, Truth],
+    board: Scoreboard, incumbent: Instruction, standing: Sequence[Judging], truths: Mapping[str, Truth]
 ) -> Comparison:
-    """Two instructions on the same rows, and the gain by the run's metric with its interval by group."""
+    """Two sides on the same rows, and the gain by the run's metric with its interval by group."""
+    samples = [s for _, rows in standing for s in rows]
     if not samples:
         return {}
     codes, count = group_codes([s.group for s in samples])
     symbols = board.symbols
     truth = np.array([symbols.index(truths[s.id].grade) for s in samples])
     sums, sides = list[Floats](), list[Side]()
-    for instruction in (incumbent, standing):
-        said = board.grades(instruction, samples)
-        sums.append(board.sums(instruction, samples, truth))
-        table = confusion_by_group(codes, count, truth, said, len(symbols)).sum(axis=0)
+    for grades in (board.grades(incumbent, samples), said(board, standing)):
+        sums.append(board.sums_of(grades, samples, truth))
+        table = confusion_by_group(codes, count, truth, grades, len(symbols)).sum(axis=0)
         square = table.reshape(len(symbols), len(symbols) + 1)
         score = board.metric.value(sums[-1])
         sides.append({"accuracy": float(accuracy(square)), "macro_f1": float(macro_f1(square)), "score": score})

@@ -12,11 +12,12 @@ import numpy as np
 
 from piar.evolve.purse import Rows
 from piar.evolve.reviser import Reviser
-from piar.evolve.settings import EvolveSettings
+from piar.evolve.settings import EvolveSettings, SearchName
 from piar.evolve.truth import VIEWS, Truth
 from store.db import Store, quote
 from store.errors import PiarError
 from store.ids import seed_of
+from store.stats import FEWEST
 from store.types import Instruction, Sample, Split
 
 Splits = Mapping[Split, list[Sample]]
@@ -24,6 +25,32 @@ Condition = tuple[str, tuple[str, ...]]  # SQL over the columns of `samples`, an
 DEALT = 20  # so many groups put two or more into each split, when we deal them
 MOST_VALUES = 12  # a field with as many different texts, or fewer, is a category
 _IN_SPLITS = "split in ('train', 'dev', 'holdout', 'test')"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which labelled rows a search keeps apart, and what it calls those that decide.
+
+    Attributes:
+        parts: it learns from the first, compares candidates on the last but one and decides on the last; or does all
+            of that on the only one.
+        least: labelled groups that each part needs.
+        name: of the rows that decide, at the beginning of a sentence.
+        where: a gain was found, in a sentence.
+    """
+
+    parts: tuple[tuple[Split, ...], ...]
+    least: int
+    name: str
+    where: str
+
+
+LAYOUTS: dict[SearchName, Layout] = {
+    "rounds": Layout((("train",), ("dev",), ("holdout",)), 2, "The holdout", "on the holdout"),
+    "cross_fitted": Layout(
+        (("train", "dev", "holdout"),), FEWEST, "Cross-fitting over train, dev and holdout", "out of fold"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +82,16 @@ class Inputs:
         """Samples that drive the search."""
         return self.splits["dev"]
 
+    @property
+    def deciding(self) -> list[Sample]:
+        """Samples on which promotion is decided."""
+        return together(self.splits, self.layout.parts[-1])
+
+    @property
+    def layout(self) -> Layout:
+        """Which rows the search keeps apart."""
+        return LAYOUTS[self.settings.search]
+
     def seed(self, *what: object) -> int:
         """The seed of one random choice."""
         return seed_of(self.settings.seed, *what)
@@ -73,11 +110,21 @@ def deal(store: Store, truths: Mapping[str, Truth], settings: EvolveSettings) ->
     for sample in store.samples(where=_IN_SPLITS):
         if sample.id in truths:
             splits[sample.split].append(sample)
-    _require_groups(splits)
+    _require_groups(splits, settings.search)
     moved = _kept_back((s.group for s in splits["train"]), settings)
     splits["dev"] += [s for s in splits["train"] if s.group in moved]
     splits["train"] = [s for s in splits["train"] if s.group not in moved]
     return splits
+
+
+def together(splits: Splits, names: Iterable[Split]) -> list[Sample]:
+    """The samples of several splits."""
+    return [sample for name in names for sample in splits[name]]
+
+
+def compared_on(splits: Splits, search: SearchName) -> dict[str, list[Sample]]:
+    """The parts on which instructions are compared, by name."""
+    return {", ".join(names): together(splits, names) for names in LAYOUTS[search].parts[-2:]}
 
 
 def rows_of(splits: Splits) -> Rows:
@@ -108,16 +155,18 @@ def _kept_back(groups: Iterable[str], settings: EvolveSettings) -> set[str]:
     return {names[i] for i in order[: int(settings.kept_back * len(names))]}
 
 
-def _require_groups(splits: Splits) -> None:
+def _require_groups(splits: Splits, search: SearchName) -> None:
     """Refuse a project in which nothing could be learned or shown, and say whether it lacks labels or a split."""
     groups = {name: len({s.group for s in found}) for name, found in splits.items()}
-    thin = [name for name, n in groups.items() if name != "test" and n < 2]
+    least = LAYOUTS[search].least
+    thin = [", ".join(names) for names in LAYOUTS[search].parts if sum(groups[name] for name in names) < least]
     if not thin:
         return
     counts = ", ".join(f"{name} {n:,}" for name, n in groups.items())
     if (known := sum(groups.values())) < DEALT:
+        fewer = "two" if least == 2 else str(least)
         raise PiarError(
-            f"The {thin[0]} split has fewer than two labelled groups ({counts}): nothing can be learned or shown.",
+            f"There are fewer than {fewer} labelled groups in {thin[0]} ({counts}): nothing can be learned or shown.",
             f"Label about {DEALT - known} groups more (`piar review here` at your terminal, `piar review push` for "
             "several people, or import a file that has them), then evolve.",
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from piar.evolve.ending import Ended, ended
+from piar.evolve.ending import Ended, ended, procedure
 from store.db import Store
 from store.types import Instruction
 
@@ -67,6 +67,15 @@ def tried(store: Store, candidate: str = "") -> Tried | None:
         last["decided_by"],
         f"{last['created_at']:%Y-%m-%d %H:%M} UTC",
     )
+
+
+def untested(store: Store, instruction: str) -> str:
+    """What was tested in the place of an instruction that cross-fitting has proposed; "" of any other."""
+    found = store.frame(
+        "select detail from decisions where kind = 'promotion' and instruction = ? order by created_at desc limit 1",
+        [instruction],
+    )
+    return procedure(json.loads(found.item())) if found.height else ""
 
 
 def in_force(store: Store) -> Instruction | None:

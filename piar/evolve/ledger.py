@@ -1,7 +1,8 @@
-"""The ledger: which holdout groups have decided how many tests; and worn ones leave for train.
+"""The ledger: which groups have decided how many tests and taught what; and worn ones leave the holdout for train.
 
-A group that has decided several promotions proves less each time. Who labels every week gets fresh holdout groups every
-week; the worn ones serve better as material that the reviser is shown. Groups that differ in spelling only leave
+A group that has decided several promotions proves less each time, and one that has taught the instruction in force
+flatters it. Who labels every week gets fresh holdout groups every week; the worn ones serve better as material that the
+reviser is shown. Groups that differ in spelling only leave
 together, so that train never tells what the holdout asks. Nothing ever enters holdout or test this way.
 """
 
@@ -46,6 +47,34 @@ def ledger(store: Store, groups: Sequence[str], run_id: str) -> Ledger:
         shared = len(mine & set(data.get("holdout_groups", ()))) / max(1, len(mine))
         overlaps.append((shared, float(data.get("level", 0.0))))
     return Ledger(tuple(share * level for share, level in overlaps), sum(share for share, _ in overlaps))
+
+
+def taught(store: Store, instruction: str) -> frozenset[str]:
+    """Groups whose labels taught an instruction, or one that it was revised from, in a search by cross-fitting.
+
+    Of other searches the rows that decided have taught nothing.
+    """
+    with store.read() as con:
+        details = con.execute(
+            """with recursive line(id) as (
+                 select ? union select i.parent from instructions i join line on i.instruction_id = line.id
+               )
+               select detail from decisions join line on instruction = line.id
+               where kind = 'promotion' and coalesce((detail->>'folds')::int, 0) > 0""",
+            [instruction],
+        ).fetchall()
+        known = con.execute("select distinct group_key from samples").fetchall() if details else []
+    names = {name for (detail,) in details for name in json.loads(detail)["holdout_groups"]}
+    return frozenset(group for (group,) in known if fingerprints([group])[0] in names)
+
+
+def taught_splits(store: Store, instruction: str) -> frozenset[str]:
+    """Splits that hold such groups: a figure of the instruction there flatters it."""
+    groups = taught(store, instruction)
+    if not groups:
+        return frozenset()
+    found = store.frame("select distinct split, group_key from samples").rows()
+    return frozenset(split for split, group in found if group in groups)
 
 
 def record(
@@ -98,7 +127,7 @@ def check_uses(ledger: Ledger) -> str | None:
 
 
 def retire(store: Store) -> int:
-    """Move groups that have decided `WORN_FROM` promotions from holdout to train.
+    """Move groups that have decided `WORN_FROM` promotions, or taught the instruction in force, from holdout to train.
 
     Nothing moves while there are fewer labelled holdout groups that have decided less.
 
@@ -110,13 +139,15 @@ def retire(store: Store) -> int:
     uses = _uses(store)
     if not uses:
         return 0
+    current = store.frame("select instruction from in_force order by since desc limit 1")
+    lessons = taught(store, current.item()) if current.height else frozenset()
     groups = with_forms(
         store.frame(
             """select group_key as "group", count(truth.grade) > 0 as labelled from samples
                left join truth using (sample_id) where split = 'holdout' group by 1 order by 1"""
         )
     )
-    worn = [uses[fingerprints([group])[0]] >= WORN_FROM for group in groups["group"].to_list()]
+    worn = [group in lessons or uses[fingerprints([group])[0]] >= WORN_FROM for group in groups["group"].to_list()]
     groups = groups.with_columns(worn=pl.Series(worn, dtype=pl.Boolean))
     groups = groups.with_columns(leaves=pl.col("worn").any().over("form"))
     leaving, fresh = groups.filter("leaves")["group"].to_list(), groups.filter(~pl.col("leaves") & pl.col("labelled"))

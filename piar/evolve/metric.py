@@ -8,13 +8,14 @@ from store.errors import UsageError
 from store.gain_metrics import METRICS, Metric, MetricName
 from store.stats import FEWEST
 from store.task import Task
-from store.types import Sample, Split
+from store.types import Sample
 
 
-def chosen(
-    name: MetricName, task: Task, splits: Mapping[Split, Sequence[Sample]], truths: Mapping[str, Truth]
-) -> Metric:
+def chosen(name: MetricName, task: Task, parts: Mapping[str, Sequence[Sample]], truths: Mapping[str, Truth]) -> Metric:
     """The metric of a run.
+
+    Args:
+        parts: what instructions are compared on, by name.
 
     Raises:
         UsageError: it needs an order of the grades, and the task has none; or groups to rank, and there are none.
@@ -25,14 +26,14 @@ def chosen(
             f"[evolve] metric = {name} needs grades in an order, and task.toml says `ordered = false`.",
             f"{fix}, or `ordered = true` where the grades have an order.",
         )
-    for split in ("dev", "holdout") if METRICS[name].whole_groups else ():
+    for part, samples in parts.items() if METRICS[name].whole_groups else ():
         grades = defaultdict[str, set[str]](set)
-        for sample in splits[split]:
+        for sample in samples:
             grades[sample.group].add(truths[sample.id].grade)
         ranked = sum(len(found) > 1 for found in grades.values())
         if ranked < FEWEST:
             raise UsageError(
-                f"[evolve] metric = {name} needs groups with rows of different grades, and {split} has {ranked} of "
+                f"[evolve] metric = {name} needs groups with rows of different grades, and {part} has {ranked} of "
                 f"them, fewer than {FEWEST}: nothing could be shown.",
                 f"{fix}, or label more rows of the same {task.group_by}.",
             )

@@ -44,6 +44,8 @@ class Outcome:
         level: what `gain.p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
         audit: rows asked twice before the gain is claimed, None when there was nothing to claim.
+        folds: of cross-fitting, where drafts from part of the labels were judged in the candidate's place; else 0.
+        drafted: of these, the ones for which something was drafted; the others count as no change.
     """
 
     candidate: str
@@ -62,6 +64,8 @@ class Outcome:
     refused_by: Literal["", "test", "guard", "audit"]
     reason: str
     audit: Repeated | None = None
+    folds: int = 0
+    drafted: int = 0
 
     @property
     def passed(self) -> bool:
@@ -78,6 +82,7 @@ def confirm(
     settings: PromotionSettings,
     seed: int,
     metric: Metric = METRICS["accuracy"],
+    where: str = "on the holdout",
 ) -> Outcome:
     """Sign-flip permutation test over groups, confirmed by the interval by group, then the guards.
 
@@ -88,10 +93,11 @@ def confirm(
     Args:
         candidate: id of the instruction that wants to be promoted.
         against: id of the incumbent.
-        paired: both on the holdout.
+        paired: both on the rows that decide.
         ledger: earlier tests on the same groups.
         seed: of the permutations when they are not exact.
         metric: what a gain is in; guards go by each grade's own metric and each slice's accuracy.
+        where: the gain is, in the reason's words.
     """
     level = spend(ledger.spent, total=settings.alpha)
     values = [grade.value for grade in task.grades]
@@ -116,7 +122,7 @@ def confirm(
         level=level,
         guards=guarded,
         refused_by="guard" if harmed else "" if better else "test",
-        reason=_reason(paired, metric, gain, level, guarded, settings),
+        reason=_reason(paired, metric, gain, level, guarded, settings, where),
     )
 
 
@@ -126,10 +132,16 @@ def shown(gain: Gain, level: float) -> bool:
 
 
 def _reason(
-    paired: Paired, metric: Metric, gain: Gain, level: float, guarded: Sequence[Guard], settings: PromotionSettings
+    paired: Paired,
+    metric: Metric,
+    gain: Gain,
+    level: float,
+    guarded: Sequence[Guard],
+    settings: PromotionSettings,
+    where: str,
 ) -> str:
     told = f"p = {gain.p_value:.3g}, level {level:.3g}, by group"
-    points = f"{100 * gain.mean:+.1f} points{metric.named} on the holdout ({told})"
+    points = f"{100 * gain.mean:+.1f} points{metric.named} {where} ({told})"
     harmed, unearned = ([g for g in guarded if g.state == state] for state in ("harm", "unearned"))
     if harmed:
         losses = ", ".join(f"{g.name} ({100 * g.change:+.1f}, p = {g.harm_p:.2g})" for g in harmed)
@@ -172,6 +184,7 @@ class Power:
     Attributes:
         detectable: smallest true gain that is found in four of five runs; None for one group.
         of: what the points are of, where it has to be said.
+        where: the rows are, at the beginning of a sentence.
         groups_to_halve: groups of the same size that would halve it.
     """
 
@@ -180,31 +193,35 @@ class Power:
     detectable: float | None
     groups_to_halve: int | None
     of: str = ""
+    where: str = "The holdout"
 
     def sentence(self) -> str:
         """In words."""
         if self.detectable is None or self.groups_to_halve is None:
-            return f"The holdout has {self.groups} group: nothing can be shown. Label more groups."
+            return f"{self.where} has {self.groups} group: nothing can be shown. Label more groups."
         more = max(0, self.groups_to_halve - self.groups)
         return (
-            f"The holdout ({self.rows} rows in {self.groups} groups) can show a gain of "
+            f"{self.where} ({self.rows} rows in {self.groups} groups) can show a gain of "
             f"{100 * self.detectable:.1f} points{self.of}; {more} more groups of {self.rows / self.groups:.0f} rows "
             "would halve that."
         )
 
 
-def power(groups: Sequence[str], level: float, metric: Metric = METRICS["accuracy"]) -> Power:
-    """What can be shown on these holdout rows.
+def power(
+    groups: Sequence[str], level: float, metric: Metric = METRICS["accuracy"], where: str = "The holdout"
+) -> Power:
+    """What can be shown on the rows that decide.
 
     Args:
-        groups: group of each holdout row.
+        groups: group of each row.
         level: of the coming test.
         metric: of the run. What can be shown is worked out for accuracy, which is said where it is another.
+        where: the rows are, at the beginning of a sentence.
     """
     sizes = np.bincount(group_codes(np.asarray(groups))[0])
     effect = detectable_effect(_ASSUMED, sizes, alpha=level) if level > 0 else None
     halved = groups_for(_ASSUMED, effect / 2, max(1, round(sizes.mean())), alpha=level) if effect else None
-    return Power(len(sizes), len(groups), effect, halved, of=" of accuracy" if metric.named else "")
+    return Power(len(sizes), len(groups), effect, halved, of=" of accuracy" if metric.named else "", where=where)
 
 
 def needed(groups: Sequence[str], level: float, gain: float) -> int:

@@ -6,12 +6,13 @@ then the end. So nothing that the end needs is spent on the search, and what the
 
 from dataclasses import dataclass
 
-from piar.evolve.settings import EvolveSettings
+from piar.evolve.settings import EvolveSettings, SearchName
 from piar.llm.cost import Budget
 from store.db import Store
 from store.errors import PiarError
 
 FOLDS = 3  # of dev's groups, when asked whether a draft from more rows does better
+CROSS_FOLDS = 6  # of all groups that may teach, when a draft is tested by cross-fitting
 _CITED = 3  # rules that one row cites, on average, before rules are left out no further
 _MARGIN = 1.2  # of what the end is taken to cost, as judging dev has shown it
 
@@ -43,12 +44,14 @@ class Needs:
         rows: of each split, as they are dealt.
         evidence: most samples that the reviser is shown at once.
         drafts: candidates of the first round beside the reviser's own.
+        causes: whether the reviser is asked for causes before it is asked for edits.
     """
 
     settings: EvolveSettings
     rows: Rows
     evidence: int
     drafts: int = 0
+    causes: bool = False
 
     @property
     def opening(self) -> int:
@@ -70,6 +73,16 @@ class Needs:
         """
         wanted = self.settings.redraft != "none" and self.evidence > self.rows.train
         return 2 * self.rows.dev + FOLDS + 1 if wanted else 0
+
+    @property
+    def search(self) -> int:
+        """The least with which a search is worth beginning."""
+        return self.rows.dev
+
+    @property
+    def told(self) -> str:
+        """What that and the end are, in words."""
+        return "judging dev once, two instructions on holdout and test, and the flip audit"
 
     @property
     def audit(self) -> int:
@@ -102,6 +115,58 @@ class Needs:
     def capped(self) -> int:
         """The same within the cap on calls."""
         return self.total if self.settings.max_calls is None else min(self.total, self.settings.max_calls)
+
+
+class CrossFittedNeeds(Needs):
+    """The same for a cross-fitted draft, of which nothing can be left out."""
+
+    @property
+    def _rows(self) -> int:
+        """Rows that teach and decide."""
+        return self.rows.train + self.rows.dev + self.rows.holdout
+
+    @property
+    def drafting(self) -> int:
+        """To the reviser: edits from all labels and from those of all folds but one, and causes before each."""
+        return (1 + self.causes) * (CROSS_FOLDS + 1)
+
+    @property
+    def search(self) -> int:
+        """The incumbent on all rows, the canary, and the drafts."""
+        return self._rows + min(self.settings.audit.canary, self.rows.dev) + self.drafting
+
+    @property
+    def redraft(self) -> int:
+        """None: the last draft is the search."""
+        return 0
+
+    @property
+    def told(self) -> str:
+        """What search and end are, in words."""
+        return "the instruction in force and one draft on every row, both on test, the drafts and the flip audit"
+
+    @property
+    def audit(self) -> int:
+        """Rows asked a second time."""
+        return min(self.settings.audit.items, self._rows)
+
+    @property
+    def end(self) -> int:
+        """Each row under the draft that was not shown it, two instructions on test, and the flip audit."""
+        return self._rows + 2 * self.rows.test + self.audit
+
+    @property
+    def attribution(self) -> int:
+        """The proposal, which was drafted last, on dev and holdout, and without each of its rules."""
+        return (_CITED + 1) * (self.rows.dev + self.rows.holdout)
+
+    @property
+    def total(self) -> int:
+        """All that a run without caps would ask of the teacher at most."""
+        return self.search - self.drafting + self.end + self.attribution
+
+
+NEEDS: dict[SearchName, type[Needs]] = {"rounds": Needs, "cross_fitted": CrossFittedNeeds}
 
 
 def cost_of_an_answer(budget: Budget, store: Store, judge: str, instruction: str) -> tuple[float, float]:
@@ -140,13 +205,13 @@ class Purse:
         self.budget = Budget(None, settings.max_usd, settings.max_tokens)
         if settings.max_calls is not None:
             search = settings.max_calls - needs.end
-            if search < needs.rows.dev:
+            if search < needs.search:
+                least = needs.end + needs.search
                 raise PiarError(
-                    f"{settings.max_calls} calls are too few: judging dev once, two instructions on holdout and test, "
-                    f"and the flip audit take {needs.end + needs.rows.dev}.",
-                    "Raise --max-calls.",
+                    f"{settings.max_calls} calls are too few: {needs.told} take up to {least}.",
+                    f"Use --max-calls {least}.",
                 )
-            self._for_redraft = min(needs.redraft, search - needs.rows.dev)
+            self._for_redraft = min(needs.redraft, search - needs.search)
             self.budget.max_calls = search - self._for_redraft
 
     def keep_for_the_end(self, usd: float, tokens: float) -> None:

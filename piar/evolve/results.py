@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from piar.evolve.guards import State
+from piar.evolve.settings import SearchName
 from store.gain_metrics import MetricName
 from store.stats import Gain, Result
 
@@ -61,6 +62,7 @@ class Tested(TypedDict, total=False):
         level: what `p_value` had to stay below.
         refused_by: what was not passed; "" when all was.
         audit: rows asked twice, None when there was no gain to claim.
+        folds, drafted: see `piar.evolve.promotion.Outcome`; 0 folds where the candidate itself was judged.
     """
 
     candidate: str
@@ -80,6 +82,8 @@ class Tested(TypedDict, total=False):
     refused_by: Literal["", "test", "guard", "audit"]
     reason: str
     audit: Audited | None
+    folds: int
+    drafted: int
 
 
 class Side(TypedDict):
@@ -150,8 +154,9 @@ class EvolveReport(Result):
         champion: the instruction that stands after the run: the proposal, or the incumbent.
         seed_instruction: the incumbent, which was to be beaten.
         proposal: the id that waits for `piar accept`, or None.
+        search: the strategy, of `[evolve] search`.
         holdout: incumbent against standing instruction (`seed`, `champion`) where promotion was decided (optimistic
-            given promotion).
+            given promotion): the holdout, or in cross-fitting every row under the draft that was not shown it.
         test: the same on the untouched split, against `gold` and `majority`.
         detectable: what the holdout can show, in words.
         ceiling: how often one person agrees with the truth, None where it cannot be told.
@@ -192,3 +197,4 @@ class EvolveReport(Result):
     warnings: tuple[str, ...] = ()
     priced: bool = True
     of_one: int = 0
+    search: SearchName = "rounds"

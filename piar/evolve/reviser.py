@@ -13,10 +13,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from piar.evolve.inspection import Cluster, Inspection, contrast_evidence, whole_evidence
-from piar.evolve.purse import BudgetSpent
+from piar.evolve.purse import NEEDS, BudgetSpent, Needs, Rows
 from piar.evolve.questions import MOST_DIAGNOSES, Question
 from piar.evolve.revision import read_object, shares
-from piar.evolve.settings import ReviserSettings, RevisionSettings
+from piar.evolve.settings import EvolveSettings, ReviserSettings, RevisionSettings
 from piar.instructions.prompts import render
 from piar.instructions.revision_schema import (
     EvidenceItem,
@@ -70,6 +70,14 @@ def counts_evidence(client: Client) -> bool:
 def drafts_beside(client: Client, settings: RevisionSettings) -> int:
     """Candidates that the offline inducer drafts beside this reviser."""
     return int(settings.draft == "offline" and not counts_evidence(client))
+
+
+def needs_of(settings: EvolveSettings, rows: Rows, client: Client) -> Needs:
+    """What a search with this reviser takes."""
+    revision = settings.revision
+    causes = not counts_evidence(client) and revision.diagnose != "none"
+    kind = NEEDS[settings.search]
+    return kind(settings, rows, evidence_limit(client, revision), drafts_beside(client, revision), causes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,9 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
         causes=found.counts(),
         hints=list(told),
     )
-    candidates = _proposed(inputs, search, log, inputs.reviser, parent, found, told, number)
+    candidates = proposed(inputs, search, log, inputs.reviser, parent, found, told, number)
     if inputs.drafter and number == 1:
-        candidates += _proposed(inputs, search, log, inputs.drafter, parent, found, told, number)
+        candidates += proposed(inputs, search, log, inputs.drafter, parent, found, told, number)
     joined = merged(inputs, search)
     candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []
     for candidate in candidates:
@@ -55,7 +55,7 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
     return candidates
 
 
-def _proposed(
+def proposed(
     inputs: Inputs,
     search: Search,
     log: RunLog,

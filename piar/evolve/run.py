@@ -5,23 +5,23 @@ strict: the winner of the search meets the incumbent once, on holdout groups tha
 it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else is ours.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from piar.evolve.cross_fitting import cross_fitted
 from piar.evolve.ending import BUDGET_SPENT
 from piar.evolve.finish import finish, with_ending
-from piar.evolve.inputs import Inputs, automatic, by_grade, deal, members, owners, rows_of
-from piar.evolve.ledger import check_uses, ledger
+from piar.evolve.inputs import Inputs, automatic, by_grade, compared_on, deal, members, owners, rows_of
 from piar.evolve.metric import chosen
-from piar.evolve.promotion import power
-from piar.evolve.purse import BudgetSpent, Needs, Purse, cost_of_an_answer
+from piar.evolve.opening import open_run
+from piar.evolve.purse import BudgetSpent, Purse
 from piar.evolve.results import EvolveReport
 from piar.evolve.resume import Begun, OnEvent, RunLog, begin, data_fingerprint
-from piar.evolve.reviser import Models, Reviser, counts_evidence, drafts_beside, evidence_limit, reviser_origin
+from piar.evolve.reviser import Models, Reviser, counts_evidence, drafts_beside, needs_of, reviser_origin
 from piar.evolve.round import REDRAFTS, revised
-from piar.evolve.search import PARENTS, Scoreboard, Search, one_grade, raced
-from piar.evolve.settings import EvolveSettings, ReviserSettings
-from piar.evolve.steadiness import watch
+from piar.evolve.search import PARENTS, Found, Scoreboard, Search, raced
+from piar.evolve.settings import EvolveSettings, ReviserSettings, SearchName
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller
@@ -32,7 +32,6 @@ from store.db import Store
 from store.errors import PiarError
 from store.ids import short_hash
 from store.journal import Journal
-from store.stats import spend
 from store.turns import alone
 from store.types import Instruction
 
@@ -90,7 +89,9 @@ def _evolve(
     try:
         inputs, search, log = prepare(store, models, instruction, settings, journal, begun, on_event, on_progress)
         with search.board.labeller:
-            report, standing = _run(inputs, search, log)
+            warnings = open_run(inputs, search, log)
+            found = SEARCHES[settings.search](inputs, search, log)
+            report, standing = finish(inputs, search, log, found, warnings)
     except KeyboardInterrupt:
         store.finish_run(begun.run_id, "interrupted")
         raise
@@ -101,10 +102,9 @@ def _evolve(
     return report, standing
 
 
-def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Instruction]:
+def by_rounds(inputs: Inputs, search: Search, log: RunLog) -> Found:
     """The whole loop on one screen."""
     settings, board = inputs.settings, search.board
-    warnings = open_run(inputs, search, log)
     rounds, stopped, stale = 0, "all rounds made", 0
     best = inputs.incumbent
     for rounds in range(1, settings.rounds + 1):
@@ -123,7 +123,13 @@ def _run(inputs: Inputs, search: Search, log: RunLog) -> tuple[EvolveReport, Ins
             break
     winner = REDRAFTS[settings.redraft](inputs, search, log, best)
     log.step("searched", rounds=rounds, stopped=stopped, pool=[i.id for i in search.candidates], best=winner.id)
-    return finish(inputs, search, log, winner, rounds, stopped, warnings)
+    return Found(winner, [(winner, inputs.deciding)], rounds, stopped)
+
+
+SEARCHES: dict[SearchName, Callable[[Inputs, Search, RunLog], Found]] = {
+    "rounds": by_rounds,
+    "cross_fitted": cross_fitted,
+}
 
 
 # -- the beginning ---------------------------------------------------------------------------------
@@ -146,7 +152,13 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
     }
 
 
-_LATER = ("race", "parents", "merge", "metric")  # settings that came later; runs begun before did as their defaults say
+_LATER = (
+    "search",
+    "race",
+    "parents",
+    "merge",
+    "metric",
+)  # settings that came later; runs begun before did as their defaults say
 
 
 def _kept(settings: EvolveSettings, *, counts: bool) -> dict[str, Any]:
@@ -184,13 +196,11 @@ def prepare(
     """
     truths = load_truth(store, settings.truth)
     splits = deal(store, truths, settings)
-    evidence = evidence_limit(models.reviser.client, settings.revision)
-    drafts = drafts_beside(models.reviser.client, settings.revision)
-    purse = Purse(settings, Needs(settings, rows_of(splits), evidence, drafts))
+    purse = Purse(settings, needs_of(settings, rows_of(splits), models.reviser.client))
     labeller = Labeller(models.teacher.session(store, journal, begun.run_id, purse.budget, on_progress))
     reviser = Reviser.of(models.reviser.session(store, journal, begun.run_id, purse.budget), settings.revision)
-    drafter = _drafter(reviser) if drafts else None
-    metric = chosen(settings.metric, store.task, splits, truths)
+    drafter = _drafter(reviser) if drafts_beside(models.reviser.client, settings.revision) else None
+    metric = chosen(settings.metric, store.task, compared_on(splits, settings.search), truths)
     board = Scoreboard(labeller, [s for found in splits.values() for s in found], truths, metric)
     inputs = Inputs(
         store,
@@ -212,38 +222,3 @@ def _drafter(beside: Reviser) -> Reviser:
     """The offline inducer, in the run of a reviser that reads: one candidate, from all rows."""
     session = replace(beside.session, client=RulebookClient(), model=ReviserSettings())
     return Reviser.of(session, beside.settings.model_copy(update={"candidates": 1, "evidence": None}))
-
-
-def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
-    """Judge the incumbent on dev, set money aside for the end, and say what the holdout can show.
-
-    Returns:
-        warnings: a worn holdout, an endpoint that changed.
-    """
-    incumbent, board = inputs.incumbent, search.board
-    used = ledger(inputs.store, [s.group for s in inputs.splits["holdout"]], log.run_id)
-    warning = check_uses(used)
-    level = spend(used.spent, total=inputs.settings.promotion.alpha)
-    told = power([s.group for s in inputs.splits["holdout"]], level, board.metric)
-    log.keep(incumbent)
-    log.step(
-        "opened",
-        champion=incumbent.id,
-        level=level,
-        detectable=told.sentence(),
-        warning=warning,
-        neighbours=shown.k if (shown := board.labeller.session.neighbours) else 0,
-    )
-    try:
-        board.judge([incumbent], inputs.dev)
-    except BudgetSpent:
-        fix = "Raise --max-usd, --max-calls or --max-tokens."
-        raise PiarError("The budget does not cover judging dev once.", fix) from None
-    judge = board.labeller.judge_name
-    search.purse.keep_for_the_end(*cost_of_an_answer(search.purse.budget, inputs.store, judge, incumbent.id))
-    log.step("champion", instruction=incumbent.id, **board.told(incumbent, inputs.dev), rows=len(inputs.dev))
-    log.flush()
-    dull = one_grade(board, incumbent, inputs.dev)
-    alarm = watch(inputs, board, log)
-    log.flush()
-    return [said for said in (warning, dull, alarm) if said]

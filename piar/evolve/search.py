@@ -33,6 +33,7 @@ _BLOCK = 100  # rows of dev between two decisions of a race
 _RACED_IN = 3  # a race has at least so many blocks, however small dev is
 
 Pair = tuple[Instruction, Instruction]
+Judging = tuple[Instruction, Sequence[Sample]]  # samples, and the instruction that they are judged under
 
 
 class Scoreboard:
@@ -110,10 +111,14 @@ class Scoreboard:
         Args:
             truth: (N,) positions to go by instead of the run's own.
         """
-        said, groups = self.grades(instruction, samples), self._groups[self.rows(samples)]
-        score = self.scores(instruction, samples) if truth is None else (said == truth).astype(float)
+        return self.sums_of(self.grades(instruction, samples), samples, truth)
+
+    def sums_of(self, said: Ints, samples: Sequence[Sample], truth: Ints | None = None) -> Floats:
+        """The same of grades, (N,), whoever gave them."""
+        rows = self.rows(samples)
+        score = self._scores[rows, said] if truth is None else (said == truth).astype(float)
         known = self.truth(samples) if truth is None else truth
-        return self.metric.sums(rows_of(groups, known, said, score, self._values))
+        return self.metric.sums(rows_of(self._groups[rows], known, said, score, self._values))
 
     def value(self, instruction: Instruction, samples: Sequence[Sample]) -> float:
         """The metric over these samples."""
@@ -202,6 +207,31 @@ class Search:
     def rule_ids(self) -> set[str]:
         """Ids of rules that stand for something."""
         return {rule.id for instruction in self.candidates for rule in instruction.rules}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        best: what would be proposed; the incumbent where nothing better was found.
+        tested: what decides on it, each sample once: itself on the holdout, or the drafts of cross-fitting, each on
+            its fold.
+        rounds: that were made.
+        stopped: why it ended.
+        folds: of cross-fitting; 0 where what would be proposed is itself tested.
+    """
+
+    best: Instruction
+    tested: Sequence[Judging]
+    rounds: int
+    stopped: str
+    folds: int = 0
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples of all that is tested, in its order."""
+        return [sample for _, rows in self.tested for sample in rows]
 
 
 # -- racing ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ def _by_name(value: object, on: str) -> object:
 
 
 Diagnose = Annotated[Literal["causes", "none"], BeforeValidator(lambda v: _by_name(v, "causes"))]
+SearchName = Literal["rounds", "cross_fitted"]
 Redraft = Annotated[Literal["cross_validated", "none"], BeforeValidator(lambda v: _by_name(v, "cross_validated"))]
 
 
@@ -96,6 +97,9 @@ class EvolveSettings(Settings):
     """`[evolve]`: how the loop searches and what it may spend.
 
     Attributes:
+        search: `rounds` of candidates on train and dev, of which the best one is tested on the holdout, or the
+            `cross_fitted` procedure of one draft, which all labels but those of test teach; see
+            `piar.evolve.cross_fitting`, to which rounds, patience, race, parents, merge and redraft mean nothing.
         rounds: most rounds of revision.
         patience: rounds without a better candidate after which the search ends.
         seed: of every random choice.
@@ -115,6 +119,7 @@ class EvolveSettings(Settings):
         max_tokens: cap on tokens of prompts and answers together, likewise.
     """
 
+    search: SearchName = "rounds"
     rounds: int = Field(default=8, ge=0)
     patience: int = Field(default=3, ge=1)
     seed: int = 0

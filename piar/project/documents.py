@@ -430,10 +430,12 @@ class Versus(TypedDict):
     measured: dict[str, Effect]
     samples: tuple[dict[str, Any], ...]
     support: Mapping[str, tuple[Support, ...]]
+    procedure: str
+    taught: list[str]
 
 
 class Candidate(TypedDict):
-    """A candidate that was tested on the holdout, and how it differs from what it was tested against."""
+    """A candidate that met the instruction in force, and how it differs from what it was tested against."""
 
     candidate: str
     against: str
@@ -484,6 +486,7 @@ class Decision(TypedDict):
     by: str
     at: datetime
     outcome: str
+    procedure: str
 
 
 class Page(TypedDict):

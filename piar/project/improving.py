@@ -61,18 +61,15 @@ def evolve(
 def forecast_evolve(project: "Workspace", **settings: Any) -> "Forecast":
     """What `evolve` with the same settings would ask of the teacher at most; nothing is asked.
 
-    See `piar.evolve.purse.Needs`. Races drop candidates early, so that a search usually takes far less. The flip
+    See `piar.evolve.purse.NEEDS`. Races drop candidates early, so that a search usually takes far less. The flip
     audit and the canary (`[evolve.audit]`) are in it.
     """
     from piar.evolve.inputs import forecast_rows
-    from piar.evolve.purse import Needs
-    from piar.evolve.reviser import drafts_beside, evidence_limit
+    from piar.evolve.reviser import needs_of
     from piar.judging.forecast import forecast, scaled
 
     chosen = _chosen(project, settings)
-    rows = forecast_rows(project.store, chosen)
-    reviser = project.client("reviser")
-    needs = Needs(chosen, rows, evidence_limit(reviser, chosen.revision), drafts_beside(reviser, chosen.revision))
+    needs = needs_of(chosen, forecast_rows(project.store, chosen), project.client("reviser"))
     dev = assignment(project, "split = 'dev'", project.instruction(), 1)
     teacher = respondent(project)
     one = forecast(project.store, teacher, agenda(project, teacher).requests([dev]))

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided about a proposal, by whom and when."""
+    """What was decided about a proposal, by whom and when.
+
+    Attributes:
+        procedure: what was tested in its place, where cross-fitting proposed it; else "".
+    """
 
     outcome: str
     instruction: str
     against: str
     by: str
     at: datetime
+    procedure: str = ""
 
 
 def propose(project: "Workspace", instruction: "Instruction | None") -> None:
@@ -102,11 +107,12 @@ def reject(project: "Workspace", by: str | None = None) -> Decision:
 
 
 def _decide(store: "Store", kind: str, outcome: str, instruction: str, against: str, by: str, run_id: str) -> Decision:
+    from piar.evolve.last_search import untested
     from piar.evolve.ledger import record
     from store.db import now
 
     record(store, kind, instruction, against, outcome, f"{outcome} by {by}", {}, by, run_id)
-    return Decision(outcome, instruction, against, by, now())
+    return Decision(outcome, instruction, against, by, now(), untested(store, instruction))
 
 
 def _tested(store: "Store") -> tuple[str, str] | tuple[None, None]:

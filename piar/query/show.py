@@ -62,6 +62,8 @@ class Difference:
         gained: split -> what `after` gains.
         flipped: samples that changed grade, from train and dev only: the others stay closed to who edits rules.
         support: id of a rule that is new or changed -> the rows behind each word that it quotes.
+        procedure: what was tested in the place of `after`, where cross-fitting proposed it; else "".
+        taught: splits that hold rows which have taught `after` so: their figures flatter it.
     """
 
     before: "Instruction"
@@ -73,6 +75,8 @@ class Difference:
     gained: "Mapping[str, Gained]"
     flipped: tuple[dict[str, Any], ...]
     support: "Mapping[str, tuple[Support, ...]]"
+    procedure: str = ""
+    taught: "frozenset[str]" = frozenset()
 
 
 def versions(store: "Store") -> list[Version]:
@@ -92,6 +96,8 @@ def versions(store: "Store") -> list[Version]:
 
 def difference(store: "Store", before: "Instruction", after: "Instruction") -> Difference:
     """Rules changed, samples that changed grade, and what was gained, as far as a judge has read both."""
+    from piar.evolve.last_search import untested
+    from piar.evolve.ledger import taught_splits
     from piar.measure.score import compare, measure
     from piar.measure.word_support import support
     from store.judges import Judge
@@ -99,9 +105,9 @@ def difference(store: "Store", before: "Instruction", after: "Instruction") -> D
     changes = rule_changes(before, after)
     edited = {change.id for change in changes if change.kind in ("added", "changed")}
     words = support(store, [rule for rule in after.rules if rule.id in edited])
-    name = _judge_of_both(store, before.id, after.id)
+    procedure, name = untested(store, after.id), _judge_of_both(store, before.id, after.id)
     if name is None:
-        return Difference(before, after, changes, None, (), {}, {}, (), words)
+        return Difference(before, after, changes, None, (), {}, {}, (), words, procedure)
     old, new = Judge(name, before.id), Judge(name, after.id)
     whole = [split for split in MEASURED if _judged_whole(store, old, split) and _judged_whole(store, new, split)]
     return Difference(
@@ -114,6 +120,8 @@ def difference(store: "Store", before: "Instruction", after: "Instruction") -> D
         {split: compare(store, new, old, split) for split in whole},
         _flipped(store, old, new),
         words,
+        procedure,
+        taught_splits(store, after.id),
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from piar.evolve.ending import procedure
 from piar.evolve.guards import STATES
 from piar.evolve.last_search import Tried
 from piar.report.figures import gains, rules
@@ -26,13 +27,14 @@ def candidate(store: Store, tried: Tried | None, pair: Pair) -> dict[str, Any] |
         return None
     before, after = store.instruction(tried.against), store.instruction(tried.candidate)
     own = Pair(before, after, pair.judge, tried.state, ("before", tried.state))
+    told = procedure(tried.tested)
     shown = pair.after is not None and pair.after.id == after.id
     guards = [{"note": "", **guard, "words": STATES[guard["state"]]} for guard in tried.tested.get("guards", ())]
     return {
         "title": _TITLES[tried.state],
         "id": after.id,
         "lead": f"{'Proposed' if tried.state == 'waits' else tried.state.capitalize()} by {tried.by}, {tried.at}. "
-        "Decided on the holdout.",
+        f"{told or 'Decided on the holdout.'}",
         "reason": tried.reason,
         "guards": guards,
         "gains": None if shown else gains(store, own),

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from piar.evolve.ledger import taught_splits
 from piar.measure.baselines import Embed, fit, names
 from piar.measure.word_support import support
 from piar.report.pair import Pair, paired
@@ -58,11 +59,13 @@ def gains(store: Store, pair: Pair) -> dict[str, Any] | None:
     if _has_gold(store) and frame["majority"].is_not_null().any():
         truths["majority"] = "the raters' majority"
     rows = []
+    taught = taught_splits(store, pair.after.id) if pair.after else frozenset()
     for split, role in _ROLES.items():
         part = frame.filter(pl.col("split") == split)
         for column, name in truths.items():
             if (row := _gain(part, column)) is not None:
-                rows.append({"split": split, "role": role, "truth": name, **row})
+                told = "has taught it: flatters" if split in taught else role
+                rows.append({"split": split, "role": told, "truth": name, "unseen": split not in taught, **row})
     if not rows:
         return None
     lead = (
@@ -213,15 +216,20 @@ where v.vote = 0 and v.instruction = $1 and v.judge = $2 group by 1"""
         for rule in shown.rules
     ]
     kept = {r.id for r in shown.rules}
-    lead = "Rules apply in order; the first that fits decides." + (_BARS if effects else "")
+    lead = "Rules apply in order; the first that fits decides." + (
+        _BARS.format(taught=_TAUGHT if taught_splits(store, shown.id) else "") if effects else ""
+    )
     dropped = [{"id": r.id, "text": r.text} for r in (start.rules if start else ()) if r.id not in kept]
     return {"id": shown.id, "lead": lead, "preamble": shown.preamble, "rows": rows, "dropped": dropped, "source": sql}
 
 
 _BARS = (
-    " The bars compare the instruction with and without the rule, on the dev and holdout rows that cite it: green it "
-    "makes right, red it makes wrong; the points are the gain on those rows with a 95 % interval by group."
+    " The bars compare the instruction with and without the rule, on the dev and holdout rows that cite it{taught}: "
+    "green it makes right, red it makes wrong; the points are the gain on those rows with a 95 % interval by group."
 )
+
+
+_TAUGHT = ", many of which have taught it and flatter it"
 
 
 def _status(start: Instruction | None, shown: Instruction, rule: Rule) -> str:

@@ -7,7 +7,7 @@ called refused, however much it gained.
 from collections.abc import Mapping
 from typing import Any
 
-from piar.evolve.ending import HEADLINES, Ended
+from piar.evolve.ending import HEADLINES, Ended, procedure
 from piar.evolve.last_search import Tried
 from piar.report.pair import Pair
 from store.figures import NO_INTERVAL, span
@@ -53,7 +53,8 @@ def headline(
 def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ended | str | None) -> Told:
     if tried and tried.state == "waits" and not isinstance(search, str):
         by_accuracy = tried.tested.get("metric", "accuracy") == "accuracy"
-        return (claimed if by_accuracy else None) or (HEADLINES["proposed"], f"{tried.reason}.")
+        said = (claimed if by_accuracy else None) or (HEADLINES["proposed"], f"{tried.reason}.")
+        return said[0], " ".join(filter(None, (said[1], procedure(tried.tested))))
     had = f" {claimed[0]}. {claimed[1]}" if claimed and pair.role == "in force" else ""
     if isinstance(search, str):
         return "No decision: the last search did not end", f"{search.rstrip('.')}.{had}"
@@ -67,7 +68,8 @@ def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ende
 def claim(gains: Mapping[str, Any] | None, role: str) -> Told | None:
     """What the interval lets one say of an instruction; None where nothing was measured or nobody has the gain."""
     rows = [] if gains is None else gains["rows"]
-    best = next((r for r in rows if r["split"] == "test"), next((r for r in rows if r["split"] == "holdout"), None))
+    unseen = {r["split"]: r for r in reversed(rows) if r.get("unseen", True)}
+    best = unseen.get("test") or unseen.get("holdout")
     if best is None or role not in _WHO:
         return None
     who, other = _WHO[role]

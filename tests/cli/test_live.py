@@ -44,6 +44,17 @@ def test_the_view_follows_a_search():
     assert "meets the champion on the holdout" in drawn(view)
 
 
+def test_the_view_follows_the_folds_of_a_cross_fitted_search():
+    view = SearchView(8, lambda: 0.0)
+    view.tell(Event("inspected", {"round": 0}))
+    view.tell(Event("proposed", {"candidate": "c1"}))
+    assert "drafted from all labels" in drawn(view)
+    view.tell(Event("fold", {"fold": 2, "of": 6, "rows": 40, "candidate": "c2"}))
+    assert "fold 2 of 6" in drawn(view)
+    view.tell(Event("searched", {"best": "c1"}))
+    assert "is decided by what was drafted for each fold" in drawn(view)
+
+
 @pytest.mark.parametrize(
     ("passed", "guards", "words"),
     [

@@ -6,11 +6,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from piar.cli.render.common import dollars, facts, gain_short, table
+from piar.evolve.ending import procedure
 from store.gain_metrics import METRICS
 from store.stats import Gain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from piar.evolve.results import EvolveReport
     from piar.evolve.resume import Event
@@ -27,31 +28,38 @@ _CAUSES = {
 
 def event_line(event: "Event") -> Text | None:
     """One step in words; None for steps that only the run's record needs."""
-    detail = event.detail
-    match event.kind:
-        case "opened":
-            words = " ".join(filter(None, (detail["detectable"], detail["warning"], _beside(detail))))
-        case "champion":
-            words = f"the present instruction {_does(detail)} of {detail['rows']:,} dev rows"
-        case "inspected":
-            causes = ", ".join(f"{n:,} {_CAUSES.get(cause, cause)}" for cause, n in detail["causes"].items())
-            words = f"round {detail['round']}: {detail['errors']:,} errors on {detail['rows']:,} train rows ({causes})"
-        case "survived":
-            words = f"  {detail['candidate']} {_does(detail)} of dev"
-        case "redrafted":
-            words = _redrafted(detail)
-        case "refused":
-            told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
-            words = f"  refused before anything was asked: {told}"
-        case "canary" if detail.get("asked"):
-            words = f"{detail['flipped']} of {detail['asked']} answers that are asked again in every run changed"
-        case "audit":
-            words = f"asked twice: {detail['flipped']} of {detail['asked']} answers changed"
-        case "searched":
-            words = f"search ended after {detail['rounds']} rounds: {detail['stopped']}"
-        case _:
-            return None
-    return Text(words, style="dim")
+    words = _WORDS[event.kind](event.detail) if event.kind in _WORDS else ""
+    return Text(words, style="dim") if words else None
+
+
+def _opened(detail: "Mapping[str, Any]") -> str:
+    return " ".join(filter(None, (detail["detectable"], detail["warning"], _beside(detail))))
+
+
+def _inspected(detail: "Mapping[str, Any]") -> str:
+    causes = ", ".join(f"{n:,} {_CAUSES.get(cause, cause)}" for cause, n in detail["causes"].items())
+    when, rows = (f"round {detail['round']}: ", "train") if detail["round"] else ("", "labelled")
+    return f"{when}{detail['errors']:,} errors on {detail['rows']:,} {rows} rows ({causes})"
+
+
+def _fold(detail: "Mapping[str, Any]") -> str:
+    drafted = "drafted" if detail["candidate"] else "nothing drafted"
+    return f"  fold {detail['fold']} of {detail['of']}: {drafted} without its {detail['rows']:,} rows"
+
+
+def _refusals(detail: "Mapping[str, Any]") -> str:
+    told = ", ".join(f"{reason} ({n})" for reason, n in detail["reasons"].items())
+    return f"  refused before anything was asked: {told}"
+
+
+def _canary(detail: "Mapping[str, Any]") -> str:
+    told = f"{detail['flipped']} of {detail.get('asked')} answers that are asked again in every run changed"
+    return told if detail.get("asked") else ""
+
+
+def _searched(detail: "Mapping[str, Any]") -> str:
+    after = f" after {detail['rounds']} rounds" if detail["rounds"] else ""
+    return f"search ended{after}: {detail['stopped']}"
 
 
 def _beside(detail: "Mapping[str, Any]") -> str:
@@ -73,6 +81,20 @@ def _redrafted(detail: "Mapping[str, Any]") -> str:
     return f"{drafted}: {detail['candidate']}, since {share}" if detail["stands"] else f"not {drafted}: {share}"
 
 
+_WORDS: "dict[str, Callable[[Mapping[str, Any]], str]]" = {
+    "opened": _opened,
+    "champion": lambda detail: f"the present instruction {_does(detail)} of {detail['rows']:,} dev rows",
+    "inspected": _inspected,
+    "survived": lambda detail: f"  {detail['candidate']} {_does(detail)} of dev",
+    "redrafted": _redrafted,
+    "fold": _fold,
+    "refused": _refusals,
+    "canary": _canary,
+    "audit": lambda detail: f"asked twice: {detail['flipped']} of {detail['asked']} answers changed",
+    "searched": _searched,
+}
+
+
 def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
     """What the run decided, then how much, on what, what next."""
     style = "bold green" if report.proposal else "bold yellow"
@@ -87,6 +109,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
                 f"in {tested['groups']:,} groups",
             ),
         ]
+        lines += [("procedure", told)] if (told := procedure(tested)) else []
     if not report.promotions:
         lines.append(("test", f"not made. {report.detail}"))
     lines += [("guards", told) for told in _guards(report)]
@@ -109,10 +132,11 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
 def _figures(report: "EvolveReport") -> list[RenderableType]:
     """The run's metric before and after. Of a refused candidate only what decided; test was not opened for it."""
     metric = METRICS[next((tested["metric"] for tested in report.promotions if "metric" in tested), "accuracy")]
-    rows = [_refused(tested) for tested in report.promotions if not tested["passed"]]
+    decided = _DECIDED[report.search]
+    rows = [_refused(tested, decided) for tested in report.promotions if not tested["passed"]]
     splits: dict[str, Any] = {f"test, {k}": v for k, v in report.test.items()}
     if report.proposal:
-        splits = {"holdout": report.holdout, **splits}
+        splits = {decided: report.holdout, **splits}
     for name, found in splits.items():
         if isinstance(found, dict) and "gain" in found:
             before, standing = (_figure(found[side], metric) for side in ("seed", "champion"))
@@ -142,13 +166,16 @@ def _figure(side: "Mapping[str, float]", metric: "Metric") -> str:
     return f"{side['score']:.3f}" if metric.named else f"{100 * side['accuracy']:.1f}"
 
 
-def _refused(tested: "Mapping[str, Any]") -> list[str]:
+_DECIDED = {"rounds": "holdout", "cross_fitted": "out of fold"}
+
+
+def _refused(tested: "Mapping[str, Any]", decided: str) -> list[str]:
     gain = gain_short(Gain.model_validate(tested["gain"]))
     metric = METRICS[tested.get("metric", "accuracy")]
     known = tested.get("score" if metric.named else "accuracy")  # not kept by earlier versions
     shown = "{:.3f}" if metric.named else "{:.1%}"
     before, after = (shown.format(known[when]).rstrip("%") if known else "–" for when in ("before", "after"))
-    return ["holdout", f"{tested['n']:,}", before, after, gain]
+    return [decided, f"{tested['n']:,}", before, after, gain]
 
 
 def _people(heard: "Mapping[str, int]") -> str:
@@ -174,8 +201,9 @@ def _guards(report: "EvolveReport") -> "Iterator[str]":
 def _revisers(report: "EvolveReport") -> "Iterator[str]":
     """How far the proposals of each reviser came."""
     for one in report.revisers:
-        told = f"{one['model']}: {one['asked']:,} candidates asked for, {one['usable']:,} usable, "
-        yield f"{told}{one['survived']:,} not beaten on dev{', one of them the best' if one['won'] else ''}"
+        told = f"{one['model']}: {one['asked']:,} candidates asked for, {one['usable']:,} usable"
+        best = ", one of them the best" if one["won"] else ""
+        yield told + (f", {one['survived']:,} not beaten on dev{best}" if report.search == "rounds" else "")
         if one["answers"] > one["read"]:
             yield f"{one['answers'] - one['read']:,} of its {one['answers']:,} answers could not be read"
         yield from (f"its window is full: {words}" for words in one["shortened"][:2])
@@ -193,3 +221,5 @@ def _rules(report: "EvolveReport") -> "Iterator[str]":
         elif worth["state"] == "harms":
             gain = gain_short(Gain.model_validate(worth["gain"]))
             yield f"take out {worth['rule']}: {gain} points on the {worth['cited']:,} rows that cite it"
+    if states and report.proposal and report.search == "cross_fitted":
+        yield "these figures flatter the rules: the rows that cite them have taught them"

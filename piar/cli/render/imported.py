@@ -125,7 +125,8 @@ def _again(files: tuple[str, ...]) -> str:
 
 def retired_words(groups: int) -> str:
     """That worn holdout groups have left."""
-    return f"{groups:,} holdout groups that decided several promotions left for train: as many fresh ones are there"
+    why = "they decided several promotions, or taught the instruction in force"
+    return f"{groups:,} holdout groups left for train: {why}, and as many fresh ones are there"
 
 
 def _guideline(found: "GuidelineImport") -> list[tuple[str, RenderableType]]:

@@ -31,7 +31,7 @@ class SearchView:
 
     def __init__(self, rounds: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.rounds, self._clock, self._began = rounds, clock, clock()
-        self.round = 0
+        self.step, self.round = "round", 0
         self.champion = ""
         self.candidates: dict[str, str] = {}  # id -> state, of the present round
         self.asked = 0
@@ -47,13 +47,17 @@ class SearchView:
             case "inspected":
                 self.round, self.candidates = detail["round"], {}
             case "proposed":
-                self.candidates[detail["candidate"]] = "racing"
+                self.candidates[detail["candidate"]] = "racing" if self.round else "drafted from all labels"
             case "dropped":
                 self.candidates[detail["candidate"]] = detail["reason"]
             case "survived":
                 self.candidates[detail["candidate"]] = f"{100 * detail['dev']:.1f} % of dev"
             case "redrafted" if detail["stands"]:
                 self.candidates[detail["candidate"]] = "drafted anew from train and dev"
+            case "fold":
+                self.step, self.round, self.rounds = "fold", detail["fold"], detail["of"]
+            case "searched" if self.step == "fold":
+                self.candidates = {detail["best"]: "is decided by what was drafted for each fold"}
             case "searched":
                 self.candidates = {detail["best"]: "meets the champion on the holdout"}
 
@@ -73,7 +77,7 @@ class SearchView:
         call, left = self._call, self.seconds_left()
         asked = self.asked + (call.done if call else 0)
         cost = self.cost_usd + (call.cost_usd if call else 0.0)
-        words = [f"round {self.round} of {self.rounds}", f"{asked:,} judged", f"${cost:,.4f}"]
+        words = [f"{self.step} {self.round} of {self.rounds}", f"{asked:,} judged", f"${cost:,.4f}"]
         words += [f"{call.done:,} of {call.total:,} in this step"] if call and call.total else []
         words += [f"at most {left:,.0f} s left"] if left is not None else []
         grid = Table.grid(padding=(0, 2))

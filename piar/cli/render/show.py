@@ -72,17 +72,25 @@ def difference_document(found: "Difference") -> "documents.Versus":
         },
         "samples": found.flipped,
         "support": found.support,
+        "procedure": found.procedure,
+        "taught": sorted(found.taught),
     }
 
 
 def difference_view(found: "Difference", task: "Task") -> RenderableType:
     """Rules, figures, flips and some flipped samples."""
     parts: list[RenderableType] = [Text(f"{found.before.id} → {found.after.id}", style="bold")]
+    parts += [Text(found.procedure)] if found.procedure else []
     parts += [_rule(change, found.support.get(change.id, ())) for change in found.rules] or [Text("no rule changed")]
     if found.judge is None:
         return Group(*parts, "", Text("Nobody has judged under both yet: piar score --against ID", style="dim"))
     rows = [
-        [split, percent(old.scores.accuracy), percent(new.scores.accuracy), gain_short(found.gained[split].gain)]
+        [
+            f"{split}, taught it" if split in found.taught else split,
+            percent(old.scores.accuracy),
+            percent(new.scores.accuracy),
+            gain_short(found.gained[split].gain),
+        ]
         for split, (old, new) in found.measured.items()
     ]
     if rows:
