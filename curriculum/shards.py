@@ -145,8 +145,8 @@ def _made_by(con: duckdb.DuckDBPyConnection, settings: CurriculumSettings, the_p
 def _ceiling(con: duckdb.DuckDBPyConnection) -> float | None:
     """How often one person agrees with the truth, a sample's people averaged first."""
     found = con.execute(
-        "select round(avg(share), 4) from (select avg((l.grade = t.grade)::int) as share from label l "
-        "join truth t using (sample_id) where l.source = 'human' and l.grade is not null group by sample_id)"
+        "select round(avg(share), 4) from (select avg((l.grade = t.grade)::int) as share from vote l "
+        "join truth t using (sample_id) where l.source = 'human' group by sample_id)"
     ).fetchone()
     return found[0] if found else None
 

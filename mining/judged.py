@@ -88,7 +88,8 @@ def _people_sql(symbols: tuple[str, ...]) -> str:
 create or replace temp table people as
 select sample_id, {counts},
        count(*) filter (where list_has_any(flags, ['gold_is_wrong', 'rule_unclear', 'ambiguous']))::utinyint as doubts
-from (select *, not list_has_any(flags, ['draft', 'skipped']) as counts from label where source = 'human')
+from (select *, not list_has_any(flags, ['draft', 'skipped']) as counts
+      from label anti join superseded using (label_id) where source = 'human')
 group by sample_id"""
 
 

@@ -132,6 +132,8 @@ class Store:
         return store
 
     def _bring_up_to_date(self) -> None:
+        from store.wording import mark_overtaken
+
         with self.read() as con:
             version = int(_meta(con, "schema") or 0)
             if version == latest():
@@ -149,6 +151,7 @@ class Store:
         with self.write() as con:
             self._check_task(con)
             migrate(con, int(_meta(con, "schema") or 0))
+            mark_overtaken(self)
 
     # -- connections ------------------------------------------------------------------------
 

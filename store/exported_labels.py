@@ -22,7 +22,8 @@ _MORE = {
 }
 LABELS = VOTES | _MORE
 _SOURCES = ("gold", "human", "consensus", "teacher")
-_ABOUT = ("sample_id", "group_key", "split")
+_ABOUT = ("sample_id", "group_key", "split", "superseded")
+_LATER = {"superseded", "further"}  # older files have neither
 _LABEL = (*_MORE, "annotator", "grade", "comment", "flags", "seconds", "created_at")
 _RUN = r"[=+@＝＋－＠\t\r\n-]"  # how cells begin that a spreadsheet would run; `piar.query.export` guards them in CSV
 _WAYS = 1_024  # of guarding the cells of a row that are tried
@@ -31,7 +32,7 @@ _GUARDED = re.compile(f"'{_RUN}")
 
 def from_header(table: Table) -> Table | None:
     """The table with its `votes` as `LABELS`, a row for each label; None where the header is another."""
-    if not {*_ABOUT, *_LABEL} - {"further"} <= set(table.frame.columns):  # older files have none
+    if not {*_ABOUT, *_LABEL} - _LATER <= set(table.frame.columns):
         return None
     fields = [name for name in table.frame.columns if name not in (*_ABOUT, *_LABEL)]
     frame = _unguarded(table.frame, fields)

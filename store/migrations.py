@@ -18,8 +18,13 @@ def _what_people_say_more(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("alter table review_projects add column if not exists instruction varchar default ''")
 
 
+def _words_overtaken(con: duckdb.DuckDBPyConnection) -> None:
+    """When a rule or a grade said something else than now; `store.wording.mark_overtaken` fills it."""
+    con.execute("create table if not exists overtaken (what varchar not null, since timestamp, until timestamp)")
+
+
 # MIGRATIONS[n] takes a store from schema n + 1 to n + 2; schema 1 is `schema.sql` as first released.
-MIGRATIONS: tuple[Migration, ...] = (_new_views, _new_views, _new_views, _what_people_say_more)
+MIGRATIONS: tuple[Migration, ...] = (_new_views, _new_views, _new_views, _what_people_say_more, _words_overtaken)
 
 
 def latest() -> int:

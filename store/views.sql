@@ -20,21 +20,48 @@ create or replace view reviewed as
     select l.* from label l
     where l.source = 'human' and l.batch in (select batch from review_batches);
 
--- Labels that count as votes: with a grade, neither draft nor skipped.
+-- Labels of people that a later answer to the same row has taken the place of: where the grade that they give or the
+-- rule that they name said something else, any answer given since (`stale`); else, where any of the instruction has
+-- changed, one of the same person. Without a later answer they stand.
+create or replace view superseded as
+    with old as (
+        select sample_id from labels where source = 'human' and created_at < (select max(until) from overtaken)
+    ), latest as (  -- as in `label`, of the few rows that can matter
+        select * from labels where source = 'human' and sample_id in (from old)
+        qualify row_number() over (
+            partition by sample_id, annotator, ordinal, batch order by created_at desc, label_id) = 1
+    ), said as (
+        select * from latest where grade is not null and not list_has_any(flags, ['draft', 'skipped'])
+    ), early as (
+        select *, unnest(['grade ' || grade, 'rule ' || rule]) as what
+        from said where created_at < (select max(until) from overtaken)
+    ), given as (
+        select label_id, sample_id, null as annotator, o.until as due
+        from early join overtaken o on o.what = early.what and created_at >= o.since and created_at < o.until
+        union all
+        select distinct label_id, sample_id, annotator, due
+        from early asof join (select distinct until as due from overtaken) on created_at < due
+    )
+    select g.label_id, bool_or(g.annotator is null) as stale
+    from given g join said on said.sample_id = g.sample_id and said.created_at >= g.due
+        and (g.annotator is null or g.annotator = said.annotator)
+    group by g.label_id;
+
+-- Labels that count as votes: with a grade, neither draft nor skipped nor superseded.
 create or replace view vote as
-    select l.sample_id, l.source, l.annotator, l.grade, g.position
-    from label l join grades g on g.symbol = l.grade
+    select l.*, g.position
+    from label l join grades g on g.symbol = l.grade anti join superseded using (label_id)
     where not list_has_any(l.flags, ['draft', 'skipped']);
 
 -- The winning grade of each sample and source: most votes. A tie goes to the tied grade nearest the median
 -- of all its votes (0, 1, 3 give 1), and if two are equally near to the lower one (0, 3 give 0).
 create or replace view winner as
-    with counted as (
-        select sample_id, source, grade, position, count(*) as n
-        from vote group by sample_id, source, grade, position
+    with given as materialized (
+        select sample_id, source, grade, position from vote
+    ), counted as (
+        select sample_id, source, grade, position, count(*) as n from given group by all
     ), middle as (
-        select sample_id, source, count(*) as votes, median(position) as median
-        from vote group by sample_id, source
+        select sample_id, source, count(*) as votes, median(position) as median from given group by all
     )
     select sample_id, source, grade, n, votes
     from counted join middle using (sample_id, source)
@@ -48,20 +75,33 @@ create or replace view majority as
 
 -- Grades that people settled against what stood before: given with all opinions in sight (blind is false, an
 -- adjudication), or with the words that the gold label is wrong. A blind grade alone settles nothing, however it
--- differs. The latest settlement counts; to take one back, settle the sample again.
-create or replace view settled as
-    select sample_id, grade, annotator, batch from label
-    where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped'])
-        and (blind = false or list_contains(flags, 'gold_is_wrong'))
-    qualify row_number() over (partition by sample_id order by created_at desc, label_id) = 1;
+-- differs. The latest settlement counts; to take one back, settle the sample again. A stale one settles nothing once
+-- somebody has judged the row under the words in force.
+create or replace view settlement as
+    select l.sample_id, l.grade, l.annotator, l.batch, l.blind, coalesce(s.stale, false) as stale
+    from label l left join superseded s using (label_id)
+    where l.source = 'human' and l.grade is not null and not list_has_any(l.flags, ['draft', 'skipped'])
+        and (l.blind = false or list_contains(l.flags, 'gold_is_wrong'))
+    qualify row_number() over (partition by l.sample_id order by coalesce(s.stale, false), l.created_at desc, l.label_id) = 1;
 
--- What is held true: what people settled, else gold, else the people's majority. Never a judge's own answer.
+create or replace view settled as
+    select sample_id, grade, annotator, batch from settlement where not stale;
+
+-- What is held true: what people settled, else gold, else the people's majority. Never a judge's own answer. Gold that
+-- people had settled comes last once their settlement is stale.
 create or replace view truth as
+    with won as materialized (
+        select sample_id, source, grade from winner where source in ('gold', 'human')
+    ), settlements as materialized (
+        select sample_id, grade, stale from settlement
+    )
     select sample_id, arg_min(grade, place) as grade, arg_min(basis, place) as basis
     from (
-        select sample_id, grade, 0 as place, 'settled' as basis from settled
-        union all select sample_id, grade, 1, 'gold' from winner where source = 'gold'
-        union all select sample_id, grade, 2, 'majority' from majority
+        select sample_id, grade, 0 as place, 'settled' as basis from settlements where not stale
+        union all
+        select sample_id, grade, if(sample_id in (select sample_id from settlements where stale), 3, 1), 'gold'
+        from won where source = 'gold'
+        union all select sample_id, grade, 2, 'majority' from won where source = 'human'
     ) group by sample_id;
 
 -- What all judges together say: a consensus model's label where there is one, else the people's majority.

@@ -59,12 +59,12 @@ def load_truth(store: Store, mode: TruthMode = "gold") -> dict[str, Truth]:
         grades = con.execute(f"select sample_id::varchar, grade from {VIEWS[mode]}").fetchall()
         basis = dict(con.execute("select sample_id::varchar, basis from truth").fetchall())
         votes = con.execute(
-            "select sample_id::varchar, grade, count(*) from label where source = 'human' and grade is not null "
+            "select sample_id::varchar, grade, count(*) from vote where source = 'human' "
             "group by sample_id, grade order by grade"
         ).fetchall()
         lone = con.execute(
-            "select sample_id::varchar from label where source = 'human' and grade is not null "
-            "group by sample_id having count(distinct annotator) = 1"
+            "select sample_id::varchar from vote where source = 'human' group by sample_id "
+            "having count(distinct annotator) = 1"
         ).fetchall()
     if not grades:
         wanted = "gold labels or raters" if mode == "gold" else "several raters' grades"
@@ -91,7 +91,8 @@ def review_comments(store: Store) -> dict[str, str]:
     sql = """select sample_id::varchar, string_agg(concat_ws(': ', rule,
                  if(list_contains(flags, 'rule_unclear'), 'the rule is unclear', null), nullif(comment, '')), ' | '
                  order by created_at, label_id)
-             from label where source = 'human' and (comment <> '' or list_contains(flags, 'rule_unclear'))
+             from label anti join superseded using (label_id)
+             where source = 'human' and (comment <> '' or list_contains(flags, 'rule_unclear'))
                  and not list_contains(flags, 'draft')
              group by sample_id"""
     with store.read() as con:
@@ -108,9 +109,8 @@ def people_heard(store: Store, samples: Collection[str]) -> dict[str, int]:
     ids = list(samples)
     with store.read() as con:
         counted = con.execute(
-            "select count(*), count(*) filter (batch in (select batch from review_batches)) from label "
-            "where source = 'human' and grade is not null and not list_has_any(flags, ['draft', 'skipped']) "
-            "and sample_id in (select unnest($1::uuid[]))",
+            "select count(*), count(*) filter (batch in (select batch from review_batches)) from vote "
+            "where source = 'human' and sample_id in (select unnest($1::uuid[]))",
             [ids],
         ).fetchone()
         settled = con.execute(
@@ -134,8 +134,7 @@ def ceiling(truths: Iterable[Truth]) -> float | None:
 def _consensus(store: Store) -> dict[str, str]:
     """The grade that Dawid and Skene's model holds most probable for each sample that people rated."""
     votes = store.frame(
-        "select sample_id, annotator, grade from label where source = 'human' and grade is not null "
-        "order by sample_id, annotator, ordinal"
+        "select sample_id, annotator, grade from vote where source = 'human' order by sample_id, annotator, ordinal"
     )
     items, item_codes = np.unique(votes["sample_id"].to_numpy(), return_inverse=True)
     raters, rater_codes = np.unique(votes["annotator"].to_numpy(), return_inverse=True)

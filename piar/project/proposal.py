@@ -71,6 +71,7 @@ def accept(project: "Workspace", by: str | None = None) -> Decision:
     """
     from piar.instructions.markdown import write
     from store.files import write_text
+    from store.wording import mark_overtaken
 
     store, by = project.store, by or whoami(project.folder)
     with project.run("accept", {"by": by}) as run_id:
@@ -82,8 +83,11 @@ def accept(project: "Workspace", by: str | None = None) -> Decision:
                 "undo that edit.",
                 "Run `piar evolve` again, or reject the proposal.",
             )
-        store.put_instruction(replace(waiting, author=waiting.author if waiting.author != "seed" else by), run_id)
-        decision = _decide(store, "acceptance", "accepted", waiting.id, current.id, by, run_id)
+        author = waiting.author if waiting.author != "seed" else by
+        with store.write():
+            store.put_instruction(replace(waiting, author=author), run_id)
+            decision = _decide(store, "acceptance", "accepted", waiting.id, current.id, by, run_id)
+            mark_overtaken(store)
         write_text(project.folder / INSTRUCTION, write(waiting, project.task))
         propose(project, None)
     return decision

@@ -47,13 +47,15 @@ def minor(
     """
     from piar.evolve.ledger import record
     from store.db import now
+    from store.wording import mark_overtaken
 
     by = by or whoami(project.folder)
     before, after, chosen = _latest(project, what, version, revoke=revoke)
     outcome = "revoked" if revoke else "minor"
     reason = f"{', '.join(chosen)}: {'not only the wording' if revoke else 'the wording only'}"
-    with project.run("minor", {"by": by, "revoke": revoke}) as run_id:
+    with project.run("minor", {"by": by, "revoke": revoke}) as run_id, project.store.write():
         record(project.store, "minor", after.id, before.id, outcome, reason, {"what": chosen}, by, run_id)
+        mark_overtaken(project.store)
     return Rewording(outcome, after.id, before.id, tuple(chosen), by, now())
 
 
@@ -74,7 +76,7 @@ def _latest(
 
 def _edits(project: "Workspace", *, revoke: bool) -> "list[tuple[Instruction, Instruction, list[str]]]":
     """The instruction before each edit and after it, and what it changed; to take back: what of it is called minor."""
-    from piar.query.wording import changed, minor_edits, timeline, words
+    from store.wording import changed, minor_edits, timeline, words
 
     held = [instruction for _, instruction in timeline(project.store, project.adopt_instruction())]
     called = minor_edits(project.store) if revoke else []

@@ -99,22 +99,27 @@ class Workspace:
     def adopt_instruction(self, id: str | None = None) -> "Instruction":
         """The same for who asks or decides under it: a text that the store does not know is kept, and in force from
         now on; so is an older one that somebody put back into `instruction.md`."""
+        from store.wording import mark_overtaken
+
         found = self.instruction(id)
         if not self.store.knows(found.id):
-            with self.run("edit", {"author": found.author}) as run_id:
+            with self.run("edit", {"author": found.author}) as run_id, self.store.write():
                 self.store.put_instruction(found, run_id)
+                mark_overtaken(self.store)
         elif id is None:
             self._return_to(found)
         return found
 
     def _return_to(self, found: "Instruction") -> None:
         from piar.evolve.ledger import record
+        from store.wording import mark_overtaken
 
         last = self.store.frame("select instruction from in_force order by since desc limit 1")
         if last.height and last.item() != found.id:
             by = whoami(self.folder)
-            with self.run("edit", {"author": by}) as run_id:
+            with self.run("edit", {"author": by}) as run_id, self.store.write():
                 record(self.store, "return", found.id, last.item(), "in force", "put back by hand", {}, by, run_id)
+                mark_overtaken(self.store)
 
     def client(self, role: Literal["teacher", "reviser"]) -> "Client":
         """The model of a role, as `piar.toml` names it.

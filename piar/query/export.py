@@ -66,8 +66,9 @@ def _query(store: "Store", what: What) -> str:
         "m.grade as majority, m.votes from samples s left join truth t using (sample_id) "
         "left join majority m using (sample_id) order by s.sample_id",
         "labels": f"select l.sample_id, {joined}, l.source, l.annotator, l.grade, l.ordinal, l.comment, l.flags, "
-        "l.rule, l.seconds, l.blind, l.batch, l.created_at, l.further::varchar as further "
-        "from label l join samples s using (sample_id) order by l.sample_id, l.source, l.annotator, l.ordinal, l.batch",
+        "l.rule, l.seconds, l.blind, l.batch, l.created_at, l.further::varchar as further, "
+        "l.label_id in (select label_id from superseded) as superseded from label l join samples s "
+        "using (sample_id) order by l.sample_id, l.source, l.annotator, l.ordinal, l.batch",
         "verdicts": f"select v.sample_id, {joined}, v.judge, v.instruction, v.vote, v.grade, v.probs, v.evidence, "
         "v.steps, v.rules, v.trace_verdict, v.failure, t.grade as truth, v.created_at from verdict v "
         "join samples s using (sample_id) left join truth t using (sample_id) "

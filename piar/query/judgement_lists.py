@@ -197,7 +197,8 @@ def _opinions(found: _List) -> pl.DataFrame:
     """`sample_id`, `judge`, `grade`, `comment`, `flags` of each person's latest opinion, and of gold."""
     said = found.store.frame(
         "select sample_id, if(source = 'gold', 'gold', annotator) as judge, grade, comment, flags from label "
-        "where source in ('human', 'gold') and not list_contains(flags, 'draft') order by judge, ordinal"
+        "anti join superseded using (label_id) where source in ('human', 'gold') "
+        "and not list_contains(flags, 'draft') order by judge, created_at, ordinal"
     )
     return said.unique(["sample_id", "judge"], keep="last", maintain_order=True)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from piar.instructions.diff import RuleChange, rule_changes
-from piar.query.wording import minor_edits
 from store.errors import PiarError, UsageError
+from store.wording import minor_edits
 
 if TYPE_CHECKING:
     from piar.evolve.last_search import Tried
@@ -238,7 +238,8 @@ def show_sample(store: "Store", prefix: str) -> dict[str, Any]:
     key = found[0]["sample_id"]
     parts = {
         "truth": "select grade, basis from truth where sample_id = ?",
-        "labels": "select source, annotator, grade, comment, flags, blind, batch, created_at from label "
+        "labels": "select source, annotator, grade, comment, flags, blind, batch, created_at, "
+        "label_id in (select label_id from superseded) as superseded from label "
         "where sample_id = ? order by source, annotator, ordinal",
         "verdicts": "select judge, instruction, vote, grade, probs, evidence, steps, rules, trace_verdict, failure, "
         "created_at from verdict where sample_id = ? order by created_at",

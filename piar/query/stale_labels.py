@@ -2,7 +2,7 @@
 
 A label is stale when the grade that it gives, or the rule that it names, means something else now than under the
 instruction that was in force when it was given. Labels from before the first instruction count as given under that one.
-Chosen by us: words decide, typography apart, unless somebody called the edit minor (`piar.query.wording`). A label
+Chosen by us: words decide, typography apart, unless somebody called the edit minor (`store.wording`). A label
 is no longer named once its person has judged the row again, or anybody to whom it was given for that (`--relabel`).
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from piar.query.wording import Wordings, minor_edits, timeline, words
+from store.wording import minor_edits, overtaken, timeline
 
 if TYPE_CHECKING:
-    from piar.query.wording import Minor
     from store.db import Store
     from store.types import Instruction
+    from store.wording import Minor
 
 _SECONDS = 20.0  # a row, where nobody's pace is known
 
@@ -45,19 +45,8 @@ def stale_labels(store: "Store", current: "Instruction", minor: "Sequence[Minor]
     Args:
         minor: edits that made no label stale; those that people called so when None.
     """
-    held = timeline(store, current)
-    wordings = Wordings(store, minor_edits(store) if minor is None else minor)
-    versions = [(since, words(instruction, store)) for since, instruction in held]
-    now = words(current, store)
-    found = []
-    for what in {what for _, said in versions for what in said}:
-        meant = wordings.meaning(what, now.get(what))
-        changed = [i for i, (_, said) in enumerate(versions) if wordings.meaning(what, said.get(what)) != meant]
-        # Only what people said before the words became what they are now; a word that came back is no change.
-        starts = [datetime.min, *(since for since, _ in versions[1:])]
-        spans = [(starts[i], starts[i + 1]) for i in changed if i + 1 < len(versions)]
-        if spans and (stale := _count(store, what, spans)):
-            found.append(stale)
+    spans = overtaken(store, timeline(store, current), minor_edits(store) if minor is None else minor)
+    found = [stale for what, each in spans.items() if (stale := _count(store, what, each))]
     return sorted(found, key=lambda s: (-s.hours, s.what))
 
 

@@ -124,8 +124,8 @@ def status(store: "Store", teacher: "ModelSettings", judge: str, current: "Instr
 def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instruction", proposal: bool) -> _State:
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
-    from piar.query.wording import same_but_for_words
     from store.judges import Judge
+    from store.wording import same_but_for_words
 
     row = store.frame(
         """with mine as (select distinct sample_id from verdicts
@@ -168,7 +168,7 @@ def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instru
 def _reworded(store: "Store", current: "Instruction") -> tuple[Reworded, ...]:
     """What minor edits let stand: the labels that would be stale without them."""
     from piar.query.stale_labels import stale_labels
-    from piar.query.wording import minor_edits
+    from store.wording import minor_edits
 
     called = {edit.what: edit for edit in minor_edits(store)}
     if not called:

@@ -33,8 +33,8 @@ PAGES = """select batch, list(distinct annotator order by annotator) as people f
     select batch, annotator, instruction from review_projects
     qualify row_number() over (partition by batch, annotator order by created_at desc) = 1)
 where instruction <> $1 group by batch order by batch"""
-DISPUTED = """select count(*) from (select sample_id from vote join label using (sample_id, annotator, grade)
-where label.batch = $1 and vote.source = 'human' and sample_id not in (select sample_id from settled)
+DISPUTED = """select count(*) from (select sample_id from vote
+where batch = $1 and source = 'human' and sample_id not in (select sample_id from settled)
 group by sample_id having count(distinct grade) > 1)"""
 
 
@@ -83,7 +83,7 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
     """Everything that the page shows, as plain values."""
     batches = [batch for name in store.frame(BATCHES)["batch"] if (batch := load(store, name))]
     answers = {batch.name: answers_of(store, batch.name) for batch in batches}
-    given = [answers[b.name].filter(pl.col("grade").is_not_null()) for b in batches if b.blind]
+    given = [answers[b.name].filter(pl.col("grade").is_not_null() & pl.col("counts")) for b in batches if b.blind]
     said = pl.concat(given) if given else pl.DataFrame()
     at_random = said.filter(pl.col("role") == "random") if given else said
     found = pairs(at_random) if given else pl.DataFrame()

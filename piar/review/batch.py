@@ -286,8 +286,8 @@ def _disputed(store: Store, batch: str) -> list[_Pick]:
     """Rows on which the people of an earlier batch contradict each other or the gold label, unless settled since."""
     sql = """select sample_id from label l
              where grade is not null and (batch = $1 and source = 'human' or source = 'gold')
-                 and not exists (select 1 from label s where s.sample_id = l.sample_id and s.blind = false
-                                 and s.grade is not null and s.source = 'human' and s.batch <> $1)
+                 and not exists (select 1 from settlement s where s.sample_id = l.sample_id and s.blind = false
+                                 and not s.stale and s.batch <> $1)
              group by sample_id having count(distinct grade) > 1 and bool_or(batch = $1 and source = 'human')
              order by sample_id"""
     return [_Pick(i, "adjudicate", batch) for i in store.frame(sql, [batch])["sample_id"].to_list()]
@@ -295,8 +295,8 @@ def _disputed(store: Store, batch: str) -> list[_Pick]:
 
 def _checks(store: Store, n: int, taken: Set[str], seed: int) -> list[_Pick]:
     """Rows whose gold nobody doubts: at least two people said the same as gold, none another grade."""
-    sql = """select l.sample_id from label l join samples s using (sample_id)
-             where l.grade is not null and l.source in ('gold', 'human') and s.split = 'train' group by l.sample_id
+    sql = """select l.sample_id from vote l join samples s using (sample_id)
+             where l.source in ('gold', 'human') and s.split = 'train' group by l.sample_id
              having count(distinct l.grade) = 1 and count(*) >= 3 and bool_or(l.source = 'gold') order by l.sample_id"""
     ids = [i for i in store.frame(sql)["sample_id"].to_list() if i not in taken]
     return [_Pick(i, "check") for i in random.Random(seed).sample(ids, min(n, len(ids)))]

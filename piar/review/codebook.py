@@ -1,6 +1,7 @@
 """What all people's answers together tell of the codebook: where it may be wrong, and how many people a row needs.
 
-Blind answers of all batches and imports, the latest of each person to each row that two or more of them judged.
+Blind answers of all batches and imports that count, the latest of each person to each row that two or more of them
+judged.
 """
 
 from collections import Counter
@@ -19,10 +20,9 @@ _CHOSEN = ("queue", "relabel", "adjudicate", "planned", "check")  # roles of row
 
 _ANSWERS = f"""
 select l.sample_id, s.group_key, l.annotator, l.grade, l.rule, t.role, truth.grade as label
-from label l join samples s using (sample_id) left join truth using (sample_id)
+from vote l join samples s using (sample_id) left join truth using (sample_id)
 left join review_tasks t on t.batch = l.batch and t.sample_id = l.sample_id and t.annotator = l.annotator
-where l.source = 'human' and l.grade is not null and coalesce(l.blind, true)
-    and not list_has_any(l.flags, ['draft', 'skipped', 'undone'])
+where l.source = 'human' and coalesce(l.blind, true) and not list_contains(l.flags, 'undone')
 qualify row_number() over (partition by l.sample_id, l.annotator order by l.created_at desc, l.label_id) = 1
 order by l.created_at desc, l.sample_id, l.annotator limit {_MOST_ANSWERS}"""
 

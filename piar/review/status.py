@@ -86,7 +86,7 @@ with said as (
     where t.batch = $1 and list_contains(l.flags, 'foreign_project')
 )
 select t.sample_id, s.group_key, t.owner, t.role, t.annotator, t.grade, t.rule, t.seconds, t.spent, t.flags,
-       t.created_at, g.grade as gold
+       t.created_at, g.grade as gold, t.label_id not in (select label_id from superseded) as counts
 from dealt t join samples s using (sample_id)
 left join (select sample_id, max(grade) as grade from label where source = 'gold' group by sample_id
            having count(distinct grade) = 1) g on g.sample_id = t.sample_id"""
@@ -136,7 +136,8 @@ def answers_of(store: Store, batch: str) -> pl.DataFrame:
     """What people said of the rows of a batch: a row for each that was dealt, and for each answer by somebody else.
 
     Columns: those of `piar.review.agreement.ANSWER`, `owner` (to whom it was dealt), `role`, `seconds`, `spent` (as far
-    as they count as work), `flags`, `created_at` and `gold`; all of an answer are null where there is none.
+    as they count as work), `flags`, `created_at`, `gold`, and whether it `counts` or has been superseded; all of an
+    answer are null where there is none.
     """
     return store.frame(_ANSWERS, [batch])
 
@@ -174,7 +175,7 @@ def _reliability(store: Store, given: pl.DataFrame) -> tuple[dict[str, float], f
         return {}, None
     rows = given.select("sample_id").unique()
     votes = store.frame(
-        """select sample_id, annotator, grade from label where source = 'human' and grade is not null
+        """select sample_id, annotator, grade from vote where source = 'human'
            qualify row_number() over (partition by sample_id, annotator order by created_at desc) = 1"""
     ).join(rows, on="sample_id")
     teacher = store.frame(

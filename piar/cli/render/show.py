@@ -184,7 +184,15 @@ def sample_view(found: Mapping[str, Any], task: "Task") -> RenderableType:
         ("split", f"{sample['split']}, from {clean(sample['source'])}"),
         ("truth", f"{truth['grade']} ({truth['basis']})"),
     ]
-    labels = [[row["source"], row["annotator"], row["grade"], row["comment"]] for row in found["labels"]]
+    labels = [
+        [
+            row["source"],
+            row["annotator"],
+            f"{row['grade']}, superseded" if row["superseded"] else row["grade"],
+            row["comment"],
+        ]
+        for row in found["labels"]
+    ]
     verdicts = [
         [
             row["judge"],

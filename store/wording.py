@@ -2,13 +2,16 @@
 
 Typography counts as nothing: blanks, quotes, dashes, a full stop at the end. All else is a change until a person says
 that it was none (`piar minor`). That is a decision like others: who, when, of which edit; a later one takes it back.
+
+What has been overtaken is kept in the table `overtaken`, from which the views tell which labels no longer vote.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
@@ -46,13 +49,14 @@ class Minor:
     at: datetime
 
 
-def timeline(store: "Store", current: "Instruction") -> list[tuple[datetime, "Instruction"]]:
-    """Each time that an instruction came into force, the first one first, `current` last."""
+def timeline(store: "Store", current: "Instruction | None" = None) -> list[tuple[datetime, "Instruction"]]:
+    """Each time that an instruction came into force, the first one first, `current` last, where the store may not know
+    it yet."""
     from store.db import now
 
     known = store.frame(_TIMELINE).rows()
     held = [(since, store.instruction(id)) for id, since in known]
-    if held and held[-1][1].id != current.id:  # `instruction.md` was edited, and nobody has asked or decided since
+    if held and current and held[-1][1].id != current.id:  # an edit that nobody has asked under yet
         held.append((now(), current))
     return held
 
@@ -82,6 +86,39 @@ def minor_edits(store: "Store") -> list[Minor]:
             if outcome == "minor":
                 standing[what, version, against] = Minor(what, version, against, by, at)
     return list(standing.values())
+
+
+def overtaken(
+    store: "Store", held: "Sequence[tuple[datetime, Instruction]]", minor: Iterable[Minor]
+) -> dict[str, list[tuple[datetime, datetime]]]:
+    """`grade 1`, `rule R07` -> the spans of time, the first one first, in which it said something else than now.
+
+    Args:
+        held: of `timeline`.
+        minor: edits that changed nothing of what is asked.
+    """
+    wordings = Wordings(store, minor)
+    versions = [words(instruction, store) for _, instruction in held]
+    starts = [datetime.min, *(since for since, _ in held[1:])]
+    found: dict[str, list[tuple[datetime, datetime]]] = {}
+    for what in {what for said in versions for what in said}:
+        meant = [wordings.meaning(what, said.get(what)) for said in versions]
+        edges = [i for i, meaning in enumerate(meant) if not i or meaning != meant[i - 1]]
+        spans = [(starts[a], starts[b]) for a, b in pairwise(edges) if meant[a] != meant[-1]]
+        if spans:
+            found[what] = spans
+    return found
+
+
+def mark_overtaken(store: "Store") -> None:
+    """Bring the table `overtaken` up to date: to be called in the transaction that changes what is in force."""
+    held = timeline(store)
+    spans = overtaken(store, held, minor_edits(store)) if len(held) > 1 else {}
+    rows = [(what, *span) for what, each in sorted(spans.items()) for span in each]
+    with store.write() as con:
+        con.execute("delete from overtaken")
+        if rows:
+            con.executemany("insert into overtaken values (?, ?, ?)", rows)
 
 
 class Wordings:
