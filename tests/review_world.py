@@ -14,7 +14,7 @@ from store.db import Store, now
 from store.ids import content_id, sample_id
 from store.tables import moment
 from store.task import Grade, Step, Task
-from store.types import Trace, Verdict
+from store.types import Label, Trace, Verdict
 
 PUSHED = datetime(2026, 11, 20, 9)  # when tasks came to the desk; simulated answers come an hour later
 ANNOTATORS = ("ann@example.com", "bob@example.com")
@@ -208,3 +208,24 @@ def everything(desk: Any, project: int) -> list[dict[str, Any]]:
     """All tasks of a project with their answers, from a desk or a server."""
     ids = [t.id for t in desk.listing(project)]
     return [task for chunk in desk.tasks(project, ids) for task in chunk]
+
+
+ABLE = {"ann": 0.95, "bob": 0.9, "cy": 0.7, "di": 0.65, "eve": 0.6}  # chance of the true grade
+MISLED = {"0": "1", "1": "2", "2": "3", "3": "0"}  # what the rule at fault says
+
+
+def rated_store(folder: Path) -> Store:
+    """A store where five people judged 300 rows; R02 decided every fourth, and there only ann and bob are right."""
+    store, truth = review_store(folder, rows=300)
+    with store.write() as con:
+        con.execute("delete from labels")
+    rng = random.Random(0)
+    labels = []
+    for n, (key, grade) in enumerate(sorted(truth.items())):
+        rule = f"R0{n % 4}"
+        for person, chance in ABLE.items():
+            misled = rule == "R02" and person not in ("ann", "bob")
+            said = answer(MISLED[grade], 0.95, rng) if misled else answer(grade, chance, rng)
+            labels.append(Label(key, "human", person, said, rule=rule, blind=True))
+    store.add_labels(labels, "r")
+    return store

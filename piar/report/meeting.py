@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from piar.report.guideline import doubted
 from piar.report.page import render
 from piar.review.agreement import RuleAgreement, agreement, by_rule, pairs, shared, with_others
 from piar.review.batch import Batch, load
-from piar.review.codebook import CITED, guideline_doubts
+from piar.review.codebook import CITED
 from piar.review.guide import version
 from piar.review.status import Person, answers_of, progress
 from store.db import Store, now
@@ -97,7 +98,7 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
         "people": people,
         "few": FEWEST,
         "rules": [_told(store, current, r, at_random) for r in rules[:SHOWN_RULES]],
-        "doubts": guideline_doubts(store)[0],
+        "doubts": doubted(store, current),
         "over_time": over_time(store, batches, answers),
         "stale": [{"what": s.what, "since": s.since, "labels": s.labels, "hours": s.hours} for s in stale],
         "open": [_open(batch, person, at) for batch, person in work if person.answered < person.assigned],
@@ -256,11 +257,11 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _headline(values: dict[str, Any]) -> str:
     """The first sentence: how far people agree, and who or what needs attention."""
-    if not values["people"]:
-        return "Nobody has answered a review yet"
     points = values["over_time"]["points"] if values["over_time"] else []
     told = [p for p in points if p["alpha"].low is not None]
-    if told:
+    if not values["people"]:
+        parts = ["Nobody has answered a review yet"]
+    elif told:
         ends = told[-1]["alpha"]
         parts = [f"Agreement in {told[-1]['batch']} is {ends.value:.2f} ({ends.low:.2f} to {ends.high:.2f})"]
     else:
@@ -269,6 +270,9 @@ def _headline(values: dict[str, Any]) -> str:
     helped = [p.annotator for p in values["people"] if p.needed]
     verb = "differs" if len(helped) == 1 else "differ"
     parts += [f"{', '.join(helped)} {verb} from the others more than by chance"] if helped else []
+    named = [d["found"].what for d in values["doubts"]["rows"]] if values["doubts"] else []
+    doubts = [what for what in named if what != "row"]
+    parts += [f"{', '.join(doubts)} may be wrong in the guideline"] if doubts else []
     stale, hours = (sum(s[name] for s in values["stale"]) for name in ("labels", "hours"))
     parts += [f"{stale:,} labels are stale, {duration(hours)} of work"] if stale else []
     return "; ".join(parts)

@@ -19,6 +19,7 @@ from piar.report import after_the_instruction as walk
 from piar.report import figures as data
 from piar.report.audits import audits
 from piar.report.candidate import candidate
+from piar.report.guideline import doubted
 from piar.report.headline import headline
 from piar.report.pair import Pair, pair
 from piar.report.probabilities import probabilities
@@ -124,6 +125,7 @@ def collect(
         "slices": data.slices(store, compared),
         "lineage": data.lineage(store, current),
         "people": walk.people(store),
+        "doubts": doubted(store, current),
         "contradictions": contradictions(store, compared),
         "difficulty": walk.difficulty(store, walk.manifest(folder)),
         "training": walk.training(folder),
@@ -146,6 +148,7 @@ def collect(
         "slices": "Slices",
         "lineage": "Lineage",
         "people": "People",
+        "doubts": "Guideline in doubt",
         "contradictions": "Unwritten policy?",
         "difficulty": "Difficulty",
         "training": "Training",

@@ -15,16 +15,16 @@ from store.enough_raters import Enough, how_many
 from store.guideline_doubts import doubts
 from store.stats import Ints, group_codes
 
-_MOST_ANSWERS = 200_000  # the latest ones are looked at
+_MOSTANSWERS = 200_000  # the latest ones are looked at
 _CHOSEN = ("queue", "relabel", "adjudicate", "planned", "check")  # roles of rows that were not drawn at random
 
-_ANSWERS = f"""
+ANSWERS = f"""
 select l.sample_id, s.group_key, l.annotator, l.grade, l.rule, t.role, truth.grade as label
 from vote l join samples s using (sample_id) left join truth using (sample_id)
 left join review_tasks t on t.batch = l.batch and t.sample_id = l.sample_id and t.annotator = l.annotator
 where l.source = 'human' and coalesce(l.blind, true) and not list_contains(l.flags, 'undone')
 qualify row_number() over (partition by l.sample_id, l.annotator order by l.created_at desc, l.label_id) = 1
-order by l.created_at desc, l.sample_id, l.annotator limit {_MOST_ANSWERS}"""
+order by l.created_at desc, l.sample_id, l.annotator limit {_MOSTANSWERS}"""
 
 # Sample, and the rule that the teacher's latest verdict cites first.
 CITED = """
@@ -54,7 +54,7 @@ class GuidelineDoubt:
 
 def guideline_doubts(store: Store) -> tuple[list[GuidelineDoubt], int]:
     """What may be wrong in the guideline, the surest first, and of how many rules, grades and rows that was asked."""
-    rows = _shared(store.frame(_ANSWERS))
+    rows = _shared(store.frame(ANSWERS))
     if rows.is_empty():
         return [], 0
     items, raters, grades, ids = _codes(store, rows)
@@ -80,7 +80,7 @@ def people_needed(store: Store, gain: float) -> Enough:
     Args:
         gain: share of the labels.
     """
-    rows = store.frame(_ANSWERS).filter(~pl.col("role").is_in(_CHOSEN) | pl.col("role").is_null())
+    rows = store.frame(ANSWERS).filter(~pl.col("role").is_in(_CHOSEN) | pl.col("role").is_null())
     rows = _shared(rows)
     if rows.is_empty():
         return Enough("no row that was drawn at random was judged by two people or more", 0, 0, gain)

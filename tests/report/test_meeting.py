@@ -1,6 +1,7 @@
 """The lead's page: agreement over time, what divides people, who needs help, what waits."""
 
 import random
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -9,11 +10,12 @@ import pytest
 
 from piar.query.stale_labels import StaleLabels
 from piar.report.meeting import collect, helped, meeting
+from piar.report.page import report
 from piar.review.agreement import ANSWER, pairs
 from piar.review.batch import compose
 from piar.review.settings import ReviewSettings
 from store.types import Instruction, Label, Rule
-from tests.review_world import ANNOTATORS, review_store
+from tests.review_world import ANNOTATORS, rated_store, review_store
 
 ANN, BOB, CAT = *ANNOTATORS, "cat@example.com"
 INSTRUCTION = Instruction("Judge.", (Rule("R01", "Names <b>it</b>.", "3"), Rule("R02", "Accessories.", "1")))
@@ -73,6 +75,19 @@ def test_one_person_alone_is_told_that_nothing_can_be_said_of_agreement(world, t
     html = page(store, tmp_path)
     assert "Agreement is not known" in html
     assert "One person alone" in html
+
+
+def test_a_rule_in_doubt_stands_on_both_pages_with_its_words_and_what_people_said_of_a_row(tmp_path):
+    store = rated_store(tmp_path)
+    rules = Instruction("Judge.", (Rule("R02", "Bundles <b>too</b>.", "1"),))
+    report(store, tmp_path / "report.html", current=rules)
+    monday = page(store, tmp_path, rules)
+    assert "rule R02 may be wrong in the guideline" in monday
+    for html in (monday, (tmp_path / "report.html").read_text()):
+        assert "Bundles &lt;b&gt;too&lt;/b&gt;." in html
+        told = html[html.index("<b>rule R02</b>") :].partition("</tr>")[0]
+        assert re.search(r"product \d+ — label <b>(\d)</b>; ann: <b>(?!\1)\d</b>", told)
+        assert "rule R01" not in html
 
 
 def test_whoever_reads_the_rules_otherwise_is_named_and_nobody_else(world):

@@ -1,7 +1,5 @@
 """What people's answers together tell of the codebook: a rule at fault is named, and how many people a row needs."""
 
-import random
-
 import pytest
 from rich.console import Console
 
@@ -10,29 +8,13 @@ from piar.review.batch import compose
 from piar.review.codebook import guideline_doubts, people_needed
 from piar.review.settings import ReviewSettings
 from piar.review.status import status
-from store.types import Label
-from tests.review_world import TASK, answer, review_store
-
-PEOPLE = {"ann": 0.95, "bob": 0.9, "cy": 0.7, "di": 0.65, "eve": 0.6}  # chance of the true grade
-OTHER = {"0": "1", "1": "2", "2": "3", "3": "0"}  # what the rule at fault says
+from tests.review_world import TASK, rated_store
 
 
 @pytest.fixture
 def rated(tmp_path):
-    """A store where five people judged 300 rows; R02 decided every fourth, and there only ann and bob are right."""
-    store, truth = review_store(tmp_path, rows=300)
-    with store.write() as con:
-        con.execute("delete from labels")
-    rng = random.Random(0)
-    labels = []
-    for n, (key, grade) in enumerate(sorted(truth.items())):
-        rule = f"R0{n % 4}"
-        for person, chance in PEOPLE.items():
-            misled = rule == "R02" and person not in ("ann", "bob")
-            said = answer(OTHER[grade], 0.95, rng) if misled else answer(grade, chance, rng)
-            labels.append(Label(key, "human", person, said, rule=rule, blind=True))
-    store.add_labels(labels, "r")
-    return store
+    """Five people judged 300 rows; R02 is at fault."""
+    return rated_store(tmp_path)
 
 
 def test_a_rule_at_fault_is_named_with_rows_to_look_at(rated):
