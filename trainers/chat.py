@@ -1,7 +1,8 @@
 """From chats to tokens: a template may write control tokens, what people and samples wrote is plain text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,23 @@ from jinja2 import TemplateError
 from store.errors import PiarError
 from trainers.trial import trial
 
-Chat = Sequence[dict[str, str]]
+Chat = Sequence[dict[str, Any]]
 
 # For base checkpoints, which have none. It needs no token that a vocabulary could lack.
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
 )
 _THINKING = re.compile(r"(<think(?:ing)?>|<thought>|<reasoning>|\[THINK\])\s*\Z")  # as providers' templates open it
+_CHANNELS = ("<|start|>assistant", "<|channel|>", "<|channel|>final<|message|>")  # of harmony: the answer's is named
+_DAY = date(2024, 7, 26)  # which Llama 3's template falls back to
+_FORMS = {
+    form: _DAY.strftime(form) for form in ("%d", "%b", "%B", "%Y", "%m", "%y", "%A", "%a", "%j", "%H", "%M", "%S")
+}
+ONE_DAY = (  # before a template that writes today's date: else a student would be asked otherwise tomorrow
+    "{% macro strftime_now(form) %}{{ form"
+    + "".join(f" | replace('{form}', '{said}')" for form, said in _FORMS.items())
+    + " }}{% endmacro %}"
+)
 WITHOUT_THINKING = "{% set enable_thinking = false %}"  # before a template that would think: others then ask as we do
 # What a template of somebody else's may raise, whatever a chat says.
 FAILURES = (
@@ -36,8 +47,9 @@ BREAK = "\ufdd1"  # no character: stands where the text must be cut before it is
 def render(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     """Each chat as the template writes it, up to where the assistant answers; thinking switched off where it knows it.
 
-    A template that refuses the system role gets its text at the head of the user's. Thinking that a template opens
-    itself is closed at once: the next token is the answer's.
+    A template that refuses the system role, or leaves it out, gets its text at the head of the user's; one that reads
+    contents in parts gets them so. Thinking that a template opens itself is closed at once: the next token is the
+    answer's.
 
     Raises:
         PiarError: the template cannot write these chats.
@@ -45,13 +57,9 @@ def render(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
     if not chats:
         return []
     plain = [[{**m, "content": _plain(m["content"], tokenizer)} for m in chat] for chat in chats]
+    way = _way(tokenizer, system=any(m["role"] == "system" for chat in plain for m in chat))
     try:
-        return _apply(tokenizer, plain)
-    except FAILURES as error:
-        if not any(m["role"] == "system" for chat in plain for m in chat):
-            raise _refused(error) from None
-    try:
-        return _apply(tokenizer, [_folded(chat) for chat in plain])
+        return _apply(tokenizer, [way(chat) for chat in plain])
     except FAILURES as error:
         raise _refused(error) from None
 
@@ -76,12 +84,13 @@ def whole(text: str) -> str:
 
 
 def add_template(tokenizer: Any) -> None:
-    """A plain template for a tokenizer without one, and thinking off in one that knows it; others' are tried out.
+    """A plain template for a tokenizer without one; of another the default, thinking off and the date fixed.
 
-    Both are saved with the tokenizer, so that all who load the student ask alike.
+    It is saved with the tokenizer, so that all who load the student ask alike. Others' are tried out.
 
     Raises:
-        PiarError: the template does not end, or takes more memory than any prompt needs.
+        PiarError: the template does not end, or takes more memory than any prompt needs; there are several, none of
+            them the default.
     """
     if tokenizer.chat_template is None:
         ids, bos = tokenizer("a")["input_ids"], tokenizer.bos_token
@@ -89,8 +98,17 @@ def add_template(tokenizer: Any) -> None:
         tokenizer.chat_template = "{{ " + repr(begins) + " }}" + PLAIN_TEMPLATE if begins else PLAIN_TEMPLATE
         return
     template = tokenizer.chat_template
-    if isinstance(template, str) and "enable_thinking" in template and not template.startswith(WITHOUT_THINKING):
-        tokenizer.chat_template = WITHOUT_THINKING + template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise PiarError(
+                f"The model has several chat templates ({', '.join(template)}), and none is called default.",
+                "Call the right one `default` in its tokenizer_config.json.",
+            )
+        template = template["default"]
+    for word, before in (("strftime_now", ONE_DAY), ("enable_thinking", WITHOUT_THINKING)):
+        if word in template and before not in template:
+            template = before + template
+    tokenizer.chat_template = template
     _try_out(tokenizer)
 
 
@@ -116,11 +134,54 @@ def _apply(tokenizer: Any, chats: Sequence[Chat]) -> list[str]:
 
 
 def _closed(text: str, template: str) -> str:
-    """The text with thinking ended that the template has begun."""
+    """The text with thinking ended that the template has begun, or the channel of the answer opened."""
+    turn, channel, answer = _CHANNELS
+    if channel in template and text.endswith(turn):
+        return text + answer
     opened = _THINKING.search(text)
     if opened is None or opened[1] not in template:
         return text
     return f"{text[: opened.end(1)]}\n\n{opened[1][0]}/{opened[1][1:]}\n\n"
+
+
+def _way(tokenizer: Any, *, system: bool) -> Callable[[Chat], Chat]:
+    """The first way to write a chat that its template takes and leaves nothing of out, kept with the tokenizer.
+
+    Args:
+        system: the chat has a system message.
+    """
+    template = str(tokenizer.chat_template)
+    found: dict[Any, Callable[[Chat], Chat]] = getattr(tokenizer, "piar_ways", {})
+    if (template, system) not in found:
+        words = {"system": "piarsystem", "user": "piaruser"} if system else {"user": "piaruser"}
+        chat = [{"role": role, "content": word} for role, word in words.items()]
+        found = {**found, (template, system): _tried(tokenizer, chat)}
+        tokenizer.piar_ways = found
+    return found[template, system]
+
+
+def _tried(tokenizer: Any, chat: Chat) -> Callable[[Chat], Chat]:
+    errors: list[Exception] = []
+    for way in (_same, _folded, _in_parts, lambda chat: _in_parts(_folded(chat))):
+        try:
+            [text] = _apply(tokenizer, [way(chat)])
+        except MemoryError as error:  # no further way may take as much
+            raise _refused(error) from None
+        except FAILURES as error:
+            errors.append(error)
+        else:
+            if all(m["content"] in text for m in chat):
+                return way
+    raise _refused(errors[0] if errors else LookupError("it leaves out what the user says"))
+
+
+def _same(chat: Chat) -> Chat:
+    return chat
+
+
+def _in_parts(chat: Chat) -> Chat:
+    """Contents as lists of parts, as templates of models that see pictures read them."""
+    return [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
 
 
 def _folded(chat: Chat) -> Chat:

@@ -179,7 +179,8 @@ def _opening(model: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise PiarError(f"Cannot load {model!r} as a {kind}: {said}", _NAMED) from None
+        fix = "Install it, or use another model." if "pip install" in said else _NAMED
+        raise PiarError(f"Cannot load {model!r} as a {kind}: {said}", fix) from None
 
 
 def _ask_hub(model: str) -> None:

@@ -7,6 +7,7 @@ told apart by its configuration or by the parity check), are computed whole, in 
 """
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 from store.errors import PiarError, UsageError
-from trainers.chat import add_template, encode, encode_plain, render
+from trainers.chat import FAILURES, add_template, encode, encode_plain, render
 from trainers.folder import load_lm, load_tokenizer
 from trainers.head import Head, read_grades
 from trainers.layout import Item, Pack, Tokens, even, pack, repeated, tree_attention
@@ -181,6 +182,8 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     add_template(tokenizer)
     rows = lm.get_input_embeddings().weight.shape[0]
+    beyond = [token.content for i, token in tokenizer.added_tokens_decoder.items() if i >= rows]
+    tokenizer.add_tokens(beyond, special_tokens=True)  # so that a sample which spells one is read as plain text
     [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
     if (most := max(tokenizer.vocab_size - 1, end_id(tokenizer), *asked)) >= rows:
         raise PiarError(
@@ -234,6 +237,11 @@ def _unlike(policy: Policy) -> str | None:
     """What is not as in the stock model: its probabilities, or its ways altogether; None if all is."""
     try:
         gap, tolerance = parity_gap(policy), TOLERANCE.get(policy.lm.dtype, COARSE)
+        if math.isnan(gap):
+            raise PiarError(
+                f"The model's probabilities are no numbers in {str(policy.lm.dtype).removeprefix('torch.')}.",
+                "Its weights are damaged: download it again. Or they are too large for so few bits: ask for float32.",
+            )
         kept = policy.lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=policy.device), use_cache=True)
     except torch.OutOfMemoryError:
         raise
@@ -291,6 +299,18 @@ def end_id(tokenizer: Any) -> int:
     if found is None:
         raise PiarError("The tokenizer has no end-of-sequence token.", "Set `eos_token` in its configuration.")
     return found
+
+
+def turn_ends(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end a model's own answers, the usual one first: what its template writes there, then `end_id`."""
+    chat = [{"role": "user", "content": "piaruser"}, {"role": "assistant", "content": "piaranswer"}]
+    try:
+        [text] = tokenizer.apply_chat_template([chat], tokenize=False)
+    except FAILURES:
+        text = ""
+    behind = tokenizer(text.rpartition("piaranswer")[2], add_special_tokens=False)["input_ids"] if text else []
+    ends = [i for i in behind[:1] if i in tokenizer.added_tokens_decoder]
+    return tuple(dict.fromkeys([*ends, end_id(tokenizer)]))
 
 
 def symbol_ids(tokenizer: Any, symbols: Sequence[str]) -> list[int]:

@@ -149,7 +149,7 @@ def generate(
     policy: Policy,
     prompts: Sequence[Tokens],
     *,
-    end: int,
+    end: int | Sequence[int],
     limit: int,
     copies: int = 1,
     starts: Sequence[int] | None = None,
@@ -160,7 +160,7 @@ def generate(
     """Token ids that complete each prompt, `copies` times: `completions[prompt][copy]`.
 
     Args:
-        end: token that ends a completion (and is part of it).
+        end: token that ends a completion (and is part of it), or several of which each does.
         limit: most tokens of a completion; one that reaches it has no `end`.
         starts: a first token for each prompt, given instead of drawn.
         temperature: 0 for the most likely token.
@@ -170,12 +170,13 @@ def generate(
     short = [i for i, prompt in enumerate(prompts) if len(prompt) + limit <= policy.window]
     long = sorted(set(range(len(prompts))) - set(short), key=lambda i: len(prompts[i]))
     parts = [(_shared, short)] if short else []
+    ends = [end] if isinstance(end, int) else list(end)
     parts += [(_whole, batch) for batch in _batches(policy, prompts, long, copies, limit)]
     for write, batch in parts:
         given = None if starts is None else [starts[i] for i in batch]
         held = None if guides is None else [guides[i] for i in batch]
         draw = partial(_draw, temperature=temperature, generator=generator, guides=held)
-        written = write(policy, [prompts[i] for i in batch], end, limit, copies, given, draw)
+        written = write(policy, [prompts[i] for i in batch], ends, limit, copies, given, draw)
         found |= dict(zip(batch, written, strict=True))
     return [found[i] for i in range(len(prompts))]
 
@@ -183,27 +184,27 @@ def generate(
 def _shared(
     policy: Policy,
     prompts: Sequence[Tokens],
-    end: int,
+    ends: list[int],
     limit: int,
     copies: int,
     starts: Sequence[int] | None,
     draw: Draw,
 ) -> list[list[list[int]]]:
     """Completions of prompts whose prefixes are shared."""
-    prefill = Prefill(pack([Item(p, [[end]]) for p in prompts]).to(policy.device))
+    prefill = Prefill(pack([Item(p, [ends[:1]]) for p in prompts]).to(policy.device))
     logits = run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
     if starts is None:
         token = draw(logits.repeat_interleave(copies, 0), range(len(prompts) * copies))
     else:
         token = torch.tensor(starts, device=policy.device).repeat_interleave(copies)
-    memory = Memory(prefill, copies, limit)
+    memory, stops = Memory(prefill, copies, limit), torch.tensor(ends, device=policy.device)
     done: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
     alive = torch.arange(len(done), device=policy.device)
     depth = torch.tensor([len(p) for p in prompts], device=policy.device).repeat_interleave(copies)
     for step in range(limit):
         for row, value in zip(alive.tolist(), token.tolist(), strict=True):
             done[row].append(value)
-        open_rows = (token != end).nonzero()[:, 0]
+        open_rows = torch.isin(token, stops, invert=True).nonzero()[:, 0]
         if step == limit - 1 or not len(open_rows):
             break
         if len(open_rows) < len(token):
@@ -262,7 +263,7 @@ def _batches(
 def _whole(
     policy: Policy,
     prompts: Sequence[Tokens],
-    end: int,
+    ends: list[int],
     limit: int,
     copies: int,
     starts: Sequence[int] | None,
@@ -275,10 +276,10 @@ def _whole(
     every = range(len(prompts) * copies)
     done = [[token] for token in (draw(logits, every).tolist() if given is None else given)]
     for _ in range(limit - 1):
-        if all(row[-1] == end for row in done):
+        if all(row[-1] in ends for row in done):
             break
         more = draw(stock.read([row[-1:] for row in done]), every).tolist()
         for row, token in zip(done, more, strict=True):
-            if row[-1] != end:
+            if row[-1] not in ends:
                 row.append(token)
     return [done[i : i + copies] for i in range(0, len(done), copies)]

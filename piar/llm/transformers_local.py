@@ -137,12 +137,12 @@ class TransformersClient:
         if len(schemas) < len(requests):
             return None
         from piar.llm.constrained import Schemas
-        from trainers.model import end_id
+        from trainers.model import turn_ends
 
         try:
             if self._schemas is None:
                 size = self._policy.lm.get_input_embeddings().weight.shape[0]
-                self._schemas = Schemas(self._tokenizer, size, end_id(self._tokenizer))
+                self._schemas = Schemas(self._tokenizer, size, turn_ends(self._tokenizer)[0])
             return [self._schemas.guide(schema) for schema in schemas]
         except PiarError as error:
             if error.message not in self._said:
@@ -160,24 +160,24 @@ class TransformersClient:
         """Answers decoded from the prompts (after the grades, if given), and their lengths in tokens."""
         import torch
 
-        from trainers.model import end_id, symbol_ids
+        from trainers.model import symbol_ids, turn_ends
         from trainers.rollout import generate
 
-        end, like = end_id(self._tokenizer), requests[0]
+        ends, like = turn_ends(self._tokenizer), requests[0]
         starts = None if grades is None else [symbol_ids(self._tokenizer, [grade])[0] for grade in grades]
         with torch.inference_mode():
             generator = torch.Generator(self._policy.device).manual_seed(like.seed)
             found = generate(
                 self._policy,
                 prompts,
-                end=end,
+                end=ends,
                 limit=like.max_tokens,
                 starts=starts,
                 temperature=like.temperature,
                 generator=generator,
                 guides=guides,
             )
-        return [(self._tokenizer.decode([t for t in only if t != end]), len(only)) for [only] in found]
+        return [(self._tokenizer.decode([t for t in only if t not in ends]), len(only)) for [only] in found]
 
     def _too_long(self, prompt: list[int]) -> Failure | None:
         if len(prompt) < self.window:
