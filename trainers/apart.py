@@ -1,13 +1,16 @@
-"""A classifier on an encoder that reads the two texts of a sample apart: it begins as the probe, and learns on.
+"""A classifier on an encoder that reads the texts of a sample apart: it begins as a probe, and learns on.
 
 A sentence encoder knows what its pooled vectors mean to each other, and nothing of two texts in one sequence, so that a
-few hundred rows teach it less in that way than a logistic regression on its vectors knows. Pooling and features are
-those of the baseline `probe`; the classification of (u, v, |u − v|) by a fine-tuned encoder is SBERT's (Reimers &
-Gurevych 2019, arXiv 1908.10084); to begin at the fitted probe is our choice.
+few hundred rows teach it less in that way than a logistic regression on its vectors knows. For each two texts u and v
+it is given |u − v| and u · v, as the baseline `probe`, their cosine, and what they share in words and letters, which
+vectors forget. The classification of (u, v, |u − v|) by a fine-tuned encoder is SBERT's (Reimers & Gurevych 2019, arXiv
+1908.10084); to begin at a fitted probe, to read each field apart and to compare letters are our choice.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +23,23 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from store.errors import PiarError
 from trainers.folder import load_encoder
+from trainers.overlap import COMPARED
 from trainers.pooling import Pooled
 from trainers.probe import fit_probe
 
 HEAD = "head.safetensors"
 _KEYS = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}  # here -> in the file
 UNSEEN = -9.0  # logit of a grade that no row of the probe had
+MOST_TEXTS = 4  # that are read apart; a sample of more fields is read as the pair of `Task.pair`
 
 
 class Apart(nn.Module):
-    """Logits of K grades from one text, or two, each read alone.
+    """Logits of K grades from texts, each read alone.
 
     Args:
-        encoder: a transformers body; pooled: what makes one vector of its states; texts: of a sample, one or two.
+        encoder: a transformers body; pooled: what makes one vector of its states; texts: of a sample.
         prompts: in front of each text; skipped: how many of its tokens are a prompt's, which are not pooled.
+        compares: whether cosines and what the texts share are among the features; older ones have vectors alone.
     """
 
     mean: Tensor  # [F] of the features of the rows that the head began with
@@ -45,13 +51,17 @@ class Apart(nn.Module):
         pooled: Pooled,
         texts: int,
         grades: int,
-        prompts: Sequence[str] = ("", ""),
-        skipped: Sequence[int] = (0, 0),
+        prompts: Sequence[str] | None = None,
+        skipped: Sequence[int] | None = None,
+        *,
+        compares: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.pooled, self.texts = encoder, pooled, texts
-        self.prompts, self.skipped = tuple(prompts), tuple(skipped)
-        size = pooled.size * (1 if texts == 1 else 4)
+        self.prompts = tuple(prompts or [""] * texts)[:texts]
+        self.skipped = tuple(skipped or [0] * texts)[:texts]
+        self.telling = (1 + COMPARED) * comb(texts, 2) if compares else 0
+        size = pooled.size * (texts + 2 * comb(texts, 2)) + self.telling
         self.head = nn.Linear(size, grades)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
@@ -66,16 +76,25 @@ class Apart(nn.Module):
         """Where the weights are."""
         return self.head.weight.device
 
-    def features(self, input_ids: Tensor, attention_mask: Tensor, **more: Tensor) -> Tensor:
-        """[m, F] of m samples whose first texts come first, then their second ones: [texts · m, T] tokens."""
+    def features(
+        self, input_ids: Tensor, attention_mask: Tensor, compared: Tensor | None = None, **more: Tensor
+    ) -> Tensor:
+        """[m, F] of m samples whose first texts come first, then their second ones and so on: [texts · m, T] tokens.
+
+        Args:
+            compared: [m, pairs · COMPARED] what each two texts share, see `trainers.overlap`.
+        """
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state.float()
-        each = torch.tensor(self.skipped[: self.texts], device=states.device)
+        each = torch.tensor(self.skipped, device=states.device)
         skipped = each.repeat_interleave(len(states) // self.texts)[:, None]
         vectors: Tensor = self.pooled(states, attention_mask, skipped)
-        if self.texts == 1:
-            return vectors
-        u, v = vectors.chunk(2)
-        return torch.cat([u, v, (u - v).abs(), u * v], 1)
+        read = vectors.chunk(self.texts)
+        pairs = list(combinations(read, 2))
+        found = [*read, *((u - v).abs() for u, v in pairs), *(u * v for u, v in pairs)]
+        if self.telling:
+            found += [(u * v).sum(1, keepdim=True) for u, v in pairs]
+            found += [compared] if compared is not None else []
+        return torch.cat(found, 1)
 
     def forward(self, labels: Tensor | None = None, **inputs: Tensor) -> SequenceClassifierOutput:
         """Logits [m, K], and the mean cross-entropy of labels [m]; see `features`."""
@@ -88,7 +107,7 @@ class Apart(nn.Module):
         labels = np.asarray(gold)
         if len(set(gold)) < 2:
             return
-        scaler, model = fit_probe(features, labels, np.asarray(groups), seed)
+        scaler, model = fit_probe(features, labels, np.asarray(groups), seed, telling=self.telling)
         weight, bias = model.coef_, model.intercept_
         if len(model.classes_) == 2:  # one row says the second against the first
             weight, bias = np.vstack([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
@@ -107,7 +126,7 @@ class Apart(nn.Module):
         told = {key: self.state_dict()[name] for name, key in _KEYS.items()} | self.pooled.state_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in told.items()}
         said = {"pooling": self.pooled.describe(), "texts": str(self.texts)}
-        said |= {"prompts": json.dumps([self.prompts, self.skipped])}
+        said |= {"prompts": json.dumps([self.prompts, self.skipped]), "compares": str(int(self.telling > 0))}
         save_file(tensors, folder / HEAD, metadata=said)
 
     @classmethod
@@ -122,8 +141,9 @@ class Apart(nn.Module):
             with safe_open(str(folder / HEAD), "pt") as file:
                 said = file.metadata() or {}
                 pooled = Pooled.described(said["pooling"], encoder.config.hidden_size)
-                more = json.loads(said.get("prompts", '[["", ""], [0, 0]]'))
-                found = cls(encoder, pooled, int(said["texts"]), encoder.config.num_labels, *more)
+                more = json.loads(said.get("prompts", "[null, null]"))
+                compares, grades = said.get("compares") == "1", encoder.config.num_labels
+                found = cls(encoder, pooled, int(said["texts"]), grades, *more, compares=compares)
                 state = {name: file.get_tensor(key) for name, key in _KEYS.items()}
                 state |= {f"pooled.{key}": file.get_tensor(key) for key in pooled.state_dict()}
             found.load_state_dict({**{f"encoder.{k}": v for k, v in encoder.state_dict().items()}, **state})

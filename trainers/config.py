@@ -137,8 +137,9 @@ class EncoderSettings(Settings):
     """`[train.encoder]`: an encoder as a student.
 
     Attributes:
-        reads: the two texts `together`, in one sequence, or `apart`, beginning as the probe (`trainers.apart`); `auto`:
-            apart where the folder is a sentence encoder's, with a `modules.json` whose steps are known here.
+        epochs: passes over the rows; at 0 an encoder that reads apart stays the probe that it begins as, in seconds.
+        reads: two texts `together`, in one sequence, or each field `apart`, beginning as a probe (`trainers.apart`);
+            `auto`: apart where the folder is a sentence encoder's, with a `modules.json` whose steps are known here.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
     """
 
@@ -146,7 +147,7 @@ class EncoderSettings(Settings):
     hidden: int = Field(default=128, ge=64, multiple_of=64)  # this and the next two: the size of a tiny encoder
     layers: int = Field(default=3, ge=1)
     vocab_size: int = Field(default=2048, ge=300)
-    epochs: float = Field(default=4.0, gt=0)
+    epochs: float = Field(default=4.0, ge=0)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.0, ge=0)
     reads: Reads | Literal["auto"] = "auto"

@@ -1,7 +1,7 @@
-"""Samples as an encoder meets them: tokens of one text or two, together or apart, in padded batches."""
+"""Samples as an encoder meets them: tokens of their texts, together or apart, in padded batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from store.task import Task
 from trainers.apart import Apart
 from trainers.chat import whole
 from trainers.embedding import tokenize
+from trainers.overlap import compared, parts
 
 Row = dict[str, Any]
 _BATCH = 64  # samples that are judged together, those of like length
@@ -22,16 +23,18 @@ class Encoded(list[int]):
 
     Attributes:
         types: of each token, to which of the two texts it belongs, where the encoder reads that.
-        second: where the second text begins, for an encoder that reads them apart.
+        texts: tokens of each text, for an encoder that reads them apart.
+        compared: what each two of them share, where it is given that.
     """
 
     types: list[int] | None = None
-    second: int | None = None
+    texts: Sequence[list[int]] = ()
+    compared: Sequence[float] = ()
 
     @property
     def longest(self) -> int:
         """Tokens that are read at once."""
-        return len(self) if self.second is None else max(self.second, len(self) - self.second)
+        return max(map(len, self.texts), default=len(self))
 
 
 def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> NDArray[np.float64]:
@@ -72,32 +75,51 @@ def _batches(model: Any, tokenizer: Any, ids: Sequence[Encoded]) -> Iterator[tup
 def encode(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[str]], task: Task, limit: int | None = None
 ) -> list[Encoded]:
-    """Tokens of rows' texts as the pair of `Task.pair`.
+    """Tokens of rows' texts as the pair of `Task.pair`; apart each field's, where the encoder has as many texts.
 
     Together at most `limit` of a row, taken from the longer text; apart at most so many of each text.
     """
-    pairs = [task.pair([whole(text) for text in row]) for row in rows]
-    if not pairs:
+    texts = [_texts(task, [whole(text) for text in row], getattr(model, "texts", 2)) for row in rows]
+    if not texts:
         return []
-    texts = ([a for a, _ in pairs], [b for _, b in pairs])[: 1 if len(task.fields) == 1 else 2]
+    columns = [list(column) for column in zip(*texts, strict=True)]
     if isinstance(model, Apart):
-        parts = [tokenize(tokenizer, *given, limit) for given in zip(texts, model.prompts, strict=False)]
-        found = [Encoded(chain(*row)) for row in zip(*parts, strict=True)]
-        for one, first in zip(found, parts[0], strict=True):
-            one.second = len(first) if len(parts) == 2 else None
-        return found
+        tokens = [tokenize(tokenizer, *given, limit) for given in zip(columns, model.prompts, strict=True)]
+        return [_apart(model, row, each) for row, each in zip(texts, zip(*tokens, strict=True), strict=True)]
     told = {"truncation": limit is not None, "max_length": limit, "verbose": False}
-    both = tokenizer(*texts, **told, split_special_tokens=True)  # what a sample says is never a control token
+    both = tokenizer(*columns, **told, split_special_tokens=True)  # what a sample says is never a control token
     found = [Encoded(row) for row in both["input_ids"]]
     for one, types in zip(found, both.get("token_type_ids", [None] * len(found)), strict=True):
         one.types = types
     return found
 
 
+def _texts(task: Task, row: Sequence[str], most: int) -> Sequence[str]:
+    """A row's texts: each field, the one of the pair's first text in front, where so many are read, else the pair."""
+    asked, others = task.pair(row)
+    if len(row) == 1:
+        return [asked]
+    if len(row) > most:
+        return [asked, others]
+    first = task.fields.index(task.group_by) if task.group_by in task.fields else 0
+    return [asked, *(text for i, text in enumerate(row) if i != first)]
+
+
+def _apart(model: Apart, texts: Sequence[str], tokens: Sequence[list[int]]) -> Encoded:
+    found = Encoded(chain(*tokens))
+    found.texts = tokens
+    if model.telling:
+        found.compared = [share for a, b in combinations(map(parts, texts), 2) for share in compared(a, b)]
+    return found
+
+
 def padded(tokenizer: Any, ids: Sequence[Encoded]) -> Any:
-    """A batch of encoded samples; where the texts are apart, all first ones and then all second ones."""
-    rows = [list(one[: one.second]) for one in ids] + [list(one[one.second :]) for one in ids if one.second is not None]
-    batch: dict[str, Any] = {"input_ids": rows}
+    """A batch of encoded samples; where the texts are apart, all first ones, then all second ones and so on."""
+    rows = [list(text) for column in zip(*(one.texts for one in ids), strict=True) for text in column]
+    batch: dict[str, Any] = {"input_ids": rows or [list(one) for one in ids]}
     if all(one.types is not None for one in ids):
         batch["token_type_ids"] = [one.types for one in ids]
-    return tokenizer.pad(batch, return_tensors="pt", verbose=False)
+    found = tokenizer.pad(batch, return_tensors="pt", verbose=False)
+    if any(one.compared for one in ids):
+        found["compared"] = torch.tensor([one.compared for one in ids])
+    return found

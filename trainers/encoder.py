@@ -18,7 +18,7 @@ from store.errors import PiarError, UsageError
 from store.manifest import MANIFEST, Manifest, file_sha256, read_manifest
 from store.probability_scores import nll_of
 from store.task import Task
-from trainers.apart import Apart
+from trainers.apart import MOST_TEXTS, Apart
 from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
 from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
@@ -257,6 +257,8 @@ def _teach(
     if isinstance(model, Apart):
         model.begin(features(model, tokenizer, ids), gold.tolist(), [row["group"] for row in rows], settings.seed)
         kept.look(0)
+    if not settings.epochs:
+        return 0
     rate = settings.learning_rate or _rate(model, settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
@@ -284,7 +286,7 @@ def _teach(
 def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> None:
     """Say so where the probe of the encoder as it came has less loss on dev than what was taught."""
     try:
-        probe, tokenizer = _apart(manifest, settings)
+        probe, tokenizer = apart_encoder(manifest, settings)
     except PiarError:  # it has no vectors that are known here
         return
     probe.to(kept.model.device)
@@ -310,11 +312,21 @@ def _rate(model: Any, settings: EncoderSettings) -> float:
 
 
 def _reads(settings: EncoderSettings) -> Reads:
-    """How this encoder meets the two texts.
+    """How this encoder meets the texts.
 
     Raises:
-        UsageError: one from nothing apart.
+        UsageError: one from nothing apart, or one that would learn nothing at all.
     """
+    reads = _asked(settings)
+    if not settings.epochs and reads == "together":
+        raise UsageError(
+            "Without a pass over the rows an encoder that reads its texts together has a head of chance.",
+            "Leave train.encoder.epochs out, or pass --model with a sentence encoder's folder: it begins as a probe.",
+        )
+    return reads
+
+
+def _asked(settings: EncoderSettings) -> Reads:
     if settings.reads != "auto":
         if settings.reads == "apart" and settings.model == "tiny":
             raise UsageError(
@@ -336,20 +348,23 @@ def _names(manifest: Manifest) -> dict[str, Any]:
     return {"num_labels": len(symbols), "id2label": dict(enumerate(symbols)), "label2id": numbers}
 
 
-def _apart(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart, Any]:
+def apart_encoder(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart, Any]:
+    """A sentence encoder with a head for the task's grades, which has learnt nothing, and its tokenizer."""
     task, names = manifest.task, _names(manifest)
     body, tokenizer, pooled, folder = load_sentence_encoder(Path(settings.model))
     vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
-    prompts = [folder.prompt(role) for role in roles(task)]
+    texts = len(task.fields) if len(task.fields) <= MOST_TEXTS else 2
+    first, other = (folder.prompt(role) for role in roles(task))
+    prompts = [first, *[other] * (texts - 1)]
     skipped = [prompt_tokens(tokenizer, prompt) if folder.skips_prompt else 0 for prompt in prompts]
-    return Apart(body, pooled, min(2, len(task.fields)), len(task.grades), prompts, skipped), tokenizer
+    return Apart(body, pooled, texts, len(task.grades), prompts, skipped, compares=True), tokenizer
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
     symbols, names = manifest.task.symbols, _names(manifest)
     if settings.model != "tiny":
         if _reads(settings) == "apart":
-            return _apart(manifest, settings)
+            return apart_encoder(manifest, settings)
         return load_classifier(settings.model, **names), load_tokenizer(settings.model)
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification

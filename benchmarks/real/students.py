@@ -50,11 +50,11 @@ class Arm:
         return 10.0 + 0.12 * rows * self.epochs / 16
 
 
-def _encoder(reads: str) -> Callable[[Project, Path, Path, str], Path]:
+def _encoder(reads: str, epochs: float = 4.0) -> Callable[[Project, Path, Path, str], Path]:
     def teach(at: Project, shards: Path, out: Path, model: str) -> Path:
         from trainers.encoder import train
 
-        told = {"model": model, "max_length": 160, "batch_size": 16, "reads": reads}
+        told = {"model": model, "max_length": 160, "batch_size": 16, "reads": reads, "epochs": epochs}
         return train(shards, out, settings=at.config.train.encoder.model_copy(update=told)).checkpoint
 
     return teach
@@ -69,6 +69,7 @@ def _language_model(at: Project, shards: Path, out: Path, model: str) -> Path:
 
 
 ARMS = {
+    "frozen": Arm("encoder", 10.6e6, 20e9, 2, 1.0, _encoder("apart", 0.0)),
     "encoder": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder("auto")),
     "together": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder("together")),
     "base270": Arm("base270", 100e6, 75e9, 4, 2.0, _language_model),

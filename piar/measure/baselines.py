@@ -16,7 +16,6 @@ plain TF-IDF learns which words are common among relevant rows; `tfidf_overlap` 
 linear baseline for search, and is named so because it is more than the standard one. The probe is `trainers.probe`'s.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +27,13 @@ from numpy.typing import NDArray
 from piar.measure.embeddings import NO_ENCODER, Embedder
 from store.errors import UsageError
 from store.task import Task
+from trainers.overlap import overlap, parts
 from trainers.probe import fit_probe, one_thread, pair_features
 from trainers.sentence_folder import roles
 
 Floats = NDArray[np.float64]
 Predict = Callable[[pl.DataFrame], Floats]
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]  # texts -> (N, D) unit vectors
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,8 @@ def _tfidf(given: Fitting, *, overlap: bool = False) -> Predict:
     if not vectorizers:
         return _majority(given)
 
-    def together(parts: list[Any], rows: pl.DataFrame) -> Any:
-        return hstack([*parts, csr_array(overlap_features(rows, task))] if overlap else parts).tocsr()
+    def together(words: list[Any], rows: pl.DataFrame) -> Any:
+        return hstack([*words, csr_array(overlap_features(rows, task))] if overlap else words).tocsr()
 
     def features(rows: pl.DataFrame) -> Any:
         return together(
@@ -245,31 +244,14 @@ def overlap_features(frame: pl.DataFrame, task: Task) -> Floats:
     The first field is the one that the task groups by, where that is a field.
     """
     first = task.group_by if task.group_by in task.fields else task.fields[0]
-    asked = [_parts(text) for text in frame[first].to_list()]
+    asked = [parts(text) for text in frame[first].to_list()]
     columns = [
-        [_compare(*mine, *_parts(text)) for mine, text in zip(asked, frame[other].to_list(), strict=True)]
+        [overlap(mine, parts(text)) for mine, text in zip(asked, frame[other].to_list(), strict=True)]
         for other in task.fields
         if other != first
     ]
     return np.hstack(
         [np.array(c, dtype=np.float64).reshape(len(frame), 4) for c in columns] or [np.zeros((len(frame), 0))]
-    )
-
-
-def _parts(text: str) -> tuple[frozenset[str], frozenset[str]]:
-    lower = text[:2_000].lower()
-    return frozenset(_WORD.findall(lower)), frozenset(lower[i : i + 3] for i in range(len(lower) - 2))
-
-
-def _compare(
-    words: frozenset[str], grams: frozenset[str], other_words: frozenset[str], other_grams: frozenset[str]
-) -> tuple[float, float, float, float]:
-    shared = len(words & other_words)
-    return (
-        shared / max(1, len(words)),
-        shared / max(1, len(words | other_words)),
-        len(grams & other_grams) / max(1, len(grams)),
-        min(1.0, len(other_words) / 20),
     )
 
 

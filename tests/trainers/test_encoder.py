@@ -1,10 +1,11 @@
 """An encoder student: learns, is a plain folder, is asked as any other student, and explains nothing."""
 
 import json
+import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,27 +14,26 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from piar.cli import main
-from piar.measure import baselines
 from piar.serve.app import build
 from piar.serve.settings import ServeSettings
 from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
-from store.probability_scores import nll_of
 from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_tiny_encoder
-from trainers import grpo
+from trainers import encoded, grpo
 from trainers.apart import Apart
 from trainers.checkpoint import read_card
 from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
 from trainers.encoded import encode, features, predict, probabilities
-from trainers.encoder import EncoderStudent, train
+from trainers.encoder import EncoderStudent, apart_encoder, train
 from trainers.export import export
 from trainers.folder import load_encoder, load_tokenizer
+from trainers.overlap import COMPARED
 from trainers.pooling import Pooled
-from trainers.probe import fit_probe
+from trainers.probe import fit_probe, pair_features
 from trainers.scoring import Student
 from trainers.session import latencies
 from trainers.students import load_student, session_of
@@ -214,18 +214,17 @@ def apart(sentences, **changes):
     return EncoderSettings(model=str(sentences), epochs=2, **changes)
 
 
-def probe_of(folder, sentences):
-    """The baseline's probabilities of dev, from its own door."""
+def rows_for(folder, kind):
+    """Shard rows, their grades as positions and their groups."""
     manifest = read_manifest(folder / "shards")
-    frames = []
-    for kind in ("train", "eval"):
-        rows = [row for found in read_rows(folder / "shards", manifest, kind).values() for row in found]
-        fields = [dict(zip(TASK.fields, row["fields"], strict=True)) for row in rows]
-        told = [{"gold": row["grade"], "group": row["group"]} for row in rows]
-        frames.append(pl.DataFrame([a | b for a, b in zip(fields, told, strict=True)]))
-    learnt, dev = frames
-    fitted = baselines.fit("probe", learnt, TASK, groups=learnt["group"], embed=Encoder.load(sentences).embed)
-    return fitted.predict(dev)
+    rows = [row for found in read_rows(folder / "shards", manifest, kind).values() for row in found]
+    return rows, np.array([TASK.index(row["grade"]) for row in rows]), np.array([row["group"] for row in rows])
+
+
+def seen_by(student, rows):
+    """[N, F] what the student's head is given of rows."""
+    tokens = encode(student.model, student.tokenizer, [row["fields"] for row in rows], student.task, student.most)
+    return features(student.model, student.tokenizer, tokens)
 
 
 def test_it_begins_as_the_probe_and_keeps_it_where_learning_on_helps_nobody(world, sentences, tmp_path, capsys):
@@ -235,19 +234,24 @@ def test_it_begins_as_the_probe_and_keeps_it_where_learning_on_helps_nobody(worl
     assert done.kept == 0
     assert "keeps the frozen encoder's probe" in capsys.readouterr().err
     student = load_student(done.checkpoint)
-    dev = read_rows(folder / "shards", read_manifest(folder / "shards"), "eval")["dev"]
-    samples = [dict(zip(TASK.fields, row["fields"], strict=True)) for row in dev]
-    found = np.array([one.raw for one in student.score(samples)])
-    assert np.allclose(found, probe_of(folder, sentences), atol=1e-4)
+    (learnt, gold, groups), (dev, _, _) = rows_for(folder, "train"), rows_for(folder, "eval")
+    scaler, model = fit_probe(seen_by(student, learnt), gold, groups, telling=student.model.telling)
+    found = [one.raw for one in student.score([dict(zip(TASK.fields, row["fields"], strict=True)) for row in dev])]
+    assert np.allclose(found, model.predict_proba(scaler.transform(seen_by(student, dev))), atol=1e-4)
+    embed, seen = Encoder.load(sentences).embed, seen_by(student, dev)
+    vectors = pair_features(*(embed(column) for column in zip(*(row["fields"] for row in dev), strict=True)))
+    assert np.allclose(seen[:, : vectors.shape[1]], vectors, atol=1e-5)  # as the baseline `probe` has them
+    assert np.allclose(seen[:, vectors.shape[1]], vectors[:, -32:].sum(1), atol=1e-5)  # and their cosine
 
 
-def test_learning_on_is_kept_where_dev_gains(world, sentences, tmp_path):
+def test_learning_on_is_kept_where_dev_gains(world, sentences, tmp_path, monkeypatch):
+    """Words shared say nearly all here: without them there is something to learn."""
+    monkeypatch.setattr(encoded, "compared", lambda first, second: (0.0,) * COMPARED)
     folder, _ = world
     done = train(folder / "shards", tmp_path / "run", settings=apart(sentences, learning_rate=3e-3))
-    assert done.kept > 0
-    dev = read_rows(folder / "shards", read_manifest(folder / "shards"), "eval")["dev"]
-    gold = np.array([TASK.index(row["grade"]) for row in dev])
-    assert done.metrics["dev/nll"] < nll_of(probe_of(folder, sentences), gold).mean()
+    start = train(folder / "shards", tmp_path / "start", settings=apart(sentences, learning_rate=0.5))
+    assert (done.kept > 0, start.kept) == (True, 0)
+    assert done.metrics["dev/nll"] < start.metrics["dev/nll"]
     assert not list((tmp_path / "run").glob("best*"))
 
 
@@ -269,6 +273,22 @@ def test_one_that_reads_apart_is_a_student_like_the_others(world, sentences, tmp
     head.write_bytes(b"x" * head.stat().st_size)
     with pytest.raises(PiarError, match="no head of its encoder"):
         load_student(done.checkpoint)
+
+
+@pytest.mark.parametrize("fields", [3, 4, 5])
+def test_each_field_is_read_apart_and_many_as_a_pair(sentences, fields):
+    names = tuple("abcde"[:fields])
+    task = TASK.model_copy(update={"fields": names, "group_by": "b"})
+    manifest = SimpleNamespace(task=task)
+    model, tokenizer = apart_encoder(manifest, EncoderSettings(model=str(sentences)))
+    row = ["red lamp", "blue lamp", "green chair", "a shoe", "a hat"][:fields]
+    [one] = encode(model.eval(), tokenizer, [row], task)
+    said = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in one.texts]
+    first, others = row[1], [row[0], *row[2:]]
+    assert said == ([first, *others] if fields <= 4 else [first, " ".join(others)])
+    assert len(one.compared) == 6 * math.comb(len(said), 2)
+    assert one.compared[0] == 0.5  # half of "blue lamp" is in "red lamp"
+    assert features(model, tokenizer, [one]).shape == (1, model.head.in_features)
 
 
 def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
@@ -301,5 +321,9 @@ def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, senten
     done = train(folder / "shards", tmp_path / "dense", settings=apart(other).model_copy(update={"epochs": 0.1}))
     assert read_card(done.checkpoint).reads == "together"  # what such vectors mean is not known here
     assert "frozen" not in capsys.readouterr().err
+    with pytest.raises(UsageError, match="a head of chance"):
+        train(folder / "shards", tmp_path / "tiny", settings=EncoderSettings(epochs=0))
+    still = train(folder / "shards", tmp_path / "still", settings=apart(sentences).model_copy(update={"epochs": 0}))
+    assert (still.steps, still.kept) == (0, 0)
     with pytest.raises(UsageError, match="from nothing"):
         train(folder / "shards", tmp_path / "tiny", settings=EncoderSettings(reads="apart"))
