@@ -173,18 +173,19 @@ def check(folder: Path, *, hashes: bool = False) -> None:
 def fingerprint(folder: Path) -> str:
     """A hash of all that shapes a student's answers: weights, calibration and rule.
 
-    Of a checkpoint by its marker, which names every file with its hash; of another folder by its card alone.
+    Of a checkpoint by its marker, which names every file with its hash; of another folder by its card alone, of
+    adapters without one by their weights.
 
     Raises:
         PiarError: no student there.
     """
     read_card(folder)
-    marker = folder / MARKER
-    return file_sha256(marker if marker.exists() else folder / CARD)
+    names = (MARKER, CARD, "adapter_model.safetensors")
+    return file_sha256(next(folder / name for name in names if (folder / name).exists()))
 
 
 def read_card(folder: Path) -> StudentCard:
-    """What the student in this folder judges.
+    """What the student in this folder judges; of adapters that were made on a student, what that one does.
 
     Raises:
         PiarError: the folder holds no student of ours.
@@ -192,9 +193,23 @@ def read_card(folder: Path) -> StudentCard:
     try:
         return StudentCard.model_validate_json((folder / CARD).read_bytes())
     except FileNotFoundError:
-        raise PiarError(f"{folder} holds no student: it has no {CARD}.", "Train one with `piar train sft`.") from None
+        return _base_card(folder)
     except ValidationError as error:
         raise PiarError(f"{folder / CARD}: {explain(error)}", "Train again with this version.") from None
+
+
+def _base_card(folder: Path) -> StudentCard:
+    """The card of the student that adapters were made on, without what was measured of it."""
+    from trainers import adapters  # which imports transformers
+
+    student = adapters.base(folder)[1] if adapters.held(folder) else None
+    if student is not None and (student / CARD).is_file():
+        unmeasured: dict[str, Any] = {"metrics": {}, "calibration": None, "rule": None, "base": str(student)}
+        return read_card(student).model_copy(update=unmeasured)
+    fix = "Train one with `piar train sft`."
+    if (folder / "config.json").is_file() or adapters.held(folder):
+        fix = f"It is a model that learnt nothing here: teach it (`piar train … --model`), or ask it (`hf:{folder}`)."
+    raise PiarError(f"{folder} holds no student: it has no {CARD}.", fix)
 
 
 def keep_calibration(folder: Path, calibration: Calibration | None, rule: DecisionRule | None = None) -> None:

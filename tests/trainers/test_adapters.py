@@ -12,13 +12,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from piar.llm.transformers_local import TransformersClient
+from store.calibration import Calibration
 from store.errors import PiarError
 from tests.shards_fixture import write_shards
 from tests.tiny_model import make_tiny_model
 from trainers import sft
+from trainers.checkpoint import fingerprint, keep_calibration, read_card
 from trainers.config import SftSettings, StudentSettings
 from trainers.model import load_policy
 from trainers.scoring import Student
+from trainers.students import load_student
 
 # What peft itself calls for.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -97,6 +100,25 @@ def test_a_student_a_teacher_and_a_tokenizer_come_of_adapters(lora, tmp_path):
     own.chat_template = "{{ messages[0].content }}!"
     own.save_pretrained(lora)
     assert load_policy(str(lora))[1].chat_template.endswith("!")  # that of the adapters, where they bring one
+
+
+def test_adapters_that_others_made_on_a_student_are_a_student(base, tmp_path):
+    write_shards(tmp_path / "shards", 30, held_out=8)
+    few = SftSettings(steps=2, batch_size=4)
+    settings = StudentSettings(model=str(base))
+    final = sft.train(tmp_path / "shards", tmp_path / "run", student=settings, settings=few).checkpoint
+    keep_calibration(final, Calibration(strategy="temperature", temperature=2.0))
+    wanted = taught(final, tmp_path / "a", LoraConfig(**LAYERS))
+    assert torch.allclose(logits(tmp_path / "a"), wanted, atol=1e-4)
+    judge = load_student(tmp_path / "a")
+    assert (judge.card.task, judge.card.calibration) == (read_card(final).task, None)
+    assert judge.score([{"query": "red lamp", "title": "red lamp"}])[0].grade in judge.task.symbols
+    assert fingerprint(tmp_path / "a") != fingerprint(final)
+    keep_calibration(tmp_path / "a", None)
+    assert len(load_student(tmp_path / "a").score([{"query": "red", "title": "lamp"}])) == 1
+    with pytest.raises(PiarError, match="holds no student") as refused:
+        load_student(base)
+    assert f"hf:{base}" in refused.value.fix
 
 
 @pytest.mark.parametrize("named", ["org/base", "/elsewhere/models/base", "../base"])
