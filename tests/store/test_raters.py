@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.guideline_doubts import project
 from store.enough_raters import MOST, Raters, accuracy, enough, fit, how_many
 from store.guideline_doubts import doubts
 
@@ -101,6 +102,12 @@ def test_a_rule_that_only_the_ablest_see_through_is_named_with_its_rows():
     assert all(item % 10 == 4 for item in found[0].examples)
 
 
+def test_two_rules_at_fault_do_not_hide_who_is_able_where_three_people_judge_a_row():
+    found = [project(seed, 3, "gold", np.array([1, 7]))[0] for seed in range(12)]
+    assert set().union(*found) == {"rule 1", "rule 7"}
+    assert sum(map(len, found)) >= 20
+
+
 def test_hard_rows_and_bad_raters_alone_name_no_rule():
     for seed in range(5):
         hard = Raters(ABLE.prevalence, ABLE.ability - 1.0, 2.0, EVEN)
@@ -110,7 +117,7 @@ def test_hard_rows_and_bad_raters_alone_name_no_rule():
 
 def test_one_row_is_named_where_enough_people_judged_it():
     many = Raters(ABLE.prevalence, np.linspace(0.5, 3.0, 14), 0.5, EVEN)
-    items, raters, grades, _ = votes(many, 60, np.random.default_rng(2), faulty=[7], seeing=6)
+    items, raters, grades, _ = votes(many, 60, np.random.default_rng(3), faulty=[7], seeing=6)
     found, _ = doubts(items, raters, grades, majority(items, grades, 60), {}, 3)
     assert [d.what for d in found] == ["item 7"]
 
