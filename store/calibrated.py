@@ -8,6 +8,7 @@ grade is the likeliest again, or the one that the student's decision rule gives:
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,10 @@ from store.types import Verdict
 
 if TYPE_CHECKING:
     from store.db import Store
+
+_KEPT = """
+select e.detail->>'instruction', e.detail->>'calibration', e.created_at from run_events e join runs r using (run_id)
+where r.verb = 'calibrate' and e.status = 'done' and e.detail->>'judge' = ? order by e.created_at desc"""
 
 R = TypeVar("R", Calibration, DecisionRule)
 VERB = "calibrate"  # of the runs that keep one in the store
@@ -67,6 +72,25 @@ def kept_rule(store: "Store", judge: Judge) -> DecisionRule | None:
     kind, _, path = judge.name.partition(":")
     found = _of_folder(student_folder(store, path), "rule") if kind == "student" else None
     return None if found is None else _read(DecisionRule, found, "decision rule", judge)
+
+
+def calibrated_elsewhere(store: "Store", judge: Judge) -> str | None:
+    """The instruction that this judge was calibrated under last, where it was never under its own; else None."""
+    runs = store.frame(_KEPT, [judge.name]).rows()
+    if not runs or runs[0][1] is None or any(instruction == judge.instruction for instruction, *_ in runs):
+        return None
+    return str(runs[0][0])
+
+
+def calibrated_since(store: "Store", judge: Judge, when: str) -> bool:
+    """Whether this judge was calibrated anew, or its calibration taken back, after a time.
+
+    Args:
+        when: ISO 8601, with the zone.
+    """
+    then = datetime.fromisoformat(when).astimezone(UTC).replace(tzinfo=None)
+    runs = store.frame(_KEPT, [judge.name]).rows()
+    return any(instruction == judge.instruction and at > then for instruction, _, at in runs)
 
 
 def _read(kind: type[R], found: Any, words: str, judge: Judge) -> R:

@@ -91,6 +91,11 @@ class Cascade(Result):
         return tier if tier and tier.threshold is not None else None
 
     @property
+    def certified(self) -> bool:
+        """Whether any judge decides anything."""
+        return any(tier.threshold is not None for tier in self.tiers)
+
+    @property
     def runs(self) -> bool:
         """Whether pools and servers can run it: a student decides first, and a teacher after it or nobody."""
         return [tier.name for tier in self.tiers] in (["student"], ["student", "teacher"])
@@ -138,13 +143,15 @@ class Cascade(Result):
             raise PiarError(
                 f"The cascade was fitted for other answers than those of {what}: its judge was {was}, as it was on "
                 f"{self.made[:10]}, and weights, calibration, instruction or model have changed since.",
-                f"Fit it again: `piar cascade --tiers {','.join(self._names(place, what))} --precision {self.target}`.",
+                f"Fit it again: `{self.again(place, what)}`.",
             )
 
-    def _names(self, place: int, what: str) -> list[str]:
-        names = [tier.judge if tier.name == "student" else tier.name for tier in self.tiers]
-        names[place : place + 1] = [what.partition(":")[0] if what.startswith("teacher:") else what]
-        return names
+    def again(self, place: int | None = None, what: str = "") -> str:
+        """The command that fits it again; with another judge at a place, where one is named."""
+        names = [tier.judge if tier.name != "teacher" else tier.name for tier in self.tiers]
+        if place is not None:
+            names[place : place + 1] = [what.partition(":")[0] if what.startswith("teacher:") else what]
+        return f"piar cascade --tiers {','.join(names)} --precision {self.target}"
 
     def save(self, path: Path) -> None:
         """Write the document in one step."""

@@ -40,7 +40,8 @@ def cascade(
     bound of its precision, by group, is at or above --precision; the promises of two judges hold together with 95 %.
     What it has not said of these rows is asked first. Where no confidence is enough, a judge decides nothing and all of
     its rows go on. The document names both judges by what they answer with: after another training, calibration or
-    instruction it is refused, and this verb fits it again.
+    instruction it is refused, `piar status` names it, and this verb fits it again. One that decides nothing does not
+    replace an earlier one that holds: of other judges, or of a higher --precision.
 
     It is used by `piar score --pool FILES --cascade FILE` and `piar serve --cascade FILE`.
 
@@ -58,5 +59,4 @@ def cascade(
         )
     path = out or asked().folder / CASCADE
     document = {"path": str(path), "fitted": plain(fitted), "receipt": plain(receipt)}
-    certified = any(tier.threshold is not None for tier in fitted.cascade.tiers)
-    return Answer(document, cascade_view(fitted, path, receipt), exit_code=int(not certified))
+    return Answer(document, cascade_view(fitted, path, receipt), exit_code=int(not fitted.cascade.certified))

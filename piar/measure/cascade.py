@@ -86,6 +86,7 @@ class FittedCascade(Result):
         alone: the last judge without those before it; None where there is one judge.
         grades: symbol -> (rows that were decided as it, right ones).
         surest: of a judge that decides nothing, the share of right ones among the tenth that it is surest of.
+        instead: an earlier cascade that stays where this one was to be kept, since this one decides nothing.
     """
 
     cascade: Cascade
@@ -95,6 +96,7 @@ class FittedCascade(Result):
     alone: OneJudge | None
     grades: dict[str, tuple[int, int]]
     surest: dict[str, Interval]
+    instead: Cascade | None = None
 
 
 def rows_of(store: "Store", split: str = SPLIT) -> Rows:

@@ -8,7 +8,7 @@ from uuid import uuid4
 from piar.project.asking import respondent, teacher_name
 from piar.project.measuring import let_teach
 from store.cascade import CASCADE, FIT, Cascade, read_cascade
-from store.errors import UsageError
+from store.errors import PiarError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from piar.llm.cost import Budget
     from piar.measure.cascade import FittedCascade, Paid
     from piar.project.workspace import Workspace
+    from piar.query.status import Stale
     from store.calibration import Calibration
     from store.judges import Judge
     from store.types import Instruction, Sample, Verdict
@@ -40,7 +41,8 @@ def cascade(
 ) -> "tuple[FittedCascade, Receipt]":
     """Find from which confidence on each judge may decide, and write it down; see `piar.measure.cascade`.
 
-    What the judges have not said of dev's rows with truth is asked first.
+    What the judges have not said of dev's rows with truth is asked first. A cascade that decides nothing does not
+    replace an earlier one of other judges, or of a higher precision, whose judges answer as they did.
 
     Args:
         tiers: `student:PATH`, `teacher` or `baseline:NAME`, at most two, in the order in which they decide.
@@ -77,9 +79,69 @@ def cascade(
             seed=seed,
         )
         detail["cascade"] = fitted.cascade.model_dump(mode="json")
-        fitted.cascade.save(out or project.folder / CASCADE)
+        path = out or project.folder / CASCADE
+        if earlier := _still_good(project, path, fitted.cascade):
+            fitted = fitted.model_copy(update={"instead": earlier})
+        else:
+            fitted.cascade.save(path)
     spent = receipt(project.store, run_id, known, time.monotonic() - began, priced=project.config.teacher.priced)
     return fitted, spent
+
+
+def _still_good(project: "Workspace", path: Path, new: Cascade) -> Cascade | None:
+    """The cascade that is kept at a path, where one that decides nothing has no reason to replace it."""
+    if new.certified or not path.is_file():
+        return None
+    try:
+        earlier = read_cascade(path)
+    except UsageError:
+        return None
+    judges = [[tier.judge for tier in found.tiers] for found in (earlier, new)]
+    overruled = judges[0] == judges[1] and new.target <= earlier.target
+    return earlier if earlier.certified and not overruled and not _changed(project, earlier) else None
+
+
+def stale_cascade(project: "Workspace") -> "Stale | None":
+    """That the project's cascade rests on answers that its judges no longer give, by what is known without asking them.
+
+    A prompt or a parameter of the teacher that has changed is not seen here; whoever uses the cascade refuses it.
+    """
+    from piar.query.status import Stale
+
+    path = project.folder / CASCADE
+    if not path.is_file():
+        return None
+    try:
+        found = read_cascade(path)
+    except UsageError as error:
+        return Stale("the cascade", error.message, "piar cascade --tiers student:PATH,teacher")
+    if not (why := _changed(project, found)):
+        return None
+    return Stale("the cascade", f"{path.name} is of {found.made[:10]}, and {why}", found.again())
+
+
+def _changed(project: "Workspace", found: Cascade) -> str:
+    """What of its judges is not as it was; "" where that is not known of any."""
+    from store.calibrated import calibrated_since, student_folder
+    from store.judges import Judge
+    from trainers.checkpoint import fingerprint
+
+    for tier in found.tiers:
+        if tier.name == "student":
+            try:
+                now = fingerprint(student_folder(project.store, tier.judge.partition(":")[2]))
+            except PiarError:
+                return f"{tier.judge} is gone"
+            if now != tier.fingerprint:
+                return f"weights, calibration or decision rule of {tier.judge} have changed since"
+        if tier.name == "teacher" and tier.threshold is not None:
+            if tier.judge != teacher_name(project):
+                return f"the teacher is {teacher_name(project)} now, no longer {tier.judge}"
+            if tier.instruction != project.instruction().id:
+                return "the instruction has changed since"
+            if calibrated_since(project.store, Judge(tier.judge, tier.instruction), found.made):
+                return "the teacher has been calibrated anew"
+    return ""
 
 
 def forecast_cascade(project: "Workspace", tiers: "Sequence[str]", *, instruction: str | None = None) -> "Forecast":

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piar.project.asking import teacher_name
+from piar.project.cascading import stale_cascade
 from piar.project.folder import PROPOSAL
 from piar.project.measuring import drift
 from store.errors import PiarError
@@ -81,8 +82,15 @@ def status(project: "Workspace") -> "Status":
     """What is stale, what comes next and what that would cost; see `piar.query.status.status`."""
     from piar.query.status import status
 
-    waits = (project.folder / PROPOSAL).exists()
-    return status(project.store, project.config.teacher, teacher_name(project), project.instruction(), proposal=waits)
+    waits, cascade = (project.folder / PROPOSAL).exists(), stale_cascade(project)
+    return status(
+        project.store,
+        project.config.teacher,
+        teacher_name(project),
+        project.instruction(),
+        proposal=waits,
+        beside=[cascade] if cascade else (),
+    )
 
 
 def doctor(project: "Workspace") -> "list[Check]":

@@ -1,6 +1,6 @@
 """Where a project stands: what it holds, what is stale, what comes next and what that would cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,7 @@ class _State:
         lacking: why a first search could show nothing yet, and how many groups more would do, or None.
         waiting: groups that nobody has graded.
         overtaken: people's labels that a later change of policy made stale.
+        calibrated: the instruction that the teacher was calibrated under, where that is not the present one; else None.
         drift: the teacher's grades among the latest logs beside earlier ones, None where too few are judged.
     """
 
@@ -98,9 +99,18 @@ class _State:
     waiting: int
     overtaken: "list[StaleLabels]"
     drift: "Drift | None"
+    calibrated: str | None
 
 
-def status(store: "Store", teacher: "ModelSettings", judge: str, current: "Instruction", *, proposal: bool) -> Status:
+def status(
+    store: "Store",
+    teacher: "ModelSettings",
+    judge: str,
+    current: "Instruction",
+    *,
+    proposal: bool,
+    beside: "Iterable[Stale]" = (),
+) -> Status:
     """Look at the store and say where the project stands; nothing is asked and nothing is changed.
 
     Args:
@@ -108,6 +118,7 @@ def status(store: "Store", teacher: "ModelSettings", judge: str, current: "Instr
         judge: whose its verdicts are.
         current: the instruction in force.
         proposal: whether one waits.
+        beside: what is stale outside of the store.
     """
     state = _read(store, teacher, judge, current, proposal)
     counts = store.frame("select split, count(*) as n from samples group by split order by split").rows()
@@ -117,13 +128,14 @@ def status(store: "Store", teacher: "ModelSettings", judge: str, current: "Instr
         "samples": dict(counts),
         "labelled": state.labelled,
     }
-    stale = tuple(found for rule in _STALE for found in rule(state))
+    stale = (*(found for rule in _STALE for found in rule(state)), *beside)
     return Status(holds, stale, tuple(step for rule in _NEXT for step in rule(state)), _reworded(store, current))
 
 
 def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instruction", proposal: bool) -> _State:
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
+    from store.calibrated import calibrated_elsewhere
     from store.judges import Judge
     from store.wording import same_but_for_words
 
@@ -161,7 +173,8 @@ def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instru
     lacking = _lacking(store, waiting) if row[1] else None
     overtaken = stale_labels(store, current)
     moved = drift(store, Judge(judge, current.id))
-    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved)
+    elsewhere = calibrated_elsewhere(store, Judge(judge, current.id))
+    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved, elsewhere)
     return _State(row[0], row[1], row[2], row[3], row[4], price, row[6], *told)
 
 
@@ -251,6 +264,12 @@ def _mining_is_behind(state: _State) -> Iterator[Stale]:
         yield Stale("signals and the queue", "verdicts came in after the last mine", "piar mine")
 
 
+def _calibration_is_behind(state: _State) -> Iterator[Stale]:
+    if state.calibrated:
+        why = f"it was fitted under instruction {state.calibrated}; under this one none corrects it"
+        yield Stale("the teacher's calibration", why, "piar calibrate")
+
+
 def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
     for old in state.overtaken:
         why = (
@@ -276,6 +295,7 @@ _STALE: tuple[Callable[[_State], Iterator[Stale]], ...] = (
     _labels_are_behind,
     _score_is_behind,
     _mining_is_behind,
+    _calibration_is_behind,
     _policy_has_moved_on,
     _logs_have_moved,
 )

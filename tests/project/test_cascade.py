@@ -1,6 +1,7 @@
 """From labelled rows to a document, and by it through a pool: by command, with a student that is a script."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from piar.judging.parquet_files import Pool
 from store.cascade import read_cascade
 from store.decision_rule import DecisionRule
 from store.errors import PiarError, UsageError
-from tests.cascade_world import STUDENT, lamps, titles
+from tests.cascade_world import RULE, STUDENT, lamps, titles
 from tests.documents import check
 from tests.small_project import copy_of
 from trainers.checkpoint import keep_calibration
@@ -56,6 +57,7 @@ def test_a_cascade_is_fitted_forecast_and_kept_by_command(project, capsys):
     assert (student.name, teacher.name, document["receipt"]["calls"]) == ("student", "teacher", 0)
     assert 0.4 < student.share.value < 0.6  # the plain titles
     assert min(student.precision.low, teacher.precision.low) >= 0.95
+    (project.folder / "cascade.json").unlink()
     assert run([*tiers[:-1], "--precision", "0.999"]) == 1
     told = " ".join(capsys.readouterr().out.split())
     assert f"99.9 % for any confidence of {STUDENT}; its surest tenth is 100.0" in told
@@ -119,6 +121,51 @@ def test_a_judge_that_has_changed_is_refused_and_the_mend_works(project, tmp_pat
     assert f"--tiers student:{student},teacher --precision 0.95" in stale.value.fix
     project.cascade([STUDENT, "teacher"])
     assert project.open_cascade(path, student)[1] is not None
+
+
+def test_one_that_decides_nothing_replaces_no_earlier_one_that_holds(project, capsys):
+    path = project.folder / "cascade.json"
+    before = path.read_text()
+    nothing = ["-C", str(project.folder), "cascade", "--tiers", f"{STUDENT},teacher", "--precision", "0.999"]
+    assert run([*nothing, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    check("cascade", document)
+    assert (path.read_text(), document["fitted"]["instead"]) == (before, json.loads(before))
+    assert run(nothing) == 1
+    assert f"as it was, of {read_cascade(path).made[:10]}: {STUDENT} and teacher" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    path.write_text(before.replace('"target": 0.95', '"target": 0.9995'))
+    project.cascade([STUDENT, "teacher"], 0.999)  # the same judges are not sure enough for less
+    assert not read_cascade(path).certified
+    path.write_text(before)
+    (project.folder / "instruction.md").write_text(RULE.replace("lamp`", "lamps`"))
+    project.cascade([STUDENT], 0.999)  # nobody may use the earlier one any more
+    assert not read_cascade(path).certified
+
+
+def test_status_names_a_cascade_whose_judges_have_changed_and_the_command_that_mends_it(project):
+    def told():
+        return [(s.why.partition(", and ")[2], s.fix) for s in project.status().stale if s.what == "the cascade"]
+
+    student, instruction = project.folder / "students" / "a", project.folder / "instruction.md"
+    again = f"piar cascade --tiers {STUDENT},teacher --precision 0.95"
+    assert told() == []
+    instruction.write_text(RULE.replace("lamp`", "lamps`"))
+    assert told() == [("the instruction has changed since", again)]
+    instruction.write_text(RULE)
+    keep_calibration(student, None, DecisionRule(name="expected"))
+    assert told() == [(f"weights, calibration or decision rule of {STUDENT} have changed since", again)]
+    assert run(["-C", str(project.folder), *again.split()[1:]]) == 0
+    assert told() == []
+    project.calibrate(strategy="none")
+    assert told() == [("the teacher has been calibrated anew", again)]
+    shutil.rmtree(student)
+    assert told()[0][0] == f"{STUDENT} is gone"
+    (project.folder / "cascade.json").write_text("{}")
+    assert [s.fix for s in project.status().stale if s.what == "the cascade"] == [
+        "piar cascade --tiers student:PATH,teacher"
+    ]
 
 
 def test_what_cannot_run_as_a_cascade_is_explained(project, tmp_path, capsys):

@@ -44,6 +44,19 @@ def test_an_edited_instruction_makes_labels_and_score_stale(shop) -> None:
     assert commands(shop) == ["piar evolve --dry-run", "piar label", "piar score --split test"]
 
 
+def test_a_calibration_of_another_instruction_is_named_until_there_is_one_of_this(toys) -> None:
+    def calibrated(instruction: str, calibration: object) -> list[str]:
+        run_id = toys.store.start_run("calibrate", {})
+        detail = {"judge": "teacher:rulebook", "instruction": instruction, "calibration": calibration}
+        toys.store.finish_run(run_id, "done", detail=detail)
+        return [s.why for s in toys.status().stale if s.what == "the teacher's calibration"]
+
+    assert calibrated("older", None) == []  # nothing was kept, nothing is lost
+    (why,) = calibrated("older", {"strategy": "temperature"})
+    assert "under instruction older" in why
+    assert calibrated(toys.instruction().id, None) == []
+
+
 def test_an_empty_store_wants_rows_and_a_proposal_wants_a_decision(tmp_path) -> None:
     project = small_project(tmp_path / "toys")
     with project.store.write() as con:

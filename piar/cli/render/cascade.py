@@ -26,13 +26,23 @@ def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> Rend
         *_cost_lines(found),
         *_weak_lines(found),
         *_nothing_lines(found),
-        ("kept", f"{path}; {_used(cascade, path)}"),
+        ("kept", _kept(found, path)),
     ]
     return Group(
         Text(title, style="bold"),
         table(heads, rows),
         "",
         facts([*lines, *_silent_lines(found), *receipt_lines(receipt)]),
+    )
+
+
+def _kept(found: "FittedCascade", path: Path) -> str:
+    if not (earlier := found.instead):
+        return f"{path}; {_used(found.cascade, path)}"
+    judges = " and ".join(tier.judge for tier in earlier.tiers)
+    return (
+        f"{path} as it was, of {earlier.made[:10]}: {judges} at {100 * earlier.target:g} %. Its judges answer as they "
+        "did; this one decides nothing and was not written"
     )
 
 
