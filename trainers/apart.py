@@ -76,19 +76,23 @@ class Apart(nn.Module):
         """Where the weights are."""
         return self.head.weight.device
 
-    def features(
-        self, input_ids: Tensor, attention_mask: Tensor, compared: Tensor | None = None, **more: Tensor
-    ) -> Tensor:
-        """[m, F] of m samples whose first texts come first, then their second ones and so on: [texts · m, T] tokens.
+    def vectors(self, input_ids: Tensor, attention_mask: Tensor, skipped: Tensor, **more: Tensor) -> Tensor:
+        """[N, D] unit vectors of N texts.
 
         Args:
-            compared: [m, pairs · COMPARED] what each two texts share, see `trainers.overlap`.
+            skipped: [N] tokens of a prompt in front of each, which are not pooled.
         """
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state.float()
-        each = torch.tensor(self.skipped, device=states.device)
-        skipped = each.repeat_interleave(len(states) // self.texts)[:, None]
-        vectors: Tensor = self.pooled(states, attention_mask, skipped)
-        read = vectors.chunk(self.texts)
+        vectors: Tensor = self.pooled(states, attention_mask, skipped[:, None])
+        return vectors
+
+    def joined(self, read: Sequence[Tensor], compared: Tensor | None) -> Tensor:
+        """[m, F] what the head is given of m samples.
+
+        Args:
+            read: [m, D] vectors of their first texts, of their second ones and so on.
+            compared: [m, pairs · COMPARED] what each two texts share, see `trainers.overlap`.
+        """
         pairs = list(combinations(read, 2))
         found = [*read, *((u - v).abs() for u, v in pairs), *(u * v for u, v in pairs)]
         if self.telling:
@@ -96,9 +100,19 @@ class Apart(nn.Module):
             found += [compared] if compared is not None else []
         return torch.cat(found, 1)
 
-    def forward(self, labels: Tensor | None = None, **inputs: Tensor) -> SequenceClassifierOutput:
-        """Logits [m, K], and the mean cross-entropy of labels [m]; see `features`."""
-        logits = self.head((self.features(**inputs) - self.mean) / self.spread)
+    def judged(self, features: Tensor) -> Tensor:
+        """[m, K] logits of features [m, F]."""
+        logits: Tensor = self.head((features - self.mean) / self.spread)
+        return logits
+
+    def forward(
+        self, labels: Tensor | None = None, compared: Tensor | None = None, **inputs: Tensor
+    ) -> SequenceClassifierOutput:
+        """Logits [m, K], and the mean cross-entropy of labels [m], of m samples whose first texts come first, then
+        their second ones and so on: [texts · m, T] tokens."""
+        count = len(inputs["input_ids"]) // self.texts
+        skipped = torch.tensor(self.skipped, device=self.device).repeat_interleave(count)
+        logits = self.judged(self.joined(self.vectors(skipped=skipped, **inputs).chunk(self.texts), compared))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

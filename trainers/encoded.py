@@ -15,6 +15,8 @@ from trainers.embedding import tokenize
 from trainers.overlap import compared, parts
 
 Row = dict[str, Any]
+Floats = NDArray[np.float64]
+OnProgress = Callable[[int], None]  # called with the samples done since the last call
 _BATCH = 64  # samples that are judged together, those of like length
 
 
@@ -37,39 +39,62 @@ class Encoded(list[int]):
         return max(map(len, self.texts), default=len(self))
 
 
-def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> NDArray[np.float64]:
+def nobody(done: int) -> None:
+    """Progress that nobody watches."""
+
+
+def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Floats:
     """[rows, K] probabilities of shard rows, in the order given."""
     ids = encode(model, tokenizer, [row["fields"] for row in rows], task, limit)
     return probabilities(model.eval(), tokenizer, ids)
 
 
 @torch.inference_mode()
-def probabilities(
-    model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progress: Callable[[int], None] = lambda n: None
-) -> NDArray[np.float64]:
+def probabilities(model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = nobody) -> Floats:
     """[rows, K] probabilities of encoded samples, in the order given."""
+    if isinstance(model, Apart):
+        seen = torch.from_numpy(features(model, tokenizer, ids, on_progress)).to(model.device)
+        return np.asarray(model.judged(seen).double().softmax(-1).cpu().numpy())
     found = np.zeros((len(ids), model.config.num_labels))
-    for part, inputs in _batches(model, tokenizer, ids):
+    for part in _like(ids):
+        inputs = padded(tokenizer, [ids[i] for i in part]).to(model.device)
         found[part] = model(**inputs).logits.double().softmax(-1).cpu().numpy()
         on_progress(len(part))
     return found
 
 
 @torch.inference_mode()
-def features(model: Apart, tokenizer: Any, ids: Sequence[Encoded]) -> NDArray[np.float64]:
-    """[rows, F] what the head of an encoder that reads apart is given."""
-    found = np.zeros((len(ids), model.head.in_features))
-    for part, inputs in _batches(model.eval(), tokenizer, ids):
-        found[part] = model.features(**inputs).double().cpu().numpy()
+def features(
+    model: Apart, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = nobody
+) -> NDArray[np.float32]:
+    """[rows, F] what the head of an encoder that reads apart is given; a text of several rows is read once."""
+    texts = [[(skip, *tokens) for skip, tokens in zip(model.skipped, one.texts, strict=True)] for one in ids]
+    place = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
+    order, vectors = list(place), torch.zeros(len(place), model.pooled.size, device=model.device)
+    read = told = 0
+    for part in _like(order):
+        inputs = tokenizer.pad({"input_ids": [list(order[i][1:]) for i in part]}, return_tensors="pt", verbose=False)
+        skipped = torch.tensor([order[i][0] for i in part], device=model.device)
+        vectors[part] = model.vectors(**inputs.to(model.device), skipped=skipped)
+        read += len(part)
+        before, told = told, len(ids) * read // len(order)
+        on_progress(told - before)
+    found = np.zeros((len(ids), model.head.in_features), dtype=np.float32)
+    for start in range(0, len(ids), _BATCH):
+        some = slice(start, start + _BATCH)
+        each = [vectors[[place[row[k]] for row in texts[some]]] for k in range(model.texts)]
+        found[some] = model.joined(each, _compared(ids[some], model.device)).cpu().numpy()
     return found
 
 
-def _batches(model: Any, tokenizer: Any, ids: Sequence[Encoded]) -> Iterator[tuple[list[int], Any]]:
-    """Samples of like length, to be judged together: their places, and the model's inputs."""
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        yield part, padded(tokenizer, [ids[i] for i in part]).to(model.device)
+def _like(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Places of texts of like length, to be read together."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    yield from (order[start : start + _BATCH] for start in range(0, len(order), _BATCH))
+
+
+def _compared(ids: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
+    return torch.tensor([one.compared for one in ids], device=device) if any(one.compared for one in ids) else None
 
 
 def encode(
@@ -120,6 +145,6 @@ def padded(tokenizer: Any, ids: Sequence[Encoded]) -> Any:
     if all(one.types is not None for one in ids):
         batch["token_type_ids"] = [one.types for one in ids]
     found = tokenizer.pad(batch, return_tensors="pt", verbose=False)
-    if any(one.compared for one in ids):
-        found["compared"] = torch.tensor([one.compared for one in ids])
+    if (shared := _compared(ids, torch.device("cpu"))) is not None:
+        found["compared"] = shared
     return found

@@ -255,7 +255,7 @@ def _teach(
     ids = encode(model, tokenizer, [row["fields"] for row in rows], task, limit)
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
     if isinstance(model, Apart):
-        model.begin(features(model, tokenizer, ids), gold.tolist(), [row["group"] for row in rows], settings.seed)
+        _begin(model, tokenizer, rows, ids, gold.tolist(), settings.seed)
         kept.look(0)
     if not settings.epochs:
         return 0
@@ -283,6 +283,22 @@ def _teach(
     return total
 
 
+def _begin(
+    model: Apart, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
+) -> None:
+    """Set the head to the probe of the frozen vectors; says how far it has read."""
+    done = 0
+    with progress("encoder: reading", 0, len(rows)) as show:
+
+        def more(n: int) -> None:
+            nonlocal done
+            done += n
+            show(done, {})
+
+        read = features(model.eval(), tokenizer, ids, more)
+    model.begin(read, gold, [row["group"] for row in rows], seed)
+
+
 def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> None:
     """Say so where the probe of the encoder as it came has less loss on dev than what was taught."""
     try:
@@ -292,8 +308,7 @@ def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: Enc
     probe.to(kept.model.device)
     beside = _Kept(probe, tokenizer, kept.dev, manifest.task, kept.limit, Best(kept.best.file.parent, 0))
     ids = encode(probe, tokenizer, [row["fields"] for row in rows], manifest.task, kept.limit)
-    gold = [manifest.task.index(row["grade"]) for row in rows]
-    probe.begin(features(probe, tokenizer, ids), gold, [row["group"] for row in rows], settings.seed)
+    _begin(probe, tokenizer, rows, ids, [manifest.task.index(row["grade"]) for row in rows], settings.seed)
     if (loss := beside.loss()) < kept.losses[kept.step]:
         say(
             f"encoder: the frozen encoder's probe has a loss of {loss:.3f} on dev, less than this student's "

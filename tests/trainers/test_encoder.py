@@ -27,7 +27,7 @@ from trainers.checkpoint import read_card
 from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
-from trainers.encoded import encode, features, predict, probabilities
+from trainers.encoded import encode, features, padded, predict, probabilities
 from trainers.encoder import EncoderStudent, apart_encoder, train
 from trainers.export import export
 from trainers.folder import load_encoder, load_tokenizer
@@ -289,6 +289,18 @@ def test_each_field_is_read_apart_and_many_as_a_pair(sentences, fields):
     assert len(one.compared) == 6 * math.comb(len(said), 2)
     assert one.compared[0] == 0.5  # half of "blue lamp" is in "red lamp"
     assert features(model, tokenizer, [one]).shape == (1, model.head.in_features)
+
+
+def test_a_text_of_several_rows_is_read_once(sentences):
+    model, tokenizer = apart_encoder(SimpleNamespace(task=TASK), EncoderSettings(model=str(sentences)))
+    rows = [["red lamp", f"lamp {i % 3}"] for i in range(12)]
+    ids, read, done = encode(model.eval(), tokenizer, rows, TASK), [], []
+    model.encoder.register_forward_hook(lambda module, given, said: read.append(len(said.last_hidden_state)))
+    seen = features(model, tokenizer, ids, done.append)
+    assert (sum(read), sum(done)) == (4, 12)
+    with torch.inference_mode():
+        together = model(**padded(tokenizer, ids)).logits
+        assert torch.allclose(model.judged(torch.from_numpy(seen)), together, atol=1e-5)
 
 
 def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
