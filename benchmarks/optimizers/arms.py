@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.null_worlds import NoJournal
 from benchmarks.optimizers.drafter import Drafter
 from benchmarks.optimizers.environments import peer_python
 from benchmarks.optimizers.texts import read_text, write_text
@@ -30,7 +31,6 @@ from piar.offline.teacher import RulebookClient
 from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, sample_id, short_hash
-from store.journal import Journal
 from store.types import Instruction
 
 REVISER = "rulebook-reviser"
@@ -239,20 +239,20 @@ def _evolve(world: World, endpoint: Simulator, settings: EvolveSettings, prompts
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "piar.duckdb", TASK)
-        journal = Journal(Path(folder) / "journal")
         fill_store(store, world.rows)
         try:
             models = Models(
                 Respondent(teacher, ModelSettings(structured=False), prompts=prompts),
                 Respondent(reviser, ReviserSettings(), prompts=prompts),
             )
-            standing = evolve(store, models, world.seed, settings, journal=journal, on_event=watch)[1]
+            with store.write():  # one connection for the whole run
+                journal: Any = NoJournal(Path(folder))
+                standing = evolve(store, models, world.seed, settings, journal=journal, on_event=watch)[1]
         except PiarError as error:
             raise RuntimeError(error.message) from error
         known = {world.seed.id: world.seed}
         texts = [(calls, write_text(known.get(name) or store.instruction(name))) for calls, name in steps]
         chosen = known.get(preferred) or store.instruction(preferred)
-        journal.close()
     return _Evolved(standing, chosen, texts)
 
 

@@ -151,7 +151,9 @@ def show_diff(
 
 
 def show_run(
-    id: Annotated[str, typer.Argument(metavar="[ID]", help="Beginning of a run's id.", show_default="the latest")] = "",
+    id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Beginning of a run's id, or a verb.", show_default="the latest")
+    ] = "",
 ) -> Answer:
     """One command's life: configuration, steps, what it asked and what that cost.
 

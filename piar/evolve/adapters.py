@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from piar.evolve.ledger import MOST_USES, fingerprints
-from piar.evolve.promotion import shown
+from piar.evolve.promotion import over_folds, shown
 from store.errors import PiarError, UsageError
 from store.stats import Gain, paired_gain, spend
 from store.turns import alone
@@ -59,13 +59,17 @@ class GroupTest:
         self.alpha, self.ledger = alpha, Path(ledger) if ledger else None
         self._tests: list[dict[str, Any]] = []
 
-    def __call__(self, before: Sequence[float], after: Sequence[float], groups: Sequence[Hashable]) -> Decision:
+    def __call__(
+        self, before: Sequence[float], after: Sequence[float], groups: Sequence[Hashable], *, folds: int = 0
+    ) -> Decision:
         """Test once. The test is in the ledger before its result is returned.
 
         Args:
             before: (N,) score of each row under what is to be beaten; more is better.
             after: (N,) the same under the candidate.
             groups: (N,) group of each row: query, author, document …
+            folds: where not one candidate but a procedure is tested, by cross-fitting over whole groups (each row's
+                `after` comes from what was made without its fold): how many; see `piar.evolve.promotion.over_folds`.
 
         Raises:
             UsageError: not the same rows, or none.
@@ -78,12 +82,12 @@ class GroupTest:
             raise UsageError("Some scores are no numbers.", "Score an answer that failed 0, under both.")
         names = [str(g) for g in groups]
         if self.ledger is None:
-            return self._decided(before, after, names)
+            return self._decided(before, after, names, folds)
         with alone(self.ledger.with_name(self.ledger.name + ".lock"), "testing a candidate"):
             self._tests = _read(self.ledger)
-            return self._decided(before, after, names)
+            return self._decided(before, after, names, folds)
 
-    def _decided(self, before: Sequence[float], after: Sequence[float], groups: Sequence[str]) -> Decision:
+    def _decided(self, before: Sequence[float], after: Sequence[float], groups: Sequence[str], folds: int) -> Decision:
         mine = fingerprints(groups)
         shares = [len({*mine} & {*test["groups"]}) / len(mine) for test in self._tests]
         if sum(shares) >= MOST_USES:
@@ -92,7 +96,7 @@ class GroupTest:
         level = spend(
             [share * test["level"] for share, test in zip(shares, self._tests, strict=True)], total=self.alpha
         )
-        gain = paired_gain(before, after, groups)
+        gain = over_folds(paired_gain(before, after, groups), folds)
         made = Decision(shown(gain, level), gain, level, len(mine), _reason(gain, level, len(mine)))
         self._tests.append({"groups": mine, "level": level, "p_value": gain.p_value, "promoted": made.promoted})
         if self.ledger is not None:

@@ -10,7 +10,7 @@ from piar.evolve.ending import ended
 from piar.evolve.guards import Paired
 from piar.evolve.inputs import Inputs, together
 from piar.evolve.ledger import fingerprints, ledger, record
-from piar.evolve.promotion import Outcome, confirm, power
+from piar.evolve.promotion import Outcome, confirm, over_folds, power
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Revised, Side, Tested, Worth, gain_json
 from piar.evolve.resume import RunLog
@@ -34,10 +34,11 @@ def finish(
     outcome = promote(inputs, board, log, found) if found.best.id != incumbent.id else None
     standing = found.best if outcome and outcome.passed else incumbent
     stood = found.tested if standing is not incumbent else [(incumbent, found.samples)]
-    holdout = compare(board, incumbent, stood, inputs.truths) if outcome else Comparison()
+    holdout = compare(board, incumbent, stood, inputs.truths, found.folds) if outcome else Comparison()
     test = on_test(inputs, board, standing)
     groups = [s.group for s in inputs.deciding]
     told = [*_plain(inputs, board, found), *_unseen(inputs, found)] if standing is not incumbent else []
+    provable = power(groups, inputs.settings.promotion.alpha, board.metric, inputs.layout.name, inputs.layout.folds)
     purse.open_attribution()
     attribution = attribute(board, standing, [*splits["dev"], *splits["holdout"]])
     report = EvolveReport(
@@ -53,7 +54,7 @@ def finish(
         holdout=holdout,
         test=test,
         attribution=attribution,
-        detectable=power(groups, inputs.settings.promotion.alpha, board.metric, inputs.layout.name).sentence(),
+        detectable=provable.sentence(),
         ceiling=ceiling(inputs.truths.values()),
         of_one=sum(truth.of_one for truth in inputs.truths.values()),
         stopped=found.stopped,
@@ -157,6 +158,7 @@ def promote(inputs: Inputs, board: Scoreboard, log: RunLog, found: Found) -> Out
         inputs.seed("promotion"),
         board.metric,
         inputs.layout.where,
+        found.folds,
     )
     audited = _audit(inputs, board, log, found) if outcome.passed else None
     if audited and (less := _wavers(paired, outcome, audited)):
@@ -166,7 +168,7 @@ def promote(inputs: Inputs, board: Scoreboard, log: RunLog, found: Found) -> Out
         )
         outcome = replace(outcome, refused_by="audit", reason=reason)
     drafted = sum(instruction.id != incumbent.id for instruction, _ in found.tested)
-    outcome = replace(outcome, audit=audited, folds=found.folds, drafted=drafted)
+    outcome = replace(outcome, audit=audited, drafted=drafted)
     detail = {**promotion_json(outcome), "level": outcome.level, "holdout_groups": fingerprints(groups)}
     verdict = "proposed" if outcome.passed else "refused"
     record(inputs.store, "promotion", found.best.id, incumbent.id, verdict, outcome.reason, detail, "piar", log.run_id)
@@ -276,9 +278,14 @@ def _other_truth(store: Store, mode: TruthMode) -> dict[str, Truth]:
 
 
 def compare(
-    board: Scoreboard, incumbent: Instruction, standing: Sequence[Judging], truths: Mapping[str, Truth]
+    board: Scoreboard, incumbent: Instruction, standing: Sequence[Judging], truths: Mapping[str, Truth], folds: int = 0
 ) -> Comparison:
-    """Two sides on the same rows, and the gain by the run's metric with its interval by group."""
+    """Two sides on the same rows, and the gain by the run's metric with its interval by group.
+
+    Args:
+        standing: one side; the incumbent is the other.
+        folds: of cross-fitting, where that is how one side was judged.
+    """
     samples = [s for _, rows in standing for s in rows]
     if not samples:
         return {}
@@ -298,7 +305,7 @@ def compare(
         "seed": sides[0],
         "champion": sides[1],
         "metric": board.metric.name,
-        "gain": gain_json(board.metric.gain(sums[0], sums[1], seed=0)),
+        "gain": gain_json(over_folds(board.metric.gain(sums[0], sums[1], seed=0), folds)),
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from piar.evolve.purse import Rows
+from piar.evolve.purse import CROSS_FOLDS, Rows
 from piar.evolve.reviser import Reviser
 from piar.evolve.settings import EvolveSettings, SearchName
 from piar.evolve.truth import VIEWS, Truth
@@ -37,18 +37,20 @@ class Layout:
         least: labelled groups that each part needs.
         name: of the rows that decide, at the beginning of a sentence.
         where: a gain was found, in a sentence.
+        folds: of cross-fitting, at most; 0 for none.
     """
 
     parts: tuple[tuple[Split, ...], ...]
     least: int
     name: str
     where: str
+    folds: int = 0
 
 
 LAYOUTS: dict[SearchName, Layout] = {
     "rounds": Layout((("train",), ("dev",), ("holdout",)), 2, "The holdout", "on the holdout"),
     "cross_fitted": Layout(
-        (("train", "dev", "holdout"),), FEWEST, "Cross-fitting over train, dev and holdout", "out of fold"
+        (("train", "dev", "holdout"),), FEWEST, "Cross-fitting over train, dev and holdout", "out of fold", CROSS_FOLDS
     ),
 }
 

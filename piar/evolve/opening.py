@@ -22,7 +22,7 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
     used = ledger(inputs.store, groups, log.run_id)
     warning, learnt = check_uses(used), _learnt(inputs, groups)
     level = spend(used.spent, total=inputs.settings.promotion.alpha)
-    told = power(groups, level, board.metric, inputs.layout.name)
+    told = power(groups, level, board.metric, inputs.layout.name, inputs.layout.folds)
     log.keep(incumbent)
     log.step(
         "opened",

@@ -197,7 +197,7 @@ def show_run(store: "Store", prefix: str = "", models: "Sequence[ModelSettings]"
     """One command's life: how it was run, its steps, what it asked and what that cost.
 
     Args:
-        prefix: beginning of the run's id; the latest run when empty.
+        prefix: beginning of the run's id, or a verb for its latest run; the latest of all when empty.
         models: of the project, as they are set now; a price among them tells that an answer for $0 was free.
 
     Raises:
@@ -205,8 +205,9 @@ def show_run(store: "Store", prefix: str = "", models: "Sequence[ModelSettings]"
     """
     from piar.judging.forecast import cost_is_known, receipt
 
-    order = "order by started desc limit 1" if not prefix else "order by started"
-    rows = store.frame(f"select * from runs where starts_with(run_id, ?) {order}", [prefix]).rows(named=True)
+    found = "select * from runs where starts_with(run_id, ?) or verb = ? order by started desc"
+    rows = store.frame(found, [prefix, prefix]).rows(named=True)
+    rows = rows[:1] if not prefix or all(row["verb"] == prefix for row in rows) else rows
     if len(rows) != 1:
         raise PiarError(f"{len(rows) or 'No'} runs match {prefix!r}.", '`piar sql "select * from runs"` lists them.')
     run = rows[0]

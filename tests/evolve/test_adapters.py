@@ -27,6 +27,14 @@ def test_a_plain_gain_is_promoted_and_none_is_not() -> None:
     assert same.reason.startswith("no gain")
 
 
+def test_a_procedure_that_is_tested_over_folds_has_more_to_show() -> None:
+    before, after = scores(0.5, 1), scores(0.63, 2)
+    one, over = GroupTest()(before, after, GROUPS), GroupTest()(before, after, GROUPS, folds=5)
+    assert (one.promoted, over.promoted) == (True, False)
+    assert over.gain.mean == one.gain.mean
+    assert over.gain.p_value > one.gain.p_value
+
+
 def test_a_gain_that_one_group_brings_is_not_promoted() -> None:
     before, after = [0.0] * 150, [0.0] * 145 + [1.0] * 5
     assert not GroupTest()(before, after, GROUPS).promoted

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+from collections import Counter
 from contextlib import nullcontext
 from io import StringIO
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -15,12 +18,14 @@ from piar.cli.render.show import difference_document, difference_view
 from piar.evolve.cross_fitting import deal_folds
 from piar.evolve.inputs import forecast_rows
 from piar.evolve.ledger import record, retire, taught
+from piar.evolve.promotion import over_folds
 from piar.evolve.reviser import needs_of
 from piar.evolve.run import EvolveSettings, evolve
 from piar.evolve.settings import AuditSettings, PromotionSettings
 from piar.query.show import difference
 from piar.report.page import report as make_page
 from store.errors import PiarError
+from store.stats import Gain, paired_gain, sign_flip_test
 from store.types import Instruction, Rule
 from tests.worlds import SEED, WordReviser, WordTeacher, fill, loop_models, planted, world
 
@@ -280,7 +285,7 @@ def test_few_labels_are_refused_and_splits_that_a_file_names_do_not_matter(tmp_p
     with pytest.raises(PiarError, match="fewer than 6 labelled groups"):
         search(fill(tmp_path / "few", rows[:20])[0], NoJournal(tmp_path), Drafter(*GAIN))
     report, _ = search(fill(tmp_path, rows)[0], NoJournal(tmp_path), Drafter(*GAIN))  # all of them train
-    assert report.proposal
+    assert report.promotions[0]["groups"] == 30
 
 
 def test_what_taught_the_instruction_in_force_is_said_and_leaves_the_holdout(tmp_path):
@@ -302,3 +307,32 @@ def test_what_taught_the_instruction_in_force_is_said_and_leaves_the_holdout(tmp
         con.execute("update samples set split = 'holdout', group_key = 'new ' || group_key where split = 'test'")
     assert retire(store) == 6
     assert set(store.frame("select group_key from samples where split = 'holdout'")["group_key"]).isdisjoint(groups)
+
+
+def test_a_gain_over_folds_is_less_sure_and_never_another_one():
+    rng = np.random.default_rng(5)
+    before, after = rng.random(240) < 0.5, rng.random(240) < 0.65
+    gain = paired_gain(before, after, np.repeat(np.arange(40), 6))
+    assert over_folds(gain, 0) == gain
+    wide = over_folds(gain, 6)
+    assert wide.mean == gain.mean
+    assert (wide.high - wide.low) / (gain.high - gain.low) == pytest.approx(np.sqrt(2.2))
+    score = NormalDist().inv_cdf
+    assert score(wide.p_value) * np.sqrt(2.2) == pytest.approx(score(gain.p_value))
+    for p in (0.0, 0.5, 0.97, 1.0):
+        assert p <= over_folds(gain.model_copy(update={"p_value": p}), 6).p_value <= max(p, 0.5)
+
+
+def test_a_lucky_choice_that_every_fold_makes_is_promoted_too_often_unless_folds_are_told():
+    """Ten grades, none of which is likelier: each fold's draft gives the one that the others' rows have most."""
+    rng, passed, kinds, groups = np.random.default_rng(0), Counter(), 10, 48
+    for _ in range(300):
+        rows = np.array([rng.multinomial(6, rng.dirichlet([0.5] * kinds)) for _ in range(groups)])
+        fold, change = rng.permutation(groups) % 6, np.zeros(groups)
+        for k in range(6):
+            often = rows[fold != k].sum(axis=0).argmax()
+            change[fold == k] = rows[fold == k, often] - rows[fold == k, 0]
+        gain = Gain(mean=change.mean(), low=None, high=None, p_value=sign_flip_test(change, seed=0))
+        passed.update(folds for folds in (0, 6) if over_folds(gain, folds).p_value <= 0.03)
+    assert passed[0] > 1.3 * 0.03 * 300
+    assert passed[6] < 0.03 * 300

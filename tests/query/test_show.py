@@ -89,6 +89,8 @@ def test_a_run_shows_its_configuration_its_steps_and_its_cost(shop) -> None:
     assert run["receipt"].calls == shop.sql("select count(*) as n from samples where split in ('train','dev')").item()
     newest = shop.sql("select run_id from runs order by started desc limit 1").item()
     assert show_run(shop.store)["run_id"] == newest
+    latest = shop.sql("select run_id from runs where verb = 'label' order by started desc limit 1").item()
+    assert show_run(shop.store, "label")["run_id"] == latest
     with pytest.raises(PiarError, match="No runs"):
         show_run(shop.store, "nope")
 
