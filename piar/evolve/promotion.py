@@ -1,4 +1,5 @@
-"""Promotion: one confirmatory test of the best candidate against the incumbent, on groups nobody has looked at.
+"""Promotion: one confirmatory test against the incumbent, on groups nobody has looked at: of the best candidate, or
+of drafts of cross-fitting, each on the groups that it was not drafted from.
 
 Search loosely, promote strictly. Rows of one group rise and fall together, so the test, the guards and the
 power figure work on groups: over rows, McNemar's test promotes useless candidates in a quarter of cases on real

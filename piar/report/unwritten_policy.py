@@ -5,11 +5,12 @@ A policy that an instruction has learned shows on groups that the reviser never 
 
 from typing import Any
 
+from piar.evolve.ledger import taught
 from piar.report.pair import Pair
 from store.db import Store
 
 SHOWN_GROUPS = 10
-UNSEEN = ("holdout", "test")  # train and dev are shown to the reviser
+UNSEEN = ("holdout", "test")  # train and dev are shown to the reviser; by cross-fitting holdout groups teach, too
 
 CONTRADICTED = """with people as (
     select sample_id, min(grade) as grade from vote where source = 'human'
@@ -34,15 +35,17 @@ def contradictions(store: Store, pair: Pair) -> dict[str, Any] | None:
         groups.setdefault((row["group_key"], row["split"]), []).append(row)
     largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     half = next(i for i in range(1, len(largest) + 1) if 2 * sum(len(r) for _, r in largest[:i]) >= len(found))
+    lessons = taught(store, pair.after.id) if pair.after else frozenset()
+    unseen = [row for row in found if row["split"] in UNSEEN and row["group_key"] not in lessons]
     return {
         "lead": (
             f"{len(found):,} final grades contradict raters who all agree, {100 * _share(largest[:half], found):.0f} % "
             f"of them in {half:,} of {len(groups):,} groups. If somebody follows a rule that is not written, an "
-            "instruction that has learned it says the final grade in holdout and test too, whose groups no reviser has "
-            "seen."
+            f"instruction that has learned it says the final grade in {'' if lessons else 'holdout and '}test too, "
+            "whose groups no reviser has seen."
         ),
         "rows": [{"group": group, "split": split, **_tally(rows)} for (group, split), rows in largest[:SHOWN_GROUPS]],
-        "unseen": _tally([row for row in found if row["split"] in UNSEEN]),
+        "unseen": _tally(unseen),
         "source": CONTRADICTED,
     }
 
