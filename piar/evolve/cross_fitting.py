@@ -14,12 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from piar.evolve.ending import BUDGET_SPENT
+from piar.evolve.finish import Found, Judging
 from piar.evolve.inputs import Inputs
 from piar.evolve.inspection import hints, inspect
 from piar.evolve.purse import CROSS_FOLDS, BudgetSpent
 from piar.evolve.resume import RunLog
 from piar.evolve.round import judged, proposed
-from piar.evolve.search import Found, Judging, Search
+from piar.evolve.search import Search
 from piar.judging.requests import Assignment
 from store.splits import normal_form
 from store.types import Instruction, Sample

@@ -1,7 +1,7 @@
 """The end of a run: promotion on the rows that decide, the untouched test split, and what each rule is worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Revised, Side, Tested, Worth, gain_json
 from piar.evolve.resume import RunLog
 from piar.evolve.reviser import Reviser
-from piar.evolve.search import Found, Judging, Scoreboard, Search
+from piar.evolve.search import Scoreboard, Search
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, ceiling, load_truth, people_heard
 from store.db import Store
@@ -23,6 +23,33 @@ from store.errors import PiarError
 from store.metrics import accuracy, confusion_by_group, macro_f1
 from store.stats import FEWEST, Floats, Ints, group_codes, paired_gain
 from store.types import Instruction, Sample
+
+Judging = tuple[Instruction, Sequence[Sample]]  # samples, and the instruction that they are judged under
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        best: what would be proposed; the incumbent where nothing better was found.
+        tested: what decides on it, each sample once: itself on the holdout, or the drafts of cross-fitting, each on
+            its fold.
+        rounds: that were made.
+        stopped: why it ended.
+        folds: of cross-fitting; 0 where what would be proposed is itself tested.
+    """
+
+    best: Instruction
+    tested: Sequence[Judging]
+    rounds: int
+    stopped: str
+    folds: int = 0
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples of all that is tested, in its order."""
+        return [sample for _, rows in self.tested for sample in rows]
 
 
 def finish(

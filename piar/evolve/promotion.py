@@ -9,6 +9,7 @@ the same groups gets harder; the ledger is the store's `decisions`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import erfc, sqrt
 from statistics import NormalDist
 from typing import Literal
 
@@ -143,7 +144,7 @@ def fold_spread(folds: int) -> float:
     What is drafted for each fold has seen nearly the same rows, so a choice that is lucky is lucky in all of them.
     Nadeau and Bengio (2003) correct the variance of a resampled mean from 1/K to 1/K + n_test/n_train, which is this.
     """
-    return float(np.sqrt(1 + folds / (folds - 1))) if folds > 1 else 1.0
+    return sqrt(1 + folds / (folds - 1)) if folds > 1 else 1.0
 
 
 def over_folds(gain: Gain, folds: int) -> Gain:
@@ -153,10 +154,11 @@ def over_folds(gain: Gain, folds: int) -> Gain:
     """
     if not folds:
         return gain
-    wide, normal = fold_spread(folds), NormalDist()
+    wide = fold_spread(folds)
     low, high = (None if end is None else gain.mean + wide * (end - gain.mean) for end in (gain.low, gain.high))
-    score = normal.inv_cdf(min(0.5, max(gain.p_value, _LEAST)))
-    return Gain(mean=gain.mean, low=low, high=high, p_value=max(gain.p_value, normal.cdf(score / wide)))
+    score = -NormalDist().inv_cdf(min(0.5, max(gain.p_value, _LEAST)))
+    corrected = erfc(score / wide / sqrt(2)) / 2
+    return Gain(mean=gain.mean, low=low, high=high, p_value=max(gain.p_value, corrected))
 
 
 def _reason(

@@ -3,6 +3,7 @@
 Search is loose and cheap: candidates race on dev, survivors join the others, of which parents are drawn. Promotion is
 strict: the winner of the search meets the incumbent once, on holdout groups that nobody has looked at. Passing makes
 it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else is ours.
+`SEARCHES` holds the ways to search; the beginning, the test and the end are those of all.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,19 @@ from typing import Any
 
 from piar.evolve.cross_fitting import cross_fitted
 from piar.evolve.ending import BUDGET_SPENT
-from piar.evolve.finish import finish, with_ending
+from piar.evolve.finish import Found, finish, with_ending
 from piar.evolve.inputs import Inputs, automatic, by_grade, compared_on, deal, members, owners, rows_of
+from piar.evolve.ledger import check_uses, ledger, taught
 from piar.evolve.metric import chosen
-from piar.evolve.opening import open_run
-from piar.evolve.purse import BudgetSpent, Purse
+from piar.evolve.promotion import power
+from piar.evolve.purse import BudgetSpent, Purse, cost_of_an_answer
 from piar.evolve.results import EvolveReport
 from piar.evolve.resume import Begun, OnEvent, RunLog, begin, data_fingerprint
 from piar.evolve.reviser import Models, Reviser, counts_evidence, drafts_beside, needs_of, reviser_origin
 from piar.evolve.round import REDRAFTS, revised
-from piar.evolve.search import PARENTS, Found, Scoreboard, Search, raced
+from piar.evolve.search import PARENTS, Scoreboard, Search, one_grade, raced
 from piar.evolve.settings import EvolveSettings, ReviserSettings, SearchName
+from piar.evolve.steadiness import watch
 from piar.evolve.truth import load_truth, review_comments
 from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller
@@ -32,6 +35,7 @@ from store.db import Store
 from store.errors import PiarError
 from store.ids import short_hash
 from store.journal import Journal
+from store.stats import spend
 from store.turns import alone
 from store.types import Instruction
 
@@ -222,3 +226,52 @@ def _drafter(beside: Reviser) -> Reviser:
     """The offline inducer, in the run of a reviser that reads: one candidate, from all rows."""
     session = replace(beside.session, client=RulebookClient(), model=ReviserSettings())
     return Reviser.of(session, beside.settings.model_copy(update={"candidates": 1, "evidence": None}))
+
+
+def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
+    """Judge the incumbent on dev, set money aside for the end, and say what the rows that decide can show.
+
+    Returns:
+        warnings: worn groups, groups that have taught the incumbent, an endpoint that changed.
+    """
+    incumbent, board, first = inputs.incumbent, search.board, inputs.dev or inputs.deciding
+    groups = [s.group for s in inputs.deciding]
+    used = ledger(inputs.store, groups, log.run_id)
+    warning, learnt = check_uses(used), _learnt(inputs, groups)
+    level = spend(used.spent, total=inputs.settings.promotion.alpha)
+    told = power(groups, level, board.metric, inputs.layout.name, inputs.layout.folds)
+    log.keep(incumbent)
+    log.step(
+        "opened",
+        champion=incumbent.id,
+        level=level,
+        detectable=told.sentence(),
+        warning=warning,
+        neighbours=shown.k if (shown := board.labeller.session.neighbours) else 0,
+    )
+    try:
+        board.judge([incumbent], first)
+    except BudgetSpent:
+        fix = "Raise --max-usd, --max-calls or --max-tokens."
+        raise PiarError("The budget does not cover judging dev once.", fix) from None
+    judge = board.labeller.judge_name
+    search.purse.keep_for_the_end(*cost_of_an_answer(search.purse.budget, inputs.store, judge, incumbent.id))
+    log.step("champion", instruction=incumbent.id, **board.told(incumbent, first), rows=len(first))
+    log.flush()
+    dull = one_grade(board, incumbent, first)
+    alarm = watch(inputs, board, log)
+    log.flush()
+    return [said for said in (warning, learnt, dull, alarm) if said]
+
+
+def _learnt(inputs: Inputs, groups: list[str]) -> str:
+    """A warning where rows that decide have taught the incumbent; "" where none has."""
+    names = set(groups)
+    known = names & taught(inputs.store, inputs.incumbent.id)
+    if not known:
+        return ""
+    return (
+        f"{len(known)} of the {len(names)} groups that decide have taught the instruction in force, in a search by "
+        "cross-fitting: what it is right on there flatters it, so a better one is harder to show. Newly labelled "
+        "groups tell more."
+    )

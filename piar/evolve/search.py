@@ -33,7 +33,6 @@ _BLOCK = 100  # rows of dev between two decisions of a race
 _RACED_IN = 3  # a race has at least so many blocks, however small dev is
 
 Pair = tuple[Instruction, Instruction]
-Judging = tuple[Instruction, Sequence[Sample]]  # samples, and the instruction that they are judged under
 
 
 class Scoreboard:
@@ -207,31 +206,6 @@ class Search:
     def rule_ids(self) -> set[str]:
         """Ids of rules that stand for something."""
         return {rule.id for instruction in self.candidates for rule in instruction.rules}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search ends with.
-
-    Attributes:
-        best: what would be proposed; the incumbent where nothing better was found.
-        tested: what decides on it, each sample once: itself on the holdout, or the drafts of cross-fitting, each on
-            its fold.
-        rounds: that were made.
-        stopped: why it ended.
-        folds: of cross-fitting; 0 where what would be proposed is itself tested.
-    """
-
-    best: Instruction
-    tested: Sequence[Judging]
-    rounds: int
-    stopped: str
-    folds: int = 0
-
-    @property
-    def samples(self) -> list[Sample]:
-        """The samples of all that is tested, in its order."""
-        return [sample for _, rows in self.tested for sample in rows]
 
 
 # -- racing ---------------------------------------------------------------------------------------

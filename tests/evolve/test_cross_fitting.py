@@ -318,8 +318,9 @@ def test_a_gain_over_folds_is_less_sure_and_never_another_one():
     assert wide.mean == gain.mean
     assert (wide.high - wide.low) / (gain.high - gain.low) == pytest.approx(np.sqrt(2.2))
     score = NormalDist().inv_cdf
+    assert over_folds(gain.model_copy(update={"p_value": 1e-80}), 6).p_value > 1e-40
     assert score(wide.p_value) * np.sqrt(2.2) == pytest.approx(score(gain.p_value))
-    for p in (0.0, 0.5, 0.97, 1.0):
+    for p in (0.0, 1e-80, 0.5, 0.97, 1.0):
         assert p <= over_folds(gain.model_copy(update={"p_value": p}), 6).p_value <= max(p, 0.5)
 
 
