@@ -1,4 +1,4 @@
-"""How a figure's interval is written, everywhere: on the terminal, in tables and on pages."""
+"""How figures are written, everywhere: on the terminal, in tables and on pages."""
 
 NO_INTERVAL = "fewer than six groups, or all of them alike"
 
@@ -22,3 +22,17 @@ def span(low: float | None, high: float | None, form: str = "{:.2f}", scale: flo
 def bracketed(span: str, by: str = "") -> str:
     """An interval to be put behind its figure: ` (0.40 to 0.61 by group)`; "" for none."""
     return f" ({span}{by and f' by {by}'})" if span else ""
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 row`, `1,234 rows`.
+
+    Args:
+        plural: where it is more than an s.
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def duration(hours: float) -> str:
+    """So many hours, or minutes where they are few."""
+    return f"{hours:.1f} hours" if hours >= 1 else counted(max(1, round(60 * hours)), "minute")

@@ -82,6 +82,7 @@ class _State:
         waiting: groups that nobody has graded.
         overtaken: people's labels that a later change of policy made stale.
         calibrated: the instruction that the teacher was calibrated under, where that is not the present one; else None.
+        again: the command that has stale labels judged again.
         drift: the teacher's grades among the latest logs beside earlier ones, None where too few are judged.
     """
 
@@ -100,6 +101,7 @@ class _State:
     overtaken: "list[StaleLabels]"
     drift: "Drift | None"
     calibrated: str | None
+    again: str
 
 
 def status(
@@ -135,6 +137,7 @@ def status(
 def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instruction", proposal: bool) -> _State:
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
+    from piar.review.batch import free_name, giving, pushed
     from store.calibrated import calibrated_elsewhere
     from store.judges import Judge
     from store.wording import same_but_for_words
@@ -174,7 +177,9 @@ def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instru
     overtaken = stale_labels(store, current)
     moved = drift(store, Judge(judge, current.id))
     elsewhere = calibrated_elsewhere(store, Judge(judge, current.id))
-    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved, elsewhere)
+    taken = store.frame("select batch from review_batches")["batch"].to_list()
+    again = giving(free_name("again", taken), "--relabel stale", bool(pushed(store)))
+    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved, elsewhere, again)
     return _State(row[0], row[1], row[2], row[3], row[4], price, row[6], *told)
 
 
@@ -276,7 +281,7 @@ def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
             f"{old.what} changed on {old.since:%Y-%m-%d}; {old.labels:,} labels, {old.hours:.1f} hours of work; they "
             "stand if `piar minor` says that only the wording changed"
         )
-        yield Stale("people's labels", why, "piar review push --batch NAME --relabel stale")
+        yield Stale("people's labels", why, state.again)
 
 
 def _logs_have_moved(state: _State) -> Iterator[Stale]:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from piar.report.guideline import doubted
+from piar.report.next_steps import following
 from piar.report.page import render
 from piar.review.agreement import RuleAgreement, agreement, by_rule, pairs, shared, with_others
 from piar.review.batch import Batch, load
@@ -20,6 +21,7 @@ from piar.review.codebook import CITED
 from piar.review.guide import version
 from piar.review.status import Person, answers_of, progress
 from store.db import Store, now
+from store.figures import counted, duration
 from store.files import write_text
 from store.stats import FEWEST, Floats, GroupBootstrap, Interval, group_codes, group_sums, ratio, share_by_group
 from store.types import Instruction
@@ -30,13 +32,6 @@ SHOWN_RULES, SHOWN_ROWS = 8, 3
 
 BATCHES = "select batch from review_batches order by created_at, batch"
 REVISIONS = "select instruction, since from in_force order by since"
-PAGES = """select batch, list(distinct annotator order by annotator) as people from (
-    select batch, annotator, instruction from review_projects
-    qualify row_number() over (partition by batch, annotator order by created_at desc) = 1)
-where instruction <> $1 group by batch order by batch"""
-DISPUTED = """select count(*) from (select sample_id from vote
-where batch = $1 and source = 'human' and sample_id not in (select sample_id from settled)
-group by sample_id having count(distinct grade) > 1)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,43 +213,6 @@ def _chart(points: list[dict[str, Any]], revisions: list[dict[str, Any]]) -> dic
     }
 
 
-def following(
-    store: Store, batches: Sequence[Batch], values: dict[str, Any], current: Instruction
-) -> list[tuple[str, str]]:
-    """Commands that are worth running next, and why; the most urgent first."""
-    steps = []
-    taken = {batch.name for batch in batches}
-    for name, people in store.frame(PAGES, [current.id]).rows():
-        if any(row["batch"] == name for row in values["open"]):
-            steps.append((f"piar review push --batch {name}", f"{', '.join(people)} see an older instruction there"))
-    for batch in {row["batch"]: None for row in values["open"] if row["stopped"]}:
-        gone = [row["person"] for row in values["open"] if row["batch"] == batch and row["stopped"]]
-        left = sum(p.assigned - p.answered for p in gone)
-        names = ", ".join(p.annotator for p in gone)
-        why = f"{names} left {left} rows; take them out of [review] annotators first, where they do not come back"
-        steps.append((f"piar review push --batch {_free(f'{batch}-rest', taken)} --rest {batch}", why))
-    for batch in (b for b in batches if b.blind):
-        if disputed := int(store.frame(DISPUTED, [batch.name]).item()):
-            why = f"{disputed} rows on which people differ"
-            steps.append((f"piar review push --batch {_free('settle', taken)} --adjudicate {batch.name}", why))
-    if values["stale"]:
-        n, hours = sum(s["labels"] for s in values["stale"]), sum(s["hours"] for s in values["stale"])
-        why = f"{n} labels rest on words that have changed, {duration(hours)} of work"
-        steps.append((f"piar review push --batch {_free('again', taken)} --relabel stale", why))
-    waiting = {row["batch"] for row in values["open"]}
-    if not values["shared"] and not any(batch.pilot and batch.name in waiting for batch in batches):
-        why = "no two people have judged the same random rows"
-        steps.append((f"piar review push --batch {_free('pilot', taken)} --pilot 30", why))
-    return steps
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """A name for a new batch; it is taken from now on."""
-    free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
-    taken.add(free)
-    return free
-
-
 def _headline(values: dict[str, Any]) -> str:
     """The first sentence: how far people agree, and who or what needs attention."""
     points = values["over_time"]["points"] if values["over_time"] else []
@@ -274,10 +232,6 @@ def _headline(values: dict[str, Any]) -> str:
     doubts = [what for what in named if what != "row"]
     parts += [f"{', '.join(doubts)} may be wrong in the guideline"] if doubts else []
     stale, hours = (sum(s[name] for s in values["stale"]) for name in ("labels", "hours"))
-    parts += [f"{stale:,} labels are stale, {duration(hours)} of work"] if stale else []
+    are = "is" if stale == 1 else "are"
+    parts += [f"{counted(stale, 'label')} {are} stale, {duration(hours)} of work"] if stale else []
     return "; ".join(parts)
-
-
-def duration(hours: float) -> str:
-    """So many hours, or minutes where they are few."""
-    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"

@@ -8,7 +8,7 @@ docs/experiments/review.md.
 
 import json
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -203,6 +203,22 @@ def load(store: Store, name: str) -> Batch | None:
     config = json.loads(store.frame("select config from review_batches where batch = ?", [name]).item())
     questions = tuple(Question.model_validate(q) for q in config.get("questions", ()))
     return Batch(name, tuple(assignments), False, seconds_per_row(store), questions)
+
+
+def pushed(store: Store) -> frozenset[str]:
+    """Batches that are in Label Studio; the others are sheets, or are judged at a terminal."""
+    return frozenset(store.frame("select distinct batch from review_projects")["batch"])
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """This name for a new batch, or the next one that is not taken: `again`, `again-2`, …"""
+    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def giving(name: str, options: str, label_studio: bool) -> str:
+    """The command that gives people a new batch, in Label Studio or as sheets."""
+    where = "push" if label_studio else f"export {name}.csv"
+    return f"piar review {where} --batch {name} {options}"
 
 
 def open_pilots(store: Store) -> list[tuple[str, str, int]]:

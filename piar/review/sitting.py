@@ -20,7 +20,7 @@ from store.types import Label
 
 Source = Literal["queue", "random"]
 ROWS = 50  # of a batch that is made on the spot
-_PREFIX = "here-"
+PREFIX = "here-"
 # The latest word of one person on each row of a batch; rows that were taken back are open again.
 _STANDING = """
 select t.sample_id, t.position, l.sample_id is not null as answered, l.created_at, l.grade, l.comment, l.flags, l.rule,
@@ -200,7 +200,7 @@ def _unfinished(store: Store, person: str) -> str | None:
                select 1 from label l where l.sample_id = t.sample_id and l.batch = t.batch and l.annotator = $1
                and not list_contains(l.flags, 'undone'))
            group by batch order by since, batch limit 1""",
-        [person, _PREFIX],
+        [person, PREFIX],
     )
     return None if found.is_empty() else str(found["batch"].item())
 
@@ -208,4 +208,4 @@ def _unfinished(store: Store, person: str) -> str | None:
 def _free_name(store: Store, person: str) -> str:
     plain = re.sub(r"\W+", "-", person.split("@")[0], flags=re.ASCII).strip("-").lower()[:20] or "you"
     known = set(store.frame("select batch from review_batches")["batch"])
-    return next(name for i in range(1, len(known) + 2) if (name := f"{_PREFIX}{plain}-{i}") not in known)
+    return next(name for i in range(1, len(known) + 2) if (name := f"{PREFIX}{plain}-{i}") not in known)

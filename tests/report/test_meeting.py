@@ -155,12 +155,32 @@ def test_what_waits_is_named_with_a_command_for_each(world, tmp_path):
     steps = [command for command, _ in found["next"]]
     assert steps == [
         "piar review push --batch w1",
+        "piar review pull --batch w1",
         "piar review push --batch w1-rest --rest w1",
         "piar review push --batch settle --adjudicate w1",
         "piar review push --batch again --relabel stale",
     ]
     assert "12 labels are stale, 24 minutes of work" in found["headline"]
     assert "stopped?" in page(store, tmp_path, stale=stale)
+
+
+def test_a_team_without_label_studio_is_told_of_sheets_and_its_terminal(world):
+    store, truth = world
+    answered(store, truth, "w1", MONDAY - timedelta(days=1), {ANN: 0.9, BOB: 0.9, CAT: 0.5}, rows=60, upto={BOB: 29})
+    alone = SETTINGS.model_copy(update={"annotators": (CAT,), "overlap": 0.0})
+    answered(store, truth, "here-cat-1", MONDAY, {CAT: 0.9}, rows=3, settings=alone, upto={CAT: 2})
+    found = collect(store, INSTRUCTION, [StaleLabels("rule R02", MONDAY, 1, 0.001, ())], MONDAY)
+    assert [command for command, _ in found["next"]] == [
+        "piar review import FILE --batch w1",
+        "piar review here --batch here-cat-1 --by cat@example.com",
+        "piar review export settle.csv --batch settle --adjudicate w1",
+        "piar review export again.csv --batch again --relabel stale",
+    ]
+    whys = [why for _, why in found["next"]]
+    assert whys[0] == f"1 row of {BOB} not back yet; FILE is a sheet of theirs"
+    assert whys[1] == f"{CAT} has 1 row left"
+    assert whys[3] == "1 label rests on words that have changed, 1 minute of work"
+    assert "1 label is stale, 1 minute of work" in found["headline"]
 
 
 def test_texts_of_people_and_data_are_no_markup(world, tmp_path):
