@@ -30,7 +30,7 @@ from trainers.logs import progress, say
 from trainers.loop import Trained
 from trainers.model import END_OF_TURN
 from trainers.scoring import Scored, headline, opinion
-from trainers.sentence_folder import read, roles
+from trainers.sentence_folder import here, read, roles
 from trainers.session import TooLong
 from trainers.tiny import PAD, START, tiny_tokenizer
 from trainers.weights import cosine
@@ -174,13 +174,13 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     model, tokenizer = _make(rows, manifest, settings)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     apart = isinstance(model, Apart)
-    reads = reach(read(Path(settings.model)), model, tokenizer) if apart else context(model, tokenizer)
+    reads = reach(read(here(settings.model)), model, tokenizer) if apart else context(model, tokenizer)
     limit = min(settings.max_length, reads or settings.max_length)
     evaluation = read_rows(shards, manifest, "eval")
     out.mkdir(parents=True, exist_ok=True)
     kept = _Kept(model, tokenizer, evaluation.get(DEV, []), manifest.task, limit, Best(out, 0))
     steps = _teach(model, tokenizer, rows, manifest.task, settings, limit, kept)
-    if not apart and kept.dev and Path(settings.model).is_dir():
+    if not apart and kept.dev and here(settings.model).is_dir():
         _compare(kept, rows, manifest, settings)
     metrics, found = _measured(model, tokenizer, evaluation, manifest.task, limit)
     card = StudentCard.of(
@@ -349,7 +349,7 @@ def _asked(settings: EncoderSettings) -> Reads:
                 "Leave train.encoder.reads at auto, or pass --model with a sentence encoder's folder.",
             )
         return settings.reads
-    folder = Path(settings.model)
+    folder = here(settings.model)
     try:
         return "apart" if (folder / "modules.json").is_file() and read(folder) else "together"
     except PiarError:  # layers whose vectors are not known here
@@ -366,7 +366,7 @@ def _names(manifest: Manifest) -> dict[str, Any]:
 def apart_encoder(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart, Any]:
     """A sentence encoder with a head for the task's grades, which has learnt nothing, and its tokenizer."""
     task, names = manifest.task, _names(manifest)
-    body, tokenizer, pooled, folder = load_sentence_encoder(Path(settings.model))
+    body, tokenizer, pooled, folder = load_sentence_encoder(here(settings.model))
     vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
     texts = len(task.fields) if len(task.fields) <= MOST_TEXTS else 2
     first, other = (folder.prompt(role) for role in roles(task))

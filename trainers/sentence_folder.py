@@ -71,6 +71,17 @@ def roles(task: Task) -> tuple[Role | None, Role | None]:
     return ("query", "document") if len(task.fields) > 1 and task.group_by in task.fields else (None, None)
 
 
+def here(model: str) -> Path:
+    """The folder of a model: the one named, or that of a hub's name which was downloaded before."""
+    folder = Path(model).expanduser()
+    if folder.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model, "config.json")
+    return Path(config).parent if isinstance(config, str) else folder
+
+
 def read(folder: Path) -> SentenceFolder:
     """What a folder says.
 

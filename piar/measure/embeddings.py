@@ -15,7 +15,7 @@ from store.errors import UsageError
 from store.manifest import file_sha256
 from store.settings import Settings
 from store.vectors import VectorCache, Vectors
-from trainers.sentence_folder import Role, read
+from trainers.sentence_folder import Role, here, read
 
 if TYPE_CHECKING:
     from trainers.embedding import Encoder
@@ -32,7 +32,8 @@ class BaselineSettings(Settings):
     """The `[baselines]` section of `piar.toml`.
 
     Attributes:
-        encoder: folder of a frozen text encoder in safetensors; puts `cosine` and `probe` beside the other baselines.
+        encoder: folder of a frozen text encoder in safetensors, or the hub's name of one that was downloaded; puts
+            `cosine` and `probe` beside the other baselines.
     """
 
     encoder: str = ""
@@ -55,7 +56,7 @@ class Embedder:
         said = read(folder)
         if not (said.body / "config.json").is_file():
             what = f"{said.body} has no config.json" if folder.is_dir() else f"there is no folder {folder}"
-            raise UsageError(f"[baselines] encoder: {what}.", "Name the folder of a text encoder that lies here.")
+            raise UsageError(f"[baselines] encoder: {what}.", "Name the folder of a text encoder, or download it.")
         self.folder, self._said = folder, said
         name = fingerprint(folder)[:24] if cache else ""
         prompts = {said.prompt(role) for role in _ROLES}
@@ -114,5 +115,5 @@ def embedder(settings: BaselineSettings, project: Path | None = None, *, keep: b
         return None
     named = Path(settings.encoder).expanduser()
     inside = project / named if project else named
-    folder = named if named.exists() or not inside.exists() else inside
+    folder = inside if inside.exists() and not named.exists() else here(settings.encoder)
     return Embedder(folder, project / FOLDER if project else None, keep=keep)

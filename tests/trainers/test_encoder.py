@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -20,7 +21,7 @@ from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
 from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
-from tests.tiny_encoder import make_tiny_encoder
+from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
 from trainers import encoded, grpo
 from trainers.apart import Apart
 from trainers.checkpoint import read_card
@@ -199,6 +200,16 @@ def test_a_pretrained_encoder_reads_no_further_than_it_can(world, tmp_path, capl
     assert taught.card.base == str(base)
     assert len(taught.score([{"query": "red " * 40, "title": "lamp " * 40}])) == 1
     assert "this student reads 16 tokens" in caplog.text
+
+
+def test_an_encoder_that_lacks_a_layer_is_no_start(world, tmp_path):
+    folder = make_sentence_encoder(tmp_path / "e", "distilbert")
+    weights = load_file(folder / "model.safetensors")
+    whole = {name: tensor for name, tensor in weights.items() if "layer.1." not in name}
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    settings = EncoderSettings(model=str(folder), reads="together")
+    with pytest.raises(PiarError, match=r"are missing, such as distilbert\.transformer\.layer\.1\."):
+        train(world[0] / "shards", tmp_path / "run", settings=settings)
 
 
 # -- one that reads the texts apart ---------------------------------------------------------------

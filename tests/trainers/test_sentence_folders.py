@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from piar.measure import baselines
-from piar.measure.embeddings import Embedder
-from store.errors import PiarError
+from piar.measure.embeddings import BaselineSettings, Embedder, embedder
+from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import FAMILIES, make_sentence_encoder
@@ -23,6 +23,7 @@ from trainers.embedding import Encoder
 from trainers.encoded import encode, features
 from trainers.encoder import train
 from trainers.probe import pair_features
+from trainers.sentence_folder import here
 from trainers.students import load_student
 
 TEXTS = ["red lamp", "a Big blue chair with a LAMP of 40 cm", "hat", "", "the green table for the shoe " * 3]
@@ -233,6 +234,17 @@ def test_a_baseline_reads_queries_and_documents_by_their_prompts(tmp_path):
     no_query = TASK.model_copy(update={"group_by": "who"})
     plain = baselines.fit("probe", rows, no_query, embed=kept).predict(rows)
     assert plain == pytest.approx(baselines.fit("probe", rows, no_query, embed=lambda t: kept(t)).predict(rows))
+
+
+def test_a_name_of_the_hub_is_the_folder_that_was_downloaded(tmp_path, monkeypatch):
+    kept = tmp_path / "models--org--small" / "snapshots" / "abc"
+    make_sentence_encoder(kept)
+    (tmp_path / "models--org--small" / "refs").mkdir()
+    (tmp_path / "models--org--small" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert here("org/small") == embedder(BaselineSettings(encoder="org/small")).folder == kept
+    with pytest.raises(UsageError, match="there is no folder org/large"):
+        embedder(BaselineSettings(encoder="org/large"))
 
 
 @pytest.fixture(scope="module")
