@@ -16,6 +16,7 @@ import torch
 
 from store.clock import duration
 from store.errors import PiarError
+from trainers.config import GrpoSettings
 from trainers.head import CHUNK
 from trainers.logs import say
 
@@ -176,8 +177,10 @@ def foresee(run: "Run") -> Forecast:
     """
     lm, student, settings, trainer = run.policy.lm, run.student, run.settings, run.card.trainer
     longest = sorted(e.item.depth for e in run.corpus.train)[-settings.batch_size :]
-    written = trainer == "grpo"  # rollouts, which fill what is computed at once
-    tokens = min(max(settings.pack_tokens, longest[-1]), settings.pack_tokens if written else sum(longest))
+    written = 0  # tokens of rollouts
+    if isinstance(settings, GrpoSettings):
+        written = settings.batch_size * settings.rollouts * settings.max_tokens
+    tokens = min(max(settings.pack_tokens, longest[-1]), sum(longest) + written)
     how: dict[str, Any] = {"precision": run.precision.name, "recomputed": student.checkpointing}
     found = needs(
         lm,

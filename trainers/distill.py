@@ -21,6 +21,7 @@ from torch import Tensor
 from store.errors import PiarError, UsageError
 from store.ids import short_hash
 from trainers import losses
+from trainers.budget import foresee
 from trainers.checkpoint import writing
 from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
@@ -65,7 +66,11 @@ def train(
         raise UsageError("on_policy needs a teacher that reads the student's traces.", "Set train.distill.teacher.")
     run = Run("distill", shards, out, student, settings, tokenizer_from=settings.teacher, resume=resume)
     teacher = _teacher(run, settings) if settings.teacher else None
+    if teacher:
+        run.forecast = foresee(run)  # with the teacher in memory
     cache = cached(run, teacher, settings) if teacher else {}
+    if not settings.on_policy:
+        teacher = None  # its answers are on disk, its weights are not needed while the student learns
     reverse = settings.model_copy(update={"beta": 1.0})
     for step in run.steps():
         batch = run.draw()

@@ -25,6 +25,7 @@ from store.errors import UsageError
 from store.ids import seed_of
 from store.manifest import read_manifest
 from trainers import losses
+from trainers.budget import foresee
 from trainers.checkpoint import read_card
 from trainers.config import GrpoSettings, SftSettings, StudentSettings
 from trainers.data import Example, micro_batches
@@ -89,7 +90,7 @@ def train(
             "Set train.grpo.grade_reward to exact or brier.",
         )
     run = Run("grpo", shards, out, student, settings, resume=resume)
-    reference = make_policy(student, shards, settings.seed, run.device)[0].eval() if settings.kl else None
+    reference = _reference(run, shards, settings) if settings.kl else None
     watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
     vars(watch).update(run.extra)
     for step in run.steps():
@@ -139,6 +140,13 @@ def roll(run: Run, batch: Sequence[Example], settings: GrpoSettings) -> list[Gro
         rewards = torch.tensor([[math.nan if r is None else r for r in row] for row in earned])
         groups.append(Group(example, completions, cases, rewards))
     return groups
+
+
+def _reference(run: Run, shards: Path, settings: GrpoSettings) -> Policy:
+    """The student that training started from."""
+    found = make_policy(run.student, shards, settings.seed, run.device)[0].eval()
+    run.forecast = foresee(run)  # with both in memory
+    return found
 
 
 def reward_step(

@@ -9,9 +9,9 @@ import torch
 from store.errors import PiarError
 from tests.shards_fixture import write_shards
 from tests.tiny_model import make_tiny_model
-from trainers import budget, sft
+from trainers import budget, distill, grpo, sft
 from trainers.budget import Forecast, Needs, mends, needs, warning
-from trainers.config import SftSettings, StudentSettings
+from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
 from trainers.layout import Item
 from trainers.model import load_policy, wrap
 from trainers.tiny import tiny_model
@@ -111,6 +111,42 @@ def test_a_run_tells_its_memory_and_time_before_and_after(shards, tmp_path, caps
     assert re.search(r"sft: up to [\d,]+ MB \(weights and libraries [\d,]+, gradients and optimizer \d, ", said)
     assert re.search(r"sft: about \S+ s for 4 steps, by the second one \([\d.]+ s\)", said)
     assert re.search(r"4 steps took \S+ s with measuring \(\S+ s foreseen\); peak [\d,]+ MB \([\d,]+ for", said)
+
+
+def test_rollouts_count_as_many_tokens_as_there_will_be(shards, tmp_path, monkeypatch):
+    first = sft.train(shards, tmp_path / "first", student=TINY, settings=FEW).checkpoint
+    student, asked = TINY.model_copy(update={"model": str(first)}), []
+    monkeypatch.setattr(budget, "needs", lambda lm, **how: asked.append(how["tokens"]) or Needs(0, 0, 0, 0))
+    few = GrpoSettings(steps=1, batch_size=2, rollouts=2, max_tokens=8, mu=0.0)
+    grpo.train(shards, tmp_path / "few", student=student, settings=few)
+    longest = asked[0] - 2 * 2 * 8
+    assert 0 < longest < 2 * 200
+    many = few.model_copy(update={"pack_tokens": asked[0] - 1})
+    grpo.train(shards, tmp_path / "many", student=student, settings=many)
+    assert asked[1] == asked[0] - 1
+
+
+@pytest.mark.parametrize("kind", ["distill", "grpo"])
+def test_a_second_model_in_memory_is_foreseen(shards, tmp_path, monkeypatch, capsys, kind):
+    first = sft.train(shards, tmp_path / "first", student=TINY, settings=FEW).checkpoint
+    loaded = []
+    real = load_policy
+    for module in ("distill", "weights"):
+        load = lambda *args, **more: loaded.append(1) or real(*args, **more)  # noqa: E731
+        monkeypatch.setattr(f"trainers.{module}.load_policy", load)
+    monkeypatch.setattr(budget, "held", lambda device: len(loaded) * 10**9)
+    student = TINY.model_copy(update={"model": str(first)})
+    if kind == "distill":
+        distill.train(
+            shards,
+            tmp_path / kind,
+            student=student,
+            settings=DistillSettings(steps=1, batch_size=2, teacher=str(first)),
+        )
+    else:
+        settings = GrpoSettings(steps=1, batch_size=2, rollouts=2, max_tokens=4, kl=0.1)
+        grpo.train(shards, tmp_path / kind, student=student, settings=settings)
+    assert f"{kind}: up to 2,0" in capsys.readouterr().err
 
 
 def test_time_is_foreseen_by_the_second_step_alone():
