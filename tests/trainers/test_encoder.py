@@ -22,7 +22,7 @@ from store.manifest import read_manifest
 from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
-from trainers import encoded, grpo
+from trainers import encoded, grpo, probe
 from trainers.apart import Apart
 from trainers.checkpoint import read_card
 from trainers.config import EncoderSettings, StudentSettings
@@ -312,6 +312,14 @@ def test_a_text_of_several_rows_is_read_once(sentences):
     with torch.inference_mode():
         together = model(**padded(tokenizer, ids)).logits
         assert torch.allclose(model.judged(torch.from_numpy(seen)), together, atol=1e-5)
+
+
+def test_a_fit_that_does_not_settle_says_nothing(monkeypatch):
+    monkeypatch.setattr(probe, "STEPS", 1)
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=(90, 20))
+    scaler, model = fit_probe(hard, rng.integers(0, 3, 90), np.arange(90), telling=5)  # a warning is an error here
+    assert np.isfinite(model.predict_proba(scaler.transform(hard))).all()
 
 
 def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
