@@ -72,7 +72,7 @@ def quick(folder, **more):
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory):
     """A search that ends with a proposal."""
-    store, journal = world(tmp_path_factory.mktemp("crossed"), groups=30)
+    store, journal = world(tmp_path_factory.mktemp("crossed"), groups=30, per_group=4)
     teacher, reviser, events = WordTeacher(), Drafter(*GAIN), []
     report, standing = search(store, journal, reviser, teacher=teacher, on_event=events.append)
     journal.close()
@@ -129,7 +129,7 @@ def test_the_proposal_is_everywhere_called_what_it_is(passed, tmp_path):
 
 
 def test_without_test_rows_nothing_is_claimed_of_the_text_itself(tmp_path):
-    store, journal = world(tmp_path, groups=30)
+    store, journal = world(tmp_path, groups=30, per_group=4)
     with store.write() as con:
         con.execute("update samples set split = 'pool' where split = 'test'")
     report, _ = search(store, journal, Drafter(*GAIN))
@@ -253,8 +253,8 @@ def test_a_search_that_was_cut_off_ends_as_an_uninterrupted_one(tmp_path, passed
     def go_on(teacher):
         return evolve(store, loop_models(teacher, Drafter(*GAIN)), SEED, CROSS, journal=journal)
 
-    store, journal, paid = *world(tmp_path, groups=30), 0
-    for at in (20, 150):  # while the incumbent is judged; while the folds are
+    store, journal, paid = *world(tmp_path, groups=30, per_group=4), 0
+    for at in (20, 110):  # while the incumbent is judged; while the folds are
         teacher = Interrupting(at)
         with pytest.raises(KeyboardInterrupt):
             go_on(teacher)
