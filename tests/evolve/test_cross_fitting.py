@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections import Counter
 from contextlib import nullcontext
 from io import StringIO
 from statistics import NormalDist
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.fold_worlds import guessed
 from benchmarks.null_worlds import NoJournal
 from piar.cli.render.evolve import evolve_view
 from piar.cli.render.show import difference_document, difference_view
@@ -312,28 +312,24 @@ def test_what_taught_the_instruction_in_force_is_said_and_leaves_the_holdout(tmp
 def test_a_gain_over_folds_is_less_sure_and_never_another_one():
     rng = np.random.default_rng(5)
     before, after = rng.random(240) < 0.5, rng.random(240) < 0.65
-    gain = paired_gain(before, after, np.repeat(np.arange(40), 6))
-    assert over_folds(gain, 0) == gain
-    wide = over_folds(gain, 6)
-    assert wide.mean == gain.mean
-    assert (wide.high - wide.low) / (gain.high - gain.low) == pytest.approx(np.sqrt(2.2))
+    found = paired_gain(before, after, np.repeat(np.arange(40), 6))
+    assert over_folds(found, 0) == found
+    wide = over_folds(found, 6)
+    assert wide.mean == found.mean
+    assert (wide.high - wide.low) / (found.high - found.low) == pytest.approx(np.sqrt(2.2))
     score = NormalDist().inv_cdf
-    assert over_folds(gain.model_copy(update={"p_value": 1e-80}), 6).p_value > 1e-40
-    assert score(wide.p_value) * np.sqrt(2.2) == pytest.approx(score(gain.p_value))
+    assert over_folds(found.model_copy(update={"p_value": 1e-80}), 6).p_value > 1e-40
+    assert score(wide.p_value) * np.sqrt(2.2) == pytest.approx(score(found.p_value))
     for p in (0.0, 1e-80, 0.5, 0.97, 1.0):
-        assert p <= over_folds(gain.model_copy(update={"p_value": p}), 6).p_value <= max(p, 0.5)
+        assert p <= over_folds(found.model_copy(update={"p_value": p}), 6).p_value <= max(p, 0.5)
 
 
 def test_a_lucky_choice_that_every_fold_makes_is_promoted_too_often_unless_folds_are_told():
-    """Ten grades, none of which is likelier: each fold's draft gives the one that the others' rows have most."""
-    rng, passed, kinds, groups = np.random.default_rng(0), Counter(), 10, 48
-    for _ in range(300):
-        rows = np.array([rng.multinomial(6, rng.dirichlet([0.5] * kinds)) for _ in range(groups)])
-        fold, change = rng.permutation(groups) % 6, np.zeros(groups)
-        for k in range(6):
-            often = rows[fold != k].sum(axis=0).argmax()
-            change[fold == k] = rows[fold == k, often] - rows[fold == k, 0]
-        gain = Gain(mean=change.mean(), low=None, high=None, p_value=sign_flip_test(change, seed=0))
-        passed.update(folds for folds in (0, 6) if over_folds(gain, folds).p_value <= 0.03)
-    assert passed[0] > 1.3 * 0.03 * 300
-    assert passed[6] < 0.03 * 300
+    passed, worlds = [0, 0], 400
+    for seed in range(worlds):
+        before, after = guessed(grades=10, groups=48, seed=seed)
+        change = after.sum(axis=1) - before.sum(axis=1)
+        found = Gain(mean=change.mean(), low=None, high=None, p_value=sign_flip_test(change))
+        passed = [n + (over_folds(found, k).p_value <= 0.03) for n, k in zip(passed, (0, 6), strict=True)]
+    assert passed[0] > 1.3 * 0.03 * worlds
+    assert passed[1] < 0.03 * worlds
