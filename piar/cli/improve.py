@@ -57,8 +57,9 @@ def evolve(
     """Search for a better instruction, and propose the best one if it passes a test on the holdout.
 
     The teacher judges, its errors are inspected, the reviser edits rules, candidates race on dev. The best one
-    meets the present instruction once, on holdout groups that nobody has looked at. Ctrl-C keeps everything;
-    the same command goes on.
+    meets the present instruction once, on holdout groups that nobody has looked at. Where labels are few,
+    --set evolve.search=cross_fitted lets those of the holdout teach, too. Ctrl-C keeps everything; the same
+    command goes on.
 
     Example: `piar evolve --rounds 4 --max-usd 10`
     """
