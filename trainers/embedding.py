@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from store.errors import PiarError
 from trainers.chat import whole
-from trainers.folder import load_encoder, load_tokenizer
+from trainers.folder import load_encoder, load_tokenizer, match_tokens
 from trainers.pooling import Pooled
 from trainers.sentence_folder import Role, SentenceFolder, read
 
@@ -74,6 +74,7 @@ def load_sentence_encoder(folder: Path) -> tuple[Any, Any, Pooled, SentenceFolde
     said = read(folder)
     plain = not (folder / "modules.json").is_file()
     model, tokenizer = load_encoder(str(said.body), plain=plain), load_tokenizer(str(said.body))
+    match_tokens(str(folder), model, tokenizer)
     if said.lower:
         from tokenizers import normalizers
 

@@ -25,7 +25,7 @@ from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
 from trainers.encoded import Encoded, Row, encode, features, padded, predict, probabilities
-from trainers.folder import load_classifier, load_tokenizer
+from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
 from trainers.loop import Trained
 from trainers.model import END_OF_TURN
@@ -380,7 +380,9 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) ->
     if settings.model != "tiny":
         if _reads(settings) == "apart":
             return apart_encoder(manifest, settings)
-        return load_classifier(settings.model, **names), load_tokenizer(settings.model)
+        model, tokenizer = load_classifier(settings.model, **names), load_tokenizer(settings.model)
+        match_tokens(settings.model, model, tokenizer)
+        return model, tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import BertConfig, BertForSequenceClassification
 

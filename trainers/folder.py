@@ -119,6 +119,28 @@ def load_tokenizer(model: str) -> Any:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
 
 
+def match_tokens(model: str, lm: Any, tokenizer: Any, *written: int) -> None:
+    """Make sure that a model has a row for every token that its tokenizer writes of plain text.
+
+    Added tokens without one become control tokens, so that a sample which spells one is read as plain text.
+
+    Args:
+        written: tokens that are sure to be met.
+
+    Raises:
+        PiarError: it has not.
+    """
+    rows = lm.get_input_embeddings().weight.shape[0]
+    beyond = [token.content for i, token in tokenizer.added_tokens_decoder.items() if i >= rows]
+    tokenizer.add_tokens(beyond, special_tokens=True)
+    if (most := max([tokenizer.vocab_size - 1, *written])) >= rows:
+        raise PiarError(
+            f"The tokenizer of {model!r} writes token {most:,} ({tokenizer.convert_ids_to_tokens(most)!r}); its model "
+            f"knows {rows:,}.",
+            "They belong to different models: download it again.",
+        )
+
+
 def _base(folder: Path) -> str:
     """The model that adapters belong to: a folder, or the name of a model that was downloaded or can be.
 

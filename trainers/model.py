@@ -21,7 +21,7 @@ from transformers import AttentionInterface
 
 from store.errors import PiarError, UsageError
 from trainers.chat import FAILURES, add_template, encode, encode_plain, render
-from trainers.folder import load_lm, load_tokenizer
+from trainers.folder import load_lm, load_tokenizer, match_tokens
 from trainers.head import Head, read_grades
 from trainers.layout import Item, Pack, Tokens, even, pack, repeated, tree_attention
 
@@ -181,16 +181,9 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     """
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     add_template(tokenizer)
-    rows = lm.get_input_embeddings().weight.shape[0]
-    beyond = [token.content for i, token in tokenizer.added_tokens_decoder.items() if i >= rows]
-    tokenizer.add_tokens(beyond, special_tokens=True)  # so that a sample which spells one is read as plain text
+    match_tokens(model, lm, tokenizer)
     [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
-    if (most := max(tokenizer.vocab_size - 1, end_id(tokenizer), *asked)) >= rows:
-        raise PiarError(
-            f"The tokenizer of {model!r} writes token {most:,} ({tokenizer.convert_ids_to_tokens(most)!r}); its model "
-            f"knows {rows:,}.",
-            "They belong to different models: download it again.",
-        )
+    match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
     return wrap(lm.to(torch.device(device))), tokenizer
 
 

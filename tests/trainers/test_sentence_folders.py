@@ -17,6 +17,7 @@ from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import FAMILIES, make_sentence_encoder
+from tests.tiny_model import make_tiny_model
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
@@ -194,6 +195,23 @@ def test_what_is_not_known_here_is_refused_with_its_cause(dense, tmp_path, said)
     change(folder / name, *changes)
     with pytest.raises(PiarError, match=said):
         Encoder.load(folder)
+
+
+@pytest.mark.parametrize("reads", ["together", "apart"])
+def test_a_tokenizer_of_another_model_is_refused(shards, tmp_path, reads):
+    folder = make_sentence_encoder(tmp_path / "e")
+    make_tiny_model(tmp_path / "other", width=64, layers=1)
+    shutil.copy(tmp_path / "other" / "tokenizer.json", folder)
+    with pytest.raises(PiarError, match="its model knows 95"):
+        train(shards, tmp_path / "run", settings=EncoderSettings(model=str(folder), reads=reads))
+
+
+def test_an_added_token_without_a_row_is_read_as_text(tmp_path):
+    folder = make_sentence_encoder(tmp_path / "e")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["lamp7"])
+    tokenizer.save_pretrained(folder)
+    assert np.isfinite(Encoder.load(folder).embed(["a lamp7 and a hat"])).all()
 
 
 def test_layers_that_cannot_be_read_are_refused(dense, tmp_path):
