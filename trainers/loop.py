@@ -9,7 +9,7 @@ parallelism, elastic restarts (resume does that).
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
 from trainers.model import beginnings, context, symbol_ids
 from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
-from trainers.processes import join, signals
+from trainers.processes import Interrupted, interrupt, join, signals
 from trainers.scoring import calibration, headline, opinions
 from trainers.weights import (
     add_lora,
@@ -395,7 +395,12 @@ class Run:
         if self.writes:
             say(f"{self.card.trainer}: {self.forecast.compared(memory_mb(self.device))}")
         if not self.stopped:
-            kept = self._measured()
+            try:
+                with signals(interrupt) if self.world == 1 else nullcontext():  # others would wait for this process
+                    kept = self._measured()
+            except Interrupted:  # the steps are made: a resume measures alone
+                self.stopped = True
+        if not self.stopped:
             measured = {name: value for name, value in self.metrics.items() if "/" in name}
             if DEV in self.opinions:
                 found = calibration(self.corpus.evaluation[DEV], self.opinions[DEV])

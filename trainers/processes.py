@@ -21,6 +21,15 @@ def join() -> tuple[int, int, torch.device]:
     return int(os.environ.get("RANK", "0")), world, device
 
 
+class Interrupted(Exception):
+    """A signal came while something was done that can be done again."""
+
+
+def interrupt() -> None:
+    """What `signals` calls there."""
+    raise Interrupted
+
+
 @contextmanager
 def signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and SIGINT call `stop` for as long as the block runs."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from piar.cli import main
@@ -281,6 +282,26 @@ def test_sigterm_saves_after_the_step_under_way(shards, tmp_path, monkeypatch):
     done = sft.train(shards, tmp_path, student=TINY, settings=SHORT)
     assert (done.stopped, done.steps, done.checkpoint.name) == (True, 1, "checkpoint-1")
     checkpoint.check(done.checkpoint, hashes=True)
+
+
+def test_what_was_learnt_outlives_a_signal_while_it_is_measured(shards, tmp_path, monkeypatch):
+    whole = sft.train(shards, tmp_path / "whole", student=TINY, settings=SHORT)
+    evaluate = Run.evaluate
+
+    def killed(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "evaluate", killed)
+        first = sft.train(shards, tmp_path / "parts", student=TINY, settings=SHORT)
+    assert (first.stopped, first.steps) == (True, whole.steps)
+    monkeypatch.setattr(Run, "update", lambda *_, **__: pytest.fail("a step is made again"))
+    done = sft.train(shards, tmp_path / "parts", student=TINY, settings=SHORT, resume=True)
+    assert (done.stopped, done.checkpoint.name) == (False, "final")
+    assert done.metrics == {name: value for name, value in whole.metrics.items() if "/" in name}
+    weights = [load_file(run.checkpoint / "model.safetensors") for run in (whole, done)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.integration
