@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 
+from store.figures import many
 from store.fragments import literal
 from store.manifest import Manifest
 
@@ -43,7 +44,7 @@ def write_card(con: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest)
         ),
     ]
     told = con.execute("select judge, count(*) as n from difficulty group by judge order by n desc, judge").fetchall()
-    judges = " | ".join(f"{_cell(judge)} ({n:,} samples)" for judge, n in told)
+    judges = " | ".join(f"{_cell(judge)} ({many(n, 'sample')})" for judge, n in told)
     world = "The rows come from a **simulated** world.\n\n" if manifest.simulated else ""
     total = sum(manifest.rows.values())
     text = (

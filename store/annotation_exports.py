@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from store.errors import UsageError
+from store.figures import many
 from store.label_studio import with_vote_columns
 from store.tables import VOTES, Rejection, Table, from_records, moment, text
 
@@ -120,7 +121,7 @@ def read_labels(records: Numbered, name: str, control: str | None) -> Table:
                 "Export a project of document classification; to take the file as a plain table, add --plain.",
             )
         if len(labels) > 1:
-            rejected.append(Rejection(number, f"{len(labels)} labels: one grade a row"))
+            rejected.append(Rejection(number, f"{many(len(labels), 'label')}: one grade a row"))
             continue
         about = {key: value for key, value in record.items() if key not in (*keys, "Comments", "comments")}
         rows.append({**about, keys[0]: record[keys[0]], "label": labels[0] if labels else ""})

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import polars as pl
 
 from store.cells import MISSING, NO_GRADE, bare, captioned, missing, number
+from store.figures import many
 from store.scales import known_order, numeric, plain
 from store.tables import moment
 
@@ -311,7 +312,7 @@ def odd_grades(column: pl.Series) -> tuple[str, str]:
     if len(values) < 2:
         held = f"only one grade ({values[0][:40]})" if values else "no grade"
         return (
-            f"holds {held} on {len(column):,} rows; a task needs at least two",
+            f"holds {held} on {many(len(column), 'row')}; a task needs at least two",
             "Give all grades that may be given, lowest first: --grades 0,1,2; or name another column with --gold.",
         )
     known = [value for value in map(number, values) if value is not None]

@@ -24,7 +24,7 @@ def bracketed(span: str, by: str = "") -> str:
     return f" ({span}{by and f' by {by}'})" if span else ""
 
 
-def counted(n: int, noun: str, plural: str = "") -> str:
+def many(n: int, noun: str, plural: str = "") -> str:
     """A number with its noun: `1 row`, `1,234 rows`.
 
     Args:
@@ -35,4 +35,4 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 def duration(hours: float) -> str:
     """So many hours, or minutes where they are few."""
-    return f"{hours:.1f} hours" if hours >= 1 else counted(max(1, round(60 * hours)), "minute")
+    return f"{hours:.1f} hours" if hours >= 1 else many(max(1, round(60 * hours)), "minute")

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from store.columns import gold_named
+from store.figures import many
 from store.label_studio import with_vote_columns
 from store.tables import VOTES, Rejection, Table, from_records, text
 
@@ -50,7 +51,7 @@ def read_book(records: Numbered) -> Table:
     roles: dict[str, Any] = {"group": "query", "id": "docid", "grades": _scale(book)} if rows else {}
     table = with_vote_columns(table, pl.DataFrame(votes, schema=VOTES, orient="row"))
     guideline = next((v for key, v in book.items() if "guideline" in key.lower() and isinstance(v, str)), "")
-    return _told(table, f"a Quepid book with {len(rows):,} pairs", roles, ids, guideline)
+    return _told(table, f"a Quepid book with {many(len(rows), 'pair')}", roles, ids, guideline)
 
 
 def _scale(book: Object) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from store.errors import PiarError, UsageError
+from store.figures import many
 
 STDIN = Path("-")
 MOST_BYTES = 512 << 20  # of what is unpacked, or read from standard input; a plain file may be larger
@@ -182,7 +183,7 @@ def _member(name: str, members: list[zipfile.ZipInfo], sheet: str | None) -> zip
     if not members:
         raise PiarError(f"{name} is a ZIP without files.", "Give a table.")
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    held = f"{name} holds {len(names):,} files: {listed}"
+    held = f"{name} holds {many(len(names), 'file')}: {listed}"
     if sheet is None:
         raise UsageError(f"{held}.", f"Name one: --sheet {shlex.quote(names[0])}")
     raise UsageError(f"There is no {sheet!r}; {held}.", f"Name one: --sheet {shlex.quote(names[0])}")

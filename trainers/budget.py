@@ -16,6 +16,7 @@ import torch
 
 from store.clock import duration
 from store.errors import PiarError
+from store.figures import many
 from trainers.config import GrpoSettings
 from trainers.head import CHUNK
 from trainers.logs import say
@@ -157,14 +158,14 @@ class Forecast:
         if self.done != 2 or self.left < 4:
             return None
         self.seconds = time.monotonic() - self.began + (self.left - 2) * seconds
-        return f"about {duration(self.seconds)} for {self.left:,} steps, by the second one ({seconds:,.2f} s)"
+        return f"about {duration(self.seconds)} for {many(self.left, 'step')}, by the second one ({seconds:,.2f} s)"
 
     def compared(self, peak_mb: float) -> str:
         """Words at the end."""
         took = duration(time.monotonic() - self.began)
         foreseen = f" ({duration(self.seconds)} foreseen)" if self.seconds else ""
         return (
-            f"{self.done:,} steps took {took} with measuring{foreseen}; peak {peak_mb:,.0f} MB "
+            f"{many(self.done, 'step')} took {took} with measuring{foreseen}; peak {peak_mb:,.0f} MB "
             f"({self.needs.peak / MB:,.0f} foreseen)"
         )
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from store.calibration import Fit
 from store.errors import PiarError
+from store.figures import many
 from trainers import budget, checkpoint, early
 from trainers.checkpoint import StudentCard
 from trainers.config import Completion, StudentSettings, TrainSettings
@@ -144,7 +145,7 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Step numbers still to do; ends early, after a whole step, on SIGTERM or SIGINT."""
         if self.writes:
-            say(f"{self.card.trainer}: {self.total:,} steps in {self.precision.name} ({self.precision.why})")
+            say(f"{self.card.trainer}: {many(self.total, 'step')} in {self.precision.name} ({self.precision.why})")
             say(f"{self.card.trainer}: up to {self.forecast.needs}")
             if long := beginnings(self.tokenizer, self.task.symbols):
                 read = ", ".join(f"{symbol} at {start!r}" for symbol, start in long.items())

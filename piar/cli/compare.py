@@ -9,6 +9,7 @@ import typer
 from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, located, open_project, verb, with_commands
 from store.errors import UsageError
+from store.figures import many
 from store.types import Split
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def _planned(made: "tuple[Batch, Planned]") -> Answer:
         "known": found.known,
     }
     words = (
-        f"batch {composed.name}: {len(composed.assignments):,} documents of {found.open:,} that could change the "
-        f"difference ({found.known:,} more have gold)"
+        f"batch {composed.name}: {many(len(composed.assignments), 'document')} of {found.open:,} that could change "
+        f"the difference ({found.known:,} more have gold)"
     )
     send = f"piar review export {composed.name}.csv --batch {composed.name}"
     return Answer(

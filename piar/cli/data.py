@@ -11,6 +11,7 @@ from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.render.progress import meter, steps
 from piar.cli.verb import Answer, Panel, group, here, open_project, verb, with_commands
 from store.errors import UsageError
+from store.figures import many
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,8 +92,8 @@ def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
     """Of how many judged samples the difficulty cannot be told, and what would tell it."""
     silent = report.untold - report.unjudged
     words = (
-        f"{silent:,} samples in no bucket: one vote of one judge, or a judge that says the same of every row, does not "
-        "tell how hard a row is"
+        f"{many(silent, 'sample')} in no bucket: one vote of one judge, or a judge that says the same of every row, "
+        "does not tell how hard a row is"
     )
     mend = (
         "; several votes under an instruction with rules do (`piar evolve`, `piar label --votes 3`), or 50 labelled "
@@ -183,7 +184,8 @@ def _forecast_synth(project: "Project", n: int | None, targets: str | None) -> A
         [
             (
                 "asked",
-                f"{teacher.model}, at most {calls:,} times: {told}{settings.votes} votes on each of {drafts:,} drafts",
+                f"{teacher.model}, at most {calls:,} times: {told}"
+                f"{many(settings.votes, 'vote')} on each of {many(drafts, 'draft')}",
             ),
             ("leaves", f"drafts{rows} with the fields {', '.join(project.task.fields)}"),
             *((f"{t.rule or 'any rule'} → {t.grade} {t.bucket}", f"{t.have} there, {t.wanted} wanted") for t in cells),

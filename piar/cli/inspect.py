@@ -9,6 +9,7 @@ import typer
 from piar.cli.verb import Answer, Panel, asked, here, open_project, verb, with_commands
 from piar.query.export import ListFormat, What
 from store.errors import UsageError
+from store.figures import many
 
 if TYPE_CHECKING:
     from piar.project import documents
@@ -88,7 +89,7 @@ def _judgement_list(what: What, file: Path, form: ListFormat, force: bool) -> An
     if what != "labels":
         raise UsageError(f"--format {form} is of labels, not of {what}.", f"Write `piar export labels {file.name}`.")
     found = open_project().export_list(form, file, force=force)
-    told = f"{found.rows:,} rows written to {file}"
+    told = f"{many(found.rows, 'row')} written to {file}"
     if found.queries:
         told += f"; the queries' numbers stand for the texts in {found.queries}"
     if found.nameless:

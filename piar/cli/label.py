@@ -12,7 +12,7 @@ from piar.cli.render.common import dollars, facts, forecast_view, receipt_lines,
 from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, Panel, open_project, plain, verb
 from store.errors import UsageError
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 from store.types import Split
 
 if TYPE_CHECKING:
@@ -132,10 +132,12 @@ def _label_pool(
     if report.skipped:
         return Answer(plain(report), facts([("labelled", f"{out} is there already; nothing was asked")]))
     failed = ", ".join(f"{n:,} {kind}" for kind, n in report.failed.items()) or "0"
-    lines = [("labelled", f"{report.labelled:,} of {report.rows:,} rows, in {out}")]
+    lines = [("labelled", f"{report.labelled:,} of {many(report.rows, 'row')}, in {out}")]
     if report.reason:
         lines.append(("the last failure", report.reason))
-    lines.append(("receipt", f"{report.asked:,} calls · {failed} failed · {dollars(report.cost_usd, report.priced)}"))
+    lines.append(
+        ("receipt", f"{many(report.asked, 'call')} · {failed} failed · {dollars(report.cost_usd, report.priced)}")
+    )
     return Answer(plain(report), facts(lines), exit_code=int(report.hopeless))
 
 
@@ -171,7 +173,7 @@ def _imported(project: "Project", folder: Path, where: str, asked: dict[str, Any
 
 
 def _exported(manifest: "RequestManifest") -> Answer:
-    lines = [("requests", f"{manifest.lines:,} in {len(manifest.shards):,} files"), ("model", manifest.name)]
+    lines = [("requests", f"{manifest.lines:,} in {many(len(manifest.shards), 'file')}"), ("model", manifest.name)]
     document: documents.Exported = {"requests": manifest.lines, "shards": manifest.shards}
     return Answer(document, facts(lines))
 
@@ -196,7 +198,7 @@ def _labelled(report: "LabelReport") -> list[tuple[str, Any]]:
     if report.failed["budget"]:
         lines.append(("not asked", f"{report.failed['budget']:,}: the budget is spent"))
     if report.unsure:
-        lines.append(("unsure", f"{report.unsure:,} samples after all their votes"))
+        lines.append(("unsure", f"{many(report.unsure, 'sample')} after all their votes"))
     return lines
 
 
@@ -206,7 +208,7 @@ def _report_view(report: "LabelReport", rejected: int) -> Any:
         [
             *_labelled(report),
             ("answers", f"{report.asked:,} taken in · {report.cached:,} known · {failed} failed"),
-            ("rejected", f"{rejected:,} lines"),
+            ("rejected", f"{many(rejected, 'line')}"),
         ]
     )
 
@@ -214,8 +216,13 @@ def _report_view(report: "LabelReport", rejected: int) -> Any:
 def _trusted(found: "Trust") -> list[tuple[str, Any]]:
     reached = found.threshold
     if reached.precision is None:
-        return [("trusted", f"none: no confidence reaches {reached.target:.0%} on {found.measured:,} rows with truth")]
-    words = f"{found.trusted:,} labels, {found.queued:,} queued for people"
+        return [
+            (
+                "trusted",
+                f"none: no confidence reaches {reached.target:.0%} on {many(found.measured, 'row')} with truth",
+            )
+        ]
+    words = f"{many(found.trusted, 'label')}, {found.queued:,} queued for people"
     ends = bracketed(span(reached.low, reached.high, "{:.1%}"))
     interval = f"{reached.precision:.1%}{ends} right on rows with truth"
     certain = "" if reached.reached else f"; {'the interval does' if ends else 'so few groups do'} not exclude less"
@@ -323,7 +330,7 @@ def _live(found: "Live") -> Answer:
         "drawn": found.drawn,
         "stands_for": found.stands_for,
     }
-    each = f"{found.drawn:,} rows of drawn queries count once over the chance with which these were drawn"
+    each = f"{many(found.drawn, 'row')} of drawn queries count once over the chance with which these were drawn"
     drawn = [("stands for", f"{found.stands_for:,.0f} rows: {each}")] if found.drawn else []
     return Answer(
         document,
@@ -331,11 +338,11 @@ def _live(found: "Live") -> Answer:
             [
                 (
                     f"{found.judge}, live",
-                    f"{percent(powered.estimate)} % right on {powered.rows:,} rows where {found.where}",
+                    f"{percent(powered.estimate)} % right on {many(powered.rows, 'row')} where {found.where}",
                 ),
                 (
                     "people alone",
-                    f"{percent(powered.alone)} %, {powered.gold:,} random rows of {powered.groups:,} groups",
+                    f"{percent(powered.alone)} %, {powered.gold:,} random rows of {many(powered.groups, 'group')}",
                 ),
                 ("teacher says", f"{100 * found.told:.1f} %; counts with weight {powered.weight:.2f}"),
                 *drawn,

@@ -10,6 +10,7 @@ from piar.cli.here import label_here
 from piar.cli.render.people import composed_view, pulled_view, status_view
 from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
+from store.figures import many
 
 if TYPE_CHECKING:
     from piar.project import documents
@@ -179,7 +180,7 @@ def hours(out: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv file.
 
     rows = write(open_project().store, out)
     document: documents.Listed = {"rows": rows, "path": str(out)}
-    return Answer(document, f"{rows:,} rows written to {out}")
+    return Answer(document, f"{many(rows, 'row')} written to {out}")
 
 
 def export(
@@ -249,7 +250,7 @@ def fetch_(
     with Server.connect(url or settings.url, settings.token_env) as server:
         found = fetch(server, number, file, _progress("tasks read"))
     people = [f"  {who}: {n:,}" for who, n in sorted(found.annotators.items())]
-    lines = [f"{found.title}: {found.tasks:,} tasks, {found.annotations:,} annotations", *people]
+    lines = [f"{found.title}: {many(found.tasks, 'task')}, {many(found.annotations, 'annotation')}", *people]
     following = f"next: piar init DIR --from {found.export} --label-config {found.label_config}"
     return Answer(_plain(found), "\n".join([*lines, following]))
 

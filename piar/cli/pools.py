@@ -8,6 +8,7 @@ from piar.cli.render.common import dollars, facts
 from piar.cli.render.progress import meter
 from piar.cli.verb import Answer, asked, located, open_project, plain
 from store.errors import UsageError
+from store.figures import many
 
 if TYPE_CHECKING:
     from piar.judging.parquet_files import PoolReport
@@ -53,7 +54,7 @@ def score_pool(
             on_progress=show,
         )
     skipped = f"; {report.skipped:,} were there already" if report.skipped else ""
-    lines = [("graded", f"{report.rows:,} rows of {report.files:,} files, in {out}{skipped}")]
+    lines = [("graded", f"{many(report.rows, 'row')} of {many(report.files, 'file')}, in {out}{skipped}")]
     document = plain(report)
     if both is not None:
         second = both[1].report if both[1] else report
@@ -74,9 +75,9 @@ def _handed_on_forecast(both: "tuple[Cascade, SecondJudge | None] | None", files
 def _decided(report: "PoolReport", second: "PoolReport") -> list[tuple[str, Any]]:
     """Who decided how many rows, and why others are left for people."""
     total = max(1, sum(report.tiers.values()))
-    lines = [("decided by", f"{name}: {n:,} rows, {n / total:.1%}") for name, n in report.tiers.most_common()]
+    lines = [("decided by", f"{name}: {many(n, 'row')}, {n / total:.1%}") for name, n in report.tiers.most_common()]
     lines += [("left for people", f"{n:,}: {reason}") for reason, n in report.handed_on.most_common(5)]
     if second is not report:
         cost = dollars(second.cost_usd, second.priced)
-        lines.append(("receipt", f"{second.asked:,} calls · {second.cached:,} cached · {cost}"))
+        lines.append(("receipt", f"{many(second.asked, 'call')} · {second.cached:,} cached · {cost}"))
     return lines

@@ -9,6 +9,7 @@ import typer
 
 from piar.cli.options import MaxCalls, MaxUsd, budget
 from piar.cli.verb import Answer, Panel, asked, located, messages, open_project, verb
+from store.figures import many
 
 if TYPE_CHECKING:
     from piar.llm.cost import Budget
@@ -85,7 +86,7 @@ def serve(
         "shadow": served.shadowed,
         "decided": served.decided,
     }
-    told = [f"Served {served.requests:,} requests, {served.samples:,} samples judged."]
+    told = [f"Served {many(served.requests, 'request')}, {many(served.samples, 'sample')} judged."]
     if second:
         outcomes = ", ".join(f"{outcome} {n:,}" for outcome, n in sorted(served.shadowed.items()))
         told.append(f"The shadow {outcomes or 'judged none'}; where it differs is in {second[1]}.")

@@ -23,6 +23,7 @@ from piar.look.report import (
 )
 from piar.measure import baselines
 from store.agreement import krippendorff_alpha, level_of, share_all_agree
+from store.figures import many
 from store.stats import (
     Floats,
     Ints,
@@ -260,7 +261,7 @@ def simple_judges(
     for name in baselines.names(task, embed):
         if name == "majority" or (name == "tfidf_overlap" and len(task.fields) < 2):
             continue
-        on_step(f"teaching {name}, a simple baseline, on {len(sample):,} rows")
+        on_step(f"teaching {name}, a simple baseline, on {many(len(sample), 'row')}")
         probs = baselines.cross_validate(name, learnable, task, groups, seed=seed, embed=embed)
         if probs is None:
             continue

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from piar.look.findings import one_rater
 from piar.look.report import Agreement, Detectable, LookReport, Suspects
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 from store.stats import Interval
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
@@ -105,7 +105,9 @@ def _gold(report: LookReport) -> str:
         return ""
     if not found.contradicts:
         return f"agrees with the raters' majority on all {found.compared:,} rows that have one"
-    text = f"contradicts the raters' majority on {found.contradicts:,} rows, {found.unanimous:,} of them unanimous"
+    text = (
+        f"contradicts the raters' majority on {many(found.contradicts, 'row')}, {found.unanimous:,} of them unanimous"
+    )
     return f"{text}; {_rule(found, report)}" if found.unwritten_rule else text
 
 
@@ -159,7 +161,7 @@ def _provable(report: LookReport) -> str:
 
 def _layout(d: Detectable, report: LookReport) -> str:
     return (
-        f"the same {d.rows:,} rows as {d.layout_groups:,} {_many(report)} × {d.layout_rows} "
+        f"the same {many(d.rows, 'row')} as {d.layout_groups:,} {_many(report)} × {d.layout_rows} "
         f"would show {_points(d.layout_low, d.layout_high)}"
     )
 
@@ -173,7 +175,7 @@ def _baselines(report: LookReport) -> str:
         low, high = (f"{100 * share:.0f}" for share in span)
         parts.append(f"one rater {low if low == high else f'{low}–{high}'} %")
     if report.sampled:
-        parts.append(f"on a sample of {report.sampled:,} rows")
+        parts.append(f"on a sample of {many(report.sampled, 'row')}")
     return " · ".join(parts)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from piar.offline import NamedWord, Text, named_words, read_text
 from store.db import Store, quote
+from store.figures import many
 from store.types import Rule
 
 
@@ -25,7 +26,7 @@ class Support:
 
     def sentence(self) -> str:
         """In words."""
-        told = f"“{self.term}” {self.rows:,} rows, {self.groups:,} groups"
+        told = f"“{self.term}” {many(self.rows, 'row')}, {many(self.groups, 'group')}"
         return f"{told}, {100 * self.agree / self.rows:.0f} % right" if self.asked and self.rows else told
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from piar.project.endpoints import Check, models
 from piar.project.folder import CONFIG, INSTRUCTION, STORE, TASK
 from store.errors import PiarError
+from store.figures import many
 from store.files import read_text
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _project(folder: Path, overrides: Sequence[str], ask: bool) -> Iterator[Chec
         task = load_task(folder / TASK)
         yield Check("task.toml", True, f"{task.name}: {', '.join(task.fields)} → {', '.join(task.symbols)}")
         instruction = parse(read_text(folder / INSTRUCTION), task)
-        yield Check("instruction.md", True, f"{len(instruction.rules)} rules, {instruction.id}")
+        yield Check("instruction.md", True, f"{many(len(instruction.rules), 'rule')}, {instruction.id}")
         yield Check("store", True, _contents(Store.open(folder / STORE, task)))
         yield from models({"teacher": config.teacher, "reviser": config.reviser}, task, config.privacy, ask=ask)
     except PiarError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
     from piar.llm.settings import ModelSettings
@@ -238,8 +238,8 @@ def _lacking(store: "Store", waiting: int) -> str | None:
     due = round(max(0, needed(groups["holdout"], level, FIRST_GAIN) - found.groups) / SplitSettings().holdout)
     shown = "nothing" if found.detectable is None else f"no gain below {100 * found.detectable:.0f} points"
     return (
-        f"{found.groups} labelled holdout groups can show {shown}; about {due} groups more in all would show "
-        f"{100 * FIRST_GAIN:.0f} points"
+        f"{found.groups} labelled holdout groups can show {shown}; about {many(due, 'group')} more in all would "
+        f"show {100 * FIRST_GAIN:.0f} points"
     )
 
 
@@ -278,8 +278,8 @@ def _calibration_is_behind(state: _State) -> Iterator[Stale]:
 def _policy_has_moved_on(state: _State) -> Iterator[Stale]:
     for old in state.overtaken:
         why = (
-            f"{old.what} changed on {old.since:%Y-%m-%d}; {old.labels:,} labels, {old.hours:.1f} hours of work; they "
-            "stand if `piar minor` says that only the wording changed"
+            f"{old.what} changed on {old.since:%Y-%m-%d}; {many(old.labels, 'label')}, {old.hours:.1f} hours of "
+            "work; they stand if `piar minor` says that only the wording changed"
         )
         yield Stale("people's labels", why, state.again)
 

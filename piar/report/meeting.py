@@ -21,7 +21,7 @@ from piar.review.codebook import CITED
 from piar.review.guide import version
 from piar.review.status import Person, answers_of, progress
 from store.db import Store, now
-from store.figures import counted, duration
+from store.figures import duration, many
 from store.files import write_text
 from store.stats import FEWEST, Floats, GroupBootstrap, Interval, group_codes, group_sums, ratio, share_by_group
 from store.types import Instruction
@@ -233,5 +233,5 @@ def _headline(values: dict[str, Any]) -> str:
     parts += [f"{', '.join(doubts)} may be wrong in the guideline"] if doubts else []
     stale, hours = (sum(s[name] for s in values["stale"]) for name in ("labels", "hours"))
     are = "is" if stale == 1 else "are"
-    parts += [f"{counted(stale, 'label')} {are} stale, {duration(hours)} of work"] if stale else []
+    parts += [f"{many(stale, 'label')} {are} stale, {duration(hours)} of work"] if stale else []
     return "; ".join(parts)

@@ -8,7 +8,7 @@ from typing import Any
 from piar.review.batch import Batch, free_name, giving, pushed
 from piar.review.sitting import PREFIX
 from store.db import Store
-from store.figures import counted, duration
+from store.figures import duration, many
 from store.types import Instruction
 
 Step = tuple[str, str]  # a command, and why
@@ -75,7 +75,7 @@ def _older_pages(known: _Known) -> Iterator[Step]:
 def _answers_to_bring(known: _Known) -> Iterator[Step]:
     for name, rows in known.open().items():
         people = ", ".join(row["person"].annotator for row in rows)
-        left = f"{counted(sum(map(_left, rows)), 'row')} of {people}"
+        left = f"{many(sum(map(_left, rows)), 'row')} of {people}"
         if name in known.pushed:
             yield (
                 f"piar review pull --batch {name}",
@@ -86,7 +86,7 @@ def _answers_to_bring(known: _Known) -> Iterator[Step]:
                 who = row["person"].annotator
                 yield (
                     f"piar review here --batch {name} --by {shlex.quote(who)}",
-                    f"{who} has {counted(_left(row), 'row')} left",
+                    f"{who} has {many(_left(row), 'row')} left",
                 )
         else:
             yield (
@@ -101,7 +101,7 @@ def _left_behind(known: _Known) -> Iterator[Step]:
         if gone:
             names, left = ", ".join(row["person"].annotator for row in gone), sum(map(_left, gone))
             why = (
-                f"{names} left {counted(left, 'row')}; take them out of [review] annotators first, where they do not "
+                f"{names} left {many(left, 'row')}; take them out of [review] annotators first, where they do not "
                 "come back"
             )
             yield known.new(f"{name}-rest", f"--rest {name}", name), why
@@ -110,7 +110,7 @@ def _left_behind(known: _Known) -> Iterator[Step]:
 def _disputes(known: _Known) -> Iterator[Step]:
     for batch in (b for b in known.batches if b.blind):
         if disputed := int(known.store.frame(DISPUTED, [batch.name]).item()):
-            why = f"{counted(disputed, 'row')} on which people differ"
+            why = f"{many(disputed, 'row')} on which people differ"
             yield known.new("settle", f"--adjudicate {batch.name}", batch.name), why
 
 
@@ -125,7 +125,7 @@ def _stale(known: _Known) -> Iterator[Step]:
     if stale := known.values["stale"]:
         n, hours = sum(s["labels"] for s in stale), sum(s["hours"] for s in stale)
         rests = "rests" if n == 1 else "rest"
-        why = f"{counted(n, 'label')} {rests} on words that have changed, {duration(hours)} of work"
+        why = f"{many(n, 'label')} {rests} on words that have changed, {duration(hours)} of work"
         yield known.new("again", "--relabel stale"), why
 
 

@@ -25,6 +25,7 @@ from piar.report.pair import Pair, pair
 from piar.report.probabilities import probabilities
 from piar.report.unwritten_policy import contradictions
 from store.db import Store, now
+from store.figures import many
 from store.simulated import simulated_sources
 from store.types import Instruction
 
@@ -96,6 +97,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment = ImmutableSandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["many"] = many
     return environment.from_string(files("piar").joinpath("templates", template).read_text("utf-8")).render(values)
 
 
@@ -190,7 +192,7 @@ def cards(values: dict[str, Any]) -> list[dict[str, str]]:
         first = best["latency"]["first_token"]["p50"]
         result.append({"value": f"{first:.1f} ms", "tone": "", "label": f"to the grade of {best['name']}"})
     result += [
-        {"value": f"{total['n']:,}", "tone": "", "label": f"samples in {total['groups']:,} groups"},
+        {"value": f"{total['n']:,}", "tone": "", "label": f"samples in {many(total['groups'], 'group')}"},
         {"value": str(len(values["rules"]["rows"])), "tone": "", "label": "rules in the instruction in force"},
         {"value": f"{spend['calls']:,}", "tone": "", "label": f"answers, US$ {spend['usd']:.2f} in all"},
     ]

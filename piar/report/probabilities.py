@@ -5,6 +5,7 @@ from typing import Any
 
 from piar.measure.calibrate import Corrected, corrected, decided_alone
 from store.db import Store
+from store.figures import many
 from store.judges import Judge
 from store.probability_scores import MOST_ERROR, Alone, Bin, alone, normalised, reliability, risk_curve
 from store.stats import Floats
@@ -93,7 +94,7 @@ def _bin(one: Bin) -> dict[str, Any]:
         "y": scale.y(value),
         "low": scale.y(ends[0]),
         "high": scale.y(ends[1]),
-        "words": f"{one.rows:,} rows at {100 * one.confidence:.0f} %: {100 * value:.0f} % right",
+        "words": f"{many(one.rows, 'row')} at {100 * one.confidence:.0f} %: {100 * value:.0f} % right",
     }
 
 

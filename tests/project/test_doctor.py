@@ -14,7 +14,7 @@ def test_a_healthy_project_passes_every_check(tmp_path) -> None:
     checks = by_name(diagnose(tmp_path / "toys"))
     assert [check for check in checks.values() if not check.ok] == []
     assert "5 samples, 16 labels" in checks["store"].detail
-    assert checks["instruction.md"].detail.startswith("1 rules")
+    assert checks["instruction.md"].detail.startswith("1 rule,")
 
 
 def test_without_a_project_only_the_environment_is_checked(tmp_path) -> None:

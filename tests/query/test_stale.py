@@ -124,7 +124,7 @@ def test_an_edit_that_somebody_calls_minor_makes_no_label_stale_and_can_be_taken
     (kept,) = named.status().minor
     assert (kept.what, kept.labels, kept.hours, kept.by) == ("rule R01", 1, 1.0, "Ada")
     assert main(["status", "-C", str(named.folder)]) == 0
-    assert "1 labels, 1.0 hours of work, stand (piar minor R01 --revoke)" in " ".join(capsys.readouterr().out.split())
+    assert "1 label, 1.0 hours of work, stands (piar minor R01 --revoke)" in " ".join(capsys.readouterr().out.split())
     assert [v.minor.partition(",")[0] for v in versions(named.store)] == ["", "rule R01 by Ada", "rule R01 by Ada"]
     edit(named, RULE.format("the title is blue"))
     assert whats(named) == [("rule R01", 1)]

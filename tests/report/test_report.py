@@ -177,7 +177,7 @@ def test_a_walk_shows_people_difficulty_training_and_students(tmp_path):
         assert f'<section id="{section}">' in text
         assert f'href="#{section}"' in text
     assert "2.000 → 0.500" in text
-    assert "1 collapse alarms" in text
+    assert "1 collapse alarm<" in text
     assert "hard 5 (100 %)" in text
     assert "student:students/sft/final" in text
     assert "4.2 ms" in text

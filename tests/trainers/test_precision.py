@@ -84,7 +84,7 @@ def test_a_log_file_hears_of_a_long_run_now_and_then(monkeypatch, capsys):
 
 def test_a_run_says_its_numbers_and_why(shards, tmp_path, capsys):
     done = sft.train(shards, tmp_path, student=TINY, settings=SftSettings(steps=1, batch_size=4))
-    said = f"sft: 1 steps in {done.precision} (PIAR_PRECISION says so)"
+    said = f"sft: 1 step in {done.precision} (PIAR_PRECISION says so)"
     assert said in capsys.readouterr().err.splitlines()
 
 

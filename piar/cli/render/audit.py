@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from piar.cli.render.common import facts, forecast_view, gain_short, percent, receipt_lines, table
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
@@ -38,7 +38,7 @@ def audit_view(found: "Audit", receipt: "Receipt") -> RenderableType:
         *(("left out", f"{name}: {why}") for name, why in found.left_out.items()),
     ]
     if found.unpaid:
-        lines.append(("not asked", f"{found.unpaid:,} answers: the budget is spent; the same command goes on"))
+        lines.append(("not asked", f"{many(found.unpaid, 'answer')}: the budget is spent; the same command goes on"))
     if (words := _one_grade(found)) is not None:
         lines.append(("one grade", words))
     if found.unanswered:
@@ -74,7 +74,7 @@ def _grades(shift: "Gain") -> str:
 
 
 def _rows(planned: "Plan") -> str:
-    return f"{planned.rows:,} rows of {planned.groups:,} groups"
+    return f"{many(planned.rows, 'row')} of {many(planned.groups, 'group')}"
 
 
 def _found(found: "Audit") -> str:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from piar.cli.render.common import facts, percent, receipt_lines, table
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Receipt
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def cascade_view(found: "FittedCascade", path: Path, receipt: "Receipt") -> RenderableType:
     """A table of the judges, what the cascade comes to beside the last judge alone, and where it is kept."""
     cascade = found.cascade
-    title = f"{cascade.split}: {cascade.rows:,} rows with truth in {cascade.groups:,} groups"
+    title = f"{cascade.split}: {many(cascade.rows, 'row')} with truth in {many(cascade.groups, 'group')}"
     rows = [*map(_row, cascade.tiers), ["people", percent(cascade.people), "", "", "", ""]]
     heads = ["", "decides, %", "right, %, at least", "from", "$ / 1,000", "s"]
     lines: list[tuple[str, RenderableType]] = [

@@ -11,7 +11,7 @@ from rich.text import Text
 from piar.cli.render.probabilities import calibrated_lines, probability_lines
 from piar.cli.verb import clean
 from piar.project.endpoints import Check
-from store.figures import NO_INTERVAL, bracketed, span
+from store.figures import NO_INTERVAL, bracketed, many, span
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Forecast, Receipt
@@ -66,7 +66,7 @@ def forecast_view(found: "Forecast") -> RenderableType:
     goes = f"to {found.host}" if found.host else "nowhere: the model runs here"
     return facts(
         [
-            ("would ask", f"{found.asked:,} requests of {found.model}{_most(found)}"),
+            ("would ask", f"{many(found.asked, 'request')} of {found.model}{_most(found)}"),
             ("fields", f"{', '.join(found.fields)} go {goes}"),
             ("tokens", f"about {found.tokens_in:,} in, {found.tokens_out:,} out ({found.basis})"),
             ("cost", _cost(found)),
@@ -92,7 +92,7 @@ def _most_usd(found: "Forecast") -> str:
 def receipt_lines(found: "Receipt") -> list[tuple[str, RenderableType]]:
     """What was asked and what it cost."""
     failed = ", ".join(f"{n:,} {kind}" for kind, n in found.failed.items())
-    calls = f"{found.calls:,} calls · {found.cached:,} cached · {failed or '0'} failed"
+    calls = f"{many(found.calls, 'call')} · {found.cached:,} cached · {failed or '0'} failed"
     tokens = f"{found.tokens_in:,} tokens in ({found.tokens_cached:,} cached), {found.tokens_out:,} out"
     cost = dollars(found.cost_usd, found.priced)
     return [("receipt", f"{calls} · {tokens} · {cost} · {found.seconds:,.1f} s")]
@@ -129,7 +129,8 @@ def score_view(scored: "Scored", receipt: "Receipt") -> RenderableType:
     measured = scored.measured
     scores, majority = measured.scores, measured.majority
     read = f" under {measured.judge.instruction}" if measured.judge.instruction else ""
-    title = f"{measured.judge.name}{read} on {measured.split}: {scores.n:,} rows, {scores.groups:,} groups"
+    of = f"{many(scores.n, 'row')}, {many(scores.groups, 'group')}"
+    title = f"{measured.judge.name}{read} on {measured.split}: {of}"
     names = {
         "accuracy": "accuracy",
         "macro_f1": "macro F1",
@@ -216,15 +217,16 @@ def status_view(found: "Status") -> RenderableType:
     holds = found.holds
     splits = " · ".join(f"{name} {n:,}" for name, n in holds["samples"].items()) or "none"
     lines: list[tuple[str, RenderableType]] = [
-        ("instruction", f"{holds['instruction']}, {holds['rules']} rules"),
+        ("instruction", f"{holds['instruction']}, {many(holds['rules'], 'rule')}"),
         ("samples", f"{splits} ({holds['labelled']:,} labelled)"),
     ]
     lines += [("stale", f"{s.what}: {s.why} ({s.fix})") for s in found.stale]
     lines += [
         (
             "minor",
-            f"{m.what} has other words since {m.at:%Y-%m-%d}, which change nothing, says {m.by}: {m.labels:,} labels, "
-            f"{m.hours:.1f} hours of work, stand (piar minor {m.what.split(' ', 1)[1]} --revoke)",
+            f"{m.what} has other words since {m.at:%Y-%m-%d}, which change nothing, says {m.by}: "
+            f"{many(m.labels, 'label')}, {m.hours:.1f} hours of work, stand{'s' * (m.labels == 1)} "
+            f"(piar minor {m.what.split(' ', 1)[1]} --revoke)",
         )
         for m in found.minor
     ]
@@ -243,4 +245,4 @@ def _price(step: "Step") -> str:
     if not step.calls:
         return ""
     cost = "at a cost that --dry-run tells" if step.cost_usd is None else f"about ${step.cost_usd:,.2f}"
-    return f": {step.calls:,} calls, {cost}"
+    return f": {many(step.calls, 'call')}, {cost}"

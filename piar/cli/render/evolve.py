@@ -7,6 +7,7 @@ from rich.text import Text
 
 from piar.cli.render.common import dollars, facts, gain_short, table
 from piar.evolve.ending import procedure
+from store.figures import many
 from store.gain_metrics import METRICS
 from store.stats import Gain
 
@@ -39,12 +40,12 @@ def _opened(detail: "Mapping[str, Any]") -> str:
 def _inspected(detail: "Mapping[str, Any]") -> str:
     causes = ", ".join(f"{n:,} {_CAUSES.get(cause, cause)}" for cause, n in detail["causes"].items())
     when, rows = (f"round {detail['round']}: ", "train") if detail["round"] else ("", "labelled")
-    return f"{when}{detail['errors']:,} errors on {detail['rows']:,} {rows} rows ({causes})"
+    return f"{when}{many(detail['errors'], 'error')} on {detail['rows']:,} {rows} rows ({causes})"
 
 
 def _fold(detail: "Mapping[str, Any]") -> str:
     drafted = "drafted" if detail["candidate"] else "nothing drafted"
-    return f"  fold {detail['fold']} of {detail['of']}: {drafted} without its {detail['rows']:,} rows"
+    return f"  fold {detail['fold']} of {detail['of']}: {drafted} without its {many(detail['rows'], 'row')}"
 
 
 def _refusals(detail: "Mapping[str, Any]") -> str:
@@ -90,7 +91,7 @@ _WORDS: "dict[str, Callable[[Mapping[str, Any]], str]]" = {
     "fold": _fold,
     "refused": _refusals,
     "canary": _canary,
-    "audit": lambda detail: f"asked twice: {detail['flipped']} of {detail['asked']} answers changed",
+    "audit": lambda detail: f"asked twice: {detail['flipped']} of {many(detail['asked'], 'answer')} changed",
     "searched": _searched,
 }
 
@@ -105,8 +106,8 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
             ("test", Text.assemble(mark, f"  {tested['reason']}")),
             (
                 "",
-                f"fixed {tested['fixed']:,} rows, broke {tested['broke']:,}, of {tested['n']:,} "
-                f"in {tested['groups']:,} groups",
+                f"fixed {many(tested['fixed'], 'row')}, broke {tested['broke']:,}, of {tested['n']:,} "
+                f"in {many(tested['groups'], 'group')}",
             ),
         ]
         lines += [("procedure", told)] if (told := procedure(tested)) else []
@@ -123,7 +124,7 @@ def evolve_view(report: "EvolveReport", *, accepted: bool) -> RenderableType:
         lines.append(("ceiling", told))
     lines += [("people", _people(report.people))] if report.people.get("labels") else []
     lines += [("note", warning) for warning in report.warnings]
-    lines.append(("spent", f"{report.calls:,} calls · {dollars(report.cost_usd, report.priced)}"))
+    lines.append(("spent", f"{many(report.calls, 'call')} · {dollars(report.cost_usd, report.priced)}"))
     lines.append(("next", "accepted" if accepted and report.proposal else report.advice))
     decided = "A better instruction was proposed and accepted" if accepted and report.proposal else report.headline
     return Group(Text(decided, style=style), *_figures(report), facts(lines))
@@ -180,8 +181,8 @@ def _refused(tested: "Mapping[str, Any]", decided: str) -> list[str]:
 
 def _people(heard: "Mapping[str, int]") -> str:
     return (
-        f"{heard['labels']:,} labels used, {heard['reviewed']:,} of them from review; {heard['settled']:,} grades "
-        f"settled by people, {heard['commented']:,} samples commented on"
+        f"{many(heard['labels'], 'label')} used, {heard['reviewed']:,} of them from review; "
+        f"{many(heard['settled'], 'grade')} settled by people, {many(heard['commented'], 'sample')} commented on"
     )
 
 
@@ -192,7 +193,7 @@ def _guards(report: "EvolveReport") -> "Iterator[str]":
         states = [guard["state"] for guard in tested["guards"]]
         told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
         if states:
-            yield f"{told} of {len(states)} grades and slices"
+            yield f"{told} of {many(len(states), 'grade')} and slices"
         else:
             yield "too few rows for any" if tested["passed"] else "not asked without a passed test"
         yield from (f"{guard['name']}: {guard['note']}" for guard in tested["guards"] if guard.get("note"))
@@ -201,7 +202,7 @@ def _guards(report: "EvolveReport") -> "Iterator[str]":
 def _revisers(report: "EvolveReport") -> "Iterator[str]":
     """How far the proposals of each reviser came."""
     for one in report.revisers:
-        told = f"{one['model']}: {one['asked']:,} candidates asked for, {one['usable']:,} usable"
+        told = f"{one['model']}: {many(one['asked'], 'candidate')} asked for, {one['usable']:,} usable"
         best = ", one of them the best" if one["won"] else ""
         yield told + (f", {one['survived']:,} not beaten on dev{best}" if report.search == "rounds" else "")
         if one["answers"] > one["read"]:

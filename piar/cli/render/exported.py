@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 
 from piar.cli.render.common import facts, gain_line
+from store.figures import many
 
 if TYPE_CHECKING:
     from trainers.export import Exported
@@ -13,15 +14,17 @@ if TYPE_CHECKING:
 
 def export_view(done: "Exported") -> RenderableType:
     """What was written, what it costs and how it is loaded."""
-    how = f", one label fitted on {done.fitted:,} rows of train" if done.fitted else ""
+    how = f", one label fitted on {many(done.fitted, 'row')} of train" if done.fitted else ""
     what, whose = ("probabilities", "raw ones") if done.way == "classifier" else ("scores", "own")
-    near = f"{what} within {done.largest_difference:.0e} of the student's {whose}, on {done.compared:,} samples{how}"
+    near = (
+        f"{what} within {done.largest_difference:.0e} of the student's {whose}, on {many(done.compared, 'sample')}{how}"
+    )
     lines: list[tuple[str, str]] = [(done.way, f"{done.path}: {near}")]
     if found := done.loss:
         before, after = (f"{100 * share:.1f}" for share in found.accuracy)
         cuts = ", ".join(f"{cut:.3f}" for cut in done.cuts)
         right = f"a score turns to the next grade at {cuts}: " if cuts else ""
-        lines.append(("compared", f"{found.rows:,} rows of {found.split}, {found.groups:,} groups"))
+        lines.append(("compared", f"{many(found.rows, 'row')} of {found.split}, {many(found.groups, 'group')}"))
         lines.append(("accuracy", f"{right}{before} → {after} %, {gain_line(found.accuracy_gain)}"))
         if found.ndcg and found.ndcg_gain:
             before, after = (f"{value:.4f}" for value in found.ndcg)

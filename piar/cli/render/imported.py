@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 
 from piar.cli.render.common import facts
+from store.figures import many
 
 if TYPE_CHECKING:
     from piar.offline import GuidelineImport
@@ -130,7 +131,7 @@ def retired_words(groups: int) -> str:
 
 
 def _guideline(found: "GuidelineImport") -> list[tuple[str, RenderableType]]:
-    lines: list[tuple[str, RenderableType]] = [("guideline", f"{len(found.recognised)} rules recognised")]
+    lines: list[tuple[str, RenderableType]] = [("guideline", f"{many(len(found.recognised), 'rule')} recognised")]
     lines += [
         ("", f"{a} and {b} contradict each other: the same condition, two grades") for a, b in found.contradictions
     ]

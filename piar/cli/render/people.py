@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,16 +32,16 @@ def composed_view(
     Args:
         waiting: calibration rounds that are not finished: batch, person, rows.
     """
-    lines = [f"batch {batch.name}: {len(batch.assignments):,} answers, about {batch.hours:.1f} hours of work"]
+    lines = [f"batch {batch.name}: {many(len(batch.assignments), 'answer')}, about {batch.hours:.1f} hours of work"]
     if pushed:
-        lines[0] += f"; {pushed.pushed:,} tasks pushed, {pushed.known:,} known"
+        lines[0] += f"; {many(pushed.pushed, 'task')} pushed, {pushed.known:,} known"
     for person in batch.annotators:
         place = f" in project {pushed.projects[person]}" if pushed else ""
-        lines.append(f"  {person}: {len(batch.of(person)):,} rows{place}")
+        lines.append(f"  {person}: {many(len(batch.of(person)), 'row')}{place}")
     rows = {(a.sample_id, a.role, a.reason) for a in batch.assignments}
     why = Counter(f"{reason} ({role})" if role == "queue" else role for _, role, reason in rows)
     lines.append("  rows: " + " · ".join(f"{n:,} {name}" for name, n in why.most_common()))
-    lines += [f"  {person} has {n:,} rows of the calibration round {name} left" for name, person, n in waiting]
+    lines += [f"  {person} has {many(n, 'row')} of the calibration round {name} left" for name, person, n in waiting]
     if batch.pilot:
         lines.append(
             "  a calibration round: when all have answered, `piar review status` tells which rules divide them"
@@ -123,7 +123,7 @@ def enough_view(found: "Enough") -> "RenderableType":
         lines.append(("", f"then one more adds less than {100 * found.gain:g} points of right labels"))
     if found.majority is None or found.weighed is None:
         return facts(lines)
-    rest = f"simulated from a model fitted to {found.rows:,} rows and {found.raters} people like those asked"
+    rest = f"simulated from a model fitted to {many(found.rows, 'row')} and {found.raters} people like those asked"
     head = ["right, %", *(str(n + 1) for n in range(len(found.majority.right)))]
     rows = [
         [name, *(f"{100 * share:.0f}" for share in way.right)]
@@ -163,7 +163,7 @@ def _rule(found: "RuleAgreement") -> str:
 def _same(found: "RuleAgreement") -> str:
     """How often two people agree on rows of a rule."""
     split = f"; {found.split} by different rules" if found.split else ""
-    return f"{_told(found.same)} alike, of {found.pairs} pairs on {found.rows} rows{split}"
+    return f"{_told(found.same)} alike, of {many(found.pairs, 'pair')} on {many(found.rows, 'row')}{split}"
 
 
 def _told(interval: "Interval | None") -> str:
@@ -181,4 +181,4 @@ def _apart(counts: list[list[int]], symbols: Sequence[str]) -> str:
 
 def _teacher(found: "BatchStatus") -> str:
     known = "" if found.teacher_reliability is None else f"reliability {found.teacher_reliability:.2f}; "
-    return f"{known}{found.teacher_right} rows where adjudication sided with it against a blind answer"
+    return f"{known}{many(found.teacher_right, 'row')} where adjudication sided with it against a blind answer"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
     from piar.judging.forecast import Receipt
@@ -57,7 +57,9 @@ def calibrated_lines(found: "Calibrated | None") -> list[tuple[str, RenderableTy
         return []
     from piar.cli.render.common import gain_short, percent
 
-    on = f"{found.rows:,} rows" + (f" in {found.groups:,} groups" if found.groups else " of the batch, without truth")
+    on = f"{many(found.rows, 'row')}" + (
+        f" in {many(found.groups, 'group')}" if found.groups else " of the batch, without truth"
+    )
     by = [NAMES[found.strategy]] if found.strategy else []
     by += [] if found.rule == "argmax" else [RULES[found.rule]]
     fold = ", each row here by other groups" if found.out_of_fold else ""
@@ -105,7 +107,7 @@ def calibration_view(found: "Calibrating", receipt: "Receipt") -> RenderableType
 
 def fit_words(fit: "Fit") -> str:
     """What a fit came to, in one line."""
-    on = f"{fit.rows:,} rows in {fit.groups:,} groups of dev"
+    on = f"{many(fit.rows, 'row')} in {many(fit.groups, 'group')} of dev"
     if fit.kept is None:
         return f"none: no correction of the probabilities is shown to help on {on}"
     best = next(t for t in fit.tried if t.strategy == fit.kept.strategy)
@@ -121,7 +123,7 @@ def _tried(fit: "Fit") -> RenderableType:
         [NAMES[t.strategy], figure_of(t.nll), nats(t.gain), percent(t.accuracy), gain_short(t.accuracy_gain)]
         for t in fit.tried
     ]
-    title = f"{fit.rows:,} rows, {fit.groups:,} groups"
+    title = f"{many(fit.rows, 'row')}, {many(fit.groups, 'group')}"
     return table([title, "NLL", "a row's truth gains", "accuracy, %", "points"], rows)
 
 
@@ -153,6 +155,6 @@ def _proof(found: "Calibrating") -> str:
 
 def _parameters(kept: "Calibration") -> str:
     if kept.curves:
-        return f"{sum(len(x) for x, _ in kept.curves)} steps"
+        return f"{many(sum(len(x) for x, _ in kept.curves), 'step')}"
     bias = " ".join(f"{b:+.2f}" for b in kept.bias)
     return f"temperature {kept.temperature:.2f}" + (f", bias {bias}" if any(kept.bias) else "")
