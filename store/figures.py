@@ -33,6 +33,6 @@ def many(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
-def duration(hours: float) -> str:
+def working_time(hours: float) -> str:
     """So many hours, or minutes where they are few."""
     return f"{hours:.1f} hours" if hours >= 1 else many(max(1, round(60 * hours)), "minute")

@@ -213,7 +213,8 @@ def minor(
     """Say that an edit of instruction.md changed words only: people's labels stand, none is stale for it.
 
     Typography (blanks, quotes, dashes) is never a change. A teacher reads other words and is asked again, at a
-    price that `piar status` names. Who called an edit minor stays in the history.
+    price that `piar status` names. Who called an edit minor stays in the history. An edit that adds or drops a rule, or
+    gives one another grade, is refused: name what of it only has other words.
 
     Example: `piar minor R07 --by Ada`
     """

@@ -43,7 +43,7 @@ def minor(
         by: who says so; the person at work when None.
 
     Raises:
-        UsageError: there is no such edit.
+        UsageError: there is no such edit, or it adds or drops a rule or gives one another grade.
     """
     from piar.evolve.ledger import record
     from store.db import now
@@ -51,6 +51,8 @@ def minor(
 
     by = by or whoami(project.folder)
     before, after, chosen = _latest(project, what, version, revoke=revoke)
+    if not revoke:
+        _words_alone(before, after, chosen)
     outcome = "revoked" if revoke else "minor"
     reason = f"{', '.join(chosen)}: {'not only the wording' if revoke else 'the wording only'}"
     with project.run("minor", {"by": by, "revoke": revoke}) as run_id, project.store.write():
@@ -71,6 +73,27 @@ def _latest(
     raise UsageError(
         f"No edit{made} of {named} is called minor." if revoke else f"No edit{made} changed {named}.",
         "`piar show instruction` lists the versions, `piar show diff A B` says what changed between two.",
+    )
+
+
+def _words_alone(before: "Instruction", after: "Instruction", chosen: Sequence[str]) -> None:
+    """Refuse to call minor what no reader would take for other words."""
+    more: dict[str, str] = {}
+    for what in (what for what in chosen if what.startswith("rule ")):
+        was, now = (i.rule(what.partition(" ")[2]) for i in (before, after))
+        if was is None or now is None:
+            more[what] = f"{'adds' if was is None else 'drops'} {what}"
+        elif was.grade != now.grade:
+            more[what] = f"gives {what} another grade"
+    if not more:
+        return
+    rest = [what.partition(" ")[2] if what.startswith("rule ") else f"'{what}'" for what in chosen if what not in more]
+    raise UsageError(
+        f"{before.id} → {after.id} {' and '.join(more.values())}: that is more than other words.",
+        f"Call the rest of it minor: `piar minor {' '.join(rest)} --edit {after.id}`."
+        if rest
+        else "Labels that rest on what it changed are judged again: `piar status` names them and their hours. A new "
+        "rule makes none stale.",
     )
 
 

@@ -21,7 +21,7 @@ from piar.review.codebook import CITED
 from piar.review.guide import version
 from piar.review.status import Person, answers_of, progress
 from store.db import Store, now
-from store.figures import duration, many
+from store.figures import many, working_time
 from store.files import write_text
 from store.stats import FEWEST, Floats, GroupBootstrap, Interval, group_codes, group_sums, ratio, share_by_group
 from store.types import Instruction
@@ -97,7 +97,7 @@ def collect(store: Store, current: Instruction, stale: Sequence[Any], at: dateti
         "over_time": over_time(store, batches, answers),
         "stale": [{"what": s.what, "since": s.since, "labels": s.labels, "hours": s.hours} for s in stale],
         "open": [_open(batch, person, at) for batch, person in work if person.answered < person.assigned],
-        "duration": duration,
+        "duration": working_time,
         "shared": found["sample_id"].n_unique() if len(found) else 0,
     }
     values["next"] = following(store, batches, values, current)
@@ -233,5 +233,5 @@ def _headline(values: dict[str, Any]) -> str:
     parts += [f"{', '.join(doubts)} may be wrong in the guideline"] if doubts else []
     stale, hours = (sum(s[name] for s in values["stale"]) for name in ("labels", "hours"))
     are = "is" if stale == 1 else "are"
-    parts += [f"{many(stale, 'label')} {are} stale, {duration(hours)} of work"] if stale else []
+    parts += [f"{many(stale, 'label')} {are} stale, {working_time(hours)} of work"] if stale else []
     return "; ".join(parts)

@@ -8,7 +8,7 @@ from typing import Any
 from piar.review.batch import Batch, free_name, giving, pushed
 from piar.review.sitting import PREFIX
 from store.db import Store
-from store.figures import duration, many
+from store.figures import many, working_time
 from store.types import Instruction
 
 Step = tuple[str, str]  # a command, and why
@@ -125,7 +125,7 @@ def _stale(known: _Known) -> Iterator[Step]:
     if stale := known.values["stale"]:
         n, hours = sum(s["labels"] for s in stale), sum(s["hours"] for s in stale)
         rests = "rests" if n == 1 else "rest"
-        why = f"{many(n, 'label')} {rests} on words that have changed, {duration(hours)} of work"
+        why = f"{many(n, 'label')} {rests} on words that have changed, {working_time(hours)} of work"
         yield known.new("again", "--relabel stale"), why
 
 

@@ -147,6 +147,21 @@ def test_what_was_not_edited_or_not_called_minor_is_refused(named) -> None:
             named.minor(**arguments)
 
 
+def test_what_is_more_than_other_words_is_no_minor_edit_and_the_rest_of_it_is(named) -> None:
+    edit(named, RULE.format("the title has the toy's name") + "- **R02** → 0: It is a book.\n")
+    with pytest.raises(UsageError, match="adds rule R02: that is more than other words") as refused:
+        named.minor()
+    assert whats(named) == [("rule R01", 1)]
+    command = refused.value.fix.split("`")[1]
+    assert main([*command.split()[1:], "-C", str(named.folder)]) == 0
+    assert whats(named) == []
+    edit(named, RULE.format("the title has the toy's name").replace("→ 1", "→ 0"))
+    for what, words in [("R01", "gives rule R01 another grade"), ("R02", "drops rule R02")]:
+        with pytest.raises(UsageError, match=words) as refused:
+            named.minor([what])
+        assert "`piar status` names them" in refused.value.fix
+
+
 def test_an_instruction_put_back_by_hand_is_in_force_from_then_on(named) -> None:
     """What people say between is said under it, not under the one that it replaced."""
     first = named.instruction()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from store.figures import duration, many
+from store.figures import many, working_time
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ def test_a_number_agrees_with_its_noun(n, nouns, said):
 
 @pytest.mark.parametrize(("hours", "said"), [(0.001, "1 minute"), (0.5, "30 minutes"), (1.25, "1.2 hours")])
 def test_little_work_is_told_in_minutes(hours, said):
-    assert duration(hours) == said
+    assert working_time(hours) == said
