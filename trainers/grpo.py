@@ -72,6 +72,34 @@ def train(
     """
     student, settings = student or StudentSettings(), settings or GrpoSettings()
     anchor, mu = anchor or SftSettings(), settings.mu if settings.balance == "constant" else 0.0
+    _require(shards, student, settings)
+    run = Run("grpo", shards, out, student, settings, resume=resume)
+    reference = _reference(run, shards, settings) if settings.kl else None
+    watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
+    vars(watch).update(run.extra)
+    for step in run.steps():
+        with run.unmade():  # most of a step's time
+            groups = roll(run, run.draw()[run.rank :: run.world], settings)
+        if run.stopped:
+            break
+        metrics = group_metrics(groups, run) | {"mu": mu}
+        old: dict[int, Tensor] = {}
+        for turn in range(settings.passes):
+            metrics |= reward_step(run, groups, settings, old, reference)
+            metrics["loss_anchor"], more = anchor_step(run, anchors(run, settings, step) if mu else [], anchor, mu)
+            if turn + 1 < settings.passes:
+                run.apply()
+        if run.shows and run.writes:
+            run.writes.completions(step + 1, written(groups, run))
+        if step % settings.watch_every == 0:
+            metrics |= look(run, watch, groups, metrics["reward"])
+            run.extra = watch.state_dict()
+        run.update(int(metrics.pop("tokens")) + more, **metrics)
+    return run.finish()
+
+
+def _require(shards: Path, student: StudentSettings, settings: GrpoSettings) -> None:
+    """Refuse what rewards cannot improve."""
     if student.model == "tiny":
         raise UsageError(
             "GRPO improves a student that SFT has taught; one from nothing earns no reward.",
@@ -89,26 +117,6 @@ def train(
             f"The reward {settings.grade_reward!r} counts how far a grade is from gold; this task's have no order.",
             "Set train.grpo.grade_reward to exact or brier.",
         )
-    run = Run("grpo", shards, out, student, settings, resume=resume)
-    reference = _reference(run, shards, settings) if settings.kl else None
-    watch = Watch(long_tail(next((e for e in run.corpus.evaluation.values() if e), run.corpus.train)), run.task)
-    vars(watch).update(run.extra)
-    for step in run.steps():
-        groups = roll(run, run.draw()[run.rank :: run.world], settings)
-        metrics = group_metrics(groups, run) | {"mu": mu}
-        old: dict[int, Tensor] = {}
-        for turn in range(settings.passes):
-            metrics |= reward_step(run, groups, settings, old, reference)
-            metrics["loss_anchor"], more = anchor_step(run, anchors(run, settings, step) if mu else [], anchor, mu)
-            if turn + 1 < settings.passes:
-                run.apply()
-        if run.shows and run.writes:
-            run.writes.completions(step + 1, written(groups, run))
-        if step % settings.watch_every == 0:
-            metrics |= look(run, watch, groups, metrics["reward"])
-            run.extra = watch.state_dict()
-        run.update(int(metrics.pop("tokens")) + more, **metrics)
-    return run.finish()
 
 
 def grade_probs(run: Run, examples: Sequence[Example]) -> Tensor:

@@ -9,7 +9,7 @@ parallelism, elastic restarts (resume does that).
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -153,8 +153,27 @@ class Run:
         with signals(self._stop), progress(self.card.trainer, self.step, self.total, quiet=self.rank > 0) as show:
             while self.step < self.total and not (self.stopped or self.enough):
                 self._step_started = time.perf_counter()
+                self._before = self.sampler.position, torch.get_rng_state(), self.generator.get_state()
                 yield self.step
                 show(self.step, self.metrics)
+
+    @contextmanager
+    def unmade(self) -> Iterator[None]:
+        """A part of a step that changes no weights: a signal ends it at once, and the run is as it was before the step.
+
+        Of several processes each would wait for the others, so they go on to the end of the step.
+        """
+        if self.world > 1:
+            yield
+            return
+        try:
+            with signals(interrupt):
+                yield
+        except Interrupted:
+            self.stopped = True
+            self.sampler.position, drawn, rollouts = self._before
+            torch.set_rng_state(drawn)
+            self.generator.set_state(rollouts)
 
     def _stop(self) -> None:
         self._signalled = True

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -86,6 +87,30 @@ def test_half_and_resume_is_the_whole_bit_for_bit(shards, student, tmp_path, mon
 
     monkeypatch.setattr(Run, "update", stopping)
     grpo.train(shards, tmp_path / "parts", student=student, settings=settings)
+    last = grpo.train(shards, tmp_path / "parts", student=student, settings=settings, resume=True)
+    assert same(whole.checkpoint, last.checkpoint)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_rollouts_are_written_ends_the_run_before_that_step(
+    shards, student, tmp_path, monkeypatch, number
+):
+    settings = FEW.model_copy(update={"steps": 3})
+    whole = grpo.train(shards, tmp_path / "whole", student=student, settings=settings)
+    generate, calls = grpo.generate, []
+
+    def told(policy, *args, **kwargs):
+        found = generate(policy, *args, **kwargs)  # what it has drawn is drawn again
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+            raise AssertionError("it went on")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grpo, "generate", told)
+        stopped = grpo.train(shards, tmp_path / "parts", student=student, settings=settings)
+    assert (stopped.stopped, stopped.checkpoint.name) == (True, "checkpoint-1")
     last = grpo.train(shards, tmp_path / "parts", student=student, settings=settings, resume=True)
     assert same(whole.checkpoint, last.checkpoint)
 
