@@ -63,7 +63,8 @@ def taught(store: Store, instruction: str) -> frozenset[str]:
                where kind = 'promotion' and coalesce((detail->>'folds')::int, 0) > 0""",
             [instruction],
         ).fetchall()
-        known = con.execute("select distinct group_key from samples").fetchall() if details else []
+        dealt = "select distinct group_key from samples where split <> 'pool'"
+        known = con.execute(dealt).fetchall() if details else []
     names = {name for (detail,) in details for name in json.loads(detail)["holdout_groups"]}
     return frozenset(group for (group,) in known if fingerprints([group])[0] in names)
 
@@ -73,7 +74,7 @@ def taught_splits(store: Store, instruction: str) -> frozenset[str]:
     groups = taught(store, instruction)
     if not groups:
         return frozenset()
-    found = store.frame("select distinct split, group_key from samples").rows()
+    found = store.frame("select distinct split, group_key from samples where split <> 'pool'").rows()
     return frozenset(split for split, group in found if group in groups)
 
 
