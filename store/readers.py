@@ -6,6 +6,7 @@ stops nothing. What a file is, is told by its first bytes more than by its name.
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from polars import selectors
 
 from store.delimited import read_delimited
 from store.errors import PiarError
+from store.figures import many
 from store.formats import known_records, known_table
 from store.label_studio import is_flat_export, with_flat_votes
 from store.sources import STDIN, Reading, Source, is_workbook, open_source, source_name
@@ -31,6 +33,8 @@ _SHARD = re.compile(r"(?P<split>[A-Za-z_]+)[-_.]\d+(?:-of-\d+)?.*")
 MOST_PARQUET = 4 << 30  # bytes in memory
 _MOST_COLUMNS = 10_000
 _WIDE = 100  # columns; one row of more is a table that lies on its side
+_NAMED = 3  # files of a folder that a note names
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".gz", ".zip")
 _JSON = (".json", ".jsonl", ".ndjson")
 _BEGINS_JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*\{\s*["}]|\[\s*\[\s*["\[{\d])')
 _FOREIGN = {
@@ -162,32 +166,39 @@ def read_folder(path: Path) -> Table:
 
     Where the dataset has several splits, their names become a column `split`.
     """
-    parts = [(split, _named_classes(frame, part)) for split, part, frame in _parts(path)]
+    parts = [(split, file, _named_classes(frame, file.parent)) for split, file, frame in _parts(path)]
     if not parts:
+        tables = sorted(child for child in path.iterdir() if child.suffix.lower() in _TABLES)
         raise PiarError(
-            f"{path} is a folder without a dataset.", "Give a folder with dataset_info.json or Parquet files."
+            f"{path} is a folder without a dataset.",
+            f"Give one of its files: {shlex.quote(str(tables[0]))}."
+            if tables
+            else "Give a folder with dataset_info.json or Parquet files.",
         )
-    several = len({split for split, _ in parts}) > 1
+    several = len({split for split, *_ in parts}) > 1
     frames = [
         frame.with_columns(split=pl.lit(split)) if several and "split" not in frame.columns else frame
-        for split, frame in parts
+        for split, _, frame in parts
     ]
     try:
-        return numbered(pl.concat(frames, how="diagonal_relaxed"))
+        table = numbered(pl.concat(frames, how="diagonal_relaxed"))
     except pl.exceptions.PolarsError as error:
         raise PiarError(f"The parts of {path.name} do not fit together: {error}", "Import them one by one.") from None
+    names = [file.relative_to(path).as_posix() for _, file, _ in parts]
+    held = ", ".join(names[:_NAMED]) + (f" and {many(len(names) - _NAMED, 'file')} more" if len(names) > _NAMED else "")
+    return replace(table, notes=(f"{held} of {path.name}", *table.notes))
 
 
 def _parts(path: Path) -> Iterator[tuple[str, Path, pl.DataFrame]]:
-    """(split, folder, frame) of each part of a dataset folder."""
+    """(split, file, frame) of each part of a dataset folder."""
     folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
     for folder in folders:
         for file in sorted(folder.glob("*.arrow")):
             if not file.name.startswith("cache-"):  # left there by `Dataset.map`
-                yield folder.name, folder, _arrow(Source(file.name, file))
+                yield folder.name, file, _arrow(Source(file.name, file))
         for file in sorted(folder.glob("*.parquet")):
             match = _SHARD.fullmatch(file.name)
-            yield match["split"] if match else folder.name, folder, _parquet(Source(file.name, file))
+            yield match["split"] if match else folder.name, file, _parquet(Source(file.name, file))
 
 
 def _arrow(source: Source) -> pl.DataFrame:

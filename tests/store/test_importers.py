@@ -277,9 +277,15 @@ def test_parquet_and_hugging_face_folders_hold_the_same_rows(tmp_path):
     pq.write_table(table, shards / "train-00000-of-00001.parquet")
     pq.write_table(table, shards / "test-00000-of-00001.parquet")
     assert read_table(tmp_path / "hub")["split"].to_list() == ["test", "test", "train", "train"]
+    (note,) = read(tmp_path / "hub").notes
+    assert note == "data/test-00000-of-00001.parquet, data/train-00000-of-00001.parquet of hub"
     (tmp_path / "empty").mkdir()
     with pytest.raises(PiarError, match="without a dataset"):
         read_table(tmp_path / "empty")
+    (tmp_path / "empty" / "my rows.csv").write_text("query,title\na,b\n")
+    with pytest.raises(PiarError, match=r"Give one of its files: '.*my rows.csv'") as refused:
+        read_table(tmp_path / "empty")
+    assert "without a dataset" in refused.value.message
 
 
 def annotation(grade, person, **more):
