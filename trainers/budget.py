@@ -96,9 +96,18 @@ def _layer(lm: Any, precision: str) -> tuple[int, int, int]:
     """The number of layers, the bytes that one keeps of a token, and the hidden width."""
     text = lm.config.get_text_config()
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
-    inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
-    heads = int(text.num_attention_heads) * int(getattr(text, "head_dim", None) or hidden // text.num_attention_heads)
+    inner, count = _widest(text, "intermediate_size") or 4 * hidden, _widest(text, "num_attention_heads") or 1
+    heads = count * (_widest(text, "head_dim") or hidden // count)
     return layers, sum(a * width for a, width in zip(KEPT[precision], (hidden, inner, heads), strict=True)), hidden
+
+
+def _widest(text: Any, name: str) -> int | None:
+    """A size of a configuration, of layers that differ in it the largest; None where it says nothing."""
+    try:
+        found = getattr(text, name, None)
+    except RuntimeError:  # as transformers refuses where it is no size of the whole
+        found = max(getattr(one, name) for one in text.per_layer_config)
+    return int(found) if isinstance(found, int) else None
 
 
 def refuse_too_large(parameters: int, dtype: torch.dtype, model: str) -> None:

@@ -1,7 +1,6 @@
 """Weights and optimizer state on their way in and out of a run: adapters, sharding (FSDP2), plain checkpoints."""
 
 import math
-import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -19,7 +18,6 @@ from trainers.folder import load_tokenizer
 from trainers.model import Policy, end_id, load_policy, wrap
 from trainers.tiny import phrases, tiny_model, tiny_tokenizer
 
-EXPERTS = r".*\.experts"  # peft would take them for the names that their projections share with other layers
 MESSAGE = 1 << 25  # gradients added over processes at once (numbers)
 
 
@@ -76,24 +74,24 @@ def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
 
 
 def add_lora(lm: Any, rank: int) -> None:
-    """Adapters in all linear layers below the head that read text, experts left out; the rest is frozen."""
+    """Adapters in all linear layers below the head that read text; the rest is frozen.
+
+    Left out: experts, and the last matrix of a Mamba layer, which its fused kernels read past an adapter.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
 
+    bare = torch.nn.ModuleList([lm])  # by the kind of a model peft would put others in the place of what is named
     body = lm.get_decoder()
-    below = next(name for name, module in lm.named_modules() if module is body)
-    linear = [name for name, module in body.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    wanted = [f"{below}.{name}" if below else name for name in linear]
-    inject_adapter_in_model(
-        LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank,
-            target_modules=wanted,
-            exclude_modules=EXPERTS if any(re.fullmatch(EXPERTS, name) for name, _ in lm.named_modules()) else None,
-            fan_in_fan_out=transposed(lm),
-        ),
-        lm,
-    )
+    below = next(name for name, module in bare.named_modules() if module is body)
+    mamba = {id(part.out_proj) for part in body.modules() if hasattr(part, "A_log") and hasattr(part, "D")}
+    linear = [
+        f"{below}.{name}"
+        for name, module in body.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and id(module) not in mamba
+    ]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, fan_in_fan_out=transposed(lm))
+    inject_adapter_in_model(config, bare)
 
 
 def transposed(lm: Any) -> bool:

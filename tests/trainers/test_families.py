@@ -39,6 +39,16 @@ SIZES = {
 BOTH = ["sliding_attention", "full_attention"]
 WINDOWED = SIZES | {"sliding_window": WINDOW, "layer_types": BOTH}
 CAPPED = WINDOWED | {"final_logit_softcapping": 3.0}
+EXPERTS = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+    "first_k_dense_replace": 1,
+}
 FAMILIES = {  # family -> its configuration, and up to how many tokens it shares prefixes
     "qwen2": (SIZES, EVERY),
     "qwen3 with a window": (
@@ -55,6 +65,9 @@ FAMILIES = {  # family -> its configuration, and up to how many tokens it shares
     "gpt2": ({"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}, EVERY),
     "stablelm": (SIZES, 0),
     "lfm2": (SIZES | {"layer_types": ["conv", "full_attention"]}, 0),
+    "gemma4_text": (WINDOWED | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 999}, WINDOW),
+    "falcon_h1": (SIZES | {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}, 0),
+    "deepseek_v3": (SIZES | EXPERTS | LATENT, EVERY),
     "qwen3_moe": (SIZES | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}, EVERY),
 }
 
@@ -162,7 +175,7 @@ def shards(tmp_path_factory):
 
 
 @pytest.mark.precision
-@pytest.mark.parametrize("name", ["gpt2", "qwen3_moe", "gemma3", "lfm2"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3_moe", "gemma3", "lfm2", "gemma4_text", "falcon_h1", "deepseek_v3"])
 def test_adapters_of_any_family_are_merged_into_the_student(shards, tmp_path, name):
     folder = make_tiny_model(tmp_path / "model", width=64, layers=1)
     (folder / "model.safetensors").unlink()
