@@ -4,7 +4,9 @@ A run has one budget. Its caps stand at the search's share first and rise from p
 then the end. So nothing that the end needs is spent on the search, and what the search leaves goes to the end.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 from piar.evolve.settings import EvolveSettings, SearchName
 from piar.llm.cost import Budget
@@ -177,10 +179,19 @@ def cost_of_an_answer(budget: Budget, store: Store, judge: str, instruction: str
     """
     if budget.calls:
         return budget.usd / budget.calls, budget.tokens / budget.calls
+    return earlier_cost(store, judge, instruction)
+
+
+def earlier_cost(store: Store, judge: str, instruction: str, but: str = "") -> tuple[float, float]:
+    """Dollars and tokens of one answer that the store holds, on average; zeros where it holds none.
+
+    Args:
+        but: a run whose answers do not count.
+    """
     sql = """select coalesce(avg(cost_usd), 0), coalesce(avg(tokens_in + tokens_out), 0) from completions
-             where key in (select key from verdicts where judge = ? and instruction = ?)"""
+             where key in (select key from verdicts where judge = ? and instruction = ? and run_id <> ?)"""
     with store.read() as con:
-        found = con.execute(sql, [judge, instruction]).fetchone()
+        found = con.execute(sql, [judge, instruction, but]).fetchone()
     return found or (0.0, 0.0)
 
 
@@ -213,6 +224,30 @@ class Purse:
                 )
             self._for_redraft = min(needs.redraft, search - needs.search)
             self.budget.max_calls = search - self._for_redraft
+
+    def refuse_too_little(self, asked: Iterable[object], usd: float, tokens: float) -> None:
+        """Stop, before anything is paid, where dollars or tokens cannot pay for what comes first and the end.
+
+        Args:
+            asked: requests that come first; counted only where a cap goes by them.
+            usd: of one answer, as far as earlier ones tell.
+            tokens: likewise.
+
+        Raises:
+            PiarError: they cannot.
+        """
+        settings = self._settings
+        caps = (("--max-usd", settings.max_usd, usd, 100), ("--max-tokens", settings.max_tokens, tokens, 1))
+        known = [(option, most, one, parts) for option, most, one, parts in caps if most is not None and one]
+        wanted = _MARGIN * self.needs.end + (sum(1 for _ in asked) if known else 0)
+        for option, most, one, parts in known:
+            least = ceil(parts * wanted * one) / parts
+            if least > most:
+                raise PiarError(
+                    f"{option} {most:g} is too little: {self.needs.told} take up to {least:.10g} at what earlier "
+                    "answers have cost.",
+                    f"Use {option} {least:.10g}.",
+                )
 
     def keep_for_the_end(self, usd: float, tokens: float) -> None:
         """Take from the search what the end will cost.

@@ -13,11 +13,11 @@ from typing import Any
 from piar.evolve.cross_fitting import cross_fitted
 from piar.evolve.ending import BUDGET_SPENT
 from piar.evolve.finish import Found, finish, with_ending
-from piar.evolve.inputs import Inputs, automatic, by_grade, compared_on, deal, members, owners, rows_of
+from piar.evolve.inputs import Inputs, automatic, by_grade, compared_on, deal, members, owners, rows_of, together
 from piar.evolve.ledger import check_uses, ledger, taught
 from piar.evolve.metric import chosen
 from piar.evolve.promotion import power
-from piar.evolve.purse import BudgetSpent, Purse, cost_of_an_answer
+from piar.evolve.purse import BudgetSpent, Purse, cost_of_an_answer, earlier_cost
 from piar.evolve.results import EvolveReport
 from piar.evolve.resume import Begun, OnEvent, RunLog, begin, data_fingerprint
 from piar.evolve.reviser import Models, Reviser, counts_evidence, drafts_beside, needs_of, reviser_origin
@@ -30,6 +30,7 @@ from piar.instructions.prompts import template_source
 from piar.judging.labeller import Labeller
 from piar.judging.origin import Origin
 from piar.judging.outcome import OnProgress
+from piar.judging.requests import Assignment
 from piar.offline import RulebookClient
 from store.db import Store
 from store.errors import PiarError
@@ -233,6 +234,9 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
 
     Returns:
         warnings: worn groups, groups that have taught the incumbent, an endpoint that changed.
+
+    Raises:
+        PiarError: worn out groups, a budget that cannot end the run, or a teacher that gives no grades.
     """
     incumbent, board, first = inputs.incumbent, search.board, inputs.dev or inputs.deciding
     groups = [s.group for s in inputs.deciding]
@@ -249,12 +253,14 @@ def open_run(inputs: Inputs, search: Search, log: RunLog) -> list[str]:
         warning=warning,
         neighbours=shown.k if (shown := board.labeller.session.neighbours) else 0,
     )
+    judge = board.labeller.judge_name
+    asked = board.labeller.agenda.pending([Assignment(incumbent, together(inputs.splits, inputs.layout.parts[-2:][0]))])
+    search.purse.refuse_too_little(asked, *earlier_cost(inputs.store, judge, incumbent.id, but=log.run_id))
     try:
         board.judge([incumbent], first)
     except BudgetSpent:
         fix = "Raise --max-usd, --max-calls or --max-tokens."
         raise PiarError("The budget does not cover judging dev once.", fix) from None
-    judge = board.labeller.judge_name
     search.purse.keep_for_the_end(*cost_of_an_answer(search.purse.budget, inputs.store, judge, incumbent.id))
     log.step("champion", instruction=incumbent.id, **board.told(incumbent, first), rows=len(first))
     log.flush()

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.fold_worlds import guessed
+from benchmarks.judging import judge
 from benchmarks.null_worlds import NoJournal
 from piar.cli.render.evolve import evolve_view
 from piar.cli.render.show import difference_document, difference_view
@@ -235,6 +236,24 @@ def test_dollars_that_do_not_pay_for_all_rows_end_it_before_they_are_asked(tmp_p
     )
     assert report.cost_usd <= 2.0
     assert dev < teacher.calls < 2 * 96
+
+
+@pytest.mark.parametrize("settings", [CROSS, EvolveSettings()], ids=["cross-fitted", "rounds"])
+def test_dollars_that_cannot_end_it_are_refused_before_anything_is_paid_where_a_price_is_known(tmp_path, settings):
+    store, journal = world(tmp_path, groups=20, per_group=3)
+    teacher = WordTeacher(cost=0.01)
+    judge(store, teacher, SEED, store.samples("train"), journal=journal)
+    journal.fold(store)
+    paid = teacher.calls
+    with pytest.raises(PiarError, match=r"--max-usd 0\.2 is too little") as caught:
+        search(store, journal, Drafter(*GAIN), settings=settings.model_copy(update={"max_usd": 0.2}), teacher=teacher)
+    assert teacher.calls == paid
+    enough = float(caught.value.fix.split()[-1].rstrip("."))
+    found, _ = search(
+        store, journal, Drafter(*GAIN), settings=settings.model_copy(update={"max_usd": enough}), teacher=teacher
+    )
+    assert (found.ending == "budget spent") == (settings is not CROSS)  # rounds may end with what their end takes
+    assert found.cost_usd <= enough
 
 
 def test_a_search_that_was_cut_off_ends_as_an_uninterrupted_one(tmp_path, passed):
