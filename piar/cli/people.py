@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from piar.cli.here import label_here
+from piar.cli.options import Sheet
 from piar.cli.render.people import composed_view, pulled_view, status_view
 from piar.cli.verb import Answer, Panel, group, messages, open_project, verb
 from store.errors import PiarError, UsageError
@@ -211,11 +212,14 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Label Studio JSON export or a filled-in sheet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A Label Studio JSON export or a filled-in sheet (CSV, Excel, ODS).")
+    ],
     batch: BatchName = None,
     annotator: Annotated[str, typer.Option(help="Who answered, where the file does not say.")] = "",
+    sheet: Sheet = None,
 ) -> Answer:
-    """Bring a filled-in file back as new labels.
+    """Bring a filled-in file back as new labels, as any spreadsheet program saved it.
 
     Example: `piar review import w47-ann.csv --annotator ann@example.com`
     """
@@ -224,7 +228,7 @@ def import_(
     project = open_project()
     named = _batch(project, batch)
     with project.run("review-import", {"batch": named.name, "file": file.name}) as run_id:
-        report = import_batch(project.store, named, file, annotator, run_id)
+        report = import_batch(project.store, named, file, annotator, run_id, sheet)
     return _answered(project, report)
 
 

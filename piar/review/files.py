@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import re
+from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,11 +19,14 @@ from store.cells import grade_symbol
 from store.db import Store, now
 from store.errors import PiarError, UsageError
 from store.files import cell, read_text
+from store.readers import Reading, read
 from store.task import Task
 from store.types import Instruction, Label
 
 ANSWER_COLUMNS = ("grade", "rule", "doubts", "comment")
 _MOST_BYTES = 2**30
+_SHEETS = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".gz")
+_WORD_GAP = re.compile(r"[\s_-]+")
 
 
 def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path) -> list[Path]:
@@ -93,11 +99,14 @@ def _csv_text(tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str
     return file.getvalue().encode("utf-8-sig")
 
 
-def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id: str) -> PullReport:
-    """Read a filled-in file: a Label Studio JSON export, or a sheet that `export_batch` wrote.
+def import_batch(
+    store: Store, batch: Batch, path: Path, annotator: str, run_id: str, sheet: str | None = None
+) -> PullReport:
+    """Read a filled-in file: a Label Studio JSON export, or a sheet that `export_batch` wrote, as any program saved it.
 
     Args:
         annotator: who answered, where the file does not say it.
+        sheet: of a workbook with several.
 
     Raises:
         PiarError: the file cannot be read as either.
@@ -105,8 +114,8 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
     pulled = Pulled()
     assigned = {a.sample_id for a in batch.assignments if not annotator or a.annotator == annotator}
     try:
-        if path.suffix == ".csv":
-            _read_csv(path, store.task, batch, annotator, pulled)
+        if path.suffix.lower() in _SHEETS:
+            _read_sheet(path, sheet, store.task, batch, annotator, pulled)
         else:
             tasks = json.loads(read_text(path, _MOST_BYTES))
             if not isinstance(tasks, list):
@@ -117,10 +126,10 @@ def import_batch(store: Store, batch: Batch, path: Path, annotator: str, run_id:
             pulled = reader.pulled
     except FileNotFoundError:
         raise PiarError(f"{path} does not exist.", "Name the file that the annotator sent back.") from None
-    except (ValueError, RecursionError, csv.Error) as error:
+    except (ValueError, RecursionError) as error:
         raise PiarError(
             f"{path.name} cannot be read: {error}",
-            "Export it from Label Studio as JSON, or save the sheet as CSV in UTF-8.",
+            "Export it from Label Studio as JSON, or send the sheet as CSV or as a workbook, with its first columns.",
         ) from None
     return keep(store, pulled, batch.name, run_id)
 
@@ -135,48 +144,68 @@ def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
     }
 
 
-def _read_csv(path: Path, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:
-    assigned = {a.sample_id for a in batch.assignments}
+def _read_sheet(path: Path, sheet: str | None, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:
+    """Take in a sheet as spreadsheets save it: any delimiter and encoding, a workbook, titles above the header, columns
+    in another order or case. A row that is there twice with different answers counts as none."""
+    table = read(path, Reading(plain=True, sheet=sheet))
+    for rejected in table.rejected:
+        into.count(rejected.reason)
+    named = {_WORD_GAP.sub("_", name.strip().casefold()): name for name in reversed(table.frame.columns)}
+    if lacking := [name for name in ("sample_key", "grade") if name not in named]:
+        found = ", ".join(table.frame.columns[:12])
+        raise ValueError(f"it has no column {' and no column '.join(lacking)} (it has {found})")
+    assigned, answers = {a.sample_id for a in batch.assignments}, dict[tuple[str, str], Label]()
+    contradicted = set[tuple[str, str]]()
+    for cells in table.frame.rows(named=True):
+        row = {name: cells[column].strip() for name, column in named.items()}
+        label = _row_label(row, task, batch, annotator, assigned, path.name, into)
+        if label is None:
+            continue
+        first = answers.setdefault((label.annotator, label.sample_id), label)
+        if replace(first, at=label.at) != label:
+            contradicted.add((label.annotator, label.sample_id))
+    if contradicted:
+        into.count("row that is there twice with different answers", len(contradicted))
+    into.labels += [label for key, label in answers.items() if key not in contradicted]
+
+
+def _row_label(
+    row: dict[str, str], task: Task, batch: Batch, annotator: str, assigned: Set[str], origin: str, into: Pulled
+) -> Label | None:
+    """What a row says; None where that is nothing, or odd."""
     people = {cell(person): person for person in batch.annotators}
     known = DOUBTS.keys() - INFORMED if batch.blind else DOUBTS.keys()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        sheet = csv.DictReader(
-            file, delimiter=max(",;\t", key=head.count)
-        )  # spreadsheets write what their country uses
-        if not {"sample_key", "grade"} <= set(sheet.fieldnames or ()):
-            raise ValueError("it has no columns sample_key and grade")
-        for row in sheet:
-            who = (row.get("annotator") or "").strip() or annotator or "unknown"
-            said, doubts = (row.get("grade") or "").strip(), (row.get("doubts") or "").replace(",", " ").split()
-            grade = grade_symbol(said, task)
-            if row["sample_key"] not in assigned:
-                into.count("row without a known sample_key")
-            elif said and grade is None:
-                into.count(f"unknown grade {said[:20]!r}")
-            elif grade or doubts or row.get("comment"):
-                into.labels.append(
-                    Label(
-                        sample_id=row["sample_key"],
-                        source="human",
-                        annotator=people.get(who, who),
-                        grade=grade,
-                        comment=(row.get("comment") or "").strip(),
-                        rule=(row.get("rule") or "").strip() or None,
-                        flags=tuple(d for d in doubts if d in known),
-                        blind=batch.blind,
-                        batch=batch.name,
-                        origin=path.name,
-                        at=now(),
-                        further=_further(row, batch),
-                    )
-                )
+    said, doubts, comment = row["grade"], row.get("doubts", "").replace(",", " ").split(), row.get("comment", "")
+    who, key = row.get("annotator") or annotator or "unknown", row["sample_key"].lower()
+    grade = grade_symbol(said, task)
+    if key not in assigned:
+        if any(row.values()):
+            into.count("row without a known sample_key")
+        return None
+    if said and grade is None:
+        into.count(f"unknown grade {said[:20]!r}")
+        return None
+    if not (grade or doubts or comment):
+        return None
+    return Label(
+        sample_id=key,
+        source="human",
+        annotator=people.get(who, who),
+        grade=grade,
+        comment=comment,
+        rule=row.get("rule") or None,
+        flags=tuple(d for d in doubts if d in known),
+        blind=batch.blind,
+        batch=batch.name,
+        origin=origin,
+        at=now(),
+        further=_further(row, batch),
+    )
 
 
-def _further(row: dict[str, Any], batch: Batch) -> str:
+def _further(row: dict[str, str], batch: Batch) -> str:
     """What a row of a sheet says to the batch's questions; several choices are parted by semicolons."""
-    said = {q.name: (row.get(q.name) or "").strip() for q in batch.questions}
+    said = {q.name: row.get(_WORD_GAP.sub("_", q.name.casefold()), "") for q in batch.questions}
     parted = {q.name: said[q.name].split(";") if q.many and q.choices else [said[q.name]] for q in batch.questions}
     return json.dumps({name: [w.strip() for w in words] for name, words in parted.items() if said[name]},
                       ensure_ascii=False)  # fmt: skip

@@ -1,6 +1,7 @@
 """Batches for people: how rows are chosen, pushed once, pulled without loss, and measured."""
 
 import csv
+import io
 import json
 from xml.etree import ElementTree as ET
 
@@ -568,3 +569,75 @@ def test_a_sheet_says_itself_who_filled_it_in(tmp_path):
             sheet.writerows(rows)
         import_batch(store, batch, path, "somebody else", "r")
     assert set(store.frame("select annotator from label where batch = 'w47'")["annotator"]) == set(people)
+
+
+def filled(store, batch, folder):
+    """One person's sheet, as it went out, with answers: names of its columns, and rows."""
+    path = export_batch(store, batch, INSTRUCTION, folder / "w47.csv")[0]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names, *rows = csv.reader(file)
+    grade, comment = names.index("grade"), names.index("comment")
+    for number, row in enumerate(rows):
+        row[grade], row[comment] = "0123"[number % 4], f"Größe, {number}"
+    return names, rows
+
+
+def as_text(rows, delimiter=","):
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    return text.getvalue()
+
+
+def workbook(table, path):
+    frame = pl.DataFrame(table[1:], schema=table[0], orient="row").with_columns(pl.col("grade").cast(pl.Int64))
+    frame.write_excel(path)
+
+
+SAVED = {
+    "semicolons, as sep= says": lambda t, p: p.write_text("sep=;\r\n" + as_text(t, ";"), encoding="utf-8-sig"),
+    "Unicode text": lambda t, p: p.write_bytes(as_text(t, "\t").encode("utf-16")),
+    "the code page of Windows": lambda t, p: p.write_bytes(as_text(t, ";").encode("cp1252")),
+    "numbers with decimals": lambda t, p: p.write_text(
+        as_text([t[0], *([c + ".0" if i == t[0].index("grade") else c for i, c in enumerate(r)] for r in t[1:])])
+    ),
+    "blank rows and columns at the end": lambda t, p: p.write_text(
+        as_text([[*row, "", ""] for row in t] + [[""] * (len(t[0]) + 2)] * 3)
+    ),
+    "a merged title above": lambda t, p: p.write_text(
+        as_text([["Batch w47", *[""] * (len(t[0]) - 1)], [""] * len(t[0]), *t])
+    ),
+    "columns in another order and case": lambda t, p: p.write_text(
+        as_text([[n.replace("_", " ").title() for n in t[0][::-1]], *(row[::-1] for row in t[1:])])
+    ),
+    "rows sorted, some twice": lambda t, p: p.write_text(as_text([t[0], *sorted([*t[1:], *t[1:4]])])),
+    "a workbook": workbook,
+}
+
+
+@pytest.mark.parametrize("way", SAVED)
+def test_a_sheet_is_read_as_any_program_saved_it(tmp_path, way):
+    store, _ = review_store(tmp_path, rows=40)
+    batch = batch_of(store)
+    names, rows = filled(store, batch, tmp_path)
+    path = tmp_path / ("back.xlsx" if way == "a workbook" else "back.csv")
+    SAVED[way]([names, *rows], path)
+    report = import_batch(store, batch, path, "", "r")
+    assert (report.pulled, report.odd) == (len(rows), {})
+    kept = store.frame("select sample_id, annotator, grade, comment from label where batch = 'w47'").rows()
+    place = [names.index(name) for name in ("sample_key", "annotator", "grade", "comment")]
+    assert sorted(kept) == sorted(tuple(row[i] for i in place) for row in rows)
+
+
+def test_a_row_with_two_different_answers_counts_as_none_and_a_sheet_without_keys_says_what_it_has(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch = batch_of(store)
+    names, rows = filled(store, batch, tmp_path)
+    grade = names.index("grade")
+    again = [*rows[0][:grade], "3" if rows[0][grade] != "3" else "0", *rows[0][grade + 1 :]]
+    path = tmp_path / "back.csv"
+    path.write_text(as_text([names, *rows, again]))
+    report = import_batch(store, batch, path, "", "r")
+    assert (report.pulled, report.odd) == (len(rows) - 1, {"row that is there twice with different answers": 1})
+    path.write_text(as_text([["id", "title", "grade"], ["1", "a", "2"]]))
+    with pytest.raises(PiarError, match=r"no column sample_key \(it has id, title, grade\)"):
+        import_batch(store, batch, path, "", "r")
