@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoModelForTextEncoding,
     AutoTokenizer,
@@ -38,6 +39,7 @@ from trainers.look_over import (
     look_over_vocabulary,
     parameters,
     read_json,
+    sees,
     unpacked,
 )
 
@@ -116,7 +118,11 @@ def load_tokenizer(model: str) -> Any:
     with _opening(model, "tokenizer"):
         if folder.is_dir():
             look_over_vocabulary(folder)
-        return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    older = folder / "chat_template.json"  # of models that see pictures
+    if tokenizer.chat_template is None and older.is_file():
+        tokenizer.chat_template = read_json(older).get("chat_template")
+    return tokenizer
 
 
 def match_tokens(model: str, lm: Any, tokenizer: Any, *written: int) -> None:
@@ -166,6 +172,7 @@ def _load(
             refuse_too_large(parameters(Path(model)), more["dtype"], model)
             if kind is AutoModelForCausalLM:
                 look_over_kind(Path(model), config)
+                kind = AutoModelForImageTextToText if sees(config["model_type"]) else kind
             if QUANTIZED in config:
                 more["config"] = unpacked(AutoConfig.from_pretrained(model, trust_remote_code=False))
         lm, found = kind.from_pretrained(

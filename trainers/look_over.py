@@ -94,6 +94,11 @@ def _no_model(folder: Path) -> PiarError:
     return PiarError(f"Cannot load {folder}: it {what}.", fix)
 
 
+def sees(kind: str) -> bool:
+    """Whether a kind of model reads pictures and text, and transformers has no door for its text alone."""
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
 def look_over_kind(folder: Path, config: dict[str, Any]) -> None:
     """Make sure that a folder's architecture writes one token after another.
 
@@ -108,13 +113,8 @@ def look_over_kind(folder: Path, config: dict[str, Any]) -> None:
         )
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         raise PiarError(f"{folder} holds a sequence-to-sequence model ({kind}).", CAUSAL)
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-        what = f"a model of pictures and text ({kind})" if sees else f"a model ({kind})"
-        raise PiarError(
-            f"{folder} holds {what} that transformers cannot load as a language model.",
-            "Pass a model of text alone, of the same family or another." if sees else CAUSAL,
-        )
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not sees(kind):
+        raise PiarError(f"{folder} holds a model ({kind}) that transformers cannot load as a language model.", CAUSAL)
 
 
 def lacking(model: str, missing: list[str]) -> PiarError:

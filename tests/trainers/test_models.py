@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import (
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from store.errors import PiarError
 from store.task import sample_text
@@ -273,7 +279,6 @@ DAMAGE = {
     "weights not tied": (lambda f: without_head(f, "Qwen3ForCausalLM"), "say that the embeddings stand for it"),
     "saved as a classifier": (lambda f: without_head(f, "Qwen3ForSequenceClassification"), "which writes no text"),
     "quantized": (lambda f: alter(f, quantization_config={"quant_method": "gptq", "bits": 4}), r"quantized \(gptq\)"),
-    "pictures": (lambda f: alter(f, model_type="qwen2_5_vl"), "a model of pictures and text"),
     "adapters": (adapters, "adapters without the model"),
     "GGUF": (packed, "holds GGUF files"),
     "an encoder": (lambda f: alter(f, model_type="modernbert"), "holds an encoder"),
@@ -330,6 +335,34 @@ def test_weights_that_are_not_tied_are_saved_so(plain, tmp_path):
     folder = shutil.copytree(plain, tmp_path / "model")
     alter(folder, tie_word_embeddings=True)
     assert load_policy(str(folder))[0].lm.config.tie_word_embeddings is False
+
+
+def test_a_model_of_pictures_and_text_is_read_as_text(plain, shards, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    template = json.dumps({"chat_template": (folder / "chat_template.jinja").read_text()})
+    (folder / "chat_template.jinja").rename(folder / "chat_template.json")  # where older ones keep it
+    (folder / "chat_template.json").write_text(template)
+    sees = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    reads = {
+        "vocab_size": len(AutoTokenizer.from_pretrained(folder)),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+    }
+    vision = sees | {"deepstack_visual_indexes": [0]}
+    torch.manual_seed(0)
+    Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=reads, vision_config=vision)).save_pretrained(folder)
+    student = StudentSettings(model=str(folder), lora=2)
+    judge = Student.load(sft.train(shards, tmp_path / "run", student=student, settings=FEW).checkpoint)
+    assert judge.policy.shares
+    assert judge.tokenizer.chat_template == json.loads(template)["chat_template"]
+    [scored] = judge.score([{"query": "red lamp", "title": "red lamp"}], trace=True)
+    assert scored.text.startswith(scored.grade)
 
 
 def test_eight_bit_weights_are_unpacked_and_forgotten(plain, tmp_path):
