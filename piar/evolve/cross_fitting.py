@@ -4,8 +4,8 @@ The groups of train, dev and holdout are dealt into folds. For each fold the rev
 others, and that draft is judged on the fold left out; all folds together meet the incumbent in the test that every
 candidate has to pass. What is proposed is drafted once more, from all of these labels, and nobody tests it. That models
 are judged so and then fitted to everything is how cross-validation is used (Stone 1974); that a promotion is decided
-so, and by which test, is ours. Drafts of two folds share most of their labels, so the groups are not quite
-independent: docs/experiments/optimizers.md has how often that promotes what is no better.
+so, and by which test, is ours. Drafts of two folds share most of their labels, so that what they show is widened
+(`piar.evolve.promotion.over_folds`); docs/experiments/optimizers.md has how often what is no better passes still.
 """
 
 from collections.abc import Sequence
