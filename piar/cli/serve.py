@@ -12,10 +12,7 @@ from piar.cli.verb import Answer, Panel, asked, located, messages, open_project,
 from store.figures import many
 
 if TYPE_CHECKING:
-    from piar.llm.cost import Budget
     from piar.project import documents
-    from piar.serve.second_judge import Ask
-    from store.cascade import Cascade
 
 
 def register(app: typer.Typer) -> None:
@@ -77,8 +74,15 @@ def serve(
     settings = load(asked().folder, overrides, optional=True).serve
     student = located(student)
     second = (located(shadow), asked().folder / settings.shadow_log) if shadow else None
-    both = None if cascade is None else _cascade(cascade, student, budget(max_usd, max_calls))
-    served = run(student, settings, device=device, shadow=second, cascade=both, tell=messages().print)
+    both, teacher = None, None
+    if cascade:
+        found, teacher = open_project().open_cascade(located(cascade), student, budget=budget(max_usd, max_calls))
+        both = found, partial(teacher, work=asked().folder / "cascade") if teacher else None
+    try:
+        served = run(student, settings, device=device, shadow=second, cascade=both, tell=messages().print)
+    finally:
+        if teacher:
+            teacher.end()
     document: documents.Serving = {
         "url": served.url,
         "requests": served.requests,
@@ -94,9 +98,3 @@ def serve(
         decided = ", ".join(f"{tier} {n:,}" for tier, n in sorted(served.decided.items()))
         told.append(f"Decided by: {decided or 'nobody, nothing was asked'}.")
     return Answer(document, "\n".join(told))
-
-
-def _cascade(path: Path, student: Path, caps: "Budget") -> "tuple[Cascade, Ask | None]":
-    """A cascade for this student, and how its teacher is asked."""
-    found, teacher = open_project().open_cascade(located(path), student, budget=caps)
-    return found, None if teacher is None else partial(teacher, work=asked().folder / "cascade")

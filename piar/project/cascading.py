@@ -1,5 +1,6 @@
 """A project's cascade: fitted on dev, kept as one document; the teacher as its second judge in pools and servers."""
 
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,6 +227,7 @@ class SecondJudge:
         self.pool = pool
         self.report: PoolReport = PoolReport(priced=pool.respondent.model.priced)
         self._known: dict[str, Verdict] = {}
+        self._ended, self._under_way = threading.Event(), threading.Lock()
 
     def __call__(self, samples: "list[Sample]", work: Path) -> "list[Verdict]":
         """What it says of samples, in their order.
@@ -234,16 +236,30 @@ class SecondJudge:
             work: the folder that keeps its answers; those that are there are not asked or paid for again.
 
         Raises:
-            PiarError: it cannot be asked at all.
+            PiarError: it cannot be asked at all, or any more.
         """
+        from piar.llm.interrupts import ended_by
+
         known = {sample.id: self._known[sample.id] for sample in samples if sample.id in self._known}
         if news := list({sample.id: sample for sample in samples if sample.id not in known}.values()):
-            said = self.pool.ask(news, work, self.report, run_id=f"cascade-{uuid4().hex[:12]}")
+            try:
+                with self._under_way, ended_by(self._ended.is_set):
+                    said = self.pool.ask(news, work, self.report, run_id=f"cascade-{uuid4().hex[:12]}")
+            except KeyboardInterrupt:
+                if not self._ended.is_set():
+                    raise
+                raise PiarError("The teacher is not asked any more.") from None
             known |= {sample.id: votes[0] for sample, votes in zip(news, said, strict=True)}
             if len(self._known) > REMEMBERED:
                 self._known.clear()
             self._known |= {key: verdict for key, verdict in known.items() if verdict.grade is not None}
         return [known[sample.id] for sample in samples]
+
+    def end(self) -> None:
+        """Ask nothing more: what another thread has under way is given up, and over when this returns."""
+        self._ended.set()
+        with self._under_way:
+            pass
 
 
 def open_cascade(

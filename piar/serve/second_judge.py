@@ -140,7 +140,8 @@ class SecondJudge:
         try:
             return self._ask(samples)
         except PiarError as error:
-            log.warning("the second judge cannot be asked: %s", error)
+            if not self._closing:
+                log.warning("the second judge cannot be asked: %s", error)
         except Exception:
             log.exception("the second judge failed on %d samples", len(samples))
         self._failed = time.monotonic()

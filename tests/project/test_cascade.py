@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +11,9 @@ import pytest
 
 from piar.cli.app import run
 from piar.judging.parquet_files import Pool
+from piar.project.cascading import SecondJudge
+from piar.project.facade import Project
+from piar.project.labelling import pool_of
 from store.cascade import read_cascade
 from store.decision_rule import DecisionRule
 from store.errors import PiarError, UsageError
@@ -96,6 +101,19 @@ def test_a_teacher_that_is_down_leaves_its_rows_to_people(project, tmp_path, cap
         assert mine or row["piar_failure"].startswith("teacher: ")
 
 
+def test_what_hangs_at_the_teacher_is_given_up_when_the_server_ends(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as thread:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        asking = Project.open(project.folder, ["teacher.model=openai:m", f"teacher.base_url={address}"])
+        judge = SecondJudge(pool_of(asking, asking.instruction(), 1, None, None))
+        said = thread.submit(judge, project.store.samples("dev")[:2], tmp_path / "work")
+        with silent.accept()[0]:  # it asks, and nobody answers
+            judge.end()
+            with pytest.raises(PiarError, match="not asked any more"):
+                said.result()
+
+
 def test_a_spent_budget_writes_no_half_file(project, tmp_path, capsys):
     command = ["-C", str(project.folder), "score", *pool(tmp_path), "--cascade", "cascade.json"]
     assert run([*command, "--max-calls", "5"]) == 1
@@ -154,10 +172,10 @@ def test_status_names_a_cascade_whose_judges_have_changed_and_the_command_that_m
     instruction.write_text(RULE.replace("lamp`", "lamps`"))
     assert told() == [("the instruction has changed since", again)]
     instruction.write_text(RULE)
+    card = (student / "student.json").read_bytes()
     keep_calibration(student, None, DecisionRule(name="expected"))
     assert told() == [(f"weights, calibration or decision rule of {STUDENT} have changed since", again)]
-    assert run(["-C", str(project.folder), *again.split()[1:]]) == 0
-    assert told() == []
+    (student / "student.json").write_bytes(card)
     project.calibrate(strategy="none")
     assert told() == [("the teacher has been calibrated anew", again)]
     shutil.rmtree(student)
