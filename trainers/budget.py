@@ -126,6 +126,19 @@ def refuse_too_large(parameters: int, dtype: torch.dtype, model: str) -> None:
         )
 
 
+def refuse_to_learn(model: torch.nn.Module, device: torch.device, mend: str) -> None:
+    """Make sure that gradients and AdamW's moments of all weights fit in memory before the first step.
+
+    Raises:
+        PiarError: they do not.
+    """
+    wanted, free = 12 * sum(p.numel() for p in model.parameters()), available(device)
+    if free is not None and wanted > free:
+        raise PiarError(
+            f"Training takes about {wanted / MB:,.0f} MB more, and {free / MB:,.0f} MB of memory are free.", mend
+        )
+
+
 def warning(found: Needs, lower: list[tuple[str, Needs]], free: int | None) -> str | None:
     """Words where a run might not fit in memory, with settings that help; None where it does.
 

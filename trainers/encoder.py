@@ -19,6 +19,7 @@ from store.manifest import MANIFEST, Manifest, file_sha256, read_manifest
 from store.probability_scores import nll_of
 from store.task import Task
 from trainers.apart import MOST_TEXTS, Apart
+from trainers.budget import refuse_to_learn
 from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
 from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
@@ -36,6 +37,10 @@ from trainers.tiny import PAD, START, tiny_tokenizer
 from trainers.weights import cosine
 
 log = logging.getLogger(__name__)
+_LARGE = (
+    "Use a smaller encoder, or keep this one as it is, with what a probe learns of it: --set train.encoder.reads=apart "
+    "--set train.encoder.epochs=0."
+)
 
 
 class EncoderStudent:
@@ -173,6 +178,8 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.epochs:
+        refuse_to_learn(model, torch.device(model.device), _LARGE)
     apart = isinstance(model, Apart)
     reads = reach(read(here(settings.model)), model, tokenizer) if apart else context(model, tokenizer)
     limit = min(settings.max_length, reads or settings.max_length)

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from store.errors import PiarError
 from tests.shards_fixture import write_shards
+from tests.tiny_encoder import make_tiny_encoder
 from tests.tiny_model import make_tiny_model
 from trainers import budget, distill, grpo, sft
 from trainers.budget import Forecast, Needs, mends, needs, warning
-from trainers.config import DistillSettings, GrpoSettings, SftSettings, StudentSettings
+from trainers.config import DistillSettings, EncoderSettings, GrpoSettings, SftSettings, StudentSettings
+from trainers.encoder import train as train_encoder
 from trainers.layout import Item
 from trainers.model import load_policy, wrap
 from trainers.tiny import tiny_model
@@ -103,6 +106,17 @@ def test_a_run_without_memory_does_not_start(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "available", lambda device: 1000)
     with pytest.raises(PiarError, match="0 MB of memory are free"):
         sft.train(shards, tmp_path / "run", student=TINY, settings=FEW)
+
+
+def test_an_encoder_that_is_too_large_to_learn_says_how_it_serves_as_it_is(shards, tmp_path, monkeypatch):
+    folder = make_tiny_encoder(tmp_path / "e", pooling="mean")
+    settings = EncoderSettings(model=str(folder))
+    weights = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+    monkeypatch.setattr(budget, "available", lambda device: 11 * weights)
+    with pytest.raises(PiarError, match="MB of memory are free") as refused:
+        train_encoder(shards, tmp_path / "run", settings=settings)
+    assert "train.encoder.epochs=0" in refused.value.fix
+    assert train_encoder(shards, tmp_path / "run", settings=settings.model_copy(update={"epochs": 0})).steps == 0
 
 
 def test_a_run_tells_its_memory_and_time_before_and_after(shards, tmp_path, capsys):
