@@ -51,6 +51,12 @@ class Engine:
     """
 
     def __init__(self, path: str, options: VllmOptions) -> None:
+        if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file():
+            raise PiarError(
+                f"{path} holds adapters, which this engine does not run without their base.",
+                f"Ask hf:{path}. Or serve their base, and ask openai:judge there: "
+                f"`vllm serve BASE --enable-lora --lora-modules judge={path}`.",
+            )
         try:
             from vllm import LLM
         except ImportError:

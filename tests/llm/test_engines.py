@@ -55,6 +55,13 @@ def test_without_vllm_the_error_names_the_way_out():
         VllmClient("/nowhere")
 
 
+def test_adapters_alone_are_no_model_of_vllm(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(PiarError, match="holds adapters") as refused:
+        VllmClient(str(tmp_path))
+    assert f"hf:{tmp_path}" in refused.value.fix
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random model, its head turned so that grades depend on the sample and not on what all prompts share."""
