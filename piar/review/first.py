@@ -55,7 +55,10 @@ def first_rows(
     rng.shuffle(order)
     drawn, at_random = 0, list[tuple[str, str, int]]()
     spared = max(1, min(GROUPS, round((1 - differing) * len(order))))  # the rest is left for rows that differ
-    each = min(ROWS_A_GROUP, max(1, int((1 - differing) * wanted) // spared))
+    each = max(1, int((1 - differing) * wanted) // spared)
+    if each * len(order) < (1 - differing) * wanted:  # too few groups for so many rows
+        each += 1
+    each = min(ROWS_A_GROUP, each)
     while drawn < len(order) and len(at_random) < (1 - differing) * wanted:
         group = by_group[order[drawn]]
         chosen = rng.sample(group, min(each, len(group), wanted - len(at_random)))

@@ -56,6 +56,14 @@ def test_grades_keep_the_order_in_which_they_are_named(project):
     assert project.status().next[0].command == "piar review here"
 
 
+def test_few_groups_give_as_many_random_rows_as_are_wanted(project):
+    with project.store.write() as con:
+        con.execute("delete from samples where group_key not in (select distinct group_key from samples limit 10)")
+    at_random, diverse = first_rows(project.store, 12, 0, differing=0.0)
+    assert (len(at_random), diverse) == (12, [])
+    assert len({sample for sample, _ in at_random}) == 12
+
+
 def test_a_first_batch_is_a_few_rows_of_many_random_groups_and_some_that_differ_most(project):
     at_random, diverse = first_rows(project.store, 60, 0)
     assert first_rows(project.store, 60, 0) == (at_random, diverse)
