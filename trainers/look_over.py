@@ -58,10 +58,11 @@ def look_over(folder: Path) -> dict[str, Any]:
         )
     if own:
         log.warning("%s brings code of its own, which is never run: transformers' own %s is used", folder, kind)
-    packing = config.get(QUANTIZED)
+    packing = config.get(QUANTIZED) or config.get("quantization")  # the second is MLX's
     if isinstance(packing, dict) and packing.get("quant_method") not in _WHOLE:
+        how = packing.get("quant_method") or f"{packing.get('bits')} bits"
         raise PiarError(
-            f"{folder} is quantized ({packing.get('quant_method')}): piar neither computes nor teaches such weights.",
+            f"{folder} is quantized ({how}): piar neither computes nor teaches such weights.",
             "Pass the model that it was made from, or let vLLM run this one: `vllm serve`, or a teacher `vllm:PATH`.",
         )
     for path in weights(folder):

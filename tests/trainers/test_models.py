@@ -1,11 +1,8 @@
 """Models made elsewhere: base ones without template, sliding windows, damaged folders; texts that look like control."""
 
 import json
-import os
+import shlex
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -278,6 +275,7 @@ DAMAGE = {
     "weights of another name": (lambda f: (f / "model.safetensors").rename(f / "c.safetensors"), "holds c.safetensors"),
     "weights not tied": (lambda f: without_head(f, "Qwen3ForCausalLM"), "say that the embeddings stand for it"),
     "saved as a classifier": (lambda f: without_head(f, "Qwen3ForSequenceClassification"), "which writes no text"),
+    "quantized for MLX": (lambda f: alter(f, quantization={"group_size": 64, "bits": 4}), r"quantized \(4 bits\)"),
     "quantized": (lambda f: alter(f, quantization_config={"quant_method": "gptq", "bits": 4}), r"quantized \(gptq\)"),
     "adapters": (adapters, "adapters without the model"),
     "GGUF": (packed, "holds GGUF files"),
@@ -308,16 +306,17 @@ def test_an_empty_folder_and_a_file_are_explained(plain, tmp_path):
         load_policy(str(plain / "config.json"))
 
 
-def test_what_mends_pickled_weights_works_as_printed(plain, tmp_path):
+def test_what_mends_pickled_weights_works_as_printed(plain, tmp_path, monkeypatch):
     folder = shutil.copytree(plain, tmp_path / "model")
     wanted = load_file(folder / "model.safetensors")
     torch.save(wanted, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(PiarError) as refused:
         load_policy(str(folder))
-    command = refused.value.fix.partition(": ")[2]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["bash", "-c", command], check=True, env={**os.environ, "PATH": path})
+    enter, place, then, python, option, code = shlex.split(refused.value.fix.partition(": ")[2])
+    assert (enter, place, then, python, option) == ("cd", str(folder), "&&", "python", "-c")
+    monkeypatch.chdir(place)
+    exec(code, {})
     found = load_file(folder / "model.safetensors")
     assert {name: torch.equal(found[name], tensor) for name, tensor in wanted.items()} == dict.fromkeys(wanted, True)
     load_policy(str(folder))
