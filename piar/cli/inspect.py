@@ -111,8 +111,8 @@ def sql(
 ) -> Answer:
     """Ask the store in SQL, read-only.
 
-    Tables and views: samples, labels, truth, majority, verdict, errors, confusion, leaderboard, flips, in_force, spend,
-    runs.
+    Tables and views: samples, labels, vote, superseded, truth, majority, verdict, errors, confusion, leaderboard,
+    flips, in_force, spend, runs.
 
     Example: `piar sql "select judge, instruction, n, accuracy from leaderboard where split = 'test'"`
     """

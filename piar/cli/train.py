@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, verb
-from store.figures import bracketed, span
+from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
     from piar.project import documents
@@ -182,7 +182,7 @@ def _answer(done: "Trained") -> Answer:
     lines = [("checkpoint", str(done.checkpoint)), ("steps", f"{done.steps:,} in {done.precision}")]
     if done.kept not in (None, done.steps):
         lines.append(("kept", f"step {done.kept:,}, the lowest loss on dev"))
-    lines += [(f"{reason}", f"{n:,} rows left out") for reason, n in done.left_out.items()]
+    lines += [(f"{reason}", f"{many(n, 'row')} left out") for reason, n in done.left_out.items()]
     for name, value in sorted(done.metrics.items()):
         if name.endswith(("accuracy", "macro_f1", "quadratic_kappa")) and "/" in name:
             low, high = (done.metrics.get(f"{name}_{end}") for end in ("low", "high"))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from store.errors import PiarError
+from store.figures import many
 from store.types import Completion, Usage, Verdict
 
 __all__ = ["LabelReport", "OnProgress", "Progress", "stop_if_hopeless"]
@@ -131,7 +132,9 @@ class LabelReport:
         """
         self.require(judge)
         if self.failed["budget"]:
-            raise PiarError(f"The budget is spent: {self.failed['budget']:,} rows were not asked.", MORE)
+            raise PiarError(
+                f"The budget is spent: {many(self.failed['budget'], 'row was', 'rows were')} not asked.", MORE
+            )
 
     def add(self, completion: Completion) -> None:
         """Count an answer that was asked for."""

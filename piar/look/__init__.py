@@ -14,6 +14,7 @@ from piar.look.columns import Material, load
 from piar.look.report import BaselineFigure, GradeShare, LookReport
 from piar.look.view import render
 from piar.measure.baselines import Embed
+from store.figures import many
 from store.prepare import ImportMapping
 from store.readers import Reading
 from store.stats import Floats
@@ -97,12 +98,12 @@ def _notes(material: Material, shares: list[GradeShare], known: int) -> list[str
             "and grade rows yourself: piar init DIR --from FILE --grades LOWEST,…,HIGHEST, then piar review here."
         )
     elif known < len(material.frame):
-        notes.append(f"{len(material.frame) - known:,} rows have no grade.")
+        notes.append(f"{many(len(material.frame) - known, 'row has', 'rows have')} no grade.")
     notes += [f"Column {why}." for why in material.columns.unused.values()]
     if sum(share.n > 0 for share in shares) == 1:
         notes.append("Every row has the same grade: nothing can be learnt or measured.")
     if material.rejected:
         reasons = pl.Series([r.reason for r in material.rejected]).value_counts(sort=True)
         reason, n = reasons.row(0)
-        notes.append(f"{len(material.rejected):,} rows cannot be used; {n:,} of them: {reason}.")
+        notes.append(f"{many(len(material.rejected), 'row cannot', 'rows cannot')} be used; {n:,} of them: {reason}.")
     return notes

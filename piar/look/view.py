@@ -128,7 +128,7 @@ def _repeats(report: LookReport) -> str:
         return ""
     what = ", ".join([report.group_name, *(f for f in report.columns.fields if f != report.group_name)])
     conflict = f"; {found.conflicting} of the {found.pairs:,} repeated pairs carry two grades" if report.grades else ""
-    return f"{found.rows:,} rows repeat an earlier ({_plain(what, 40)}){conflict}"
+    return f"{many(found.rows, 'row repeats', 'rows repeat')} an earlier ({_plain(what, 40)}){conflict}"
 
 
 def _groups(report: LookReport) -> str:

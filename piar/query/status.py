@@ -255,7 +255,11 @@ def _search_is_behind(state: _State) -> Iterator[Stale]:
 def _labels_are_behind(state: _State) -> Iterator[Stale]:
     if state.older:
         same = f", {state.reworded:,} of them under one that says the same in other words" if state.reworded else ""
-        yield Stale("labels", f"{state.older:,} rows were judged under an older instruction only{same}", "piar label")
+        yield Stale(
+            "labels",
+            f"{many(state.older, 'row was', 'rows were')} judged under an older instruction only{same}",
+            "piar label",
+        )
 
 
 def _score_is_behind(state: _State) -> Iterator[Stale]:

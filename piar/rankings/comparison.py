@@ -16,6 +16,7 @@ from piar.rankings.judges import Judgements
 from piar.rankings.matching import Matched
 from piar.rankings.measures import Measure, depth, per_query
 from store.errors import PiarError
+from store.figures import many
 from store.stats import (
     Floats,
     GroupBootstrap,
@@ -197,7 +198,7 @@ def _queries(
     if weights is not None:
         weighed = [query for query in queries if weights.get(query, 0) > 0]
         if left := len(queries) - len(weighed):
-            notes.append(f"{left:,} queries have no weight above 0: left out")
+            notes.append(f"{many(left, 'query has', 'queries have')} no weight above 0: left out")
         queries = weighed
     if not queries:
         raise PiarError(

@@ -14,6 +14,7 @@ import polars as pl
 
 from store.encodings import decode
 from store.errors import PiarError, UsageError
+from store.figures import many
 from store.readers import Reading, read, source_name
 from store.sources import open_source
 
@@ -124,20 +125,22 @@ def _placed(name: str, rows: pl.DataFrame, order: str) -> Ranking:
         )
     if lost := len(rows) - len(good):
         notes.append(
-            f"{name}: {lost:,} rows left out: too many or too few parts, no query, no document, or no {order} that "
-            "is a number"
+            f"{name}: {many(lost, 'row')} left out: too many or too few parts, no query, no document, or no {order} "
+            "that is a number"
         )
     ordered = good.sort("key", descending=order == "score", maintain_order=True)
     kept = ordered.unique(["query", "document"], keep="first", maintain_order=True)
     if twice := len(ordered) - len(kept):
-        notes.append(f"{name}: {twice:,} rows repeat a document of their query: its best place counts")
+        notes.append(
+            f"{name}: {many(twice, 'row repeats', 'rows repeat')} a document of their query: its best place counts"
+        )
     first = pl.col("line").min().over("query")
     kept = kept.sort(first, pl.col("key") if order == "rank" else -pl.col("key"), "line", maintain_order=True)
     placed = kept.with_columns(place=pl.int_range(1, pl.len() + 1).over("query"))
     if tied := _ties(placed):
         notes.append(
-            f"{name}: {tied:,} queries have documents of one {order} among their first {_TOP}; they stand in the "
-            "file's order"
+            f"{name}: {many(tied, 'query has', 'queries have')} documents of one {order} among their first {_TOP}; "
+            "they stand in the file's order"
         )
     if order == "score" and "rank" in placed.columns and (turned := _against_rank(placed)):
         notes.append(f"{name}: in {turned:,} queries the ranks contradict the scores: the scores count")

@@ -42,9 +42,14 @@ def audit_view(found: "Audit", receipt: "Receipt") -> RenderableType:
     if (words := _one_grade(found)) is not None:
         lines.append(("one grade", words))
     if found.unanswered:
-        lines.append(("no grade", f"{found.unanswered:,} rows have none without any change; no probe counts them"))
+        lines.append(
+            (
+                "no grade",
+                f"{many(found.unanswered, 'row has', 'rows have')} none without any change; no probe counts them",
+            )
+        )
     lines += [
-        ("no grade", f"{p.unanswered:,} rows have none under {p.name}; it does not count them")
+        ("no grade", f"{many(p.unanswered, 'row has', 'rows have')} none under {p.name}; it does not count them")
         for p in found.probes
         if p.unanswered
     ]

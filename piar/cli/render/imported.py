@@ -54,11 +54,11 @@ def _labels(report: "ImportReport") -> list[tuple[str, RenderableType]]:
     ]
     pairs: list[tuple[str, RenderableType]] = [("labels", " · ".join(told))]
     if report.repeats:
-        pairs.append(("repeats", f"{report.repeats:,} rows repeat a sample: more votes on it"))
+        pairs.append(("repeats", f"{many(report.repeats, 'row repeats', 'rows repeat')} a sample: more votes on it"))
     if report.conflicts:
         lines = "; ".join(" and ".join(map(str, rows)) for rows in report.conflicts[:_SHOWN])
         more = ", …" if len(report.conflicts) > _SHOWN else ""
-        words = f"{len(report.conflicts):,} samples have more than one gold grade (lines {lines}{more})"
+        words = f"{many(len(report.conflicts), 'sample has', 'samples have')} several gold grades (lines {lines}{more})"
         pairs.append(("conflicts", f"{words}: the commonest counts; mend the file and import it again"))
     return pairs
 

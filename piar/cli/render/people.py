@@ -91,7 +91,7 @@ def status_view(found: "BatchStatus", symbols: Sequence[str]) -> "RenderableType
             if (text := _told(p.agreement))
         ),
         *((_rule(r), _same(r)) for r in found.rules),
-        ("gold", f"{found.overturned} rows overturned: {_OVERTURNED}"),
+        ("gold", f"{many(found.overturned, 'row')} overturned: {_OVERTURNED}"),
         ("teacher", _teacher(found)),
         *(("guideline", _doubt(doubt)) for doubt in found.doubts),
     ]

@@ -43,11 +43,16 @@ def alone_words(found: "Alone") -> str:
 def _doubts(found: "ProbabilityScores") -> list[tuple[str, RenderableType]]:
     lines: list[tuple[str, RenderableType]] = []
     if found.without:
-        lines.append(("", f"{found.without:,} rows have no probabilities; they are left out here"))
+        lines.append(("", f"{many(found.without, 'row has', 'rows have')} no probabilities; they are left out here"))
     if found.one_hot == found.rows:
         lines.append(("", "they are 0 and 1 on every row: the grade is all that they say"))
     if found.clipped:
-        lines.append(("", f"{found.clipped:,} rows gave the truth no chance at all; it counts as one in a million"))
+        lines.append(
+            (
+                "",
+                f"{many(found.clipped, 'row gave', 'rows gave')} the truth no chance; it counts as one in a million",
+            )
+        )
     return lines
 
 
