@@ -171,12 +171,12 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     if (out / "final").exists():
         raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
     settings, manifest = settings or EncoderSettings(), read_manifest(shards)
-    _reads(settings)
+    how = _reads(settings)
     rows = [row for bucket in read_rows(shards, manifest, "train").values() for row in bucket]
     if not rows:
         raise PiarError("The shards hold no training row.", "Export again.")
     torch.manual_seed(settings.seed)
-    model, tokenizer = _make(rows, manifest, settings)
+    model, tokenizer = _make(rows, manifest, settings, how)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if settings.epochs:
         refuse_to_learn(model, torch.device(model.device), _LARGE)
@@ -359,7 +359,8 @@ def _asked(settings: EncoderSettings) -> Reads:
     folder = here(settings.model)
     try:
         return "apart" if (folder / "modules.json").is_file() and read(folder) else "together"
-    except PiarError:  # layers whose vectors are not known here
+    except PiarError as error:  # steps whose vectors are not known here
+        say(f"encoder: {error.message} So it reads the texts together, as a plain encoder.")
         return "together"
 
 
@@ -382,10 +383,10 @@ def apart_encoder(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart,
     return Apart(body, pooled, texts, len(task.grades), prompts, skipped, compares=True), tokenizer
 
 
-def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> tuple[Any, Any]:
+def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings, how: Reads) -> tuple[Any, Any]:
     symbols, names = manifest.task.symbols, _names(manifest)
     if settings.model != "tiny":
-        if _reads(settings) == "apart":
+        if how == "apart":
             return apart_encoder(manifest, settings)
         model, tokenizer = load_classifier(settings.model, **names), load_tokenizer(settings.model)
         match_tokens(settings.model, model, tokenizer)

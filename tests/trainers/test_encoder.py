@@ -351,7 +351,9 @@ def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, senten
     )
     done = train(folder / "shards", tmp_path / "dense", settings=apart(other).model_copy(update={"epochs": 0.1}))
     assert read_card(done.checkpoint).reads == "together"  # what such vectors mean is not known here
-    assert "frozen" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("LSTM: not known here. So it reads the texts together") == 1
+    assert "frozen" not in said
     with pytest.raises(UsageError, match="a head of chance"):
         train(folder / "shards", tmp_path / "tiny", settings=EncoderSettings(epochs=0))
     still = train(folder / "shards", tmp_path / "still", settings=apart(sentences).model_copy(update={"epochs": 0}))
