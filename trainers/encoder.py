@@ -1,4 +1,4 @@
-"""An encoder as a student: it reads the fields as two texts, together or apart, and gives K logits; no trace.
+"""An encoder is taught: it reads two texts together, or each field apart, and gives K logits; no trace.
 
 Any Hugging Face encoder, or a small BERT from nothing, on the same shards; it learns gold grades alone, and the weights
 of the least loss on dev are kept. Left out: resuming, several processes, the curriculum's order.
@@ -6,9 +6,9 @@ of the least loss on dev are kept. Left out: resuming, several processes, the cu
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,18 @@ from store.probability_scores import nll_of
 from store.task import Task
 from trainers.apart import MOST_TEXTS, Apart
 from trainers.budget import refuse_to_learn
-from trainers.checkpoint import MARKER, StudentCard, check, read_card, save
+from trainers.checkpoint import StudentCard, save
 from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
-from trainers.encoded import Encoded, Row, encode, features, padded, predict, probabilities
+from trainers.encoded import Encoded, Row, encode, features, padded, predict
 from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
 from trainers.loop import Trained
 from trainers.model import END_OF_TURN
-from trainers.scoring import Scored, headline, opinion
+from trainers.scoring import headline
 from trainers.sentence_folder import here, read, roles
-from trainers.session import TooLong
 from trainers.tiny import PAD, START, tiny_tokenizer
 from trainers.weights import cosine
 
@@ -41,122 +40,6 @@ _LARGE = (
     "Use a smaller encoder, or keep this one as it is, with what a probe learns of it: --set train.encoder.reads=apart "
     "--set train.encoder.epochs=0."
 )
-
-
-class EncoderStudent:
-    """A trained encoder, ready to judge samples of its task.
-
-    Args:
-        card: its `max_length` is how many tokens of a sample it reads.
-    """
-
-    def __init__(self, model: Any, tokenizer: Any, card: StudentCard) -> None:
-        self.model, self.tokenizer, self.card = model.eval(), tokenizer, card
-
-    @property
-    def task(self) -> Task:
-        """What it judges."""
-        return self.card.task
-
-    @property
-    def most(self) -> int:
-        """Tokens of the longest sample that it reads."""
-        return self.card.max_length
-
-    @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None) -> "EncoderStudent":
-        """An encoder student from a checkpoint folder.
-
-        Raises:
-            PiarError: no student there, or a checkpoint that is not whole.
-        """
-        folder = Path(path)
-        card = read_card(folder)
-        if (folder / MARKER).exists():
-            check(folder)
-        apart = card.reads == "apart"
-        model = Apart.load(folder) if apart else load_classifier(str(folder), taught=True)
-        tokenizer = load_tokenizer(str(folder))
-        if model.config.num_labels != len(card.task.grades):
-            raise PiarError(
-                f"{folder} tells {model.config.num_labels} grades apart, and its card names {len(card.task.grades)}.",
-                "Train it again, or use another checkpoint.",
-            )
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
-
-    def encoded(self, samples: Sequence[Mapping[str, str]], *, cut: bool = False) -> list[Encoded]:
-        """Tokens of samples, with `cut` those that it reads alone.
-
-        Raises:
-            PiarError: a sample lacks one of the task's fields.
-        """
-        wanted = self.task.fields
-        missing = next((name for fields in samples for name in wanted if name not in fields), None)
-        if missing:
-            raise PiarError(
-                f"A sample lacks the field {missing!r} that this student reads.",
-                f"It was taught on: {', '.join(wanted)}.",
-            )
-        rows = [[fields[name] for name in wanted] for fields in samples]
-        return encode(self.model, self.tokenizer, rows, self.task, self.most if cut else None)
-
-    def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded]:
-        """Tokens of samples, the longer text cut where both are too long; says how many were."""
-        cut = sum(one.longest > self.most for one in self.encoded(samples))
-        if cut:
-            log.warning("%d of %d samples were cut: this student reads %d tokens", cut, len(samples), self.most)
-        return self.encoded(samples, cut=True)
-
-    def score(
-        self,
-        samples: Sequence[Mapping[str, str]],
-        *,
-        trace: bool = False,
-        on_progress: Callable[[int], None] = lambda n: None,
-    ) -> list[Scored]:
-        """Judge samples, in the order given.
-
-        Args:
-            trace: not to be had from an encoder.
-            on_progress: called with the number of samples done since the last call.
-
-        Raises:
-            UsageError: a trace was asked for.
-        """
-        if trace:
-            no_trace()
-        ids = self.fitting(samples)
-        return [opinion(self.card, row) for row in probabilities(self.model, self.tokenizer, ids, on_progress).tolist()]
-
-
-class EncoderSession:
-    """Answers requests with an encoder; nothing of what it reads is shared between samples."""
-
-    def __init__(self, student: EncoderStudent) -> None:
-        self.student = student
-        self.root: list[int] = []
-
-    def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded | TooLong]:
-        """Tokens of each sample, or why there are none; errors as for `EncoderStudent.encoded`."""
-        most = self.student.most
-        found = self.student.encoded(samples)
-        return [one if one.longest <= most else TooLong(one.longest, most) for one in found]
-
-    def score(self, prompts: Sequence[Any]) -> list[Scored]:
-        """The grade of each sample."""
-        probs = probabilities(self.student.model, self.student.tokenizer, prompts)
-        return [opinion(self.student.card, row) for row in probs.tolist()]
-
-    def begin(self, prompt: Any) -> NoReturn:
-        """Not to be had from an encoder: UsageError."""
-        no_trace()
-
-
-def no_trace() -> NoReturn:
-    """Say that an encoder explains nothing."""
-    raise UsageError(
-        "This student is an encoder: it has no trace to write.", "A language model writes one: `piar train sft`."
-    )
 
 
 def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -> Trained:

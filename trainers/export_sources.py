@@ -17,7 +17,7 @@ from store.stats import Floats
 from trainers.checkpoint import StudentCard, read_card
 from trainers.cross_encoder import write_modules
 from trainers.encoded import Encoded, padded
-from trainers.encoder import EncoderStudent
+from trainers.encoder_student import EncoderStudent
 from trainers.folder import load_tokenizer
 from trainers.layout import Item
 from trainers.pairs import AS_CLASSIFIER, pair_template

@@ -63,7 +63,7 @@ def load_student(folder: str | Path, *, device: str | None = None) -> AnyStudent
         PiarError: no student there, or a checkpoint that is not whole.
     """
     if read_card(Path(folder)).kind == "encoder":
-        from trainers.encoder import EncoderStudent
+        from trainers.encoder_student import EncoderStudent
 
         return EncoderStudent.load(folder, device=device)
     from trainers.scoring import Student
@@ -78,7 +78,7 @@ def session_of(student: AnyStudent) -> AnySession:
 
     if isinstance(student, Student):
         return Session(student)
-    from trainers.encoder import EncoderSession, EncoderStudent
+    from trainers.encoder_student import EncoderSession, EncoderStudent
 
     assert isinstance(student, EncoderStudent)
     return EncoderSession(student)

@@ -29,7 +29,8 @@ from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
 from trainers.encoded import encode, features, padded, predict, probabilities
-from trainers.encoder import EncoderStudent, apart_encoder, train
+from trainers.encoder import apart_encoder, train
+from trainers.encoder_student import EncoderStudent
 from trainers.export import export
 from trainers.folder import load_encoder, load_tokenizer
 from trainers.overlap import COMPARED

@@ -1,0 +1,135 @@
+"""An encoder student at work: K probabilities of a sample, and no trace."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from store.errors import PiarError, UsageError
+from store.task import Task
+from trainers.apart import Apart
+from trainers.checkpoint import MARKER, StudentCard, check, read_card
+from trainers.encoded import Encoded, encode, probabilities
+from trainers.folder import load_classifier, load_tokenizer
+from trainers.scoring import Scored, opinion
+from trainers.session import TooLong
+
+log = logging.getLogger(__name__)
+
+
+class EncoderStudent:
+    """A trained encoder, ready to judge samples of its task.
+
+    Args:
+        card: its `max_length` is how many tokens of a sample it reads.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, card: StudentCard) -> None:
+        self.model, self.tokenizer, self.card = model.eval(), tokenizer, card
+
+    @property
+    def task(self) -> Task:
+        """What it judges."""
+        return self.card.task
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest sample that it reads."""
+        return self.card.max_length
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> "EncoderStudent":
+        """An encoder student from a checkpoint folder.
+
+        Raises:
+            PiarError: no student there, or a checkpoint that is not whole.
+        """
+        folder = Path(path)
+        card = read_card(folder)
+        if (folder / MARKER).exists():
+            check(folder)
+        apart = card.reads == "apart"
+        model = Apart.load(folder) if apart else load_classifier(str(folder), taught=True)
+        tokenizer = load_tokenizer(str(folder))
+        if model.config.num_labels != len(card.task.grades):
+            raise PiarError(
+                f"{folder} tells {model.config.num_labels} grades apart, and its card names {len(card.task.grades)}.",
+                "Train it again, or use another checkpoint.",
+            )
+        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
+
+    def encoded(self, samples: Sequence[Mapping[str, str]], *, cut: bool = False) -> list[Encoded]:
+        """Tokens of samples, with `cut` those that it reads alone.
+
+        Raises:
+            PiarError: a sample lacks one of the task's fields.
+        """
+        wanted = self.task.fields
+        missing = next((name for fields in samples for name in wanted if name not in fields), None)
+        if missing:
+            raise PiarError(
+                f"A sample lacks the field {missing!r} that this student reads.",
+                f"It was taught on: {', '.join(wanted)}.",
+            )
+        rows = [[fields[name] for name in wanted] for fields in samples]
+        return encode(self.model, self.tokenizer, rows, self.task, self.most if cut else None)
+
+    def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded]:
+        """Tokens of samples, the longer text cut where both are too long; says how many were."""
+        cut = sum(one.longest > self.most for one in self.encoded(samples))
+        if cut:
+            log.warning("%d of %d samples were cut: this student reads %d tokens", cut, len(samples), self.most)
+        return self.encoded(samples, cut=True)
+
+    def score(
+        self,
+        samples: Sequence[Mapping[str, str]],
+        *,
+        trace: bool = False,
+        on_progress: Callable[[int], None] = lambda n: None,
+    ) -> list[Scored]:
+        """Judge samples, in the order given.
+
+        Args:
+            trace: not to be had from an encoder.
+            on_progress: called with the number of samples done since the last call.
+
+        Raises:
+            UsageError: a trace was asked for.
+        """
+        if trace:
+            no_trace()
+        ids = self.fitting(samples)
+        return [opinion(self.card, row) for row in probabilities(self.model, self.tokenizer, ids, on_progress).tolist()]
+
+
+class EncoderSession:
+    """Answers requests with an encoder; nothing of what it reads is shared between samples."""
+
+    def __init__(self, student: EncoderStudent) -> None:
+        self.student = student
+        self.root: list[int] = []
+
+    def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded | TooLong]:
+        """Tokens of each sample, or why there are none; errors as for `EncoderStudent.encoded`."""
+        most = self.student.most
+        found = self.student.encoded(samples)
+        return [one if one.longest <= most else TooLong(one.longest, most) for one in found]
+
+    def score(self, prompts: Sequence[Any]) -> list[Scored]:
+        """The grade of each sample."""
+        probs = probabilities(self.student.model, self.student.tokenizer, prompts)
+        return [opinion(self.student.card, row) for row in probs.tolist()]
+
+    def begin(self, prompt: Any) -> NoReturn:
+        """Not to be had from an encoder: UsageError."""
+        no_trace()
+
+
+def no_trace() -> NoReturn:
+    """Say that an encoder explains nothing."""
+    raise UsageError(
+        "This student is an encoder: it has no trace to write.", "A language model writes one: `piar train sft`."
+    )
