@@ -44,9 +44,11 @@ fix: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The second run looks through the files with such tests alone: half the time of looking is saved.
 test: check  ## checks and the fast tests, those of models in fp32 and in bf16
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
-	PIAR_PRECISION=bf16 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m 'precision and not integration'
+	PIAR_PRECISION=bf16 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m 'precision and not integration' \
+	    $$(grep -rl 'mark\.precision' tests --include '*.py')
 
 integration: $(VENV)/.dev  ## real servers, real browser, long walks
 	$(BIN)/pytest -q -m integration --timeout 1800 --durations 15
