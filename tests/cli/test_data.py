@@ -81,6 +81,8 @@ def test_shards_go_into_the_project_unless_a_folder_is_named(shop, capsys, tmp_p
 
 
 def test_people_see_a_table_and_a_picture(shop, capsys):
+    assert main(["mine", "--top", "20", "-C", str(shop)]) == 0
+    capsys.readouterr()
     assert main(["curriculum", "plan", "-C", str(shop)]) == 0
     assert "all rows are in one bucket" in " ".join(capsys.readouterr().out.split())
     store = Project.open(shop).store
