@@ -147,13 +147,18 @@ class Task(_Strict):
         """Grade symbol -> value."""
         return {g.symbol: g.value for g in self.grades}
 
+    @property
+    def asked(self) -> str:
+        """The field that the others are judged against: the one that the task groups by, else the first."""
+        return self.group_by if self.group_by in self.fields else self.fields[0]
+
     def pair(self, texts: Sequence[str]) -> tuple[str, str]:
-        """A sample as two texts: the field that the task groups by (else the first), and all others, a line each.
+        """A sample as two texts: the field `asked`, and all others, a line each.
 
         Args:
             texts: of the fields, in their order; with one field the second text is empty.
         """
-        first = self.fields.index(self.group_by) if self.group_by in self.fields else 0
+        first = self.fields.index(self.asked)
         return texts[first], "\n".join(text for i, text in enumerate(texts) if i != first)
 
     def index(self, symbol: str) -> int:

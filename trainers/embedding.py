@@ -1,6 +1,6 @@
 """A frozen text encoder: one unit vector a text, made as its folder says (`trainers.sentence_folder`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,7 @@ class Encoder:
             ids = tokenize(self._tokenizer, shorter, prompt, self.tokens)
         skipped = prompt_tokens(self._tokenizer, prompt) if self._folder.skips_prompt else 0
         vectors = np.zeros((len(texts), self._pooled.size), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
-            inputs = self._tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt", verbose=False)
-            inputs = inputs.to(self._model.device)
+        for chosen, inputs in batches(self._tokenizer, ids, _BATCH, self._model.device):
             states = self._model(**inputs).last_hidden_state.float()
             vectors[chosen] = self._pooled(states, inputs["attention_mask"], skipped).cpu().numpy()
         return vectors
@@ -100,6 +96,20 @@ def tokenize(tokenizer: Any, texts: Sequence[str], prompt: str = "", limit: int 
     found: list[list[int]] = tokenizer([prompt + whole(text) for text in texts], **told)["input_ids"]
     nothing = [tokenizer.pad_token_id]  # of a text without a token, where the tokenizer adds none
     return [ids or nothing for ids in found]
+
+
+def alike(texts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Places of texts of like length, `size` at most, to be read together."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def batches(
+    tokenizer: Any, ids: Sequence[list[int]], size: int, device: torch.device
+) -> Iterator[tuple[list[int], Any]]:
+    """Tokens of texts of like length as a model reads them, and the places of these texts."""
+    for part in alike(ids, size):
+        yield part, tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt", verbose=False).to(device)
 
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> int:

@@ -1,6 +1,6 @@
 """Samples as an encoder meets them: tokens of their texts, together or apart, in padded batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, combinations
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from store.task import Task
 from trainers.apart import Apart
 from trainers.chat import whole
-from trainers.embedding import tokenize
+from trainers.embedding import alike, batches, tokenize
 from trainers.overlap import compared, parts
 
 Row = dict[str, Any]
@@ -39,10 +39,6 @@ class Encoded(list[int]):
         return max(map(len, self.texts), default=len(self))
 
 
-def nobody(done: int) -> None:
-    """Progress that nobody watches."""
-
-
 def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Floats:
     """[rows, K] probabilities of shard rows, in the order given."""
     ids = encode(model, tokenizer, [row["fields"] for row in rows], task, limit)
@@ -50,13 +46,15 @@ def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: 
 
 
 @torch.inference_mode()
-def probabilities(model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = nobody) -> Floats:
+def probabilities(
+    model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = lambda n: None
+) -> Floats:
     """[rows, K] probabilities of encoded samples, in the order given."""
     if isinstance(model, Apart):
         seen = torch.from_numpy(features(model, tokenizer, ids, on_progress)).to(model.device)
         return np.asarray(model.judged(seen).double().softmax(-1).cpu().numpy())
     found = np.zeros((len(ids), model.config.num_labels))
-    for part in _like(ids):
+    for part in alike(ids, _BATCH):
         inputs = padded(tokenizer, [ids[i] for i in part]).to(model.device)
         found[part] = model(**inputs).logits.double().softmax(-1).cpu().numpy()
         on_progress(len(part))
@@ -65,17 +63,16 @@ def probabilities(model: Any, tokenizer: Any, ids: Sequence[Encoded], on_progres
 
 @torch.inference_mode()
 def features(
-    model: Apart, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = nobody
+    model: Apart, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = lambda n: None
 ) -> NDArray[np.float32]:
     """[rows, F] what the head of an encoder that reads apart is given; a text of several rows is read once."""
     texts = [[(skip, *tokens) for skip, tokens in zip(model.skipped, one.texts, strict=True)] for one in ids]
     place = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
     order, vectors = list(place), torch.zeros(len(place), model.pooled.size, device=model.device)
     read = told = 0
-    for part in _like(order):
-        inputs = tokenizer.pad({"input_ids": [list(order[i][1:]) for i in part]}, return_tensors="pt", verbose=False)
+    for part, inputs in batches(tokenizer, [list(text[1:]) for text in order], _BATCH, model.device):
         skipped = torch.tensor([order[i][0] for i in part], device=model.device)
-        vectors[part] = model.vectors(**inputs.to(model.device), skipped=skipped)
+        vectors[part] = model.vectors(**inputs, skipped=skipped)
         read += len(part)
         before, told = told, len(ids) * read // len(order)
         on_progress(told - before)
@@ -85,12 +82,6 @@ def features(
         each = [vectors[[place[row[k]] for row in texts[some]]] for k in range(model.texts)]
         found[some] = model.joined(each, _compared(ids[some], model.device)).cpu().numpy()
     return found
-
-
-def _like(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Places of texts of like length, to be read together."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    yield from (order[start : start + _BATCH] for start in range(0, len(order), _BATCH))
 
 
 def _compared(ids: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
@@ -119,15 +110,21 @@ def encode(
     return found
 
 
+def fitting(
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[str]], task: Task, limit: int
+) -> tuple[list[Encoded], int]:
+    """The same, cut where a row is longer; and how many were."""
+    found = encode(model, tokenizer, rows, task)
+    cut = sum(one.longest > limit for one in found)
+    return encode(model, tokenizer, rows, task, limit) if cut else found, cut
+
+
 def _texts(task: Task, row: Sequence[str], most: int) -> Sequence[str]:
-    """A row's texts: each field, the one of the pair's first text in front, where so many are read, else the pair."""
-    asked, others = task.pair(row)
-    if len(row) == 1:
-        return [asked]
-    if len(row) > most:
-        return [asked, others]
-    first = task.fields.index(task.group_by) if task.group_by in task.fields else 0
-    return [asked, *(text for i, text in enumerate(row) if i != first)]
+    """A row's texts: each field, `Task.asked` in front, where so many are read, else the pair."""
+    if len(row) > 1 and most < len(row):
+        return task.pair(row)
+    first = task.fields.index(task.asked)
+    return [row[first], *(text for i, text in enumerate(row) if i != first)]
 
 
 def _apart(model: Apart, texts: Sequence[str], tokens: Sequence[list[int]]) -> Encoded:

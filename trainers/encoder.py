@@ -25,7 +25,7 @@ from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
-from trainers.encoded import Encoded, Row, encode, features, padded, predict
+from trainers.encoded import Encoded, Row, encode, features, fitting, padded, predict
 from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
 from trainers.loop import Trained
@@ -139,10 +139,9 @@ def _teach(
     model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings: EncoderSettings, limit: int, kept: _Kept
 ) -> int:
     """Update the weights in place, with a look at dev after each pass; returns the steps made."""
-    ids = encode(model, tokenizer, [row["fields"] for row in rows], task)
-    if cut := sum(one.longest > limit for one in ids):
+    ids, cut = fitting(model, tokenizer, [row["fields"] for row in rows], task, limit)
+    if cut:
         log.warning("%d of %d training rows are cut: the encoder reads %d tokens", cut, len(rows), limit)
-    ids = encode(model, tokenizer, [row["fields"] for row in rows], task, limit)
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
     if isinstance(model, Apart):
         _begin(model, tokenizer, rows, ids, gold.tolist(), settings.seed)

@@ -11,7 +11,7 @@ from store.errors import PiarError, UsageError
 from store.task import Task
 from trainers.apart import Apart
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
-from trainers.encoded import Encoded, encode, probabilities
+from trainers.encoded import Encoded, encode, fitting, probabilities
 from trainers.folder import load_classifier, load_tokenizer
 from trainers.scoring import Scored, opinion
 from trainers.session import TooLong
@@ -61,10 +61,14 @@ class EncoderStudent:
         return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
 
     def encoded(self, samples: Sequence[Mapping[str, str]], *, cut: bool = False) -> list[Encoded]:
-        """Tokens of samples, with `cut` those that it reads alone.
+        """Tokens of samples, with `cut` those that it reads alone; errors as for `texts`."""
+        return encode(self.model, self.tokenizer, self.texts(samples), self.task, self.most if cut else None)
+
+    def texts(self, samples: Sequence[Mapping[str, str]]) -> list[list[str]]:
+        """Each sample's fields in the task's order.
 
         Raises:
-            PiarError: a sample lacks one of the task's fields.
+            PiarError: a sample lacks one of them.
         """
         wanted = self.task.fields
         missing = next((name for fields in samples for name in wanted if name not in fields), None)
@@ -73,15 +77,14 @@ class EncoderStudent:
                 f"A sample lacks the field {missing!r} that this student reads.",
                 f"It was taught on: {', '.join(wanted)}.",
             )
-        rows = [[fields[name] for name in wanted] for fields in samples]
-        return encode(self.model, self.tokenizer, rows, self.task, self.most if cut else None)
+        return [[fields[name] for name in wanted] for fields in samples]
 
     def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded]:
         """Tokens of samples, the longer text cut where both are too long; says how many were."""
-        cut = sum(one.longest > self.most for one in self.encoded(samples))
+        found, cut = fitting(self.model, self.tokenizer, self.texts(samples), self.task, self.most)
         if cut:
             log.warning("%d of %d samples were cut: this student reads %d tokens", cut, len(samples), self.most)
-        return self.encoded(samples, cut=True)
+        return found
 
     def score(
         self,

@@ -90,8 +90,7 @@ def pair_template(tokenizer: Any, card: StudentCard) -> str:
 
 def names(task: Task) -> list[str]:
     """The query's field, and the others in the task's order."""
-    query = task.group_by if task.group_by in task.fields else task.fields[0]
-    return [query, *(name for name in task.fields if name != query)]
+    return [task.asked, *(name for name in task.fields if name != task.asked)]
 
 
 def _quoted(name: str) -> str:

@@ -55,7 +55,7 @@ def train(
 
 def words_step(run: Run, batch: Sequence[Example]) -> tuple[float, int]:
     """Gradients of the first lesson (`tiny.lesson`), which needs no label; its loss and the tokens, see `Run.learn`."""
-    first = run.task.fields.index(run.task.group_by) if run.task.group_by in run.task.fields else 0
+    first = run.task.fields.index(run.task.asked)
     texts = completion_ids(run.tokenizer, [lesson(example.row["fields"], first) for example in batch])
     return text_step(run, [replace(example, completion=text) for example, text in zip(batch, texts, strict=True)])
 

@@ -96,6 +96,9 @@ def encoder(
 ) -> Answer:
     """Teach an encoder to classify: a student on the same rows and metrics, fast and without a trace.
 
+    A sentence encoder's folder begins as a probe of its vectors; `--set train.encoder.epochs=0` stays there, in
+    seconds, and with a few hundred rows that is a good first student.
+
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
     config = _config(f"train.encoder.model={model}" if model else "")

@@ -2,8 +2,8 @@
 
 A group that has decided several promotions proves less each time, and one that has taught the instruction in force
 flatters it. Who labels every week gets fresh holdout groups every week; the worn ones serve better as material that the
-reviser is shown. Groups that differ in spelling only leave
-together, so that train never tells what the holdout asks. Nothing ever enters holdout or test this way.
+reviser is shown. Groups that differ in spelling only leave together, so that train never tells what the holdout asks.
+Nothing ever enters holdout or test this way.
 """
 
 import json

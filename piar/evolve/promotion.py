@@ -256,8 +256,8 @@ def power(
     sizes = np.bincount(group_codes(np.asarray(groups))[0])
     effect = detectable_effect(_ASSUMED, sizes, alpha=level) if level > 0 else None
     halved = groups_for(_ASSUMED, effect / 2, max(1, round(sizes.mean())), alpha=level) if effect else None
-    shown = fold_spread(folds) * effect if effect else effect
-    return Power(len(sizes), len(groups), shown, halved, of=" of accuracy" if metric.named else "", where=where)
+    found = fold_spread(folds) * effect if effect else effect
+    return Power(len(sizes), len(groups), found, halved, of=" of accuracy" if metric.named else "", where=where)
 
 
 def needed(groups: Sequence[str], level: float, gain: float) -> int:

@@ -157,13 +157,8 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
     }
 
 
-_LATER = (
-    "search",
-    "race",
-    "parents",
-    "merge",
-    "metric",
-)  # settings that came later; runs begun before did as their defaults say
+# Settings that came later; runs begun before did as their defaults say.
+_LATER = ("search", "race", "parents", "merge", "metric")
 
 
 def _kept(settings: EvolveSettings, *, counts: bool) -> dict[str, Any]:

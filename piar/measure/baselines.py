@@ -239,16 +239,12 @@ def _rater(column: str, task: Task) -> Predict:
 
 
 def overlap_features(frame: pl.DataFrame, task: Task) -> Floats:
-    """(N, 4·(fields - 1)): per other field the share of the first field's words and 3-grams in it, Jaccard, length.
-
-    The first field is the one that the task groups by, where that is a field.
-    """
-    first = task.group_by if task.group_by in task.fields else task.fields[0]
-    asked = [parts(text) for text in frame[first].to_list()]
+    """(N, 4·(fields - 1)): `overlap` of the field `Task.asked` with each other one."""
+    asked = [parts(text) for text in frame[task.asked].to_list()]
     columns = [
         [overlap(mine, parts(text)) for mine, text in zip(asked, frame[other].to_list(), strict=True)]
         for other in task.fields
-        if other != first
+        if other != task.asked
     ]
     return np.hstack(
         [np.array(c, dtype=np.float64).reshape(len(frame), 4) for c in columns] or [np.zeros((len(frame), 0))]
