@@ -97,7 +97,7 @@ def encoder(
     """Teach an encoder to classify: a student on the same rows and metrics, fast and without a trace.
 
     A sentence encoder's folder begins as a probe of its vectors; `--set train.encoder.epochs=0` stays there, in
-    seconds, and with a few hundred rows that is a good first student.
+    seconds: worth a try first where there are a few hundred rows.
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
