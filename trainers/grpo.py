@@ -300,15 +300,9 @@ def written(groups: Sequence[Group], run: Run) -> list[dict[str, Any]]:
 
 
 def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float) -> dict[str, float]:
-    """Collapse diagnostics on the long-tail slice, with a warning when the alarm goes off."""
+    """Collapse diagnostics on the long-tail slice, with a warning when something begins to fall."""
     cited = [rule for g in groups for c in g.cases if c.trace for rule in c.trace.rules]
     figures = watch.measure(grade_probs(run, watch.examples).double().numpy(), reward, cited)
-    if figures["collapse_alarm"]:
-        log.warning(
-            "step %d: the reward holds but the long tail collapses (rule recall %.2f, retention %.2f, entropy %.2f)",
-            run.step,
-            figures["tail/rule_recall"],
-            figures["tail/retention"],
-            figures["tail/entropy"],
-        )
+    if fell := watch.news(figures):
+        log.warning("step %d: the reward holds, yet on the rarest rows: %s", run.step, ", ".join(fell))
     return figures

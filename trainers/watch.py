@@ -1,7 +1,7 @@
 """Collapse diagnostics: what reward curves hide. Reward rising while the long tail or the entropy falls is an alarm."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,10 +38,11 @@ class Watch:
     task: Task
     first: dict[str, float] = field(default_factory=dict)  # figures of the first measurement
     right: list[bool] = field(default_factory=list)  # rows that were right then
+    told: list[str] = field(default_factory=list)  # figures that had fallen at the last measurement
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""
-        return {"first": self.first, "right": self.right}
+        return {"first": self.first, "right": self.right, "told": self.told}
 
     def measure(self, probs: Floats, reward: float, cited: Sequence[str]) -> dict[str, float]:
         """Figures by name, `collapse_alarm` among them.
@@ -66,17 +67,28 @@ class Watch:
             "reward": reward,
         }
         self.first = self.first or dict(found)
-        return found | {"collapse_alarm": float(self.collapsed(found))}
+        return found | {"collapse_alarm": float(bool(self.collapsed(found)))}
 
-    def collapsed(self, now: dict[str, float]) -> bool:
-        """The reward did not fall, but tail recall fell by a fifth, retention below .7, or entropy to a fifth."""
+    def collapsed(self, now: Mapping[str, float]) -> dict[str, str]:
+        """What fell while the reward did not, with its figures then and now: tail recall by a fifth, retention below
+        .7, or entropy to a fifth."""
         first = self.first
-        worse = (
-            now["tail/rule_recall"] < 0.8 * first["tail/rule_recall"]
-            or now["tail/retention"] < 0.7
-            or now["tail/entropy"] < 0.2 * first["tail/entropy"]
-        )
-        return worse and now["reward"] >= first["reward"]
+        if now["reward"] < first["reward"]:
+            return {}
+        of = "rules" if any(example.row.get("rules") for example in self.examples) else "grades"
+        least = {
+            "tail/rule_recall": (f"recall of the rarest {of}", 0.8 * first["tail/rule_recall"]),
+            "tail/retention": ("share still right", 0.7),
+            "tail/entropy": ("entropy of the grade", 0.2 * first["tail/entropy"]),
+        }
+        return {k: f"{what} {first[k]:.2f} → {now[k]:.2f}" for k, (what, limit) in least.items() if now[k] < limit}
+
+    def news(self, now: Mapping[str, float]) -> list[str]:
+        """Of `collapsed` what was not told before, in words; what has recovered may be told again."""
+        fell = self.collapsed(now)
+        new = [said for name, said in fell.items() if name not in self.told]
+        self.told = list(fell)
+        return new
 
 
 def tail_figures(probs: Floats, gold: NDArray[np.int64], symbols: Sequence[str]) -> dict[str, float]:

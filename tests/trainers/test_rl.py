@@ -273,7 +273,13 @@ def test_collapse_is_noticed_while_the_reward_rises(shards):
     found = again.measure(collapsed, 0.7, ["R01"])
     assert found["collapse_alarm"] == 1
     assert found["tail/retention"] < 0.7
-    assert again.measure(collapsed, 0.3, [])["collapse_alarm"] == 0  # the reward fell too: not this alarm
+    # The message names what fell from what to what, once: rows without a rule have grades that are rare.
+    first = again.news(found)
+    assert any("entropy of the grade 0.95 → 0.02" in said for said in first) and not again.news(found)
+    assert ("rules" if tail[0].row.get("rules") else "grades") in first[0]
+    lower = again.measure(collapsed, 0.3, [])
+    assert lower["collapse_alarm"] == 0 and not again.news(lower)  # the reward fell too: not this alarm
+    assert again.news(found) == first
 
 
 def test_tail_figures_are_what_they_say():
