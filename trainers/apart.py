@@ -1,10 +1,11 @@
-"""A classifier on an encoder that reads the texts of a sample apart: it begins as a probe, and learns on.
+"""A classifier on an encoder that reads the texts of a sample apart: it begins as linear classifiers, and learns on.
 
 A sentence encoder knows what its pooled vectors mean to each other, and nothing of two texts in one sequence, so that a
 few hundred rows teach it less in that way than a logistic regression on its vectors knows. For each two texts u and v
 it is given |u − v| and u · v, as the baseline `probe`, their cosine, and what they share in words and letters, which
-vectors forget. The classification of (u, v, |u − v|) by a fine-tuned encoder is SBERT's (Reimers & Gurevych 2019, arXiv
-1908.10084); to begin at a fitted probe, to read each field apart and to compare letters are our choice.
+vectors forget; and for each grade what the words themselves say (`trainers.opinion_pool`). The classification of
+(u, v, |u − v|) by a fine-tuned encoder is SBERT's (Reimers & Gurevych 2019, arXiv 1908.10084); to begin at a fitted
+pool, to read each field apart and to compare letters are our choice.
 """
 
 import json
@@ -23,13 +24,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from store.errors import PiarError
 from trainers.folder import load_encoder
-from trainers.overlap import COMPARED
+from trainers.opinion_pool import fit_pool
+from trainers.overlap import COMPARED, compared, parts
 from trainers.pooling import Pooled
-from trainers.probe import fit_probe
+from trainers.words import KEPT, Words
 
 HEAD = "head.safetensors"
 _KEYS = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}  # here -> in the file
-UNSEEN = -9.0  # logit of a grade that no row of the probe had
 MOST_TEXTS = 4  # that are read apart; a sample of more fields is read as the pair of `Task.pair`
 
 
@@ -40,10 +41,12 @@ class Apart(nn.Module):
         encoder: a transformers body; pooled: what makes one vector of its states; texts: of a sample.
         prompts: in front of each text; skipped: how many of its tokens are a prompt's, which are not pooled.
         compares: whether cosines and what the texts share are among the features; older ones have vectors alone.
+        worded: whether the words' logits are, as the last K.
     """
 
     mean: Tensor  # [F] of the features of the rows that the head began with
     spread: Tensor
+    words: Words | None = None  # once they are known
 
     def __init__(
         self,
@@ -55,13 +58,15 @@ class Apart(nn.Module):
         skipped: Sequence[int] | None = None,
         *,
         compares: bool = False,
+        worded: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.pooled, self.texts = encoder, pooled, texts
         self.prompts = tuple(prompts or [""] * texts)[:texts]
         self.skipped = tuple(skipped or [0] * texts)[:texts]
         self.telling = (1 + COMPARED) * comb(texts, 2) if compares else 0
-        size = pooled.size * (texts + 2 * comb(texts, 2)) + self.telling
+        self.worded = grades if worded else 0
+        size = pooled.size * (texts + 2 * comb(texts, 2)) + self.telling + self.worded
         self.head = nn.Linear(size, grades)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
@@ -86,19 +91,29 @@ class Apart(nn.Module):
         vectors: Tensor = self.pooled(states, attention_mask, skipped[:, None])
         return vectors
 
-    def joined(self, read: Sequence[Tensor], compared: Tensor | None) -> Tensor:
+    def joined(self, read: Sequence[Tensor], told: Tensor | None) -> Tensor:
         """[m, F] what the head is given of m samples.
 
         Args:
             read: [m, D] vectors of their first texts, of their second ones and so on.
-            compared: [m, pairs · COMPARED] what each two texts share, see `trainers.overlap`.
+            told: [m, pairs · COMPARED + K] what `compare` says of their texts.
         """
         pairs = list(combinations(read, 2))
         found = [*read, *((u - v).abs() for u, v in pairs), *(u * v for u, v in pairs)]
+        found += [(u * v).sum(1, keepdim=True) for u, v in pairs] if self.telling else []
+        return torch.cat([*found, *([] if told is None else [told])], 1)
+
+    def compare(self, rows: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Of each row of texts what each two share, see `trainers.overlap`, and its words' logits: 0 before they are
+        known; empty for older ones, which have vectors alone."""
+        found: list[list[float]] = [[] for _ in rows]
         if self.telling:
-            found += [(u * v).sum(1, keepdim=True) for u, v in pairs]
-            found += [compared] if compared is not None else []
-        return torch.cat(found, 1)
+            looked = [list(map(parts, row)) for row in rows]
+            found = [[share for a, b in combinations(row, 2) for share in compared(a, b)] for row in looked]
+        if self.worded:
+            logits = self.words.logits(rows) if self.words else np.zeros((len(rows), self.worded))
+            found = [one + said for one, said in zip(found, logits.tolist(), strict=True)]
+        return found
 
     def judged(self, features: Tensor) -> Tensor:
         """[m, K] logits of features [m, F]."""
@@ -116,31 +131,46 @@ class Apart(nn.Module):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    def begin(self, features: np.ndarray[Any, Any], gold: Sequence[int], groups: Sequence[str], seed: int) -> None:
-        """Set the head to the probe of these rows' features [N, F]; nothing where all have one grade."""
-        labels = np.asarray(gold)
+    def begin(
+        self,
+        features: np.ndarray[Any, Any],
+        texts: Sequence[Sequence[str]],
+        gold: Sequence[int],
+        groups: Sequence[str],
+        seed: int,
+    ) -> None:
+        """Set the head to a pool of linear classifiers of these rows' features [N, F] and texts; nothing where all
+        have one grade."""
         if len(set(gold)) < 2:
             return
-        scaler, model = fit_probe(features, labels, np.asarray(groups), seed, telling=self.telling)
-        weight, bias = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # one row says the second against the first
-            weight, bias = np.vstack([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+        grades, own = self.head.out_features, self.head.in_features - self.worded
+        begun = fit_pool(
+            features[:, :own],
+            texts,
+            np.asarray(gold),
+            np.asarray(groups),
+            grades=grades,
+            telling=self.telling,
+            seed=seed,
+        )
         with torch.no_grad():
-            self.head.weight.zero_()
-            self.head.bias.fill_(UNSEEN)
-            seen = torch.as_tensor(model.classes_, device=self.device)
-            self.head.weight[seen] = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
-            self.head.bias[seen] = torch.as_tensor(bias, dtype=torch.float32, device=self.device)
-            self.mean.copy_(torch.as_tensor(scaler.mean_))
-            self.spread.copy_(torch.as_tensor(scaler.scale_))
+            self.head.weight[:, :own].copy_(torch.as_tensor(begun.weight))
+            self.head.weight[:, own:].copy_(torch.eye(grades))
+            self.head.bias.copy_(torch.as_tensor(begun.bias))
+            self.mean[:own].copy_(torch.as_tensor(begun.mean))
+            self.spread[:own].copy_(torch.as_tensor(begun.spread))
+        self.words = begun.words
 
     def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """Write the encoder as a plain folder, and the head beside it."""
         self.encoder.save_pretrained(folder, state_dict=state_dict)
         told = {key: self.state_dict()[name] for name, key in _KEYS.items()} | self.pooled.state_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in told.items()}
+        if self.words:
+            tensors |= {name: torch.from_numpy(values) for name, values in self.words.tensors().items()}
         said = {"pooling": self.pooled.describe(), "texts": str(self.texts)}
         said |= {"prompts": json.dumps([self.prompts, self.skipped]), "compares": str(int(self.telling > 0))}
+        said |= {"worded": str(int(self.worded > 0)), "words": str(int(self.words is not None))}
         save_file(tensors, folder / HEAD, metadata=said)
 
     @classmethod
@@ -156,10 +186,13 @@ class Apart(nn.Module):
                 said = file.metadata() or {}
                 pooled = Pooled.described(said["pooling"], encoder.config.hidden_size)
                 more = json.loads(said.get("prompts", "[null, null]"))
-                compares, grades = said.get("compares") == "1", encoder.config.num_labels
-                found = cls(encoder, pooled, int(said["texts"]), grades, *more, compares=compares)
+                compares, worded = said.get("compares") == "1", said.get("worded") == "1"
+                grades = encoder.config.num_labels
+                found = cls(encoder, pooled, int(said["texts"]), grades, *more, compares=compares, worded=worded)
                 state = {name: file.get_tensor(key) for name, key in _KEYS.items()}
                 state |= {f"pooled.{key}": file.get_tensor(key) for key in pooled.state_dict()}
+                if worded and said.get("words") == "1":
+                    found.words = Words.of({key: file.get_tensor(key).numpy() for key in KEPT}, grades)
             found.load_state_dict({**{f"encoder.{k}": v for k, v in encoder.state_dict().items()}, **state})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PiarError(

@@ -137,8 +137,8 @@ class EncoderSettings(Settings):
     """`[train.encoder]`: an encoder as a student.
 
     Attributes:
-        epochs: passes over the rows; at 0 an encoder that reads apart stays the probe that it begins as, in seconds.
-        reads: two texts `together`, in one sequence, or each field `apart`, beginning as a probe (`trainers.apart`);
+        epochs: passes over the rows; at 0 an encoder that reads apart keeps the head that it begins with, in seconds.
+        reads: two texts `together`, in one sequence, or each field `apart` under a fitted head (`trainers.apart`);
             `auto`: apart where the folder is a sentence encoder's, with a `modules.json` whose steps are known here.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
     """

@@ -1,7 +1,7 @@
 """Samples as an encoder meets them: tokens of their texts, together or apart, in padded batches."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain, combinations
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from store.task import Task
 from trainers.apart import Apart
 from trainers.chat import whole
 from trainers.embedding import alike, batches, tokenize
-from trainers.overlap import compared, parts
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -26,11 +25,13 @@ class Encoded(list[int]):
     Attributes:
         types: of each token, to which of the two texts it belongs, where the encoder reads that.
         texts: tokens of each text, for an encoder that reads them apart.
-        compared: what each two of them share, where it is given that.
+        said: these texts.
+        compared: what `Apart.compare` says of them.
     """
 
     types: list[int] | None = None
     texts: Sequence[list[int]] = ()
+    said: Sequence[str] = ()
     compared: Sequence[float] = ()
 
     @property
@@ -101,7 +102,9 @@ def encode(
     columns = [list(column) for column in zip(*texts, strict=True)]
     if isinstance(model, Apart):
         tokens = [tokenize(tokenizer, *given, limit) for given in zip(columns, model.prompts, strict=True)]
-        return [_apart(model, row, each) for row, each in zip(texts, zip(*tokens, strict=True), strict=True)]
+        apart = [_apart(row, each) for row, each in zip(texts, zip(*tokens, strict=True), strict=True)]
+        compare(model, apart)
+        return apart
     told = {"truncation": limit is not None, "max_length": limit, "verbose": False}
     both = tokenizer(*columns, **told, split_special_tokens=True)  # what a sample says is never a control token
     found = [Encoded(row) for row in both["input_ids"]]
@@ -127,12 +130,16 @@ def _texts(task: Task, row: Sequence[str], most: int) -> Sequence[str]:
     return [row[first], *(text for i, text in enumerate(row) if i != first)]
 
 
-def _apart(model: Apart, texts: Sequence[str], tokens: Sequence[list[int]]) -> Encoded:
+def _apart(texts: Sequence[str], tokens: Sequence[list[int]]) -> Encoded:
     found = Encoded(chain(*tokens))
-    found.texts = tokens
-    if model.telling:
-        found.compared = [share for a, b in combinations(map(parts, texts), 2) for share in compared(a, b)]
+    found.texts, found.said = tokens, texts
     return found
+
+
+def compare(model: Apart, ids: Sequence[Encoded]) -> None:
+    """Set what an encoder that reads apart is told of samples' texts, as it knows words by now."""
+    for one, told in zip(ids, model.compare([one.said for one in ids]), strict=True):
+        one.compared = told
 
 
 def padded(tokenizer: Any, ids: Sequence[Encoded]) -> Any:

@@ -25,7 +25,7 @@ from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
-from trainers.encoded import Encoded, Row, encode, features, fitting, padded, predict
+from trainers.encoded import Encoded, Row, compare, encode, features, fitting, padded, predict
 from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
 from trainers.loop import Trained
@@ -37,7 +37,7 @@ from trainers.weights import cosine
 
 log = logging.getLogger(__name__)
 _LARGE = (
-    "Use a smaller encoder, or keep this one as it is, with what a probe learns of it: --set train.encoder.reads=apart "
+    "Use a smaller encoder, or keep this one as it is, with a linear head on it: --set train.encoder.reads=apart "
     "--set train.encoder.epochs=0."
 )
 
@@ -129,7 +129,7 @@ class _Kept:
         """Give the model its best weights back, with a word where they are not the last ones."""
         if self.best.recall(self.step, self.model):
             last, self.step = self.step, int(self.best.state["step"])
-            began = "the frozen encoder's probe, which it began as" if self.step == 0 else f"step {self.step:,}"
+            began = "the frozen encoder's head, which it began with" if self.step == 0 else f"step {self.step:,}"
             said = f"{self.losses[self.step]:.3f} on dev ({self.losses[last]:.3f} after step {last:,})"
             say(f"encoder: keeps {began}: a loss of {said}")
         self.best.file.unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def _teach(
 def _begin(
     model: Apart, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
 ) -> None:
-    """Set the head to the probe of the frozen vectors; says how far it has read."""
+    """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
     done = 0
     with progress("encoder: reading", 0, len(rows)) as show:
 
@@ -185,29 +185,30 @@ def _begin(
             show(done, {})
 
         read = features(model.eval(), tokenizer, ids, more)
-    model.begin(read, gold, [row["group"] for row in rows], seed)
+    model.begin(read, [one.said for one in ids], gold, [row["group"] for row in rows], seed)
+    compare(model, ids)
 
 
 def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> None:
-    """Say so where the probe of the encoder as it came has less loss on dev than what was taught."""
+    """Say so where a head on the encoder as it came has less loss on dev than what was taught."""
     try:
-        probe, tokenizer = apart_encoder(manifest, settings)
+        frozen, tokenizer = apart_encoder(manifest, settings)
     except PiarError:  # it has no vectors that are known here
         return
-    probe.to(kept.model.device)
-    beside = _Kept(probe, tokenizer, kept.dev, manifest.task, kept.limit, Best(kept.best.file.parent, 0))
-    ids = encode(probe, tokenizer, [row["fields"] for row in rows], manifest.task, kept.limit)
-    _begin(probe, tokenizer, rows, ids, [manifest.task.index(row["grade"]) for row in rows], settings.seed)
+    frozen.to(kept.model.device)
+    beside = _Kept(frozen, tokenizer, kept.dev, manifest.task, kept.limit, Best(kept.best.file.parent, 0))
+    ids = encode(frozen, tokenizer, [row["fields"] for row in rows], manifest.task, kept.limit)
+    _begin(frozen, tokenizer, rows, ids, [manifest.task.index(row["grade"]) for row in rows], settings.seed)
     if (loss := beside.loss()) < kept.losses[kept.step]:
         say(
-            f"encoder: the frozen encoder's probe has a loss of {loss:.3f} on dev, less than this student's "
+            f"encoder: a head on the frozen encoder has a loss of {loss:.3f} on dev, less than this student's "
             f"{kept.losses[kept.step]:.3f}; --set train.encoder.reads=apart begins there"
         )
 
 
 def _rate(model: Any, settings: EncoderSettings) -> float:
     """Narrow pretrained encoders with a new head need a higher rate: at 3e-5 a 384 wide one had learnt nothing from 300
-    rows. One that begins as the probe knows something already."""
+    rows. One that begins with a fitted head knows something already."""
     if settings.model == "tiny":
         return 1e-3
     if isinstance(model, Apart):
@@ -225,7 +226,7 @@ def _reads(settings: EncoderSettings) -> Reads:
     if not settings.epochs and reads == "together":
         raise UsageError(
             "Without a pass over the rows an encoder that reads its texts together has a head of chance.",
-            "Leave train.encoder.epochs out, or pass --model with a sentence encoder's folder: it begins as a probe.",
+            "Leave train.encoder.epochs out, or pass --model with a sentence encoder's folder: its head is fitted.",
         )
     return reads
 
@@ -262,7 +263,7 @@ def apart_encoder(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart,
     first, other = (folder.prompt(role) for role in roles(task))
     prompts = [first, *[other] * (texts - 1)]
     skipped = [prompt_tokens(tokenizer, prompt) if folder.skips_prompt else 0 for prompt in prompts]
-    return Apart(body, pooled, texts, len(task.grades), prompts, skipped, compares=True), tokenizer
+    return Apart(body, pooled, texts, len(task.grades), prompts, skipped, compares=True, worded=True), tokenizer
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings, how: Reads) -> tuple[Any, Any]:

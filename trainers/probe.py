@@ -1,4 +1,4 @@
-"""A logistic regression on frozen vectors of one text or two: the baseline `probe`, and how `trainers.apart` begins.
+"""A logistic regression on frozen vectors of one text or two: the baseline `probe`, part of `trainers.opinion_pool`.
 
 The features are those of InferSent (Conneau et al. 2017, arXiv 1705.02364); that the strength of the ridge is chosen by
 group is our choice.
@@ -21,20 +21,25 @@ def pair_features(first: Any, second: Any | None) -> Any:
     return first if second is None else np.hstack([first, second, np.abs(first - second), first * second])
 
 
-def fit_probe(features: Any, labels: Any, groups: Any, seed: int = 0, *, telling: int = 0) -> tuple[Any, Any]:
-    """scikit-learn's scaler and logistic regression, fitted on rows [N, F] with labels [N] of two kinds or more.
+def fit_probe(features: Any, labels: Any, groups: Any, seed: int = 0) -> tuple[Any, Any]:
+    """scikit-learn's scaler and logistic regression, fitted on rows [N, F] with labels [N] of two kinds or more."""
+    scaler, inputs = scaled(features)
+    with small_fits():
+        return scaler, logistic(_strength(inputs, labels, groups, seed), seed).fit(inputs, labels)
+
+
+def scaled(features: Any, telling: int = 0) -> tuple[Any, Any]:
+    """scikit-learn's fitted scaler, and rows [N, F] by it.
 
     Args:
-        telling: so many of the last features say much each, and are held `TELLING` times less by the ridge than one
+        telling: so many of the last features say much each, and are held `TELLING` times less by a ridge than one
             coordinate of a vector among a thousand.
     """
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features)
     scaler.scale_[len(scaler.scale_) - telling :] /= TELLING
-    inputs = scaler.transform(features)
-    with one_thread(), _unfinished():
-        return scaler, _ridge(_strength(inputs, labels, groups, seed), seed).fit(inputs, labels)
+    return scaler, scaler.transform(features)
 
 
 def _strength(inputs: Any, labels: Any, groups: Any, seed: int) -> float:
@@ -50,23 +55,25 @@ def _strength(inputs: Any, labels: Any, groups: Any, seed: int) -> float:
         if len(set(labels[learn])) < len(classes):  # a rare grade that these folds lack
             continue
         for i, strength in enumerate(RIDGES):
-            probs = _ridge(strength, seed).fit(inputs[learn], labels[learn]).predict_proba(inputs[held])
+            probs = logistic(strength, seed).fit(inputs[learn], labels[learn]).predict_proba(inputs[held])
             losses[i] += log_loss(labels[held], probs, labels=classes, normalize=False)
     return RIDGES[int(losses.argmin())]
 
 
-def _ridge(strength: float, seed: int) -> Any:
+def logistic(strength: float, seed: int) -> Any:
+    """scikit-learn's logistic regression under a ridge, not yet fitted."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3, random_state=seed)
 
 
 @contextmanager
-def _unfinished() -> Iterator[None]:
-    """A fit that is still moving after its steps is judged like any other: nobody needs to read of it."""
+def small_fits() -> Iterator[None]:
+    """Fits on one thread; one that is still moving after its steps is judged like any other: nobody needs to read of
+    it."""
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -22,20 +23,22 @@ from store.manifest import read_manifest
 from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
-from trainers import encoded, grpo, probe
+from trainers import apart as module
+from trainers import grpo
 from trainers.apart import Apart
 from trainers.checkpoint import read_card
 from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
-from trainers.encoded import encode, features, padded, predict, probabilities
+from trainers.encoded import compare, encode, features, padded, predict, probabilities
 from trainers.encoder import apart_encoder, train
 from trainers.encoder_student import EncoderStudent
 from trainers.export import export
 from trainers.folder import load_encoder, load_tokenizer
+from trainers.opinion_pool import fit_pool
 from trainers.overlap import COMPARED
 from trainers.pooling import Pooled
-from trainers.probe import fit_probe, pair_features
+from trainers.probe import pair_features
 from trainers.scoring import Student
 from trainers.session import latencies
 from trainers.students import load_student, session_of
@@ -239,28 +242,35 @@ def seen_by(student, rows):
     return features(student.model, student.tokenizer, tokens)
 
 
-def test_it_begins_as_the_probe_and_keeps_it_where_learning_on_helps_nobody(world, sentences, tmp_path, capsys):
-    """A rate that spoils everything: what stays is the probe, and the run says so."""
+def test_it_begins_with_a_fitted_head_and_keeps_it_where_learning_on_helps_nobody(world, sentences, tmp_path, capsys):
+    """A rate that spoils everything: what stays is the head, and the run says so."""
     folder, _ = world
     done = train(folder / "shards", tmp_path / "run", settings=apart(sentences, learning_rate=0.5))
     assert done.kept == 0
-    assert "keeps the frozen encoder's probe" in capsys.readouterr().err
+    assert "keeps the frozen encoder's head" in capsys.readouterr().err
     student = load_student(done.checkpoint)
     (learnt, gold, groups), (dev, _, _) = rows_for(folder, "train"), rows_for(folder, "eval")
-    scaler, model = fit_probe(seen_by(student, learnt), gold, groups, telling=student.model.telling)
+    own = student.model.head.in_features - len(TASK.grades)
+    texts, told = [row["fields"] for row in learnt], {"grades": len(TASK.grades), "telling": student.model.telling}
+    begun = fit_pool(seen_by(student, learnt)[:, :own], texts, gold, groups, **told)
+    seen = seen_by(student, dev)
+    logits = (seen[:, :own] - begun.mean) / begun.spread @ begun.weight.T + begun.bias
+    logits += begun.words.logits([row["fields"] for row in dev])
     found = [one.raw for one in student.score([dict(zip(TASK.fields, row["fields"], strict=True)) for row in dev])]
-    assert np.allclose(found, model.predict_proba(scaler.transform(seen_by(student, dev))), atol=1e-4)
-    embed, seen = Encoder.load(sentences).embed, seen_by(student, dev)
+    assert np.allclose(found, softmax(logits, axis=1), atol=1e-4)
+    embed = Encoder.load(sentences).embed
     vectors = pair_features(*(embed(column) for column in zip(*(row["fields"] for row in dev), strict=True)))
     assert np.allclose(seen[:, : vectors.shape[1]], vectors, atol=1e-5)  # as the baseline `probe` has them
     assert np.allclose(seen[:, vectors.shape[1]], vectors[:, -32:].sum(1), atol=1e-5)  # and their cosine
 
 
 def test_learning_on_is_kept_where_dev_gains(world, sentences, tmp_path, monkeypatch):
-    """Words shared say nearly all here: without them there is something to learn."""
-    monkeypatch.setattr(encoded, "compared", lambda first, second: (0.0,) * COMPARED)
+    """Words say nearly all here: without them there is something to learn."""
+    monkeypatch.setattr(module, "compared", lambda first, second: (0.0,) * COMPARED)
+    monkeypatch.setattr("trainers.words.MOST", 0)
     folder, _ = world
-    done = train(folder / "shards", tmp_path / "run", settings=apart(sentences, learning_rate=3e-3))
+    longer = apart(sentences, learning_rate=3e-3).model_copy(update={"epochs": 6})
+    done = train(folder / "shards", tmp_path / "run", settings=longer)
     start = train(folder / "shards", tmp_path / "start", settings=apart(sentences, learning_rate=0.5))
     assert (done.kept > 0, start.kept) == (True, 0)
     assert done.metrics["dev/nll"] < start.metrics["dev/nll"]
@@ -298,7 +308,7 @@ def test_each_field_is_read_apart_and_many_as_a_pair(sentences, fields):
     said = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in one.texts]
     first, others = row[1], [row[0], *row[2:]]
     assert said == ([first, *others] if fields <= 4 else [first, " ".join(others)])
-    assert len(one.compared) == 6 * math.comb(len(said), 2)
+    assert len(one.compared) == 6 * math.comb(len(said), 2) + len(TASK.grades)
     assert one.compared[0] == 0.5  # half of "blue lamp" is in "red lamp"
     assert features(model, tokenizer, [one]).shape == (1, model.head.in_features)
 
@@ -315,26 +325,17 @@ def test_a_text_of_several_rows_is_read_once(sentences):
         assert torch.allclose(model.judged(torch.from_numpy(seen)), together, atol=1e-5)
 
 
-def test_a_fit_that_does_not_settle_says_nothing(monkeypatch):
-    monkeypatch.setattr(probe, "STEPS", 1)
-    rng = np.random.default_rng(0)
-    hard = rng.normal(size=(90, 20))
-    scaler, model = fit_probe(hard, rng.integers(0, 3, 90), np.arange(90), telling=5)  # a warning is an error here
-    assert np.isfinite(model.predict_proba(scaler.transform(hard))).all()
-
-
-def test_a_task_with_one_text_and_two_grades_begins_as_the_probe_too(sentences):
+def test_a_task_with_one_text_and_two_grades_begins_with_a_head_too(sentences):
     task = TASK.model_copy(update={"fields": ("query",), "grades": TASK.grades[:2], "group_by": "query"})
     body = load_encoder(str(sentences))
     body.config.id2label, tokenizer = {0: "0", 1: "1"}, load_tokenizer(str(sentences))
-    model, rows = Apart(body, Pooled(32), 1, 2).eval(), [["red lamp"], ["blue chair"], ["green hat"], ["a shoe"]] * 3
+    rows = [["red lamp"], ["blue chair"], ["green hat"], ["a shoe"]] * 12
+    model = Apart(body, Pooled(32), 1, 2, worded=True).eval()
     ids = encode(model, tokenizer, rows, task)
-    seen = features(model, tokenizer, ids)
-    gold = [0, 1, 1, 0] * 3
-    model.begin(seen, gold, [str(i) for i in range(12)], 0)
-    scaler, fitted = fit_probe(seen, np.array(gold), np.arange(12))
-    told = probabilities(model, tokenizer, ids)
-    assert np.allclose(told, fitted.predict_proba(scaler.transform(seen)), atol=1e-5)
+    gold = [0, 1, 1, 0] * 12
+    model.begin(features(model, tokenizer, ids), [one.said for one in ids], gold, [str(i) for i in range(48)], 0)
+    compare(model, ids)
+    assert (probabilities(model, tokenizer, ids).argmax(1) == gold).all()
 
 
 def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, sentences, tmp_path, capsys):
@@ -343,7 +344,7 @@ def test_how_the_texts_are_read_follows_the_folder_and_the_setting(world, senten
     asked = apart(sentences, reads="together").model_copy(update={"epochs": 0.1})
     assert read_card(train(folder / "shards", tmp_path / "run", settings=asked).checkpoint).reads == "together"
     said = capsys.readouterr().err
-    assert "encoder: the frozen encoder's probe has a loss of" in said
+    assert "encoder: a head on the frozen encoder has a loss of" in said
     assert "--set train.encoder.reads=apart begins there" in said
     other = shutil.copytree(sentences, tmp_path / "other")
     layers = json.loads((other / "modules.json").read_text())
