@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from store.leaks import NEAR
 from store.manifest import DEFAULT_STAGES, Schedule, Stage
 from store.settings import Settings
 
@@ -40,7 +41,7 @@ class CurriculumSettings(Settings):
     teacher: str = ""
     teacher_confidence: float = Field(default=0.85, ge=0, le=1)
     suspects: Literal["checked", "all", "none"] = "checked"
-    leak_similarity: float = Field(default=0.8, gt=0, le=1)
+    leak_similarity: float = Field(default=NEAR, gt=0, le=1)
     weights: Weights = Weights()
     eval_splits: tuple[Literal["dev", "holdout", "test"], ...] = ("dev",)
     formats: tuple[Literal["parquet", "jsonl"], ...] = ("parquet",)

@@ -11,6 +11,8 @@ import duckdb
 from store.db import Store
 from store.fragments import sample_words, word_list
 
+NEAR = 0.8  # shared words over all words, from which a training row repeats a closed one
+
 
 def _bags(source: str) -> str:
     """Query (id, size, bag, common): one row for each bag of a text of `size` words, `common` of them in the bag.
@@ -50,6 +52,13 @@ def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float) -
         [threshold],
     )
     con.execute("drop table closed_bag")
+
+
+def leaking(store: Store) -> list[str]:
+    """`sample_id` of the train and pool samples that repeat a closed one."""
+    with store.read() as con:
+        find_leaks(con, store, NEAR)
+        return [name for (name,) in con.execute("select sample_id::varchar from leak").fetchall()]
 
 
 def one_word_apart(con: duckdb.DuckDBPyConnection, few: str, many: str, threshold: float) -> None:

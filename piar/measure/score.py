@@ -172,17 +172,25 @@ def latency_of(store: "Store", judge: str, split: "Split", on_progress: OnProgre
 
 
 def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Embed | None") -> Judge:
-    """Fit a baseline on train and let it judge the labelled rows of a split."""
+    """Fit a baseline on train, but for rows that repeat a closed one (no student learns those), and let it judge."""
     import numpy as np
+    import polars as pl
 
     from piar.measure.baselines import fit
     from store.ids import content_id
+    from store.leaks import leaking
     from store.types import Verdict
 
     judge, symbols = Judge(f"baseline:{name}"), store.task.symbols
     rater = name.removeprefix("rater:") if name.startswith("rater:") else None
     asked = _labelled(store, split, rater)
-    train = _labelled(store, "train", rater)
+    labelled = _labelled(store, "train", rater)
+    train = labelled.filter(~pl.col("sample_id").is_in(leaking(store)))
+    if train.is_empty() and len(labelled):
+        raise UsageError(
+            "Each labelled row of train repeats one of a closed split: a baseline has nothing to learn from.",
+            "Give rows that are alike one group (group_by in task.toml), so that they share a split.",
+        )
     probs = fit(name, train, store.task, groups=train["group_key"], embed=embed).predict(asked)
     verdicts = [
         Verdict(

@@ -1,3 +1,4 @@
+import polars as pl
 import pytest
 
 from piar.llm.cost import Budget
@@ -5,6 +6,7 @@ from piar.measure.score import compare, measure
 from piar.project.facade import Project
 from store.errors import PiarError, UsageError
 from store.judges import Judge
+from store.prepare import ImportMapping
 from store.types import Verdict
 from tests.small_project import small_project
 
@@ -132,3 +134,44 @@ def test_one_rater_as_a_judge_and_a_judge_as_the_other(shop) -> None:
     assert receipt.calls == 0
     assert scored.measured.scores.accuracy.value > 0.7
     assert scored.gained.gain.low > 0
+
+
+def taught_beside(folder, extra: list[str]) -> dict[str, float]:
+    """What TF-IDF says of test's rows, by text: P(grade 1); `extra` are more rows of train, all of grade 1."""
+    words = [f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("lamp", "chair", "shoe", "hat")]
+    rows = [(f"q{i}", f"a sturdy item, {text}, number {i}", str(i % 2), "train") for i, text in enumerate(words)]
+    rows += [(f"t{i}", f"one fine thing, {text}, for the house", "0", "test") for i, text in enumerate(words)]
+    rows += [(f"x{i}", text, "1", "train") for i, text in enumerate(extra)]
+    frame = pl.DataFrame(rows, schema=["query", "title", "gold", "split"], orient="row")
+    frame.write_csv(folder.with_suffix(".csv"))
+    fields = {"query": "query", "title": "title"}
+    mapping = ImportMapping(fields=fields, gold="gold", group="query", split="split", grades=("0", "1"))
+    Project.init(folder, from_=folder.with_suffix(".csv"), mapping=mapping)
+    project = Project.open(folder)
+    project.score("baseline:tfidf", "test")
+    told = "select s.title, v.probs[2] from verdict v join samples s using (sample_id) order by 1"
+    return dict(project.sql(told).rows())
+
+
+def test_a_baseline_learns_nothing_from_rows_that_repeat_closed_ones(tmp_path) -> None:
+    """As no student may: a training row with all words of a test row but one (here its query) says nothing."""
+    without = taught_beside(tmp_path / "without", ["quite another text"])
+    copied = [
+        "quite another text",
+        "one fine thing, red lamp, for the house",
+        "one FINE thing: blue lamp (for the house)",
+    ]
+    assert taught_beside(tmp_path / "copied", copied) == without
+    other = taught_beside(tmp_path / "other", ["quite another text", "one fine thing, a boat, on the sea by night"])
+    assert max(abs(other[text] - without[text]) for text in without) > 0.01
+
+
+def test_a_baseline_says_when_all_of_train_repeats_closed_rows(tmp_path) -> None:
+    rows = [(f"q{i}", "one fine thing for the house", str(i % 2), "train" if i < 6 else "test") for i in range(12)]
+    path = tmp_path / "rows.csv"
+    pl.DataFrame(rows, schema=["query", "title", "gold", "split"], orient="row").write_csv(path)
+    fields = {"title": "title"}
+    mapping = ImportMapping(fields=fields, gold="gold", group="query", split="split", grades=("0", "1"))
+    Project.init(tmp_path / "p", from_=path, mapping=mapping)
+    with pytest.raises(UsageError, match="repeats one of a closed split"):
+        Project.open(tmp_path / "p").score("baseline:tfidf", "test")
