@@ -96,8 +96,8 @@ def encoder(
 ) -> Answer:
     """Teach an encoder to classify: a student on the same rows and metrics, fast and without a trace.
 
-    A sentence encoder's folder begins as a probe of its vectors; `--set train.encoder.epochs=0` stays there, in
-    seconds: worth a try first where there are a few hundred rows.
+    A sentence encoder's folder begins with a linear head on its vectors and on words; `--set train.encoder.epochs=0`
+    stays there, in seconds: worth a try first where there are a few hundred rows.
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
