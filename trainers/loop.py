@@ -24,7 +24,7 @@ from torch import Tensor
 from store.calibration import Fit
 from store.errors import PiarError
 from store.figures import many
-from trainers import budget, checkpoint, early
+from trainers import budget, checkpoint, early, resuming
 from trainers.checkpoint import StudentCard
 from trainers.config import Completion, StudentSettings, TrainSettings
 from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
@@ -32,7 +32,7 @@ from trainers.early import DEV
 from trainers.layout import labels
 from trainers.logs import RunLog, memory_mb, progress, say
 from trainers.model import beginnings, context, symbol_ids
-from trainers.precision import TRIM_STEPS, Precision, for_training, give_back, switch
+from trainers.precision import TRIM_STEPS, for_training, give_back
 from trainers.processes import Interrupted, interrupt, join, signals
 from trainers.scoring import calibration, headline, opinions
 from trainers.weights import (
@@ -42,7 +42,6 @@ from trainers.weights import (
     make_optimizer,
     make_policy,
     plain_weights,
-    scatter,
     sum_gradients,
     transposed,
 )
@@ -61,7 +60,7 @@ class Trained:
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> rows
     precision: str = "fp32"
     calibration: Fit | None = None  # of the grade's probabilities on dev; kept in the card where it helps
-    kept: int | None = None  # the step whose weights were kept; None for an encoder, which keeps its last
+    kept: int | None = None  # the step whose weights were kept
 
 
 class Run:
@@ -92,7 +91,7 @@ class Run:
     ) -> None:
         self.out, self.settings, self.student = out, settings, student
         self.rank, self.world, self.device = join()
-        last = _previous(out, resume)
+        last = resuming.previous(out, resume)
         self.policy, self.tokenizer, self.from_nothing = make_policy(
             student, shards, settings.seed, self.device, last=last, tokenizer_from=tokenizer_from
         )
@@ -122,7 +121,7 @@ class Run:
         self.eval_every = settings.eval_every or (math.ceil(self.total / early.LOOKS) if self.best else 0)
         self.writes = RunLog(out, tensorboard=settings.tensorboard) if self.rank == 0 else None
         if last is not None:
-            self._restore(last)
+            resuming.restore(self, last)
         if self.writes:
             self.writes.forget_after(self.step)
         self.forecast = budget.foresee(self)
@@ -354,59 +353,13 @@ class Run:
         weights, moments = gather(self.policy, self.optimizer, self.sharded)
         generators = self._told([torch.get_rng_state(), self.generator.get_state()])
         if self.rank == 0:
-            state = {
-                "step": self.step,
-                "tokens": self.tokens,
-                "optimizer": moments,
-                "sampler": self.sampler.state_dict(),
-                "generators": generators,
-                "extra": self.extra,
-                "settings": self._settings(self.settings, self.student),
-                "shards": self.corpus.digest,
-                "precision": tuple(self.precision),
-                "best": self.best.state if self.best else None,
-                "adapters": {k: v for k, v in weights.items() if "lora_" in k},
-            }
+            state = resuming.state_of(self, weights, moments, generators)
             plain = plain_weights(weights, self.student.lora, transposed=transposed(self.policy.lm))
             checkpoint.save(folder, self.policy.lm, self.tokenizer, self.card, None if final else state, weights=plain)
             checkpoint.prune(self.out, self.settings.keep)
         if self.world > 1:
             dist.barrier()
         return folder
-
-    def _settings(self, settings: TrainSettings, student: StudentSettings) -> dict[str, Any]:
-        free = {"save_every", "log_every", "keep", "pack_tokens", "tensorboard"}
-        free |= set() if settings.patience else {"eval_every"}  # the looks then decide about the run's end
-        network = {f"student.{name}": value for name, value in student.model_dump().items()}
-        return {**settings.model_dump(exclude=free), **network}
-
-    def _restore(self, folder: Path) -> None:
-        state = checkpoint.load_state(folder)
-        began = {
-            **self._settings(type(self.settings)(), StudentSettings()),
-            **state["settings"],
-        }  # new ones: as by default
-        changed = [k for k, v in self._settings(self.settings, self.student).items() if began[k] != v]
-        if changed:
-            raise PiarError(
-                f"The run in {self.out} was started with other settings ({', '.join(changed)}).",
-                "Resume with the settings it started with, or train into another folder.",
-            )
-        if state["shards"] != self.corpus.digest:
-            raise PiarError(
-                f"The shards changed since the run in {self.out} started.",
-                "Resume with the same shards, or train into another folder.",
-            )
-        self.sampler.load_state_dict(state["sampler"])
-        scatter(self.policy, self.optimizer, state, self.sharded)
-        if "precision" in state and switch() in (None, "auto"):  # chosen on another machine, perhaps
-            self.precision = Precision(*state["precision"])
-        self.step, self.tokens, self.extra = state["step"], state["tokens"], state["extra"]
-        if self.best and state.get("best"):
-            self.best.state = state["best"]
-        if self.rank < len(state["generators"]):  # else more processes go on than stopped: this one is new
-            torch.set_rng_state(state["generators"][self.rank][0])
-            self.generator.set_state(state["generators"][self.rank][1])
 
     def finish(self) -> Trained:
         """Measure, calibrate and write `final/`; a run that was stopped leaves a checkpoint to resume from."""
@@ -448,14 +401,3 @@ class Run:
             )
         self._note(self.evaluate())
         return int(state["step"])
-
-
-def _previous(out: Path, resume: bool) -> Path | None:
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / "final").exists():
-        raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
-    if not resume and any(out.glob("checkpoint-*")):
-        raise PiarError(
-            f"{out} already holds a run.", "Add --resume to go on with it, or choose another folder with -o."
-        )
-    return checkpoint.latest(out) if resume else None
