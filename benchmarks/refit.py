@@ -31,26 +31,27 @@ def one(number: int) -> dict[str, Any]:
     """One set under one seed; the set is the number modulo four."""
     name, seed = list(SETS)[number % len(SETS)], number // len(SETS)
     real = SETS[name]
-    told: dict[str, Any] = {"world": number, "set": name, "seed": seed}
+    row: dict[str, Any] = {"world": number, "set": name, "seed": seed}
     with tempfile.TemporaryDirectory() as made:
         file = Path(made) / "rows.csv"
-        _whole_groups(rows_of(name)[0], real.group, seed).write_csv(file)
+        whole_groups(rows_of(name)[0], real.group, seed).write_csv(file)
         fields = {field: field for field in real.fields}
         mapping = ImportMapping(fields=fields, gold="gold", group=real.group, grades=real.grades)
         for search in get_args(SearchName):
             project = Project.init(Path(made) / search, from_=file, mapping=mapping, seed=seed)
-            told[search] = _told(project.evolve(search=search))
-    return told
+            row[search] = told(project.evolve(search=search))
+    return row
 
 
-def _whole_groups(frame: pl.DataFrame, group: str, seed: int) -> pl.DataFrame:
+def whole_groups(frame: pl.DataFrame, group: str, seed: int) -> pl.DataFrame:
+    """At most `ROWS` rows of a set, none of its groups cut."""
     groups = np.random.default_rng(seed).permutation(np.array(frame[group].unique().sort().to_list(), dtype=object))
     sizes = dict(frame.group_by(group).len().iter_rows())
     kept = groups[np.cumsum([sizes[g] for g in groups]) <= ROWS]
     return frame.filter(pl.col(group).is_in(kept.tolist()))
 
 
-def _told(report: EvolveReport) -> dict[str, Any]:
+def told(report: EvolveReport) -> dict[str, Any]:
     """How a search ended, and what stands after it on test: accuracies in percent, the gain in points."""
     test = report.test["gold"]
     assert not isinstance(test, str)  # no cap
