@@ -65,7 +65,11 @@ def _language_model(at: Project, shards: Path, out: Path, model: str) -> Path:
 
     student = at.config.student.model_copy(update={"model": model, "lora": 16})
     told = {"completion": "grade", "epochs": 2.0, "batch_size": 16, "max_length": 512}
-    return train(shards, out, student=student, settings=at.config.train.sft.model_copy(update=told)).checkpoint
+    settings = at.config.train.sft.model_copy(update=told)
+    done = train(shards, out, student=student, settings=settings, resume=True)
+    if done.stopped:
+        raise SystemExit("It was stopped; the same command goes on.")
+    return done.checkpoint
 
 
 ARMS = {
