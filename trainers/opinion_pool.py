@@ -22,7 +22,7 @@ RIDGES = (1e-4, 1e-3, 1e-2)  # of the members that read vectors, as C of standar
 COMPARISONS = 1 / 3  # how much one standard deviation of a comparison says beside words of length 1
 SHRINK = 1e-2  # of the pool's squared weights, against nats
 UNSEEN = -9.0  # logit of a grade that no row had
-FOLDS = 3
+FOLDS = 5
 
 Floats = NDArray[np.float64]
 
@@ -136,8 +136,9 @@ def _weights(rows: Rows, groups: NDArray[Any]) -> Floats:
     from sklearn.model_selection import GroupKFold
 
     held, said = [], []
-    if len(np.unique(groups)) >= 2 * FOLDS:
-        for learn, asked in GroupKFold(FOLDS, shuffle=True, random_state=rows.seed).split(rows.labels, groups=groups):
+    folds = min(FOLDS, len(np.unique(groups)) // 2)
+    if folds > 2:
+        for learn, asked in GroupKFold(folds, shuffle=True, random_state=rows.seed).split(rows.labels, groups=groups):
             some, others = rows.of(learn), rows.of(asked)
             if len(some.seen) == len(rows.seen):
                 logits = [one.logits(others.features, others.words)[:, rows.seen] for one in _members(some)]
