@@ -2,6 +2,7 @@
 
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real students [--arms encoder] [--sets chorus] …
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real mining
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real picked
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real neighbours
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real synth
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real audits [--models instruct05] …
@@ -15,12 +16,13 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.real import audits, evolving, mining, neighbours, students, synth, whole
+from benchmarks.real import audits, evolving, mining, neighbours, picked, students, synth, whole
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = {
     "students": students,
     "mining": mining,
+    "picked": picked,
     "neighbours": neighbours,
     "synth": synth,
     "audits": audits,
