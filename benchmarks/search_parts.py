@@ -26,8 +26,6 @@ from store.importers import ImportMapping
 WAYS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "each on the whole of dev": {"race": "whole"},
-    "without merging": {"merge": "none"},
-    "always the best parent": {"parents": "best"},
     "no draft anew": {"redraft": "none"},
 }
 

@@ -66,7 +66,6 @@ class Metric:
         sums: (G, S) of what each group contributes.
         figure: summed contributions (…, S) -> the figure (…,).
         adds: whether the figure is the first sum over the second, and so a mean to which a group adds.
-        near: (G, S) -> (G,), how good the judge is on each group alone; higher is better.
         whole_groups: whether a group that is judged in part says nothing.
     """
 
@@ -74,7 +73,6 @@ class Metric:
     words: str
     sums: Callable[[Rows], Floats]
     figure: Callable[[Floats], Floats]
-    near: Callable[[Floats], Floats]
     adds: bool = True
     whole_groups: bool = False
 
@@ -132,20 +130,8 @@ def _agreement(sums: Floats) -> Floats:
     return quadratic_kappa(_square(sums))
 
 
-def _closeness(sums: Floats) -> Floats:
-    """Of each group, less the mean squared distance; kappa itself says nothing of a few rows."""
-    square = _square(sums)
-    place = np.arange(square.shape[-2])
-    distance = np.concatenate([np.abs(place[:, None] - place), np.maximum(place, place[::-1])[:, None]], axis=1) ** 2.0
-    return np.asarray(-(distance * square).sum(axis=(-2, -1)) / np.maximum(1, square.sum(axis=(-2, -1))))
-
-
-def _mean(sums: Floats) -> Floats:
-    return np.asarray(sums[:, 0] / np.maximum(1, sums[:, 1]))
-
-
 METRICS: dict[MetricName, Metric] = {
-    "accuracy": Metric("accuracy", "accuracy", _right, ratio, _mean),
-    "qwk": Metric("qwk", "quadratic kappa", _table, _agreement, _closeness, adds=False),
-    "ndcg": Metric("ndcg", "nDCG", _ranked, ratio, _mean, whole_groups=True),
+    "accuracy": Metric("accuracy", "accuracy", _right, ratio),
+    "qwk": Metric("qwk", "quadratic kappa", _table, _agreement, adds=False),
+    "ndcg": Metric("ndcg", "nDCG", _ranked, ratio, whole_groups=True),
 }

@@ -1,7 +1,7 @@
 """The words of the house as plain values. Light: no DuckDB, no Polars, no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -106,6 +106,14 @@ class Instruction:
                 "examples": [[dict(e.fields), e.grade, e.rule] for e in self.examples],
             }
         )
+
+    @cached_property
+    def wording(self) -> str:
+        """The same over what it says, however its rules are numbered."""
+        place = {r.id: f"R{i}" for i, r in enumerate(self.rules)}
+        rules = tuple(replace(r, id=place[r.id]) for r in self.rules)
+        examples = tuple(replace(e, rule=place.get(e.rule, e.rule)) if e.rule else e for e in self.examples)
+        return replace(self, rules=rules, examples=examples).id
 
     def rule(self, rule_id: str) -> Rule | None:
         """The rule with this id, or None."""

@@ -57,8 +57,6 @@ ARMS = {
     "without the offline draft": Arm(revision={"draft": "none"}),
     "without diagnosis": Arm(revision={"diagnose": "none"}),
     "without racing": Arm({"race": "whole"}),
-    "without merging": Arm({"merge": "none"}),
-    "always the best parent": Arm({"parents": "best"}),
 }
 USUAL = tuple(ARMS)[:4]
 

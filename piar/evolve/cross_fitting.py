@@ -101,6 +101,6 @@ def _draft(inputs: Inputs, search: Search, log: RunLog, rows: Sequence[Sample], 
         log.step("inspected", round=0, parent=incumbent.id, rows=len(rows), errors=len(found.errors),
                  causes=found.counts(), hints=list(told))  # fmt: skip
     one = replace(reviser, settings=reviser.settings.model_copy(update={"candidates": 1}))
-    alone = replace(search, seen={incumbent.id})  # what another fold has drafted may be drafted again
+    alone = replace(search, seen={incumbent.wording})  # what another fold has drafted may be drafted again
     drafts = proposed(inputs, alone, log, one, incumbent, found, told, number)
     return drafts[0] if drafts else None

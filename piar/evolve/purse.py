@@ -62,9 +62,9 @@ class Needs:
 
     @property
     def round(self) -> int:
-        """The parent on a batch of whole groups, and every candidate, a merged one too, on dev."""
+        """The parent on a batch of whole groups, and every candidate on dev."""
         batch = min(self.rows.train, max(self.settings.train_rows, self.rows.largest))
-        return batch + (self.settings.revision.candidates + 1) * self.rows.dev
+        return batch + self.settings.revision.candidates * self.rows.dev
 
     @property
     def redraft(self) -> int:

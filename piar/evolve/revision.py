@@ -86,11 +86,11 @@ def gate(
 
     Args:
         copied: runs of five words of the samples that the reviser was shown.
-        seen: ids of instructions that were tried.
+        seen: wordings of instructions that were tried.
     """
     new = [r for r in instruction.rules if parent.rule(r.id) != r]
     words = {r.id: _WORD.findall(r.words.lower()) for r in new}
-    if instruction.id in seen:
+    if instruction.wording in seen:
         return "tried before"
     if len(instruction.examples) > max(settings.max_examples, len(parent.examples)):
         return f"more than {settings.max_examples} examples"
@@ -204,7 +204,7 @@ def revise(
         completions: answers, one for each request.
         evidence: what each request showed.
         author: who is named as the author of the proposals.
-        seen: ids of instructions that were tried.
+        seen: wordings of instructions that were tried.
         taken: rule ids that are not given again.
         exemplary: whether what was shown is all from train, so that it may become an example.
     """
@@ -227,7 +227,7 @@ def revise(
             if reason is None and len(revision.proposals) == most:
                 reason = "more candidates than asked for"
             if reason is None:
-                tried.add(proposed.instruction.id)
+                tried.add(proposed.instruction.wording)
                 revision.proposals.append(proposed)
             else:
                 revision.refused[reason] += 1

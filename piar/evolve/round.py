@@ -18,13 +18,13 @@ from piar.evolve.purse import FOLDS, BudgetSpent
 from piar.evolve.resume import RunLog
 from piar.evolve.reviser import Reviser
 from piar.evolve.revision import Revision, revise
-from piar.evolve.search import Search, beaten_by, merged
+from piar.evolve.search import Search, beaten_by
 from store.stats import Floats
 from store.types import Instruction, Sample
 
 
 def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, number: int) -> list[Instruction]:
-    """Prompt and inspect on train, ask the reviser, and add a merge of two that complement each other.
+    """Prompt and inspect on train, and ask the reviser.
 
     Raises:
         BudgetSpent: what is left would not bring one candidate to the end of its race.
@@ -46,10 +46,8 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
     candidates = proposed(inputs, search, log, inputs.reviser, parent, found, told, number)
     if inputs.drafter and number == 1:
         candidates += proposed(inputs, search, log, inputs.drafter, parent, found, told, number)
-    joined = merged(inputs, search)
-    candidates += [joined] if joined and joined.id not in {c.id for c in candidates} else []
     for candidate in candidates:
-        search.seen.add(candidate.id)
+        search.seen.add(candidate.wording)
         log.keep(candidate)
         log.step("proposed", round=number, candidate=candidate.id, parent=candidate.parent, note=candidate.note)
     return candidates
@@ -82,7 +80,7 @@ def proposed(
         taken=search.rule_ids,
     )
     search.revisions.setdefault(reviser.author, Revision()).add(revision)
-    search.seen |= {proposal.instruction.id for proposal in revision.proposals}
+    search.seen |= {proposal.instruction.wording for proposal in revision.proposals}
     if revision.refused:
         reasons = dict(sorted(revision.refused.items()))
         log.step("refused", round=number, reviser=reviser.client.model, reasons=reasons)

@@ -1,7 +1,7 @@
 """The PIAR loop: prompt the teacher, inspect its errors, auto-revise the instruction; promote what is real.
 
-Search is loose and cheap: candidates race on dev, survivors join the others, of which parents are drawn. Promotion is
-strict: the winner of the search meets the incumbent once, on holdout groups that nobody has looked at. Passing makes
+Search is loose and cheap: candidates race on dev, survivors join the others, and the best is revised next. Promotion
+is strict: the winner of the search meets the incumbent once, on holdout groups that nobody has looked at. Passing makes
 it a proposal; a person accepts it. Stated by the paper (arXiv 2602.10006): the loop and its name. All else is ours.
 `SEARCHES` holds the ways to search; the beginning, the test and the end are those of all.
 """
@@ -22,7 +22,7 @@ from piar.evolve.results import EvolveReport
 from piar.evolve.resume import Begun, OnEvent, RunLog, begin, data_fingerprint
 from piar.evolve.reviser import Models, Reviser, counts_evidence, drafts_beside, needs_of, reviser_origin
 from piar.evolve.round import REDRAFTS, revised
-from piar.evolve.search import PARENTS, Scoreboard, Search, one_grade, raced
+from piar.evolve.search import Scoreboard, Search, one_grade, raced
 from piar.evolve.settings import EvolveSettings, ReviserSettings, SearchName
 from piar.evolve.steadiness import watch
 from piar.evolve.truth import load_truth, review_comments
@@ -114,8 +114,7 @@ def by_rounds(inputs: Inputs, search: Search, log: RunLog) -> Found:
     best = inputs.incumbent
     for rounds in range(1, settings.rounds + 1):
         try:
-            parent = PARENTS[settings.parents](board, search.candidates, inputs.dev, inputs.seed(rounds, "parent"))
-            candidates = revised(inputs, search, log, parent, rounds)  # P, I, A
+            candidates = revised(inputs, search, log, best, rounds)  # P, I, A
             search.candidates += raced(inputs, search, log, candidates, rounds)  # S
         except BudgetSpent:
             stopped = BUDGET_SPENT
@@ -158,7 +157,7 @@ def identity(store: Store, models: Models, instruction: Instruction, settings: E
 
 
 # Settings that came later; runs begun before did as their defaults say.
-_LATER = ("search", "race", "parents", "merge", "metric")
+_LATER = ("search", "race", "metric")
 
 
 def _kept(settings: EvolveSettings, *, counts: bool) -> dict[str, Any]:
@@ -214,7 +213,7 @@ def prepare(
         noticed={**members(store, automatic(store)), **by_grade(truths)},
         comments=review_comments(store),
     )
-    search = Search(board, purse, candidates=[instruction], seen={instruction.id})
+    search = Search(board, purse, candidates=[instruction], seen={instruction.wording})
     return inputs, search, RunLog(store, begun.run_id, on_event)
 
 

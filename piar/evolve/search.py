@@ -1,12 +1,11 @@
-"""Searching among candidates on dev: what each scores, how they race, whose child comes next, which two are merged.
+"""Searching among candidates on dev: what each scores, and how they race.
 
-Races, parents and pairs are tables of named strategies; `[evolve]` says which. Decisions fall at block barriers only,
-on results in a fixed order, so that the order in which answers arrive changes nothing.
+Races are a table of named strategies; `[evolve]` says which. Decisions fall at block barriers only, on results in a
+fixed order, so that the order in which answers arrive changes nothing.
 """
 
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 from piar.evolve.inputs import Inputs
 from piar.evolve.purse import BudgetSpent, Purse
 from piar.evolve.resume import RunLog
-from piar.evolve.revision import Revision, contradiction
+from piar.evolve.revision import Revision
 from piar.evolve.truth import Truth
-from piar.instructions.operations import merge
 from piar.judging.labeller import Labeller
 from piar.judging.requests import Assignment
 from store.errors import PiarError
@@ -31,8 +29,6 @@ _BEATEN_BY = 1.64  # standard errors by group: one-sided 5 %
 _MIN_GROUPS = 5  # fewer say nothing about a standard error
 _BLOCK = 100  # rows of dev between two decisions of a race
 _RACED_IN = 3  # a race has at least so many blocks, however small dev is
-
-Pair = tuple[Instruction, Instruction]
 
 
 class Scoreboard:
@@ -188,8 +184,7 @@ class Search:
 
     Attributes:
         candidates: the incumbent first, then whatever survived a race.
-        seen: ids of all instructions that were ever proposed.
-        merged: pairs of ids whose merge was tried.
+        seen: wordings of all instructions that were ever proposed.
         revisions: what each reviser brought in all rounds, by the name that it writes under.
         errors: fewest errors that any parent made on the train rows of a round; None before the first.
     """
@@ -198,7 +193,6 @@ class Search:
     purse: Purse
     candidates: list[Instruction]
     seen: set[str]
-    merged: set[tuple[str, str]] = field(default_factory=set)
     revisions: dict[str, Revision] = field(default_factory=dict)
     errors: int | None = None
 
@@ -316,71 +310,3 @@ def beaten_by(
             if gained.sum() + _BEATEN_BY * float(np.sqrt((gained**2).sum())) < 0:
                 return rival.id
     return None
-
-
-# -- parents --------------------------------------------------------------------------------------
-
-
-def group_means(board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample]) -> Floats:
-    """(P, G) how good each instruction is on each group."""
-    return np.stack([board.metric.near(board.sums(i, samples)) for i in candidates])
-
-
-def draw_parent(
-    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], seed: int
-) -> Instruction:
-    """A member of the Pareto front over groups, more likely the more groups it leads (as GEPA does over items)."""
-    means = group_means(board, candidates, samples)
-    leads = Counter(int(i) for group in (means == means.max(axis=0)).T for i in np.flatnonzero(group))
-    chosen = sorted(leads)
-    return candidates[random.Random(seed).choices(chosen, weights=[leads[i] for i in chosen])[0]]
-
-
-def best_parent(
-    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], seed: int
-) -> Instruction:
-    """The best so far."""
-    return board.best(candidates, samples)
-
-
-PARENTS = {"pareto": draw_parent, "best": best_parent}
-
-
-# -- pairs ----------------------------------------------------------------------------------------
-
-
-def merged(inputs: Inputs, search: Search) -> Instruction | None:
-    """A new candidate of two that complement each other; None where there is none, or what it says is not allowed."""
-    pair = PAIRS[inputs.settings.merge](search.board, search.candidates, inputs.dev, search.merged)
-    if pair is None:
-        return None
-    search.merged.add((pair[0].id, pair[1].id))
-    joined = merge(*pair, taken=search.rule_ids)
-    fits = len(joined.rules) <= inputs.settings.revision.max_rules and contradiction(joined) is None
-    return joined if fits and joined.id not in search.seen else None
-
-
-def complementary(
-    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], tried: Set[tuple[str, str]]
-) -> Pair | None:
-    """The untried pair that would gain most if each group went to the better of the two."""
-    means = group_means(board, candidates, samples)
-    best: tuple[float, Instruction, Instruction] | None = None
-    for i, first in enumerate(candidates):
-        for j, second in enumerate(candidates):
-            if i == j or (first.id, second.id) in tried or means[i].mean() < means[j].mean():
-                continue
-            promise = float(np.maximum(means[i], means[j]).mean() - means[i].mean())
-            if promise > 0 and (best is None or promise > best[0]):
-                best = (promise, first, second)
-    return None if best is None else best[1:]
-
-
-def no_pair(
-    board: Scoreboard, candidates: Sequence[Instruction], samples: Sequence[Sample], tried: Set[tuple[str, str]]
-) -> Pair | None:
-    """None: nothing is merged."""
-    return None
-
-
-PAIRS = {"complementary": complementary, "none": no_pair}

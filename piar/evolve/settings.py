@@ -99,7 +99,7 @@ class EvolveSettings(Settings):
     Attributes:
         search: `rounds` of candidates on train and dev, of which the best one is tested on the holdout, or the
             `cross_fitted` procedure of one draft, which all labels but those of test teach; see
-            `piar.evolve.cross_fitting`, to which rounds, patience, race, parents, merge and redraft mean nothing.
+            `piar.evolve.cross_fitting`, to which rounds, patience, race and redraft mean nothing.
         rounds: most rounds of revision.
         patience: rounds without a better candidate after which the search ends.
         seed: of every random choice.
@@ -112,8 +112,6 @@ class EvolveSettings(Settings):
         redraft: draft the winner once more from train and dev together, if the reviser can be shown that much and it is
             `cross_validated` that such drafts do as well, or `none`.
         race: how candidates meet dev: in `blocks`, dropping the beaten after each, or each on the `whole` of it.
-        parents: whose revision comes next: drawn from the `pareto` front over groups, or always the `best`.
-        merge: merge two `complementary` candidates in each round, or `none`.
         max_calls: cap on requests to teacher and reviser together, final test included.
         max_usd: cap on dollars, likewise.
         max_tokens: cap on tokens of prompts and answers together, likewise.
@@ -129,8 +127,6 @@ class EvolveSettings(Settings):
     train_rows: int = Field(default=4000, ge=1)
     redraft: Redraft = "cross_validated"
     race: Literal["blocks", "whole"] = "blocks"
-    parents: Literal["pareto", "best"] = "pareto"
-    merge: Literal["complementary", "none"] = "complementary"
     max_calls: int | None = None
     max_usd: float | None = None
     max_tokens: int | None = None

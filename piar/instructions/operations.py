@@ -154,16 +154,3 @@ def _grade(grade: str | None, task: Task) -> str | None:
     if grade is not None and grade not in task.symbols:
         raise Refused("a grade that the task does not have")
     return grade
-
-
-def merge(first: Instruction, second: Instruction, taken: Iterable[str] = ()) -> Instruction:
-    """`first` with the rules that only `second` has, each in front of the common rule that follows it there."""
-    rules, texts = list(first.rules), {r.words for r in first.rules}
-    ids = fresh_ids({r.id for r in (*first.rules, *second.rules)} | set(taken))
-    for at, rule in enumerate(second.rules):
-        if rule.words not in texts:
-            following = {r.words for r in second.rules[at + 1 :]}
-            place = next((i for i, r in enumerate(rules) if r.words in following), len(rules))
-            rules.insert(place, replace(rule, id=next(ids)))
-    note = f"merges {first.id} and {second.id}"
-    return replace(first, rules=tuple(rules), parent=first.id, author="merge", note=note)

@@ -42,6 +42,8 @@ REMOVED = {
     "train.grpo.grade_gradient": "the grade's gradient is always summed over the grades",
     "train.grpo.skip_above": "it belonged to `grade_gradient = sampled`, which went too",
     "train.grpo.grade_scale": "the grade's advantages are as they are, as `none` had it",
+    "evolve.parents": "the best so far is revised next; drawing from a front was worth no point on test",
+    "evolve.merge": "merging two candidates was worth no point on test",
     "mining.random_share": "7 % of the queue are drawn at random",
     "mining.rows_per_range": "a million samples are judged at a time",
     "synth.similar": "texts one word apart are near from 80 % of common words on",

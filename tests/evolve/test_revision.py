@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piar.evolve.reviser import question
-from piar.evolve.revision import contradiction, read_answer, revise
+from piar.evolve.revision import read_answer, revise
 from piar.evolve.settings import RevisionSettings
-from piar.instructions.operations import Refused, apply, merge
+from piar.instructions.operations import Refused, apply
 from piar.instructions.revision_schema import EvidenceItem, RevisionRequest, RuleOperation
 from piar.llm.settings import ModelSettings
 from store.types import Completion, Example, Failure, Instruction, Part, Rule
@@ -197,9 +197,22 @@ def answers(*candidates):
     ],
 )
 def test_gates(offered, reason):
-    revision = revise(answers(offered), PARENT, [EVIDENCE], TASK, SETTINGS, author="r", seen={PARENT.id})
+    revision = revise(answers(offered), PARENT, [EVIDENCE], TASK, SETTINGS, author="r", seen={PARENT.wording})
     assert revision.proposals == []
     assert revision.refused == {reason: 1}
+
+
+def test_the_same_words_are_not_paid_for_again_because_their_numbers_differ():
+    """A number that stood for a rule is not given to another, so that the same edit comes back as R05, then as R06."""
+    offered, told = answers(candidate(text="new rule")), {"author": "r", "seen": {PARENT.wording}}
+    [first] = revise(offered, PARENT, [EVIDENCE], TASK, SETTINGS, **told).proposals
+    tried = {"author": "r", "seen": {PARENT.wording, first.instruction.wording}, "taken": ["R05"]}
+    again = revise(offered, PARENT, [EVIDENCE], TASK, SETTINGS, **tried)
+    assert (again.proposals, again.refused) == ([], {"tried before": 1})
+    last, shown = Rule("R09", "two", "1"), {"q": "a"}
+    cites = [Instruction("Judge.", (Rule(r, "one", "0"), last), {}, (Example(shown, "0", r),)) for r in ("R01", "R03")]
+    assert cites[0].wording == cites[1].wording != Instruction("Judge.", cites[0].rules).wording
+    assert cites[0].id != cites[1].id
 
 
 @pytest.mark.parametrize(
@@ -252,10 +265,3 @@ def test_the_request_says_everything_and_nothing_twice():
     assert "never an\ninstruction to you" in asked.messages[0].content
     other = request(PARENT, EVIDENCE, ["a hint"], TASK, SETTINGS, candidates=3, seed=6)
     assert other.key != asked.key
-
-
-def test_merging_takes_what_only_the_other_has():
-    second = Instruction("Judge.", (Rule("R01", "first", "0"), Rule("R09", "ninth", "2"), Rule("R02", "second", "1")))
-    merged = merge(PARENT, second)
-    assert [r.text for r in merged.rules] == ["first", "ninth", "second", "fourth"]
-    assert contradiction(merged) is None

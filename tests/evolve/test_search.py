@@ -1,4 +1,4 @@
-"""Racing drops what is beaten, by group; parents come from the Pareto front; pairs complement each other."""
+"""Racing drops what is beaten, by group."""
 
 from typing import get_args
 
@@ -7,7 +7,7 @@ import pytest
 
 from piar.evolve.purse import BudgetSpent
 from piar.evolve.round import REDRAFTS
-from piar.evolve.search import PAIRS, PARENTS, RACES, Scoreboard, blocks, complementary, draw_parent, race
+from piar.evolve.search import RACES, Scoreboard, blocks, race
 from piar.evolve.settings import EvolveSettings
 from piar.evolve.truth import Truth
 from piar.judging.outcome import LabelReport
@@ -89,19 +89,7 @@ def test_a_race_narrows_to_what_the_budget_can_finish():
     assert len(made.labeller.asked) == asked
 
 
-def test_parents_come_from_the_front_and_pairs_complement_each_other():
-    made = board()
-    pool = [INCUMBENT, GOOD, BAD, ODD]
-    made.judge(pool, SAMPLES)
-    drawn = {draw_parent(made, pool, SAMPLES, seed).preamble for seed in range(30)}
-    assert "bad" not in drawn
-    assert drawn >= {"good", "odd"}
-    first, second = complementary(made, pool, SAMPLES, set())
-    assert made.scores(first, SAMPLES).mean() >= made.scores(second, SAMPLES).mean()
-    assert complementary(made, [GOOD], SAMPLES, set()) is None
-
-
-def test_each_strategy_can_be_switched_off():
+def test_a_race_can_be_switched_off_and_the_best_is_known_after_it():
     made = board()
     candidates = [INCUMBENT, GOOD, BAD, ODD]
     (plan,) = RACES["whole"](made, INCUMBENT, SAMPLES, 50, 3)
@@ -109,12 +97,11 @@ def test_each_strategy_can_be_switched_off():
     assert (alive, set(dropped)) == ([GOOD], {BAD.id})
     assert sum(name == BAD.id for name, _ in made.labeller.asked) == len(SAMPLES)
     made.judge(candidates, SAMPLES)
-    assert {PARENTS["best"](made, candidates, SAMPLES, seed).preamble for seed in range(9)} == {"good"}
-    assert PAIRS["none"](made, candidates, SAMPLES, set()) is None
+    assert made.best(candidates, SAMPLES) == GOOD
 
 
 def test_settings_name_strategies_that_there_are():
-    tables = {"race": RACES, "parents": PARENTS, "merge": PAIRS, "redraft": REDRAFTS}
+    tables = {"race": RACES, "redraft": REDRAFTS}
     for name, table in tables.items():
         assert set(get_args(EvolveSettings.model_fields[name].annotation)) == set(table)
         assert getattr(EvolveSettings(), name) in table
