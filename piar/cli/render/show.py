@@ -50,6 +50,7 @@ def _note(version: "Version") -> str:
 
 
 def _tried(author: str) -> bool:
+    """Whether a search made it; searches of earlier versions merged, too."""
     return author == "merge" or author.startswith("reviser:")
 
 
