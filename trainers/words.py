@@ -77,6 +77,8 @@ class Words:
         index, rarity, weight = (tensors[name] for name in KEPT)
         if index.ndim != 1 or rarity.shape != index.shape or weight.shape != (grades, len(index)):
             raise ValueError("its words have other shapes")
+        if not (np.diff(index) > 0).all() or not np.isfinite(rarity).all() or not np.isfinite(weight).all():
+            raise ValueError("its words are not in order")
         return cls(index.astype(np.int64), rarity, weight)
 
 

@@ -52,6 +52,9 @@ def test_words_are_kept_and_others_refused():
         Words.of(words.tensors(), 2)
     with pytest.raises(ValueError, match="other shapes"):
         Words.of({**words.tensors(), "words.rarity": words.rarity[1:]}, 3)
+    for harm in ({"words.index": words.index[::-1]}, {"words.rarity": words.rarity * np.nan}):
+        with pytest.raises(ValueError, match="not in order"):
+            Words.of({**words.tensors(), **harm}, 3)
 
 
 def world(rows=120, seed=0, grades=3):
