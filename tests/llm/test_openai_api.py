@@ -158,12 +158,13 @@ def test_the_server_that_comes_back_is_asked_again(transport):
 
 
 def test_parameters_that_an_endpoint_refuses_are_left_out_from_then_on(transport):
-    notices = []
-    with FaultyServer(reject=("response_format", "logprobs", "seed", "max_tokens")).running() as server:
+    notices, refused = [], ("response_format", "logprobs", "seed", "max_tokens")
+    with FaultyServer(reject=refused).running() as server:
         client = client_for(server, transport, notices, concurrency=1)
         done = client.generate(requests(5, schema=trace_schema(TASK)))
     assert [grade_of(c) for c in done] == [right_grade(f"sample {i}") for i in range(5)]
-    assert server.seen["400"] == 4
+    assert server.seen["400"] >= 4  # one more where a busy machine let a request time out, which is sent again
+    assert not any(name in body for body in server.bodies[-4:] for name in refused)
     assert len(notices) == 4
     assert any("response_format" in n for n in notices)
     assert server.bodies[-1]["max_completion_tokens"] == 400
