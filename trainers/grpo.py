@@ -33,7 +33,7 @@ from trainers.head import Head, read_labels
 from trainers.layout import Item, Labels, labels
 from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id
-from trainers.rewards import GRADE_REWARDS, RANKED, Case, case, judge, rulebook, trace_rewards
+from trainers.rewards import GRADE_REWARDS, PROPER, RANKED, Case, case, judge, rulebook, trace_rewards
 from trainers.rollout import generate
 from trainers.sft import sft_step
 from trainers.watch import Watch, long_tail
@@ -92,7 +92,7 @@ def train(
         if run.shows and run.writes:
             run.writes.completions(step + 1, written(groups, run))
         if step % settings.watch_every == 0:
-            metrics |= look(run, watch, groups, metrics["reward"])
+            metrics |= look(run, watch, groups, metrics["reward"], settings)
             run.extra = watch.state_dict()
         run.update(int(metrics.pop("tokens")) + more, **metrics)
     return run.finish()
@@ -299,10 +299,12 @@ def written(groups: Sequence[Group], run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float) -> dict[str, float]:
+def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float, settings: GrpoSettings) -> dict[str, float]:
     """Collapse diagnostics on the long-tail slice, with a warning when something begins to fall."""
     cited = [rule for g in groups for c in g.cases if c.trace for rule in c.trace.rules]
     figures = watch.measure(grade_probs(run, watch.examples).double().numpy(), reward, cited)
     if fell := watch.news(figures):
-        log.warning("step %d: the reward holds, yet on the rarest rows: %s", run.step, ", ".join(fell))
+        proper = PROPER.get(settings.grade_reward) if "tail/entropy" in fell else None
+        mend = f" (a proper reward keeps it: --set train.grpo.grade_reward={proper})" if proper else ""
+        log.warning("step %d: the reward holds, yet on the rarest rows: %s%s", run.step, ", ".join(fell.values()), mend)
     return figures

@@ -141,6 +141,8 @@ that rewards grade k with 2 ([k = y] - p_k): being right is worth the less the s
 bounded proper scores keep both; here the distribution of the first token is the confidence. The logarithmic score is
 proper and not bounded: it is what `piar train sft` learns by.
 """
+
+PROPER = {"exact": "brier", "ordinal": "rps"}  # the proper score of each strict reward
 RANKED = ("ordinal", "rps")  # they mean something only where grades have an order
 
 

@@ -83,10 +83,10 @@ class Watch:
         }
         return {k: f"{what} {first[k]:.2f} → {now[k]:.2f}" for k, (what, limit) in least.items() if now[k] < limit}
 
-    def news(self, now: Mapping[str, float]) -> list[str]:
-        """Of `collapsed` what was not told before, in words; what has recovered may be told again."""
+    def news(self, now: Mapping[str, float]) -> dict[str, str]:
+        """Of `collapsed` what was not told before; what has recovered may be told again."""
         fell = self.collapsed(now)
-        new = [said for name, said in fell.items() if name not in self.told]
+        new = {name: said for name, said in fell.items() if name not in self.told}
         self.told = list(fell)
         return new
 

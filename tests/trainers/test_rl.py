@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -275,13 +276,29 @@ def test_collapse_is_noticed_while_the_reward_rises(shards):
     assert found["tail/retention"] < 0.7
     # The message names what fell from what to what, once: rows without a rule have grades that are rare.
     first = again.news(found)
-    assert any("entropy of the grade 0.95 → 0.02" in said for said in first)
+    assert first["tail/entropy"] == "entropy of the grade 0.95 → 0.02"
     assert not again.news(found)
-    assert ("rules" if tail[0].row.get("rules") else "grades") in first[0]
+    assert ("rules" if tail[0].row.get("rules") else "grades") in first["tail/rule_recall"]
     lower = again.measure(collapsed, 0.3, [])
     assert lower["collapse_alarm"] == 0  # the reward fell too: not this alarm
     assert not again.news(lower)
     assert again.news(found) == first
+
+
+@pytest.mark.parametrize(("reward", "mend"), [("exact", "brier"), ("ordinal", "rps"), ("brier", None)])
+def test_a_warning_of_lost_entropy_names_the_proper_reward(shards, monkeypatch, caplog, reward, mend):
+    from trainers.data import read_corpus
+
+    tail = long_tail(read_corpus(shards, tiny_tokenizer(["a"], TASK.symbols, 300), max_length=9999).train)
+    says = [np.full((15, 3), 1 / 3), np.tile([0.998, 0.001, 0.001], (15, 1))]
+    monkeypatch.setattr(grpo, "grade_probs", lambda run, examples: torch.from_numpy(says.pop(0)))
+    watch = Watch(tail, TASK)
+    for step in (1, 2):
+        grpo.look(SimpleNamespace(step=step), watch, [], 0.5, GrpoSettings(grade_reward=reward))
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("step 2: the reward holds, yet on the rarest rows: ")
+    assert "entropy of the grade 1.10 → 0.02" in warning
+    assert (f"--set train.grpo.grade_reward={mend}" in warning) if mend else ("--set" not in warning)
 
 
 def test_tail_figures_are_what_they_say():
