@@ -172,25 +172,17 @@ def latency_of(store: "Store", judge: str, split: "Split", on_progress: OnProgre
 
 
 def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Embed | None") -> Judge:
-    """Fit a baseline on train, but for rows that repeat a closed one (no student learns those), and let it judge."""
+    """Fit a baseline on train and let it judge the labelled rows of a split."""
     import numpy as np
-    import polars as pl
 
     from piar.measure.baselines import fit
     from store.ids import content_id
-    from store.leaks import leaking
     from store.types import Verdict
 
     judge, symbols = Judge(f"baseline:{name}"), store.task.symbols
     rater = name.removeprefix("rater:") if name.startswith("rater:") else None
     asked = _labelled(store, split, rater)
-    labelled = _labelled(store, "train", rater)
-    train = labelled.filter(~pl.col("sample_id").is_in(leaking(store)))
-    if train.is_empty() and len(labelled):
-        raise UsageError(
-            "Each labelled row of train repeats one of a closed split: a baseline has nothing to learn from.",
-            "Give rows that are alike one group (group_by in task.toml), so that they share a split.",
-        )
+    train = _taught(store, rater)
     probs = fit(name, train, store.task, groups=train["group_key"], embed=embed).predict(asked)
     verdicts = [
         Verdict(
@@ -207,6 +199,29 @@ def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Em
     ]
     store.record_verdicts(verdicts, run_id)
     return judge
+
+
+def _taught(store: "Store", rater: str | None) -> "pl.DataFrame":
+    """The labelled rows of train but for those that repeat a closed one, which no student learns.
+
+    Where they are most of train, as in texts made from a pattern, all stay, with a warning.
+    """
+    import warnings
+
+    import polars as pl
+
+    from store.leaks import leaking
+
+    labelled = _labelled(store, "train", rater)
+    apart = labelled.filter(~pl.col("sample_id").is_in(leaking(store)))
+    if 2 * len(apart) >= len(labelled):
+        return apart
+    warnings.warn(
+        f"{len(labelled) - len(apart):,} of {len(labelled):,} labelled rows of train repeat a row of a closed split "
+        "(all words but one): baselines learn from them all the same, which flatters them. No student does.",
+        stacklevel=2,
+    )
+    return labelled
 
 
 def learnable(store: "Store") -> bool:

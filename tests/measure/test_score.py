@@ -166,12 +166,13 @@ def test_a_baseline_learns_nothing_from_rows_that_repeat_closed_ones(tmp_path) -
     assert max(abs(other[text] - without[text]) for text in without) > 0.01
 
 
-def test_a_baseline_says_when_all_of_train_repeats_closed_rows(tmp_path) -> None:
-    rows = [(f"q{i}", "one fine thing for the house", str(i % 2), "train" if i < 6 else "test") for i in range(12)]
+def test_a_baseline_of_texts_that_are_all_alike_learns_from_them_with_a_warning(tmp_path) -> None:
+    rows = [(f"q{i}", "one fine thing for the house and all of the garden too", str(i % 2), "train" if i < 6 else "test") for i in range(12)]
     path = tmp_path / "rows.csv"
     pl.DataFrame(rows, schema=["query", "title", "gold", "split"], orient="row").write_csv(path)
-    fields = {"title": "title"}
+    fields = {"query": "query", "title": "title"}
     mapping = ImportMapping(fields=fields, gold="gold", group="query", split="split", grades=("0", "1"))
     Project.init(tmp_path / "p", from_=path, mapping=mapping)
-    with pytest.raises(UsageError, match="repeats one of a closed split"):
-        Project.open(tmp_path / "p").score("baseline:tfidf", "test")
+    with pytest.warns(UserWarning, match="6 of 6 labelled rows of train repeat a row of a closed split"):
+        scored, _ = Project.open(tmp_path / "p").score("baseline:tfidf", "test")
+    assert scored.measured.scores.n == 6
