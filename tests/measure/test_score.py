@@ -167,7 +167,8 @@ def test_a_baseline_learns_nothing_from_rows_that_repeat_closed_ones(tmp_path) -
 
 
 def test_a_baseline_of_texts_that_are_all_alike_learns_from_them_with_a_warning(tmp_path) -> None:
-    rows = [(f"q{i}", "one fine thing for the house and all of the garden too", str(i % 2), "train" if i < 6 else "test") for i in range(12)]
+    text = "one fine thing for the house and all of the garden too"
+    rows = [(f"q{i}", text, str(i % 2), "train" if i < 6 else "test") for i in range(12)]
     path = tmp_path / "rows.csv"
     pl.DataFrame(rows, schema=["query", "title", "gold", "split"], orient="row").write_csv(path)
     fields = {"query": "query", "title": "title"}
