@@ -6,10 +6,13 @@ neighbourhoods, as spelling correction uses them), bags being sums of word hashe
 every such pair, at a cost linear in the words. Case, punctuation and word order do not count.
 """
 
+from collections.abc import Sequence
+
 import duckdb
 
 from store.db import Store
-from store.fragments import sample_words, word_list
+from store.fragments import literal, sample_words, word_list
+from store.types import Split
 
 NEAR = 0.8  # shared words over all words, from which a training row repeats a closed one
 
@@ -28,8 +31,10 @@ from (select id, hashes, list_sum(hashes)::hugeint as total
 """
 
 
-def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float) -> None:
-    """Fill the temporary table `leak` (sample_id, similarity): train and pool samples close to a closed one.
+def find_leaks(
+    con: duckdb.DuckDBPyConnection, store: Store, threshold: float, splits: Sequence[Split] = ("train", "pool")
+) -> None:
+    """Fill the temporary table `leak` (sample_id, similarity): samples of `splits` close to a closed one.
 
     The bags of the closed samples are held in memory; the others stream past them.
 
@@ -40,7 +45,7 @@ def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float) -
     words = sample_words(store.task)
     texts = f"select sample_id as id, {words} as words from samples where"
     closed = _bags(f"{texts} split in ('dev', 'holdout', 'test')")
-    ours = _bags(f"{texts} split in ('train', 'pool')")
+    ours = _bags(f"{texts} split in ({', '.join(map(literal, splits))})")
     con.execute(
         f"create or replace temp table closed_bag as select bag, min(size) as size from ({closed}) group by bag"
     )
@@ -55,9 +60,9 @@ def find_leaks(con: duckdb.DuckDBPyConnection, store: Store, threshold: float) -
 
 
 def leaking(store: Store) -> list[str]:
-    """`sample_id` of the train and pool samples that repeat a closed one."""
+    """`sample_id` of the samples of train that repeat a closed one."""
     with store.read() as con:
-        find_leaks(con, store, NEAR)
+        find_leaks(con, store, NEAR, ("train",))
         return [name for (name,) in con.execute("select sample_id::varchar from leak").fetchall()]
 
 

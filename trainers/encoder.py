@@ -148,6 +148,8 @@ def _teach(
         kept.look(0)
     if not settings.epochs:
         return 0
+    if isinstance(model, Apart):
+        compare(model, ids)  # it knows words by now
     rate = settings.learning_rate or _rate(model, settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     total = max(1, round(len(rows) * settings.epochs / settings.batch_size))
@@ -186,7 +188,6 @@ def _begin(
 
         read = features(model.eval(), tokenizer, ids, more)
     model.begin(read, [one.said for one in ids], gold, [row["group"] for row in rows], seed)
-    compare(model, ids)
 
 
 def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings) -> None:

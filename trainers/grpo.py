@@ -305,6 +305,6 @@ def look(run: Run, watch: Watch, groups: Sequence[Group], reward: float, setting
     figures = watch.measure(grade_probs(run, watch.examples).double().numpy(), reward, cited)
     if fell := watch.news(figures):
         proper = PROPER.get(settings.grade_reward) if "tail/entropy" in fell else None
-        mend = f" (a proper reward keeps it: --set train.grpo.grade_reward={proper})" if proper else ""
+        mend = f" (a proper reward keeps more of it: --set train.grpo.grade_reward={proper})" if proper else ""
         log.warning("step %d: the reward holds, yet on the rarest rows: %s%s", run.step, ", ".join(fell.values()), mend)
     return figures

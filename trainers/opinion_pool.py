@@ -79,7 +79,7 @@ def fit_pool(
     """Fit the members and their weights.
 
     Args:
-        features: [N, F] of the rows' vectors; telling: how many of the last compare texts, see `fit_probe`.
+        features: [N, F] of the rows' vectors; telling: how many of the last compare texts, see `scaled`.
         texts: of each row; labels: [N] places of K `grades`, of two kinds or more; groups: [N].
     """
     scaler, inputs = scaled(features, telling)

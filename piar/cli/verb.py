@@ -259,13 +259,10 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
 
 @contextmanager
 def _notes() -> Iterator[None]:
-    """What the library warns of, as one line for people instead of a place in the source, and once."""
-    told: set[str] = set()
+    """What the library warns of, as one line for people instead of a place in the source."""
 
     def tell(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
-        if str(message) not in told:
-            told.add(str(message))
-            messages().print(f"note  {message}", style="yellow")
+        messages().print(f"note  {message}", style="yellow")
 
     with warnings.catch_warnings():
         if not sys.warnoptions:

@@ -47,7 +47,6 @@ def revised(inputs: Inputs, search: Search, log: RunLog, parent: Instruction, nu
     if inputs.drafter and number == 1:
         candidates += proposed(inputs, search, log, inputs.drafter, parent, found, told, number)
     for candidate in candidates:
-        search.seen.add(candidate.wording)
         log.keep(candidate)
         log.step("proposed", round=number, candidate=candidate.id, parent=candidate.parent, note=candidate.note)
     return candidates

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from piar.judging.outcome import OnProgress, counted
@@ -106,8 +107,10 @@ def score(
     if split not in SPLITS:
         raise UsageError(f"There is no split {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
 
+    rows_once = cache(lambda: _taught(store))
+
     def asked(name: str) -> Judge:
-        return ready(store, name, split, run_id, lambda: teach(instruction), embed, on_progress)
+        return ready(store, name, split, run_id, lambda: teach(instruction), embed, on_progress, rows_once)
 
     measured = measure(store, asked(judge), split, seed=seed)
     gained = None
@@ -139,11 +142,13 @@ def ready(
     teach: Callable[[], Judge],
     embed: "Embed | None",
     on_progress: OnProgress | None,
+    taught: "Callable[[], pl.DataFrame] | None" = None,
 ) -> Judge:
     """The judge with all its verdicts on the labelled rows of a split in the store.
 
     Args:
         teach: makes sure of the teacher's.
+        taught: the rows that a baseline learns from; read from the store when None.
 
     Raises:
         UsageError: an unknown judge.
@@ -152,7 +157,7 @@ def ready(
     if judge == "teacher":
         return teach()
     if kind == "baseline":
-        return _baseline(store, name, split, run_id, embed)
+        return _baseline(store, name, split, run_id, embed, taught or (lambda: _taught(store)))
     if kind == "student":
         return let_student_judge(store, name, _labelled(store, split), run_id, on_progress)
     raise UsageError(f"There is no judge {judge!r}.", "Choose teacher, baseline:NAME or student:PATH.")
@@ -171,7 +176,14 @@ def latency_of(store: "Store", judge: str, split: "Split", on_progress: OnProgre
     return latencies(student, timed, on_progress=counted(len(timed), on_progress, doing="timing"))
 
 
-def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Embed | None") -> Judge:
+def _baseline(
+    store: "Store",
+    name: str,
+    split: "Split",
+    run_id: str,
+    embed: "Embed | None",
+    taught: "Callable[[], pl.DataFrame]",
+) -> Judge:
     """Fit a baseline on train and let it judge the labelled rows of a split."""
     import numpy as np
 
@@ -182,7 +194,7 @@ def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Em
     judge, symbols = Judge(f"baseline:{name}"), store.task.symbols
     rater = name.removeprefix("rater:") if name.startswith("rater:") else None
     asked = _labelled(store, split, rater)
-    train = _taught(store, rater)
+    train = _labelled(store, "train", rater) if rater else taught()
     probs = fit(name, train, store.task, groups=train["group_key"], embed=embed).predict(asked)
     verdicts = [
         Verdict(
@@ -201,7 +213,7 @@ def _baseline(store: "Store", name: str, split: "Split", run_id: str, embed: "Em
     return judge
 
 
-def _taught(store: "Store", rater: str | None) -> "pl.DataFrame":
+def _taught(store: "Store") -> "pl.DataFrame":
     """The labelled rows of train but for those that repeat a closed one, which no student learns.
 
     Where they are most of train, as in texts made from a pattern, all stay, with a warning.
@@ -212,7 +224,7 @@ def _taught(store: "Store", rater: str | None) -> "pl.DataFrame":
 
     from store.leaks import leaking
 
-    labelled = _labelled(store, "train", rater)
+    labelled = _labelled(store, "train")
     apart = labelled.filter(~pl.col("sample_id").is_in(leaking(store)))
     if 2 * len(apart) >= len(labelled):
         return apart

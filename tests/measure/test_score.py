@@ -174,6 +174,7 @@ def test_a_baseline_of_texts_that_are_all_alike_learns_from_them_with_a_warning(
     fields = {"query": "query", "title": "title"}
     mapping = ImportMapping(fields=fields, gold="gold", group="query", split="split", grades=("0", "1"))
     Project.init(tmp_path / "p", from_=path, mapping=mapping)
-    with pytest.warns(UserWarning, match="6 of 6 labelled rows of train repeat a row of a closed split"):
-        scored, _ = Project.open(tmp_path / "p").score("baseline:tfidf", "test")
+    with pytest.warns(UserWarning, match="6 of 6 labelled rows of train repeat a row of a closed split") as told:
+        scored, _ = Project.open(tmp_path / "p").score("baseline:tfidf", "test", against="baseline:majority")
     assert scored.measured.scores.n == 6
+    assert len(told) == 1  # however many baselines learn from them
