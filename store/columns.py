@@ -36,20 +36,12 @@ _GOLD = (
     "sentiment",
     "stars",
     "priority",
+    "overall",
+    "overall_score",
+    "overall_rating",
+    "helpfulness",
 )
-_GOLD_ENDS = ("label", "grade", "relevance", "rating", "judgment", "judgement", "verdict", "decision")
-_PERSON = r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|assessor|grader|evaluator|expert|marker)"
-_RATER = re.compile(rf"{_PERSON}s?_?(?:\d+|[a-z])|{_PERSON}s?_\w+|\w+_{_PERSON}_?(?:\d+|[a-z])")
-_ABOUT_RATER = re.compile(
-    r".*_(?:ids?|names?|counts?|n|num|number|comments?|notes?|emails?|confidence|times?|agreement|model|type|reason)"
-)
-_SERIES = re.compile(
-    r"(ann|annot|[arhjwp]|human|person|people|crowd|turker|student|user|opinion|vote|label|grade|score|rating|"
-    r"relevance|judge?ment)_?(\d+|[a-h])"
-)
-_WHO = re.compile(
-    rf"{_PERSON}|{_PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who"
-)
+_GOLD_ENDS = ("label", "grade", "relevance", "rating", "judgment", "judgement", "verdict", "decision", "score")
 _WHEN = re.compile(r"date|when|time|timestamp|(?:annotated|labell?ed|graded|rated|judged|created|updated)_(?:at|on)")
 _TEXT_GROUP = (
     "query",
@@ -114,16 +106,23 @@ _ID_GROUP = (
     "group_id",
 )
 _ID = re.compile(
-    r"(?:\w+_)?(?:id|ids|key|uuid|guid|index|no|sku|asin|hash|rank|position)|unnamed\w*|column_1|"
+    r"(?:\w+_)?(?:id|ids|uid|key|uuid|guid|index|no|sku|asin|hash|rank|position)|unnamed\w*|column_1|"
     r"(?:doc|q|item|product|pair|sample|row|task|record|case|user|worker|tweet|query|session)id"
 )
+_DOCUMENT_ID = re.compile(
+    r"(?:doc|document|corpus|passage|product|item|article|listing|offer|candidate|answer|response|page|p|d)_?"
+    r"(?:id|uid|no|key)|asin|sku|gtin|docno"
+)
+_PARSE = re.compile(r"(\w+?)_(?:binary_)?(?:parse|tokens|tokenized|lemmas?)")
+_COMPARED = 100  # distinct rows in which a text is compared with others
 _WORD = r"\p{L}{2}|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
 _HANDLE = re.compile(r"https?://\S+|[0-9a-fA-F-]{16,}|[\w.@-]*\d[\w.@-]*")
 
 
 def key(name: str) -> str:
-    """A column's name in lower case, its words joined by `_`: "Query Text", "queryText" -> "query_text"."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    """A column's name in lower case, its words joined by `_`: "Query Text", "queryText (old)" -> "query_text"."""
+    outside = re.sub(r"\s*[(\[][^)\]]*[)\]]\s*$", "", name) or name
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", outside.strip())
     return re.sub(r"\W+", "_", apart.lower()).strip("_")
 
 
@@ -186,37 +185,15 @@ def gold_named(names: Iterable[str]) -> str | None:
     return exact or next(iter(sorted(ends, key=by_machine)), None)
 
 
+def called_gold(name: str) -> bool:
+    """Whether a column's whole name is that of a grade, not only its end."""
+    return key(name) in _GOLD
+
+
 def by_machine(name: str) -> bool:
     """Whether a column is called like what a model said."""
     words = key(name).split("_")
     return not _MACHINES.isdisjoint(words) or any(word.startswith(_MODELS) for word in words)
-
-
-def raters(names: Sequence[str], few: Few) -> tuple[str, ...]:
-    """The columns that hold one person's grades each: called after raters, or numbered alike with values alike."""
-    open_ = [name for name in names if few.get(name)]
-    named = tuple(n for n in open_ if _RATER.fullmatch(key(n)) and not _ABOUT_RATER.fullmatch(key(n)))
-    if named:
-        return named
-    series: dict[str, list[str]] = {}
-    for name in open_:
-        if found := _SERIES.fullmatch(key(name)):
-            series.setdefault(found[1], []).append(name)
-    for members in series.values():
-        union = frozenset().union(*(few[name] for name in members))
-        alike = all(few[name] & few[members[0]] for name in members)
-        if len(members) > 1 and alike and len(union) <= MAX_GRADES:
-            return tuple(members)
-    return ()
-
-
-def annotator(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> str | None:
-    """The column that says who gave the grade of a row, where several people graded the same texts, row by row."""
-    named = next((n for n in names if _WHO.fullmatch(key(n)) and 1 < frame[n].n_unique() < len(frame)), None)
-    if named is None or not texts:
-        return None
-    people = frame.group_by(texts).agg(pl.col(named).n_unique())[named]
-    return named if int((people > 1).sum()) > 0.05 * len(people) else None
 
 
 def date(frame: pl.DataFrame, names: Iterable[str]) -> str | None:
@@ -279,6 +256,27 @@ def identifies(name: str) -> bool:
 def constant(frame: pl.DataFrame, name: str) -> bool:
     """Whether all cells of a column are one."""
     return frame[name].n_unique() == 1
+
+
+def names_document(name: str) -> bool:
+    """Whether a column is called like the id of what is judged: a document, a product, an answer."""
+    return bool(_DOCUMENT_ID.fullmatch(key(name)))
+
+
+def copies(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """Those of the texts that say another one's words once more (parsed, in small letters) -> which text that is."""
+    head = frame.select(names).unique(maintain_order=True).head(_COMPARED)
+    words = {name: head[name].str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").to_list() for name in names}
+    size = {name: int(head[name].str.len_chars().sum()) for name in names}
+    long_first = sorted(names, key=lambda name: (size[name], names.index(name)), reverse=True)
+    found: dict[str, str] = {}
+    for name in long_first:
+        others = [n for n in names if n != name and n not in found]
+        parsed = _PARSE.fullmatch(key(name))
+        source = next((n for n in others if words[n] == words[name] or (parsed and key(n) == parsed[1])), None)
+        if source and not asks(name):
+            found[name] = source
+    return found
 
 
 def no_text(frame: pl.DataFrame, name: str) -> str | None:

@@ -339,6 +339,39 @@ def test_a_grade_taken_by_its_place_alone_is_a_doubt(table):
 # -- a failed or changed beginning ----------------------------------------------------------
 
 
+def test_what_is_said_about_people_is_no_grade(table):
+    people = [("f", "0.31"), ("m", "0.31")]
+    rows = [(text, *people[i % 2], i % 3) for i, (_, text) in enumerate(pairs())]
+    found = guess(read_table(table("text,annotator_gender,annotator_severity,hateful", rows)))
+    assert (found.mapping.gold, found.mapping.raters) == ("hateful", ())
+    rows = [(*pair, i % 4, ("ann@x.org", "ben@x.org")[i % 2]) for i, pair in enumerate(pairs())]
+    assert guess(read_table(table("query,title,Rating (0-3),Reviewer", rows))).mapping.gold == "Rating (0-3)"
+
+
+def test_columns_of_which_another_is_the_mean_are_people(table):
+    rows = [(*pair, i % 3, (i * 7) % 4, (i % 3 + (i * 7) % 4) / 2) for i, pair in enumerate(pairs())]
+    for names in ("score_me,score_other,score_avg", "rater_1,rater_2,relevance"):
+        found = guess(read_table(table(f"question,answer,{names}", rows)))
+        *raters, mean = names.split(",")
+        assert (found.mapping.raters, found.mapping.gold) == (tuple(raters), None)
+        assert mean in found.unused["gold"]
+
+
+def test_a_text_said_twice_is_read_once(table):
+    rows = [(f"{q} is", f"( {q} ) is", f"(S (NP {q}) is)", t, i % 3) for i, (q, t) in enumerate(pairs(groups=20))]
+    header = "sentence1,sentence1_binary_parse,sentence1_parse,sentence2,label"
+    found = guess(read_table(table(header, rows)))
+    assert (found.columns, found.mapping.group) == (("sentence1", "sentence2"), "sentence1")
+
+
+def test_queries_whose_documents_are_ids_alone_are_refused_with_the_join_that_mends_it(table, tmp_path):
+    rows = [(query, f"B{i:03}", "EISC"[i // 12 % 4]) for i, (query, _) in enumerate(pairs())]
+    path = table("query,product_id,esci_label", rows, "examples.csv")
+    with pytest.raises(UsageError, match=r"several grades.*'product_id'") as caught:
+        Project.init(tmp_path / "p", from_=path)
+    assert "--documents FILE --on product_id" in caught.value.fix
+
+
 def test_a_failed_init_leaves_nothing_and_an_empty_folder_empty(table, tmp_path):
     path = table(*judged("query,title,grade", lambda i: ("1",)))
     (tmp_path / "there").mkdir()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
@@ -94,9 +95,11 @@ def _columns(found: "Imported") -> list[tuple[str, RenderableType]]:
 def _notes(found: "Imported") -> list[str]:
     report, notes = found.report, []
     for doubt in found.doubts:
-        others = " or ".join(f"--{doubt.role} {name}" for name in doubt.choices[1:4])
+        others = " or ".join(f"--{doubt.role} {quote(name)}" for name in doubt.choices[1:4])
         people = (
-            f", and --raters {','.join(reversed(doubt.choices))} takes all for people's" if doubt.role == "gold" else ""
+            f", and --raters {quote(','.join(reversed(doubt.choices)))} takes all for people's"
+            if doubt.role == "gold"
+            else ""
         )
         notes.append(f"{doubt.taken} was taken for {doubt.role} by its shape alone; {others} says otherwise{people}")
     if found.renewed:
