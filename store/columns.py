@@ -263,6 +263,11 @@ def names_document(name: str) -> bool:
     return bool(_DOCUMENT_ID.fullmatch(key(name)))
 
 
+def names_group(name: str) -> bool:
+    """Whether a column is called like the id of a query, or of what else rows belong to."""
+    return key(name) in _ID_GROUP
+
+
 def copies(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, str]:
     """Those of the texts that say another one's words once more (parsed, in small letters) -> which text that is."""
     head = frame.select(names).unique(maintain_order=True).head(_COMPARED)

@@ -24,7 +24,7 @@ DOUBT, LATER = "ambiguous", "skipped"
 _FIXED = frozenset({"query", "docid", "grade"})
 _ORDERED = frozenset({"rank", "position", "score"})  # columns of a ranking, not of judges
 _RATING = re.compile(r"-?\d+(?:\.\d+)?")
-_QRELS = re.compile(r"(\S+)[ \t]+(?:Q?0|\d)[ \t]+(\S+)[ \t]+(-?\d+)[ \t]*$")
+_QRELS = re.compile(r"(\S+)[ \t]+[A-Z]?\d[ \t]+(\S+)[ \t]+(-?\d+)[ \t]*$")
 _LTR = re.compile(r"(-?\d+(?:\.\d+)?)[ \t]+qid:(\S+)[ \t]+#[ \t]*(\S+)(?:[ \t]+(\S.*?))?[ \t]*$")
 
 # -- JSON -----------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def from_header(table: Table) -> Table | None:
     """A table with a header that only a judgement list has; None for any other."""
     columns = table.frame.columns
     names = [name.strip().lower() for name in columns]
-    if sorted(names) == ["corpus-id", "query-id", "score"]:
+    if sorted({*names} - {"split"}) == ["corpus-id", "query-id", "score"]:
         renamed = table.frame.rename(dict(zip(columns, names, strict=True)))
         renamed = renamed.rename({"query-id": "query_id", "corpus-id": "docid", "score": "grade"})
         roles = {"group": "query_id", "id": "docid", "gold": "grade"}

@@ -18,7 +18,7 @@ _SCALES = (
     "irrelevant=not relevant=non relevant=nonrelevant=not at all relevant=unrelated"
     " < marginally relevant=slightly relevant=somewhat relevant=partially relevant=partly relevant=related"
     " < relevant=fairly relevant=mostly relevant < highly relevant=very relevant < perfectly relevant=fully relevant",
-    "no match < partial match=partial < exact match=full match=match",
+    "no match=irrelevant=not relevant < partial match=partial < exact match=exact=full match=match",
     "不相关 < 部分相关 < 相关 < 高度相关",
     "無関係 < やや関連 < 関連",
     "nerelevantní < částečně relevantní < relevantní",

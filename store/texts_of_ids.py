@@ -1,16 +1,19 @@
-"""Texts for a list that only has ids: joined from a table of documents, and one of queries."""
+"""Texts for a table that only has ids: joined from a table of documents, and one of queries."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from store.columns import no_text
+from store.columns import identifies, key, names_document, names_group, no_text
 from store.errors import UsageError
 from store.sources import Reading
 from store.tables import Rejection, Table
 
 _SHOWN = 3
+_KNOWN = "\0known"  # a column that no file can have
+_LOOKED_AT = 1000  # rows
 
 
 def with_texts(table: Table, name: str, reading: Reading, tables: dict[str, pl.DataFrame]) -> Table:
@@ -40,37 +43,29 @@ def with_texts(table: Table, name: str, reading: Reading, tables: dict[str, pl.D
 
 def _joined(table: Table, name: str, role: str, texts: pl.DataFrame, reading: Reading) -> Table:
     """Rows whose id the texts do not know are left out, with that as the reason."""
-    on = reading.on if role == "document" else None
     path = Path(str(reading.documents if role == "document" else reading.queries))
-    if on is not None and on not in texts.columns:
-        raise UsageError(
-            f"{path.name} has no column {on!r}; it has {', '.join(map(repr, texts.columns))}.", "Name the ids."
-        )
-    ours = table.ids.get(role) or (
-        on if on in table.frame.columns else table.roles.get("id" if role == "document" else "group")
-    )
-    if ours is None:
-        raise UsageError(
-            f"{name} has no column {on!r} to join {path.name} by."
-            if on
-            else f"Nothing says which column joins {path.name}.",
-            f"Name one that both have: --on COLUMN. {name} has {', '.join(map(repr, table.frame.columns))}.",
-        )
-    ids = table.frame[str(ours)]
-    theirs = on or max(texts.columns, key=lambda column: int(ids.is_in(texts[column].unique().implode()).sum()))
-    known = ids.is_in(texts[theirs].unique().implode())
-    if not known.any():
+    ours, theirs = _keys(table, name, role, texts, reading.on if role == "document" else None, path.name)
+    ids = table.frame[ours]
+    texts, theirs = _headed(texts, theirs, role)
+    if not ids.is_in(texts[theirs].unique().implode()).any():
         shown = [", ".join(repr(v[:40]) for v in part.unique().sort().head(_SHOWN)) for part in (ids, texts[theirs])]
         raise UsageError(
             f"No {role} of {name} is in column {theirs!r} of {path.name}: {shown[0]} here, {shown[1]} there.",
             "Name the column of the ids: --on COLUMN.",
         )
-    new = {column: _free(column, role, table.frame) for column in texts.columns if column != theirs}
-    texts = texts.unique(theirs, keep="first", maintain_order=True)
-    texts = texts.select(theirs, *(pl.col(column).alias(name) for column, name in new.items()))
-    joined = table.frame.filter(known).join(
-        texts, left_on=str(ours), right_on=theirs, how="left", maintain_order="left"
+    more = _further_keys(table.frame, texts, theirs)
+    new = {c: _free(c, role, table.frame) for c in texts.columns if c not in (theirs, *more)}
+    texts = texts.unique([theirs, *more], keep="first", maintain_order=True)
+    named = (pl.col(column).alias(name) for column, name in new.items())
+    joined = table.frame.join(
+        texts.select(theirs, *more, *named, pl.lit(True).alias(_KNOWN)),
+        left_on=[ours, *more],
+        right_on=[theirs, *more],
+        how="left",
+        maintain_order="left",
     )
+    known = joined[_KNOWN].is_not_null()
+    joined = joined.filter(known).drop(_KNOWN)
     strange = zip(table.lines.filter(~known).to_list(), ids.filter(~known).to_list(), strict=True)
     lost = [Rejection(line, f"its {role} {name[:40]!r} is not in {path.name}") for line, name in strange]
     votes = table.votes
@@ -78,7 +73,67 @@ def _joined(table: Table, name: str, role: str, texts: pl.DataFrame, reading: Re
         places = pl.DataFrame({"row": known.arg_true().cast(pl.Int64), "new": range(int(known.sum()))})
         votes = votes.join(places, on="row", maintain_order="left").with_columns(row="new").drop("new")
     joined = joined.with_columns(pl.col(list(new.values())).fill_null(""))
-    return replace(table, frame=joined, lines=table.lines.filter(known), rejected=(*table.rejected, *lost), votes=votes)
+    by = " and ".join([theirs, *more])
+    return replace(
+        table,
+        frame=joined,
+        lines=table.lines.filter(known),
+        rejected=(*table.rejected, *lost),
+        votes=votes,
+        notes=(*table.notes, f"texts of {path.name} joined by {by}"),
+    )
+
+
+def _keys(table: Table, name: str, role: str, texts: pl.DataFrame, on: str | None, called: str) -> tuple[str, str]:
+    """The columns of ids here and in the table of texts: as said, as the list's format says, else as both have them."""
+    if on is not None and on not in texts.columns:
+        raise UsageError(
+            f"{called} has no column {on!r}; it has {', '.join(map(repr, texts.columns))}.", "Name the ids."
+        )
+    told = table.roles.get("id" if role == "document" else "group")
+    ours = table.ids.get(role) or (on if on in table.frame.columns else told)
+    if ours is not None:
+        ids = table.frame[str(ours)]
+        return str(ours), on or max(texts.columns, key=lambda c: int(ids.is_in(texts[c].unique().implode()).sum()))
+    if on is None and (shared := _shared(table.frame, texts, role)):
+        return shared
+    raise UsageError(
+        f"{name} has no column {on!r} to join {called} by." if on else f"Nothing says which column joins {called}.",
+        f"Name one that both have: --on COLUMN. {name} has {', '.join(map(repr, table.frame.columns))}.",
+    )
+
+
+def _shared(frame: pl.DataFrame, texts: pl.DataFrame, role: str) -> tuple[str, str] | None:
+    """The id that both tables have under one name; one of documents, or of queries, before any other."""
+    fits = names_document if role == "document" else names_group
+    theirs = {key(column): column for column in reversed(texts.columns)}
+    found = [
+        (fits(ours), texts[there].n_unique(), ours, there)
+        for ours in frame.columns
+        if identifies(ours) and (there := theirs.get(key(ours))) and frame[ours].is_in(texts[there].implode()).any()
+    ]
+    return max(found)[2:] if found else None
+
+
+def _further_keys(frame: pl.DataFrame, texts: pl.DataFrame, theirs: str) -> list[str]:
+    """Columns of both tables that tell apart texts of one id, such as the locale of a product."""
+    if texts[theirs].n_unique() == len(texts):
+        return []
+    both = [column for column in texts.columns if column != theirs and column in frame.columns]
+    return [c for c in both if texts.select(theirs, c).n_unique() > texts[theirs].n_unique()]
+
+
+def _headed(texts: pl.DataFrame, theirs: str, role: str) -> tuple[pl.DataFrame, str]:
+    """The table with its first line as a row, where that line is no header: the name of the ids is itself an id."""
+    shape = re.sub(r"\d+", "0", theirs)
+    alike = texts[theirs].head(_LOOKED_AT).str.replace_all(r"\d+", "0").eq(shape)
+    if "0" not in shape or alike.sum() * 2 <= len(alike):
+        return texts, theirs
+    others = [column for column in texts.columns if column != theirs]
+    called = ["text"] if len(others) == 1 else [f"text_{i}" for i in range(1, len(others) + 1)]
+    names = {theirs: f"{role}_id"} | dict(zip(others, called, strict=True))
+    first = pl.DataFrame({new: [old] for old, new in names.items()})
+    return pl.concat([first.select(names[c] for c in texts.columns), texts.rename(names)]), names[theirs]
 
 
 def _free(column: str, role: str, frame: pl.DataFrame) -> str:
@@ -90,7 +145,7 @@ def _free(column: str, role: str, frame: pl.DataFrame) -> str:
 def _no_texts(table: Table, name: str, missing: list[str]) -> UsageError:
     called = table.notes[-1] if table.notes else "a list of ids"
     what = " and ".join({"query": "queries", "document": "documents"}[role] for role in missing)
-    options = {"document": "--documents documents.parquet --on ID", "query": "--queries queries.tsv"}
+    options = {"document": "--documents documents.parquet", "query": "--queries queries.tsv"}
     named = " ".join(options[role] for role in sorted(missing))
     columns = ", ".join(f"{table.ids[role]!r}" for role in missing)
     return UsageError(

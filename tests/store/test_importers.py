@@ -288,6 +288,48 @@ def test_parquet_and_hugging_face_folders_hold_the_same_rows(tmp_path):
     assert "without a dataset" in refused.value.message
 
 
+def test_a_folder_of_files_called_after_their_splits_keeps_these_and_their_classes(tmp_path):
+    header = "text,label\n"
+    (tmp_path / "train.csv").write_text(header + "".join(f"words {i},{i % 3}\n" for i in range(30)))
+    (tmp_path / "toy_dev.csv").write_text(header + "".join(f"other words {i},{i % 3}\n" for i in range(30)))
+    (tmp_path / "test.csv").write_text(header + "".join(f"more words {i},-1\n" for i in range(5)))
+    (tmp_path / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+        "          '0': bad\n          '1': fair\n          '2': good\n---\n"
+    )
+    table = read(tmp_path)
+    counts = table.frame.group_by("split", "label").len().sort("split", "label").rows()
+    assert counts[:2] == [("dev", "bad", 10), ("dev", "fair", 10)]
+    assert counts[3] == ("pool", "", 5)
+    assert table.notes[-1] == "test.csv has no grades: its rows are the pool"
+
+
+def test_class_numbers_in_parquet_get_the_names_that_are_in_its_schema(tmp_path):
+    features = {"label": {"_type": "ClassLabel", "names": ["sport", "war"]}}
+    schema = pa.schema([("text", pa.string()), ("label", pa.int64())])
+    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]}, schema=schema), tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet")["label"].to_list() == ["war", "sport", ""]
+
+
+def test_a_folder_of_tables_of_different_things_is_refused_with_the_join(tmp_path):
+    pl.DataFrame({"query": ["a"], "product_id": ["1"], "esci_label": ["E"], "k": ["1"]}).write_parquet(
+        tmp_path / "examples.parquet"
+    )
+    pl.DataFrame({"product_id": ["1"], "title": ["x"], "color": ["red"]}).write_parquet(tmp_path / "products.parquet")
+    with pytest.raises(PiarError, match="tables of different things") as refused:
+        read_table(tmp_path)
+    assert f"{tmp_path}/examples.parquet --documents {tmp_path}/products.parquet" in refused.value.fix
+
+
+def test_votes_that_a_row_lists_are_people_and_never_read(file):
+    votes = ["yes", "no"]
+    rows = [{"text": f"one {i}", "gold_label": "yes", "annotator_labels": votes[: i % 2 + 1]} for i in range(60)]
+    table = read(file("\n".join(map(json.dumps, rows)), "x.jsonl"))
+    assert table.frame.columns == ["text", "gold_label", "rater_1", "rater_2"]
+    assert table.frame["rater_2"].to_list()[:2] == ["", "no"]
+
+
 def annotation(grade, person, **more):
     result = [{"from_name": "grade", "type": "choices", "value": {"choices": [grade]}}]
     return {"completed_by": person, "result": result if grade else [], "lead_time": 4.5, **more}

@@ -96,7 +96,7 @@ def test_lists_of_ids_say_so_at_once_and_come_in_with_the_documents(tmp_path, na
     (tmp_path / name).write_text(LISTS[name])
     with pytest.raises(UsageError, match="documents by ids") as error:
         read(tmp_path / name)
-    assert "--documents documents.parquet --on ID" in error.value.fix
+    assert "--documents documents.parquet" in error.value.fix
     reading = Reading(documents=documents(tmp_path), on="sku")
     project = Project.init(tmp_path / "p", from_=tmp_path / name, reading=reading)
     found = project.store.frame(
@@ -172,5 +172,45 @@ def test_a_plain_list_of_ids_is_joined_by_the_column_that_both_have(tmp_path):
     )
     table = read(tmp_path / "grades.csv", Reading(documents=documents(tmp_path), on="sku"))
     assert table.frame.columns == ["query", "sku", "grade", "title"]
+    assert read(tmp_path / "grades.csv", Reading(documents=documents(tmp_path))).frame.equals(table.frame)
+    (tmp_path / "other.csv").write_text("query,what,grade\n" + "".join(f"q{i},d{i},{i % 4}\n" for i in range(40)))
     with pytest.raises(UsageError, match="Nothing says which column"):
-        read(tmp_path / "grades.csv", Reading(documents=documents(tmp_path)))
+        read(tmp_path / "other.csv", Reading(documents=documents(tmp_path)))
+
+
+def test_products_of_one_id_are_told_apart_by_their_locale(tmp_path):
+    rows = [(f"query {i // 4}", f"B{i}", ("us", "es")[i % 2], "EISC"[i % 4]) for i in range(40)]
+    pl.DataFrame(rows, ["query", "product_id", "product_locale", "label"], orient="row").write_parquet(
+        tmp_path / "examples.parquet"
+    )
+    texts = [(f"B{i}", where, f"title of {i} in {where}") for i in range(40) for where in ("es", "us")]
+    pl.DataFrame(texts, ["product_id", "product_locale", "title"], orient="row").write_csv(tmp_path / "products.csv")
+    table = read(tmp_path / "examples.parquet", Reading(documents=tmp_path / "products.csv"))
+    assert table.frame["title"].to_list() == [f"title of {i} in {('us', 'es')[i % 2]}" for i in range(40)]
+    assert table.notes == ("texts of products.csv joined by product_id and product_locale",)
+
+
+def test_tables_without_a_header_give_all_their_texts(tmp_path):
+    (tmp_path / "qrels").write_text("".join(f"{100 + i // 5} U0 {100 + i // 5}_{i} {i % 4}\n" for i in range(40)))
+    (tmp_path / "docs.tsv").write_text("".join(f"{100 + i // 5}_{i}\tpassage {i}\n" for i in range(40)))
+    (tmp_path / "queries.tsv").write_text("".join(f"{100 + q}\twhat is {q}\n" for q in range(8)))
+    reading = Reading(documents=tmp_path / "docs.tsv", queries=tmp_path / "queries.tsv")
+    frame = read(tmp_path / "qrels", reading).frame
+    assert frame.columns == ["query_id", "docid", "grade", "text", "query"]
+    assert frame.row(0) == ("100", "100_0", "0", "passage 0", "what is 0")
+    assert len(frame) == 40
+
+
+def test_a_folder_in_beirs_layout_comes_in_with_its_splits(tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    for k, split in enumerate(("train", "test")):
+        rows = "".join(f"q{k}{i // 5}\td{k}{i}\t{i % 3}\n" for i in range(40))
+        (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    docs = [json.dumps({"_id": f"d{k}{i}", "title": "", "text": f"text {k} {i}"}) for k in (0, 1) for i in range(40)]
+    queries = [json.dumps({"_id": f"q{k}{q}", "text": f"query {k} {q}"}) for k in (0, 1) for q in range(8)]
+    (folder / "corpus.jsonl").write_text("\n".join(docs))
+    (folder / "queries.jsonl").write_text("\n".join(queries))
+    project = Project.init(tmp_path / "p", from_=folder)
+    found = project.store.frame("select split, count(*)::int as n, count(distinct text)::int from samples group by 1")
+    assert sorted(found.rows()) == [("test", 40, 40), ("train", 40, 40)]

@@ -14,7 +14,7 @@ import pytest
 import xlsxwriter
 
 from piar.cli import main
-from store import readers, sources
+from store import arrow_files, sources
 from store.errors import PiarError, UsageError
 from store.readers import Reading, read
 from store.tables import Rejection
@@ -221,7 +221,7 @@ def test_long_cells_are_rejected_whatever_the_format(file, tmp_path):
 
 
 def test_a_small_parquet_file_that_unpacks_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MOST_PARQUET", 1 << 20)
+    monkeypatch.setattr(arrow_files, "MOST_PARQUET", 1 << 20)
     indices = pa.array([0] * 10_000, pa.int32())
     pq.write_table(
         pa.table({"a": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 500]))}), tmp_path / "a.parquet"
