@@ -185,6 +185,14 @@ def test_a_walk_shows_people_difficulty_training_and_students(tmp_path):
     assert parsed.fetches == []
 
 
+def test_a_student_that_writes_no_trace_stands_beside_its_teacher(tmp_path):
+    project = walked(tmp_path / "toys")
+    run = project.store.start_run("score", {"judge": "student:students/sft/final"})
+    project.store.finish_run(run, "done", detail={"latency_ms": {"first_token": {"p50": 6.5, "p99": 9.0}}})
+    text, _ = read(report(project.store, tmp_path / "report.html").path)
+    assert "6.5 ms" in text
+
+
 def test_sections_without_anything_to_say_are_left_out(tmp_path):
     project = small_project(tmp_path / "toys")
     text, _ = read(report(project.store, tmp_path / "report.html").path)
