@@ -92,6 +92,15 @@ def _split_files(path: Path, read_file: ReadFile) -> list[Part]:
     return []
 
 
+def splits_beside(file: Path) -> list[str]:
+    """The files that belong with one which is called after a split, itself among them; none where it stands alone."""
+    if not file.is_file() or not _split_named(file):
+        return []
+    beside = (other for other in file.parent.iterdir() if other.suffix == file.suffix and _split_named(other))
+    names = sorted(other.name for other in beside)
+    return names if len(names) > 1 else []
+
+
 def _split_named(file: Path) -> str | None:
     """The split that a file's name ends or begins with."""
     words = re.split(r"[^a-z]+", Path(file.stem).stem.lower() if file.suffix == ".gz" else file.stem.lower())

@@ -14,15 +14,17 @@ import duckdb
 import polars as pl
 
 from store.encodings import decode
-from store.errors import PiarError
+from store.errors import PiarError, UsageError
+from store.figures import many
 from store.formats import refuse_lines
 from store.header import Record, column_names, find_header, require_header, table_of, tidy
 from store.judgement_lists import line_reader
 from store.sources import Reading, Source
-from store.tables import CELL_LIMIT, Table
+from store.tables import CELL_LIMIT, Rejection, Table
 
 DELIMITERS = (",", "\t", ";", "|")
 _SNIFF_LINES = 200
+_SHOWN = 80  # characters of a line in a message
 _SEEN = 20  # lines by which a list without a header is known
 _SNIFF_BYTES = 1 << 20
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # the first line by which Excel is told the delimiter
@@ -48,6 +50,8 @@ def read_delimited(source: Source, reading: Reading) -> Table:
     head = source.head(_SNIFF_BYTES)
     if not head.strip(b"\r\n\t \0\xef\xbb\xbf\xff\xfe"):
         raise PiarError(f"{source.name} is empty.", "Give a file with a header and at least one row.")
+    if reading.header:
+        return _careful(source, reading)
     if not reading.plain and (reader := line_reader(head.decode("utf-8", "replace").splitlines()[:_SEEN])):
         return reader(decode(source.bytes(), source.name, reading.encoding).text)
     return require_header(_whole(source, head, reading) or _careful(source, reading), source.name)
@@ -118,9 +122,25 @@ def _careful(source: Source, reading: Reading) -> Table:
     refuse_lines(sample, source.name, reading)
     named = _SEPARATOR.fullmatch(lines[0])
     delimiter = named[1] if named else _delimiter(sample)
+    if reading.header:
+        lines.insert(1 if named else 0, _header_line(source.name, sample, delimiter, reading.header))
     table = _parse(source.name, lines, delimiter, decoded.encoding, skip=1 if named else 0)
+    if reading.header:
+        rejected = tuple(Rejection(found.line - 1, found.reason) for found in table.rejected)
+        table = replace(table, lines=table.lines - 1, rejected=rejected)
     notes = (decoded.note, f"delimiter {delimiter!r}, as the first line says" if named else "", *table.notes)
     return replace(table, notes=tuple(note for note in notes if note))
+
+
+def _header_line(name: str, sample: Sequence[str], delimiter: str, header: Sequence[str]) -> str:
+    """The line that names the columns; raises `UsageError` where they are more or fewer than the file has."""
+    width = _usual_width(sample, delimiter, _QUOTING[2 if delimiter == "\t" else 0])
+    if len(header) != width:
+        raise UsageError(
+            f"{name} has {many(width, 'column')}, and --header names {len(header):,}.",
+            "Name each, in the order of the file; its first line is: " + sample[0].strip()[:_SHOWN],
+        )
+    return delimiter.join(header) + "\n"
 
 
 def _parse(name: str, lines: Sequence[str], delimiter: str, encoding: str, skip: int) -> Table:
@@ -128,15 +148,19 @@ def _parse(name: str, lines: Sequence[str], delimiter: str, encoding: str, skip:
     ways = [_QUOTING[0], *([_QUOTING[2]] if delimiter == "\t" else [])]  # tab-separated files often know no quoting
     if any('\\"' in line for line in lines):
         ways.append(_QUOTING[1])
-    best: Table | None = None
+    tables: list[Table] = []
+    refused: PiarError | None = None
     for way in ways:
-        table = table_of(_records(lines, delimiter, way, skip), name, encoding)
-        if best is None or len(table.rejected) < len(best.rejected):
-            best = table
-        if not best.rejected:
+        try:
+            tables.append(table_of(_records(lines, delimiter, way, skip), name, encoding))
+        except PiarError as error:
+            refused = error
+            continue
+        if not tables[-1].rejected:
             break
-    assert best is not None
-    return best
+    if refused and not tables:
+        raise refused
+    return min(tables, key=lambda table: len(table.rejected))
 
 
 def _records(lines: Sequence[str], delimiter: str, way: dict[str, Any], skip: int = 0) -> Iterator[Record]:

@@ -7,6 +7,7 @@ from itertools import chain, islice
 
 import polars as pl
 
+from store.columns import no_text
 from store.encodings import is_broken
 from store.errors import PiarError
 from store.tables import CELL_LIMIT, Rejection, Table
@@ -100,11 +101,13 @@ def table_of(records: Iterable[Record], name: str, broken: str = "UTF-8") -> Tab
 
 def require_header(table: Table, name: str) -> Table:
     """The table, unless its header is a row like the others; raises `PiarError`."""
-    if _is_row(table.frame):
-        shown = ", ".join(column[:30] for column in table.frame.columns[:4])
+    frame = table.frame
+    if _is_row(frame):
+        shown = ", ".join(column[:30] for column in frame.columns[:4])
+        names = [f"{'value' if no_text(frame, name) else 'text'}_{i}" for i, name in enumerate(frame.columns, 1)]
         raise PiarError(
             f"{name} has no header: its first line ({shown}) is a row like those below.",
-            "Write the columns' names above it, such as query,title,grade.",
+            f"Name its columns, in their order, with better names than these: --header {','.join(names)}",
         )
     return table
 

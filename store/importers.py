@@ -1,7 +1,7 @@
 """Rows of files into samples and labels: given ids and splits, each row counted, nothing entered twice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
@@ -12,7 +12,7 @@ from store.db import Store, quote
 from store.draw import draw
 from store.prepare import ImportMapping, Rows, prepare
 from store.readers import Reading, read, read_table, source_name
-from store.splits import SplitSettings, assign, near_duplicates, with_forms
+from store.splits import SplitSettings, assign, fill, near_duplicates, with_forms
 from store.tables import Rejection, Table
 from store.types import NOTHING_FURTHER, SPLITS
 
@@ -48,6 +48,7 @@ class ImportReport:
         same_ids: ids of the owner that stand for more than one content, the group aside: an id may name a document
             that several queries found.
         near_duplicates: pairs of groups in different splits that differ in spelling only.
+        given: split that the file names no rows of -> how many of its train groups went there.
     """
 
     read: int = 0
@@ -64,6 +65,7 @@ class ImportReport:
     splits: dict[str, int] = field(default_factory=dict)
     same_ids: list[str] = field(default_factory=list)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    given: dict[str, int] = field(default_factory=dict)
 
 
 def import_files(
@@ -114,6 +116,9 @@ def import_table(
     rows = prepare(table, store.task, mapping)
     with store.write() as con:
         load = _Load(con, store, rows, mapping.source or name, run_id)
+        if load.is_first():
+            filled, report.given = fill(rows.frame, splits or SplitSettings(), seed)
+            load.rows = replace(rows, frame=filled)
         load.stage()
         load.deal(splits or SplitSettings(), seed)
         rejected = load.reject_misplaced()
@@ -143,6 +148,10 @@ class _Load:
         self.run_id = run_id
         self.at = store.moment()
         self.groups = pl.DataFrame()
+
+    def is_first(self) -> bool:
+        """Whether the store has no split yet."""
+        return not self._one("select count(*) from samples where split <> 'pool'")
 
     def stage(self) -> None:
         """`staged`: the rows with `sample_id`, `ordinal` (0 for the first row of a sample) and `known`."""
@@ -214,7 +223,8 @@ class _Load:
                 end as reason
             from staged s join dealt d using ("group")
             where (inclusion is not null and d.split in ('holdout', 'test'))
-               or (s.split <> d.split and not (s.split = 'pool' and d.split = 'train'))
+               or (s.split <> d.split and not (s.split = 'pool' and d.split = 'train')
+                   and not (s.split = 'train' and (known or d.split in ('dev', 'holdout'))))
             order by "row" """,
         )
         self.con.execute('delete from hashed where "row" in (select "row" from misplaced)')

@@ -39,6 +39,7 @@ class Reading:
         plain: take it as a table, whatever tool it seems to come from.
         documents, queries: tables with the texts of a list that has only ids; see `store.texts_of_ids`.
         on: the column of `documents` that holds the ids.
+        header: names of the columns, of a delimited file that does not begin with them.
     """
 
     encoding: str | None = None
@@ -48,6 +49,7 @@ class Reading:
     documents: Path | None = None
     queries: Path | None = None
     on: str | None = None
+    header: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

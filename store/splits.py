@@ -20,6 +20,7 @@ from store.settings import Settings
 from store.types import Split
 
 BLOCK = 10  # neighbours dealt together; shares that are multiples of 1/10 come out exactly
+_FEWEST_GIVEN = 20  # groups of train, from which on it gives to splits that a file leaves empty
 _STRATA = 5
 _DEALS = 64  # how many deals are tried; fewer for very many groups, whose deals are all alike
 _WORD = re.compile(r"[^\W_]+")
@@ -77,6 +78,34 @@ def assign(groups: pl.DataFrame, settings: SplitSettings, seed: int) -> pl.DataF
     names = pl.Series(np.array(list(settings.shares))[dealt], dtype=pl.String)
     dealt_units = order.select("form").with_columns(split=names)
     return groups.select("group", "form").join(dealt_units, on="form").select("group", "split").sort("group")
+
+
+def fill(rows: pl.DataFrame, settings: SplitSettings, seed: int) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Groups of train for the splits that a file leaves empty although it names some, as published data sets do.
+
+    What the file says stays, but for train, which gives by the shares of the settings; the file's test stays closed.
+
+    Args:
+        rows: `group`, `split` (null: not said) and `value` (null: no grade).
+
+    Returns:
+        the rows with the new splits, and how many groups of train went to each.
+    """
+    graded = rows.filter(pl.col("value").is_not_null() & pl.col("split").is_not_null())
+    named = set(graded["split"])
+    others = graded.filter(pl.col("split") != "train").select("group").unique()
+    groups = graded.join(others, on="group", how="anti").group_by("group").agg(pl.col("value").mean(), rows=pl.len())
+    empty = [name for name, share in settings.shares.items() if share and name not in named]
+    if "train" not in named or len(named) < 2 or not empty or len(groups) < _FEWEST_GIVEN:
+        return rows, {}
+    total = settings.train + sum(settings.shares[name] for name in empty)
+    given = {name: share / total if name in ("train", *empty) else 0.0 for name, share in settings.shares.items()}
+    dealt = assign(with_forms(groups), SplitSettings.model_validate(given), seed)
+    places = pl.col("group").replace_strict(
+        dealt["group"], dealt["split"], default=pl.col("split"), return_dtype=pl.String
+    )
+    moved = dealt.filter(pl.col("split") != "train")["split"].value_counts()
+    return rows.with_columns(split=places), dict(moved.iter_rows())
 
 
 def _best_deal(

@@ -132,6 +132,15 @@ On = Annotated[
         "--on", metavar="COLUMN", help="Of --documents: the ids.", show_default="found out", rich_help_panel=_READING
     ),
 ]
+Header = Annotated[
+    str | None,
+    typer.Option(
+        "--header",
+        metavar="A,B,C",
+        help="The columns' names, of a text file that does not begin with them.",
+        rich_help_panel=_READING,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
 Instruction = Annotated[
     str | None, typer.Option("--instruction", metavar="ID", help="An older instruction.", show_default="instruction.md")
@@ -225,8 +234,9 @@ def reading(
     documents: Path | None = None,
     queries: Path | None = None,
     on: str | None = None,
+    header: str | None = None,
 ) -> "Reading":
     """How the files are to be read; what is not said is found out."""
     from store.readers import Reading
 
-    return Reading(encoding, sheet, control, plain, documents, queries, on)
+    return Reading(encoding, sheet, control, plain, documents, queries, on, _listed(header))

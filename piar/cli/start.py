@@ -18,6 +18,7 @@ from piar.cli.options import (
     Gold,
     Grades,
     GroupColumn,
+    Header,
     IdColumn,
     LabelConfig,
     On,
@@ -71,6 +72,7 @@ def look(
     documents: Documents = None,
     queries: Queries = None,
     on: On = None,
+    header: Header = None,
     sample: Annotated[int, typer.Option("--sample", min=100, help="Rows that the baselines see at most.")] = 4000,
     seed: Seed = 0,
 ) -> Answer:
@@ -92,7 +94,7 @@ def look(
         from store.label_config import load_label_config
 
         control = load_label_config(label_config, None).control
-    how = reading(encoding, sheet, control, plain, documents, queries, on)
+    how = reading(encoding, sheet, control, plain, documents, queries, on, header)
     settings = load(asked().folder, asked().overrides, optional=True).baselines
     if settings.encoder:
         settings = settings.model_copy(update={"encoder": str(located(Path(settings.encoder)))})
@@ -145,6 +147,7 @@ def init(
     documents: Documents = None,
     queries: Queries = None,
     on: On = None,
+    header: Header = None,
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty; what differs is kept as NAME.bak.")
@@ -177,7 +180,7 @@ def init(
         guideline=guideline,
         label_config=label_config,
         mapping=said,
-        reading=reading(encoding, sheet, control, plain, documents, queries, on),
+        reading=reading(encoding, sheet, control, plain, documents, queries, on, header),
         seed=seed,
         force=force,
         ask=terminal(),
@@ -218,6 +221,7 @@ def import_(
     documents: Documents = None,
     queries: Queries = None,
     on: On = None,
+    header: Header = None,
     sample: Annotated[
         int, typer.Option("--sample", metavar="N", min=0, help="Draw N rows at random.", show_default="all rows")
     ] = 0,
@@ -257,7 +261,7 @@ def import_(
         gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
     )
     said = said.model_copy(update={"sample": sample, "sample_queries": sample_queries, "weight": weight})
-    how = reading(encoding, sheet, control, plain, documents, queries, on)
+    how = reading(encoding, sheet, control, plain, documents, queries, on, header)
     found = project.import_(files, said, reading=how, seed=seed, label_config=label_config, ask=terminal())
     return Answer(_document(found), imported(found, project.folder))
 
@@ -275,6 +279,7 @@ def _document(found: "Imported") -> "Importing":
         "conflicts": report.conflicts,
         "rejected": report.rejected,
         "splits": report.splits,
+        "given": report.given,
         "retired": found.retired,
         "columns": found.mapping,
         "guessed": found.reasons,

@@ -67,6 +67,7 @@ class Importing(TypedDict):
     conflicts: list[tuple[int, ...]]
     rejected: list[Rejection]
     splits: dict[str, int]
+    given: dict[str, int]
     retired: int
     columns: ImportMapping
     guessed: dict[str, str]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from piar.project.folder import INSTRUCTION, STORE, TASK, adopt, begin, put, refit
@@ -157,6 +158,7 @@ def import_(
             import_table(project.store, table, columns, name, run_id, seed, splits, report, drawn)
             found = replace(found, mapping=columns)
             notes += [f"{path.name}: {note}" for note in table.notes]
+            notes += [] if columns.split else _called_after_a_split(path)
         retired = retire(project.store)
     reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
     if config and proposed and not config.ordered:
@@ -179,6 +181,16 @@ def import_(
         guideline=first.guideline,
         again=tuple(set(renewal.files) - set(map(str, sources))) if renewal else (),
     )
+
+
+def _called_after_a_split(path: Path) -> list[str]:
+    """What to say of `train.csv` beside `test.csv`, whose rows have been dealt to all splits."""
+    from store.dataset_folders import splits_beside
+
+    beside = splits_beside(path)
+    folder = quote(str(path.parent))
+    words = f"{path.name} is called after a split, and its rows were dealt to all; the folder keeps the splits of "
+    return [f"{words}{', '.join(beside)}: piar init DIR --from {folder}"] if beside else []
 
 
 def _drawn(

@@ -11,6 +11,7 @@ import pytest
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping, Rejection, import_files, read, read_table
+from store.prepare import SPLIT_NAMES
 from store.propose import complete, guess, propose_task
 from store.task import Task
 from store.types import Label
@@ -423,6 +424,35 @@ def test_a_split_column_is_followed_and_never_cuts_a_group(store, file):
         Rejection(3, "said to be in test, but its group a is in train: a group is never in two splits"),
         Rejection(6, "unknown split 'moon' in column 'fold'"),
     ]
+
+
+def named(shape):
+    """Rows of 40 groups for each split of `shape`, with texts of their own."""
+    rows = [f"{s} query {i},title {j},{(i + j) % 3},{s}" for s in shape for i in range(40) for j in range(3)]
+    return "\n".join(["query,title,grade,split", *rows])
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [
+        (("train", "test"), {"dev": 5, "holdout": 15}),
+        (("train", "validation", "test"), {"holdout": 17}),
+        (("train", "dev", "holdout", "test"), {}),
+        (("test",), {}),
+    ],
+)
+def test_splits_that_a_file_leaves_empty_are_dealt_from_its_train_and_from_nothing_else(store, file, shape, given):
+    path = file(named(shape))
+    report = import_files(store, [path], ImportMapping(gold="grade", split="split"), "run")
+    assert report.given == given
+    found = store.frame(
+        "select group_key, min(split) as split, count(distinct split)::int as n from samples group by 1"
+    )
+    assert set(found["n"]) == {1}
+    moved = found.filter(~pl.col("group_key").str.starts_with("train"))
+    assert all(SPLIT_NAMES[group.split()[0]] == split for group, split, _ in moved.rows())
+    again = import_files(store, [path], ImportMapping(gold="grade", split="split"), "run")
+    assert (again.added, again.rejected, again.splits) == (0, [], report.splits)
 
 
 def test_a_split_column_that_cuts_groups_is_not_guessed(file):

@@ -74,6 +74,19 @@ def test_a_file_without_a_header_is_told_so(file, line):
         read(file("\n".join([line, *below]) + "\n"))
 
 
+def test_a_file_without_a_header_is_read_under_the_names_that_are_given(file):
+    rows = [f'gj{i % 3:02}\t{i % 2}\t{"*" if i % 2 else ""}\t"Words {i} of it' for i in range(30)]
+    path = file("\n".join(rows) + "\n", "cola.tsv")
+    with pytest.raises(PiarError, match="no header") as refused:
+        read(path)
+    assert "--header value_1,value_2,value_3,text_4" in refused.value.fix
+    table = read(path, Reading(header=("source", "label", "mark", "sentence")))
+    assert (table.frame.columns, len(table.frame)) == (["source", "label", "mark", "sentence"], 30)
+    assert (table.frame.row(0), table.lines.to_list()[:2]) == (("gj00", "0", "", '"Words 0 of it'), [1, 2])
+    with pytest.raises(UsageError, match="has 4 columns, and --header names 2"):
+        read(path, Reading(header=("label", "sentence")))
+
+
 @pytest.mark.parametrize("header", ["text,1,2,3", "How good is this answer here?,query,grade", "0,1,2"])
 def test_odd_headers_are_headers(file, header):
     width = header.count(",") + 1

@@ -102,6 +102,11 @@ def _notes(found: "Imported") -> list[str]:
             else ""
         )
         notes.append(f"{doubt.taken} was taken for {doubt.role} by its shape alone; {others} says otherwise{people}")
+    if report.given:
+        words = " and ".join(f"{n:,} to {split}" for split, n in sorted(report.given.items()))
+        notes.append(
+            f"the file leaves splits empty, so groups of its train were dealt to them: {words}; its others stay"
+        )
     if found.renewed:
         notes.append(
             f"task.toml had changed and nothing was judged yet: the store was made anew, the old one is "
