@@ -19,6 +19,10 @@ _GOLD = (
     "gold_grade",
     "final_label",
     "final_grade",
+    "final",
+    "agreed",
+    "consensus",
+    "adjudicated",
     "ground_truth",
     "grade",
     "label",
@@ -188,6 +192,11 @@ def gold_named(names: Iterable[str]) -> str | None:
 def called_gold(name: str) -> bool:
     """Whether a column's whole name is that of a grade, not only its end."""
     return key(name) in _GOLD
+
+
+def called_class(name: str) -> bool:
+    """Whether a column's name is one of classes as well as of grades."""
+    return key(name).split("_")[-1] in ("label", "class", "category", "target")
 
 
 def by_machine(name: str) -> bool:

@@ -44,6 +44,9 @@ def find_header(records: Sequence[Record]) -> Header | None:
     first, below = cells[at], cells[at + 1 :]
     index = next(i for i, (_, row) in enumerate(records) if row is first)
     plain = Header(index, first, _said_above(at))
+    if below and (names := _under_groups(first, below)):
+        index = next(i for i, (_, row) in enumerate(records) if row is below[0])
+        return Header(index, names, "a header of two lines" + (f", {_said_above(at)}" if at else ""))
     if len(first) >= width or sum(len(row) == width for row in below) < 0.9 * len(below):
         return plain
     if len(first) == width - 1 and all(len(row) != width or not row[-1].strip() for row in below):
@@ -54,6 +57,23 @@ def find_header(records: Sequence[Record]) -> Header | None:
         index = next(i for i, (_, row) in enumerate(records) if row is below[0])
         return Header(index, below[0], _said_above(at + 1))
     return plain
+
+
+def _under_groups(above: Sequence[str], below: Sequence[Sequence[str]]) -> list[str] | None:
+    """Names of a header in two lines: a cell above that spans several columns stands before each name under it.
+
+    None where the second line is a row: it has blanks or numbers, or says of a column what a later row says.
+    """
+    names, rows = [cell.strip() for cell in below[0]], below[1:]
+    blank = [i for i, cell in enumerate(above) if not cell.strip()]
+    if len(blank) < 2 or blank[0] == 0 or len(above) != len(names) or len({*names}) < len(names):
+        return None
+    if not all(map(_is_name, names)) or any(
+        name == row[i].strip() for row in rows for i, name in enumerate(names[: len(row)])
+    ):
+        return None
+    spans = [next(above[k].strip() for k in range(i, -1, -1) if above[k].strip()) for i in range(len(names))]
+    return [f"{span} {name}" if spans.count(span) > 1 else name for span, name in zip(spans, names, strict=True)]
 
 
 def _usual_width(rows: Sequence[Sequence[str]]) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_GRADES",
     "Doubt",
     "Guess",
+    "classes",
     "complete",
     "field_name",
     "guess",
@@ -65,6 +66,12 @@ def propose_task(
         grades=grades,
         ordered=ordered,
     )
+
+
+def classes(task: Task, gold: str | None) -> bool:
+    """Whether grades may be the numbers of classes: 0, 1, 2, … in a column that is not called like a scale."""
+    numbers = [str(place) for place in range(len(task.grades))]
+    return gold is not None and shape.called_class(gold) and len(numbers) > 2 and list(task.symbols) == numbers
 
 
 def settle(

@@ -15,6 +15,8 @@ from store.hindsight import hindsight
 from store.prepare import SPLIT_NAMES, ImportMapping, require
 from store.shares import find_shares
 
+_MOST_CUT = 0.05  # of the rows may be in groups that a column of splits cuts: published sets have a few
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -219,9 +221,14 @@ class _Roles:
 
     def _check_split(self, group: str | None) -> None:
         split = self.mapping.split
-        if split and not self.said.split and not _whole_groups(self.frame, group, split):
+        if not split or self.said.split:
+            return
+        cut = _cut(self.frame, group, split)
+        if cut > _MOST_CUT * len(self.frame):
             self._take(split=None)
-            self.unused["split"] = f"{split}: cuts through groups; --split {split} takes it all the same"
+            self.unused["split"] = f"{split}: cuts through groups; --split {quote(split)} takes it all the same"
+        elif cut:
+            self.reasons["split"] = f"{split}: cuts through a few groups; what lies outside the most of one is left out"
 
 
 def bucketed(frame: pl.DataFrame, said: ImportMapping) -> pl.DataFrame:
@@ -237,10 +244,8 @@ def expanded(patterns: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in matching for name in names))
 
 
-def _whole_groups(frame: pl.DataFrame, group: str | None, split: str) -> bool:
-    """Whether each group lies in one split: only then can a column be taken for a split without being named."""
-    return (
-        group is not None
-        and group in frame.columns
-        and not (frame.group_by(group).agg(pl.col(split).n_unique() > 1)[split].any())
-    )
+def _cut(frame: pl.DataFrame, group: str | None, split: str) -> int:
+    """How many rows are in groups that lie in several splits."""
+    if group is None or group not in frame.columns:
+        return len(frame)
+    return int((frame.select(pl.col(split).n_unique().over(group)).to_series() > 1).sum())

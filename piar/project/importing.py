@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from store.propose import Doubt, Guess
     from store.readers import Reading
     from store.tables import Table
+    from store.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,8 @@ def import_(
             notes += [] if columns.split else _called_after_a_split(path)
         retired = retire(project.store)
     reasons = {role: why for role, why in found.reasons.items() if getattr(found.mapping, role, None)}
-    if config and proposed and not config.ordered:
-        reasons["grades"] = "where the first choice is the best one, take `ordered = false` out of task.toml"
+    if proposed and (doubt := _of_order(project.task, found.mapping.gold, by_config=config is not None)):
+        reasons["grades"] = doubt
     [groups] = project.store.frame("select count(distinct group_key) from samples where split <> 'pool'").row(0)
     return Imported(
         report,
@@ -181,6 +182,17 @@ def import_(
         guideline=first.guideline,
         again=tuple(set(renewal.files) - set(map(str, sources))) if renewal else (),
     )
+
+
+def _of_order(task: "Task", gold: str | None, *, by_config: bool) -> str:
+    """What to say where nobody but a person can tell whether proposed grades have an order; else ""."""
+    from store.propose import classes
+
+    if by_config and not task.ordered:
+        return "where the first choice is the best one, take `ordered = false` out of task.toml"
+    if not by_config and task.ordered and classes(task, gold):
+        return "numbers that are classes have no order: then put `ordered = false` into task.toml"
+    return ""
 
 
 def _called_after_a_split(path: Path) -> list[str]:

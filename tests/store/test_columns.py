@@ -372,6 +372,21 @@ def test_queries_whose_documents_are_ids_alone_are_refused_with_the_join_that_me
     assert "--documents FILE --on product_id" in caught.value.fix
 
 
+def test_numbers_that_may_be_classes_are_taken_in_order_and_said(table, tmp_path):
+    path = table(*judged("query,title,label", lambda i: (i % 4,)))
+    found = Project.init(tmp_path / "p", from_=path).imported
+    assert "ordered = false" in found.reasons["grades"]
+    path = table(*judged("query,title,relevance", lambda i: (i % 4,)))
+    assert "grades" not in Project.init(tmp_path / "q", from_=path).imported.reasons
+
+
+def test_a_split_that_cuts_one_group_of_many_is_taken_and_what_lies_outside_is_left_out(table, tmp_path):
+    rows = [(f"query {i // 3}", f"title {i}", i % 3, "test" if i > 299 or i == 1 else "train") for i in range(360)]
+    found = Project.init(tmp_path / "p", from_=table("query,title,grade,split", rows)).imported
+    assert (found.mapping.split, found.report.splits["test"]) == ("split", 60)
+    assert [rejection.line for rejection in found.report.rejected] == [3]
+
+
 def test_a_failed_init_leaves_nothing_and_an_empty_folder_empty(table, tmp_path):
     path = table(*judged("query,title,grade", lambda i: ("1",)))
     (tmp_path / "there").mkdir()

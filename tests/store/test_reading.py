@@ -281,6 +281,20 @@ def test_a_sheet_with_a_merged_title_dates_and_formulas(tmp_path):
     assert "1 formulas were saved without a value" in " ".join(table.notes)
 
 
+def test_a_header_of_two_lines_gives_each_column_both_names(tmp_path):
+    def fill(book, sheet):
+        sheet.merge_range("A1:B1", "Search", None)
+        sheet.merge_range("C1:D1", "Raters", None)
+        sheet.write_row(1, 0, ["Query", "Product", "Anna", "Ben", "Agreed"])
+        sheet.write(0, 4, "Final")
+        for i in range(6):
+            sheet.write_row(2 + i, 0, [f"lamp {i}", f"a lamp {i}", "good", "bad", "good"])
+
+    frame = read(workbook(tmp_path / "a.xlsx", one=fill)).frame
+    assert frame.columns == ["Search Query", "Search Product", "Raters Anna", "Raters Ben", "Agreed"]
+    assert frame.row(0) == ("lamp 0", "a lamp 0", "good", "bad", "good")
+
+
 def test_of_several_sheets_one_is_named(tmp_path, capsys):
     path = workbook(tmp_path / "a.xlsx", **{"my rows": judgements, "old": judgements})
     assert main(["look", str(path)]) == 2

@@ -77,6 +77,7 @@ def _columns(found: "Imported") -> list[tuple[str, RenderableType]]:
         "counts": ", ".join(mapping.counts),
         "annotator": mapping.annotator,
         "date": mapping.date,
+        "split": why.get("split"),
     }
     pairs += [(role, why.get(role) or name) for role, name in said.items() if name]
     if found.proposed:
