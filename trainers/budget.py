@@ -18,7 +18,7 @@ from store.clock import duration
 from store.errors import PiarError
 from store.figures import many
 from trainers.config import GrpoSettings
-from trainers.head import CHUNK
+from trainers.head import CHUNK, decoder
 from trainers.logs import say
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def mends(found: Needs, lm: Any, *, lora: int, recomputed: bool, precision: str)
     layers, layer, hidden = _layer(lm, precision)
     lower = []
     if not lora:
-        sides = sum(sum(p.shape) for p in lm.get_decoder().parameters() if p.ndim == 2)
+        sides = sum(sum(p.shape) for p in decoder(lm).parameters() if p.ndim == 2)
         lower.append(("student.lora=16", replace(found, learning=12 * 16 * sides)))
     if not recomputed:
         kept = found.activations * (4 * hidden * layers + layer) // (layers * layer)

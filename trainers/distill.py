@@ -27,9 +27,10 @@ from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
 from trainers.head import Head, over_rows
 from trainers.layout import Labels, labels
+from trainers.loading import load_policy
 from trainers.logs import progress
 from trainers.loop import Run, Trained
-from trainers.model import Policy, end_id, load_policy
+from trainers.model import Policy, end_id
 from trainers.rollout import generate
 from trainers.sft import columns, totals_of
 

@@ -19,6 +19,7 @@ from trainers.cross_encoder import write_modules
 from trainers.encoded import Encoded, padded
 from trainers.encoder_student import EncoderStudent
 from trainers.folder import load_tokenizer
+from trainers.head import OwnHead
 from trainers.layout import Item
 from trainers.pairs import AS_CLASSIFIER, pair_template
 from trainers.score_head import GradeRows, layers
@@ -92,6 +93,11 @@ class LanguageModel:
     @property
     def rows(self) -> GradeRows:
         head, ids = self.judge.policy.head, self.judge.grade_ids
+        if isinstance(head, OwnHead):
+            raise PiarError(
+                f"{self.judge.policy.lm.config.model_type} makes its logits in a way that no plain layer can.",
+                "Serve the student as a language model: `piar serve`, or vLLM.",
+            )
         with torch.no_grad():
             weight = (head.weight[ids] * head.scale).double().numpy()
             bias = np.zeros(len(ids)) if head.bias is None else (head.bias[ids] * head.scale).double().numpy()

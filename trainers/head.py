@@ -16,11 +16,25 @@ from torch.utils.checkpoint import checkpoint
 CHUNK = 1 << 25  # logits held at once (floats)
 
 
+def decoder(lm: Any) -> Any:
+    """The layers below the head of a transformers causal model, which read tokens.
+
+    That is what its `get_decoder` says, but for models whose head is called so, and those that name themselves.
+    """
+    found = lm.get_decoder()
+    if found is not lm and hasattr(found, "get_input_embeddings"):
+        return found
+    tokens = lm.get_input_embeddings()
+    parts = (part for part in lm.modules() if part is not lm and hasattr(part, "get_input_embeddings"))
+    return next((part for part in parts if any(inside is tokens for inside in part.modules())), lm)
+
+
 @dataclass(frozen=True, eq=False)
 class Head:
     """How a model makes logits of hidden rows [n, h]: `cap * tanh(scale * (W x + b) / cap)`, uncapped where cap is 0.
 
-    The names of `scale` and `cap` in transformers' configurations are in `of`; `wrap` checks that they are all.
+    The names of `scale` and `cap` in transformers' configurations are in `of`; `wrap` checks that they are all, and
+    takes an `OwnHead` where they are not.
     """
 
     weight: Tensor  # [V, h]
@@ -44,6 +58,34 @@ class Head:
             weight, bias = weight[ids], None if bias is None else bias[ids]
         logits = linear(hidden, weight, bias).float() * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OwnHead(Head):
+    """A head that does more than `Head` can say: the model's own code, given hidden rows in place of its layers'."""
+
+    lm: Any
+
+    @classmethod
+    def of(cls, lm: Any) -> "OwnHead":
+        """The head of a transformers causal model, whatever it is."""
+        return cls(lm.get_output_embeddings().weight, lm=lm)
+
+    def __call__(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """See `Head`; all tokens are computed, for a few too."""
+        from transformers.modeling_outputs import MoeModelOutputWithPast
+
+        layers, given = decoder(self.lm), MoeModelOutputWithPast(last_hidden_state=hidden[None])
+        before = vars(layers).get("forward")
+        layers.forward = lambda *args, **named: given
+        try:
+            tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+            logits: Tensor = self.lm(input_ids=tokens, use_cache=False).logits[0].float()
+        finally:
+            del layers.forward
+            if before is not None:
+                layers.forward = before
+        return logits if ids is None else logits[:, ids]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,16 +2,14 @@
 
 `Policy` runs packs of trees through a stock transformers model: the tree mask enters as an attention
 function of transformers' own interface, no model code is patched. Sequences longer than a model's sliding
-window, and those of a model that cannot carry the tree (linear attention, attention with terms of its own:
-told apart by its configuration or by the parity check), are computed whole, in padded batches.
+window, and those of a model that cannot carry the tree (`trainers.loading` finds out), are computed whole, in padded
+batches.
 """
 
-import logging
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 from store.errors import PiarError, UsageError
-from trainers.chat import FAILURES, add_template, encode, encode_plain, render
-from trainers.folder import load_lm, load_tokenizer, match_tokens
-from trainers.head import Head, read_grades
+from trainers.chat import FAILURES, encode, encode_plain, render
+from trainers.head import Head, decoder, read_grades
 from trainers.layout import Item, Pack, Tokens, even, pack, repeated, tree_attention
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 ATTENTION = "piar_tree"
 AttentionInterface.register(ATTENTION, tree_attention)
@@ -34,11 +30,11 @@ AttentionInterface.register(ATTENTION, tree_attention)
 END_OF_TURN = "<|im_end|>"
 
 
+# How completions of prompts that share nothing are decoded: in one batch, shorter ones padded; only with others of
+# their length; or all is computed anew for each token.
+Writes = Literal["padded", "alike", "anew"]
 PADDED = 8192  # tokens, padding included, that are computed at once where no prefix is shared
 EVERY = sys.maxsize  # a window that every sequence fits
-WINDOWED = {"full_attention", "sliding_attention", "chunked_attention"}  # layers that are plain causal in their window
-LEAST = 32  # tokens: a narrower window is not worth a tree
-TOLERANCE, COARSE = {torch.float32: 1e-3}, 0.2  # of `parity_gap`; the second in fewer bits
 
 
 class Policy(nn.Module):
@@ -48,12 +44,20 @@ class Policy(nn.Module):
         lm: a transformers causal model.
         window: tokens of the longest sequence that may share its prefix with others; 0 for a model that cannot.
             Longer ones are packs of their own, computed in padded batches.
+        head: what makes logits of its hidden rows.
+
+    Attributes:
+        written: the same as `window` for the writing of completions.
+        writes: how longer ones are written.
     """
 
-    def __init__(self, lm: Any, *, window: int = EVERY) -> None:
+    def __init__(self, lm: Any, *, window: int = EVERY, head: Callable[[Any], Head] = Head.of) -> None:
         super().__init__()
         self.lm = lm
         self.window = window
+        self.written = window
+        self.writes: Writes = "padded"
+        self._head_of = head
         self._set(trees=window > 0)
 
     @property
@@ -64,16 +68,16 @@ class Policy(nn.Module):
     @property
     def head(self) -> Head:
         """What makes logits of its hidden rows."""
-        return Head.of(self.lm)
+        return self._head_of(self.lm)
 
     def body(self, *, trees: bool) -> Any:
         """The layers below the head, ready for packs of trees or for whole sequences."""
         self._set(trees=trees)
-        return self.lm.get_decoder()
+        return decoder(self.lm)
 
     def _set(self, *, trees: bool) -> None:
         wanted = ATTENTION if trees else "sdpa" if self.lm._supports_sdpa else "eager"
-        if self.lm.config._attn_implementation != wanted:
+        if self.lm.config._attn_implementation != wanted and self.lm._can_set_attn_implementation():
             self.lm.set_attn_implementation(wanted)
 
     @property
@@ -155,7 +159,8 @@ def only_rows(body: Any, rows: Tensor, size: int) -> Iterator[Any]:
         yield None
         return
     attention = None if torch.is_grad_enabled() else getattr(last, "self_attn", None)
-    parts = [last.mlp, *(getattr(attention, name) for name in ("q_proj", "o_proj") if hasattr(attention, name))]
+    named = [last.mlp, *(getattr(attention, name, None) for name in ("q_proj", "o_proj"))]
+    parts = [part for part in named if isinstance(part, nn.Module)]
 
     def narrow(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         return (given[0][:, rows],)
@@ -170,107 +175,6 @@ def only_rows(body: Any, rows: Tensor, size: int) -> Iterator[Any]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Policy, Any]:
-    """A policy and its tokenizer from a Hugging Face folder or hub name; checks that prefixes may be shared.
-
-    Raises:
-        PiarError: nothing there that transformers can load as a causal language model, or a tokenizer or chat template
-            that does not fit it.
-    """
-    lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
-    add_template(tokenizer)
-    match_tokens(model, lm, tokenizer)
-    [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
-    match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
-    return wrap(lm.to(torch.device(device))), tokenizer
-
-
-def wrap(lm: Any) -> Policy:
-    """A policy that shares prefixes as far as the model can, with a word where it cannot.
-
-    Raises:
-        PiarError: the model's own probabilities are not those of its hidden rows and head.
-    """
-    kind, policy = lm.config.model_type, Policy(lm, window=_window(lm.config))
-    if policy.shares and (why := _unlike(policy)) is not None:
-        log.info("%s carries no tree: %s", kind, why)
-        policy = Policy(lm, window=0)
-    if not policy.shares:
-        if (why := _unlike(policy)) is not None:
-            raise PiarError(
-                f"{kind} computes its answers in a way that piar cannot follow ({why}).", "Use another model."
-            )
-        log.warning("%s cannot share prefixes: prompts are computed whole, in padded batches, slower", kind)
-    elif policy.window < EVERY:
-        log.info("%s shares the prefixes of sequences up to %d tokens, its window", kind, policy.window)
-    return policy
-
-
-def context(lm: Any) -> int | None:
-    """Tokens of the longest sequence that a model has positions for; None where its configuration does not say."""
-    most = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
-    return most if isinstance(most, int) and most > 0 else None
-
-
-def _window(config: Any) -> int:
-    """Tokens up to which every layer sees all that came before; 0 for layers of other kinds than attention."""
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or WINDOWED)  # older configurations do not say: any may be there
-    if not kinds <= WINDOWED or getattr(config, "is_encoder_decoder", False):
-        return 0
-    named = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
-    sizes = [getattr(text, name, None) or EVERY for kind, name in named.items() if kind in kinds]
-    window = min([*sizes, EVERY])
-    return window if window >= LEAST else 0
-
-
-def _unlike(policy: Policy) -> str | None:
-    """What is not as in the stock model: its probabilities, or its ways altogether; None if all is."""
-    try:
-        gap, tolerance = parity_gap(policy), TOLERANCE.get(policy.lm.dtype, COARSE)
-        if math.isnan(gap):
-            raise PiarError(
-                f"The model's probabilities are no numbers in {str(policy.lm.dtype).removeprefix('torch.')}.",
-                "Its weights are damaged: download it again. Or they are too large for so few bits: ask for float32.",
-            )
-        kept = policy.lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=policy.device), use_cache=True)
-    except torch.OutOfMemoryError:
-        raise
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    if getattr(kept, "past_key_values", None) is None:
-        return "it keeps no keys and values"
-    return f"its probabilities differ by {gap:.1e}" if gap > tolerance else None
-
-
-def parity_gap(policy: Policy) -> float:
-    """How far a small tree is from the stock model on repeated prompts, at its farthest token.
-
-    In float32 the largest difference of log-probabilities. In fewer bits those of tokens that never come are noise, so
-    there it is the total variation distance of the next token: .02 to .12 between two right ways to compute a real
-    model in bfloat16, .4 and more where a token stands one place off or sees a sibling.
-    """
-    vocab = policy.lm.get_input_embeddings().weight.shape[0]
-    draw = torch.Generator().manual_seed(0)
-    rubric, *tails = (torch.randint(vocab, (n,), generator=draw).tolist() for n in (12, 5, 9, 4, 6, 3))
-    items = [Item(rubric + tails[0], [tails[2], tails[3]]), Item(rubric + tails[1], [tails[4]])]
-    stock = []
-    with policy.judging():
-        scored = policy(policy.pack(items), lambda hidden, head: head(hidden).log_softmax(-1))
-        with torch.enable_grad():  # scoring takes a shorter way
-            trained = policy(policy.pack(items), lambda hidden, head: head(hidden).log_softmax(-1)).detach()
-        policy.body(trees=False)
-        for item in items:
-            for completion in item.completions:
-                ids = torch.tensor([[*item.prompt, *completion[:-1]]], device=policy.device)
-                logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(item.prompt) - 1 :]
-                stock.append(logits.float().log_softmax(-1))
-    told = torch.cat(stock)
-    if policy.lm.dtype == torch.float32:
-        return max(float((found - told).abs().max()) for found in (scored, trained))
-    return max(float((found.float().exp() - told.exp()).abs().sum(-1).max()) / 2 for found in (scored, trained))
 
 
 def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:

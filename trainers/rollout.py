@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainers.layout import Item, Pack, Tokens, pack, tree_attention
-from trainers.model import PADDED, WINDOWED, Policy
+from trainers.model import PADDED, Policy, Writes
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
 Draw = Callable[[Tensor, Sequence[int]], Tensor]  # [n, V] logits and which completions they are of -> [n] tokens
@@ -144,6 +144,24 @@ class Stock:
         return logits
 
 
+class Anew:
+    """Nothing kept but the sequences: of a model with states of another kind than keys and values, slow."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy, self._rows = policy, list[list[int]]()
+
+    def read(self, rows: Sequence[Tokens]) -> Tensor:
+        """[B, V] logits after more tokens of each of the B sequences."""
+        before = self._rows or [[] for _ in rows]
+        self._rows = [[*old, *more] for old, more in zip(before, rows, strict=True)]
+        packs = self._policy.pack([Item(row, [[0]]) for row in self._rows])
+        logits: Tensor = self._policy(packs, lambda hidden, head: head(hidden))
+        return logits
+
+
+KEEPS: dict[Writes, type[Stock] | type[Anew]] = {"padded": Stock, "alike": Stock, "anew": Anew}
+
+
 @torch.no_grad()
 def generate(
     policy: Policy,
@@ -167,7 +185,7 @@ def generate(
         guides: what holds the completion of each prompt to a form; `copies` is 1 then.
     """
     found: dict[int, list[list[int]]] = {}
-    short = [i for i, prompt in enumerate(prompts) if len(prompt) + limit <= policy.window]
+    short = [i for i, prompt in enumerate(prompts) if len(prompt) + limit <= policy.written]
     long = sorted(set(range(len(prompts))) - set(short), key=lambda i: len(prompts[i]))
     parts = [(_shared, short)] if short else []
     ends = [end] if isinstance(end, int) else list(end)
@@ -246,12 +264,11 @@ def _draw(
 def _batches(
     policy: Policy, prompts: Sequence[Tokens], chosen: Sequence[int], copies: int, limit: int
 ) -> Iterator[list[int]]:
-    """Prompts chosen in order of length, in batches; of one length, where layers would read what pads them."""
-    kinds = set(getattr(policy.lm.config.get_text_config(), "layer_types", None) or WINDOWED)
+    """Prompts chosen in order of length, in batches; of one length, where the model would read what pads them."""
     batch: list[int] = []
     for i in chosen:
         size = len(prompts[i])
-        apart = bool(batch) and not kinds <= WINDOWED and size != len(prompts[batch[-1]])
+        apart = bool(batch) and policy.writes == "alike" and size != len(prompts[batch[-1]])
         if apart or (batch and (size + limit) * copies * (len(batch) + 1) > PADDED):
             yield batch
             batch = []
@@ -270,7 +287,7 @@ def _whole(
     draw: Draw,
 ) -> list[list[list[int]]]:
     """Completions of prompts that share nothing, all of them token by token together."""
-    stock = Stock(policy)
+    stock = KEEPS[policy.writes](policy)
     logits = stock.read([prompt for prompt in prompts for _ in range(copies)])
     given = None if starts is None else [start for start in starts for _ in range(copies)]
     every = range(len(prompts) * copies)

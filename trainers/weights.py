@@ -15,7 +15,9 @@ from trainers.chat import add_template
 from trainers.config import StudentSettings, TrainSettings
 from trainers.data import texts
 from trainers.folder import load_tokenizer
-from trainers.model import Policy, end_id, load_policy, wrap
+from trainers.head import decoder
+from trainers.loading import load_policy, wrap
+from trainers.model import Policy, end_id
 from trainers.tiny import phrases, tiny_model, tiny_tokenizer
 
 MESSAGE = 1 << 25  # gradients added over processes at once (numbers)
@@ -76,22 +78,38 @@ def cosine(peak: float, step: int, total: int, *, warmup: float) -> float:
 def add_lora(lm: Any, rank: int) -> None:
     """Adapters in all linear layers below the head that read text; the rest is frozen.
 
-    Left out: experts, and the last matrix of a Mamba layer, which its fused kernels read past an adapter.
+    Left out: experts, what chooses among them, and the last matrix of a Mamba layer, which its fused kernels read past
+    an adapter.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
 
     bare = torch.nn.ModuleList([lm])  # by the kind of a model peft would put others in the place of what is named
-    body = lm.get_decoder()
+    body = decoder(lm)
     below = next(name for name, module in bare.named_modules() if module is body)
     mamba = {id(part.out_proj) for part in body.modules() if hasattr(part, "A_log") and hasattr(part, "D")}
-    linear = [
+    adapted = [
         f"{below}.{name}"
         for name, module in body.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and id(module) not in mamba
+        if isinstance(module, torch.nn.Linear | Conv1D) and id(module) not in mamba and _multiplies(module)
     ]
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, fan_in_fan_out=transposed(lm))
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=adapted, fan_in_fan_out=transposed(lm))
     inject_adapter_in_model(config, bare)
+
+
+@torch.no_grad()
+def _multiplies(layer: Any) -> bool:
+    """Whether a layer that is called linear gives its matrix times what it reads, and nothing else."""
+    if type(layer).forward is torch.nn.Linear.forward or not isinstance(layer, torch.nn.Linear):
+        return True
+    given = layer.weight.new_ones(1, layer.in_features)
+    try:
+        found = layer(given)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(found, Tensor) and torch.allclose(
+        found, torch.nn.functional.linear(given, layer.weight, layer.bias)
+    )
 
 
 def transposed(lm: Any) -> bool:

@@ -11,7 +11,8 @@ from benchmarks.trainers.work import Work
 from trainers import losses
 from trainers.head import over_rows, read_grades, read_labels
 from trainers.layout import Item, Pack, labels
-from trainers.model import Policy, wrap
+from trainers.loading import wrap
+from trainers.model import Policy
 from trainers.rollout import generate
 
 GRADES = (5, 6, 7, 8)

@@ -47,7 +47,7 @@ class TransformersClient:
         try:
             import torch
 
-            from trainers.model import load_policy
+            from trainers.loading import load_policy
         except ImportError:
             raise PiarError("Local models need torch and transformers.", "pip install 'piar[train]'") from None
         self.options = options or LocalOptions()
@@ -60,7 +60,7 @@ class TransformersClient:
     @property
     def window(self) -> int:
         """Most tokens of a prompt and its answer together."""
-        from trainers.model import context
+        from trainers.loading import context
 
         return min(context(self._policy.lm) or PROMPT_TOKENS, PROMPT_TOKENS)
 

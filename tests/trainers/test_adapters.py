@@ -19,7 +19,7 @@ from tests.tiny_model import make_tiny_model
 from trainers import sft
 from trainers.checkpoint import fingerprint, keep_calibration, read_card
 from trainers.config import SftSettings, StudentSettings
-from trainers.model import load_policy
+from trainers.loading import load_policy
 from trainers.scoring import Student
 from trainers.students import load_student
 

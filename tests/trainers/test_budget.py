@@ -16,7 +16,7 @@ from trainers.budget import Forecast, Needs, mends, needs, warning
 from trainers.config import DistillSettings, EncoderSettings, GrpoSettings, SftSettings, StudentSettings
 from trainers.encoder import train as train_encoder
 from trainers.layout import Item
-from trainers.model import load_policy, wrap
+from trainers.loading import load_policy, wrap
 from trainers.tiny import tiny_model
 from trainers.weights import add_lora
 

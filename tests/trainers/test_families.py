@@ -15,8 +15,9 @@ from trainers.config import SftSettings, StudentSettings
 from trainers.data import micro_batches
 from trainers.head import read_labels
 from trainers.layout import Item, labels, repeated
+from trainers.loading import wrap
 from trainers.loop import Run
-from trainers.model import EVERY, wrap
+from trainers.model import EVERY
 from trainers.rollout import generate
 from trainers.scoring import Student
 from trainers.sft import sft_step
@@ -69,15 +70,29 @@ FAMILIES = {  # family -> its configuration, and up to how many tokens it shares
     "gemma4_text": (WINDOWED | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 999}, WINDOW),
     "deepseek_v3": (SIZES | EXPERTS | LATENT, EVERY),
     "qwen3_moe": (SIZES | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}, EVERY),
+    # two attentions a layer, which the memory of shared prefixes cannot tell apart
+    "diffllama": (SIZES | {"num_key_value_heads": 2}, EVERY),
+    # names itself as its own decoder; its router is a linear layer that gives two things
+    "llama4_text": (
+        SIZES | {"num_local_experts": 4, "intermediate_size_mlp": 64, "attention_chunk_size": WINDOW},
+        WINDOW,
+    ),
+    # calls its head a decoder, which has layers of its own
+    "modernbert-decoder": (SIZES | {"local_attention": 2 * WINDOW, "layer_types": BOTH}, WINDOW),
+    # a query of low rank, in whose place stands nothing
+    "minicpm3": (SIZES | LATENT | {"num_key_value_heads": 2}, EVERY),
+    # states of their own instead of keys and values
+    "mamba": (SIZES | {"state_size": 8}, 0),
+    "openai-gpt": ({"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}, 0),
 }
 
 
 def made(family, **more):
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.split()[0], **FAMILIES[family][0] | more)).eval()
-    bias = getattr(lm.get_output_embeddings(), "bias", None)
-    if bias is not None:
-        torch.nn.init.normal_(bias)
+    with torch.no_grad():
+        for weight in lm.parameters():  # freshly drawn ones hardly tell one way of computing from another
+            weight.add_(0.1 * torch.randn_like(weight))
     return lm
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from trainers import layout
 from trainers.head import Head, over_rows, read_labels
 from trainers.layout import Item, pack, repeated
-from trainers.model import Policy, parity_gap, wrap
+from trainers.loading import parity_gap, wrap
+from trainers.model import Policy
 from trainers.rollout import generate, run
 from trainers.session import Below
 from trainers.tiny import tiny_model

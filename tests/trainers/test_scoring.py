@@ -17,7 +17,8 @@ from tests.precision import CLOSE
 from tests.shards_fixture import RULES, TASK
 from tests.tiny_model import make_tiny_model
 from trainers.checkpoint import MARKER, StudentCard, check, keep_calibration, save
-from trainers.model import EVERY, Policy, beginnings, completion_ids, load_policy, prompt_ids, symbol_ids
+from trainers.loading import load_policy
+from trainers.model import EVERY, Policy, beginnings, completion_ids, prompt_ids, symbol_ids
 from trainers.scoring import Student, messages
 from trainers.session import Session
 from trainers.tiny import tiny_model, tiny_tokenizer

@@ -13,7 +13,8 @@ from tests.tiny_model import TEXT, make_tiny_model
 from trainers import trial
 from trainers.chat import BREAK, add_template, render
 from trainers.folder import load_tokenizer
-from trainers.model import load_policy, prompt_ids, turn_ends
+from trainers.loading import load_policy
+from trainers.model import prompt_ids, turn_ends
 from trainers.rollout import generate
 
 CHAT = [{"role": "system", "content": "Judge it."}, {"role": "user", "content": "a mouse"}]

@@ -13,7 +13,7 @@ from tests.trainers.test_sft import TINY, records
 from trainers import sft
 from trainers.config import SftSettings
 from trainers.layout import Item
-from trainers.model import wrap
+from trainers.loading import wrap
 from trainers.tiny import ASKS, lesson, phrases, tiny_model, tiny_tokenizer
 
 RULES = ["R01", "R12"]

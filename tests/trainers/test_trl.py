@@ -11,7 +11,7 @@ import torch
 from trainers import losses
 from trainers.head import read_labels
 from trainers.layout import Item
-from trainers.model import wrap
+from trainers.loading import wrap
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 PEER = """

@@ -1,0 +1,246 @@
+"""A policy from a folder: which ways of computing a model give what the model itself gives, found out on short texts.
+
+Prefixes are shared where the configuration names no layer that could tell a tree from a sequence, and where the
+probabilities are the stock model's; completions are decoded in the fastest way that ends where the stock model does.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from store.errors import PiarError
+from trainers.chat import add_template
+from trainers.folder import load_lm, load_tokenizer, match_tokens
+from trainers.head import Head, OwnHead
+from trainers.layout import Item, Tokens, pack
+from trainers.look_over import CAUSAL
+from trainers.model import EVERY, Policy, Writes, end_id, prompt_ids
+from trainers.rollout import KEEPS, Memory, Prefill, run
+
+log = logging.getLogger(__name__)
+WINDOWED = {"full_attention", "sliding_attention", "chunked_attention"}  # layers that are plain causal in their window
+LEAST = 32  # tokens: a narrower window is not worth a tree
+TOLERANCE, COARSE = {torch.float32: 1e-3}, 0.2  # of `gap`; the second in fewer bits
+
+
+def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Policy, Any]:
+    """A policy and its tokenizer from a Hugging Face folder or hub name; checks that prefixes may be shared.
+
+    Raises:
+        PiarError: nothing there that transformers can load as a causal language model, or a tokenizer or chat template
+            that does not fit it.
+    """
+    lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
+    add_template(tokenizer)
+    match_tokens(model, lm, tokenizer)
+    [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
+    match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
+    return wrap(lm.to(torch.device(device))), tokenizer
+
+
+def wrap(lm: Any) -> Policy:
+    """A policy that shares prefixes as far as the model can, with a word where it cannot.
+
+    Raises:
+        PiarError: the model does not run on text alone, its own probabilities are not those of its hidden rows and
+            head, or it writes otherwise token by token.
+    """
+    kind, reasons = lm.config.model_type, list[str]()
+    widest = _window(lm.config) if lm._can_set_attn_implementation() else 0
+    told = _stock(Policy(lm))
+    for window, head in product(dict.fromkeys([widest, 0]), (Head.of, OwnHead.of)):
+        policy = Policy(lm, window=window, head=head)
+        why = _unlike(policy, partial(parity_gap, policy, told))
+        if why is None:
+            break
+        reasons.append(why)
+    else:
+        raise PiarError(f"{kind} computes its answers in a way that piar cannot follow ({reasons[-2]}).", CAUSAL)
+    if not policy.shares:
+        log.warning("%s cannot share prefixes: prompts are computed whole, in padded batches, slower", kind)
+        log.info("%s carries no tree: %s", kind, reasons[0] if widest else "its layers are of other kinds")
+    elif policy.window < EVERY:
+        log.info("%s shares the prefixes of sequences up to %d tokens, its window", kind, policy.window)
+    if policy.shares and (why := _unlike(policy, partial(_writing_gap, policy, told, _shared))) is not None:
+        log.info("%s writes without shared prefixes: %s", kind, why)
+        policy.written = 0
+    if policy.written < EVERY:
+        policy.writes = _writes(policy, told)
+    if policy.writes == "anew":
+        log.warning("%s keeps no keys and values that piar can use: traces are written slowly", kind)
+    policy.body(trees=False)  # as it came
+    return policy
+
+
+def context(lm: Any) -> int | None:
+    """Tokens of the longest sequence that a model has positions for; None where its configuration does not say."""
+    most = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def _kinds(config: Any) -> set[str]:
+    """Kinds of layers; older configurations do not say, so that any kind of attention may be there."""
+    return set(getattr(config.get_text_config(), "layer_types", None) or WINDOWED)
+
+
+def _window(config: Any) -> int:
+    """Tokens up to which every layer sees all that came before; 0 for layers of other kinds than attention."""
+    text, kinds = config.get_text_config(), _kinds(config)
+    if not kinds <= WINDOWED or getattr(config, "is_encoder_decoder", False):
+        return 0
+    named = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    sizes = [getattr(text, name, None) or EVERY for kind, name in named.items() if kind in kinds]
+    window = min([*sizes, EVERY])
+    return window if window >= LEAST else 0
+
+
+class Told(NamedTuple):
+    """What the stock model says of completions, each computed by itself."""
+
+    items: Sequence[Item]
+    logits: list[Tensor]  # of each completion [tokens, V], over all items
+
+    @property
+    def second(self) -> Tensor:
+        """[n, V] after the first token of each completion."""
+        return torch.stack([one[1] for one in self.logits])
+
+
+@torch.no_grad()
+def _stock(policy: Policy) -> Told:
+    text, draw = _text_tokens(policy.lm), torch.Generator().manual_seed(0)
+    rubric, *tails = (text[torch.randint(len(text), (n,), generator=draw)].tolist() for n in (12, 5, 9, 4, 6, 3))
+    items = [Item(rubric + tails[0], [tails[2], tails[3]]), Item(rubric + tails[1], [tails[4]])]
+    with policy.judging():
+        policy.body(trees=False)
+        try:
+            return Told(items, [_alone(policy, item.prompt, end) for item in items for end in item.completions])
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of many kinds: pictures, sounds or a second text are missing
+            kind = policy.lm.config.model_type
+            raise PiarError(f"{kind} does not run on a text alone ({_said(error)}).", CAUSAL) from None
+
+
+def _text_tokens(lm: Any) -> Tensor:
+    """[n] tokens that may stand in a text: not those for which its configuration has a name, such as a picture's."""
+    kept = torch.ones(lm.get_input_embeddings().weight.shape[0], dtype=torch.bool)
+    named = vars(lm.config) | vars(lm.config.get_text_config())
+    for name, token in named.items():
+        if name.endswith(("_token_id", "_token_index")) and isinstance(token, int) and token < len(kept):
+            kept[token] = False
+    return kept.nonzero()[:, 0]
+
+
+def _alone(policy: Policy, prompt: Tokens, completion: Tokens) -> Tensor:
+    ids = torch.tensor([[*prompt, *completion[:-1]]], device=policy.device)
+    logits: Tensor = policy.lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :]
+    return logits
+
+
+def _unlike(policy: Policy, measure: Callable[[], float]) -> str | None:
+    """What is not as in the stock model: its probabilities, or its ways altogether; None if all is."""
+    try:
+        found, tolerance = measure(), TOLERANCE.get(policy.lm.dtype, COARSE)
+    except (PiarError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the model's code does not expect
+        return _said(error)
+    return f"its probabilities differ by {found:.1e}" if found > tolerance else None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def parity_gap(policy: Policy, told: Told | None = None) -> float:
+    """How far a small tree is from the stock model on repeated prompts, see `gap`."""
+    told = told or _stock(policy)
+
+    def read() -> Tensor:
+        logits: Tensor = policy(policy.pack(told.items), lambda hidden, head: head(hidden))
+        return logits
+
+    with policy.judging():
+        scored = read()
+        with torch.enable_grad():  # scoring takes a shorter way
+            trained = read().detach()
+    return max(gap(found, torch.cat(told.logits)) for found in (scored, trained))
+
+
+def gap(found: Tensor, told: Tensor) -> float:
+    """How far logits [n, V] are from the stock model's, at their farthest token.
+
+    In float32 the largest difference of log-probabilities. In fewer bits those of tokens that never come are noise, so
+    there it is the total variation distance of the next token: .02 to .12 between two right ways to compute a real
+    model in bfloat16, .4 and more where a token stands one place off or sees a sibling.
+
+    Raises:
+        PiarError: the stock model's are no numbers.
+    """
+    exact = told.dtype == torch.float32
+    found, told = found.float().log_softmax(-1), told.float().log_softmax(-1)
+    if told.isnan().any():
+        raise PiarError(
+            f"The model's probabilities are no numbers in {'float32' if exact else 'so few bits'}.",
+            "Its weights are damaged: download it again. Or they are too large for so few bits: ask for float32.",
+        )
+    far = (found - told).abs().max() if exact else (found.exp() - told.exp()).abs().sum(-1).max() / 2
+    return math.inf if far.isnan() else float(far)
+
+
+def _writes(policy: Policy, told: Told) -> Writes:
+    """The fastest way to write without shared prefixes whose second token is the stock model's.
+
+    Raises:
+        PiarError: none is: the model lets tokens see those that follow.
+    """
+    ways: dict[Writes, Callable[[Policy, Told], Tensor]] = {"padded": _together, "alike": _apart, "anew": _together}
+    if not _kinds(policy.lm.config) <= WINDOWED:
+        del ways["padded"]  # layers could read what pads them
+    why: str | None = None
+    for policy.writes, write in ways.items():
+        if (why := _unlike(policy, partial(_writing_gap, policy, told, write))) is None:
+            return policy.writes
+    raise PiarError(
+        f"{policy.lm.config.model_type} is no causal language model: its tokens see those that follow ({why}).", CAUSAL
+    )
+
+
+@torch.no_grad()
+def _writing_gap(policy: Policy, told: Told, write: Callable[[Policy, Told], Tensor]) -> float:
+    with policy.judging():
+        return gap(write(policy, told), told.second)
+
+
+def _begun(told: Told) -> tuple[list[Tokens], list[int]]:
+    """Prompts and first tokens of all completions."""
+    begun = [(item.prompt, completion[0]) for item in told.items for completion in item.completions]
+    return [prompt for prompt, _ in begun], [token for _, token in begun]
+
+
+def _shared(policy: Policy, told: Told) -> Tensor:
+    prompts, tokens = _begun(told)
+    prefill = Prefill(pack([Item(prompt, [[0]]) for prompt in prompts]).to(policy.device))
+    run(policy, prefill.pack.tokens, prefill.pack.positions, prefill, prefill.pack.rows)
+    memory = Memory(prefill, 1, 2)
+    places = torch.tensor([len(prompt) for prompt in prompts], device=policy.device)
+    return run(policy, torch.tensor(tokens, device=policy.device), places, memory, slice(None))
+
+
+def _together(policy: Policy, told: Told) -> Tensor:
+    prompts, tokens = _begun(told)
+    kept = KEEPS[policy.writes](policy)
+    kept.read(prompts)
+    return kept.read([[token] for token in tokens])
+
+
+def _apart(policy: Policy, told: Told) -> Tensor:
+    each = [Told([Item(item.prompt, [end])], told.logits) for item in told.items for end in item.completions]
+    return torch.cat([_together(policy, one) for one in each])
