@@ -33,7 +33,9 @@ SHARE = 8  # a common prefix shorter than this many tokens is not worth a node
 BLOCK = 256  # subtrees up to this many tokens are one attention block
 FLEX_PAD = 128
 CPU_PAD = 32
-OWN_TERMS = ("softcap", "s_aux", "position_bias")  # as transformers' models hand them to their attention
+# What transformers' models hand to their attention that changes nothing here; all else is a term of a model's own, such
+# as `softcap`, `s_aux` or `position_bias`.
+PLAIN = {"dropout", "position_ids", "sliding_window", "use_cache", "output_attentions", "logits_to_keep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +295,11 @@ def tree_attention(
     `tree` is a `Pack`, or anything with an `attend` method; the module `narrow` answers labelled rows only.
 
     Raises:
-        NotImplementedError: the model's attention has terms of its own (a cap, sinks, a bias of positions).
+        NotImplementedError: the model's attention has a mask or terms of its own (a cap, sinks, a bias of positions).
     """
-    if tree is None or any(own.get(name) is not None for name in OWN_TERMS):
-        raise NotImplementedError("attention that a tree cannot carry")
+    terms = [name for name, value in own.items() if value is not None and name not in PLAIN]
+    if tree is None or attention_mask is not None or terms:
+        raise NotImplementedError(f"attention with {', '.join(terms) or 'a mask'} of its own")
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, norms give them back in float32
     if not isinstance(tree, Pack):
         return tree.attend(module.layer_idx, module, query, key, value, scaling), None

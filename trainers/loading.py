@@ -17,7 +17,7 @@ from torch import Tensor
 from store.errors import PiarError
 from trainers.chat import add_template
 from trainers.folder import load_lm, load_tokenizer, match_tokens
-from trainers.head import Head, OwnHead
+from trainers.head import Head, OwnHead, decoder
 from trainers.layout import Item, Tokens, pack
 from trainers.look_over import CAUSAL
 from trainers.model import EVERY, Policy, Writes, end_id, prompt_ids
@@ -52,7 +52,7 @@ def wrap(lm: Any) -> Policy:
             head, or it writes otherwise token by token.
     """
     kind, reasons = lm.config.model_type, list[str]()
-    widest = _window(lm.config) if lm._can_set_attn_implementation() else 0
+    widest = _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
     told = _stock(Policy(lm))
     for window, head in product(dict.fromkeys([widest, 0]), (Head.of, OwnHead.of)):
         policy = Policy(lm, window=window, head=head)

@@ -58,7 +58,7 @@ class Policy(nn.Module):
         self.written = window
         self.writes: Writes = "padded"
         self._head_of = head
-        self._set(trees=window > 0)
+        self.body(trees=self.shares)
 
     @property
     def shares(self) -> bool:
@@ -72,13 +72,11 @@ class Policy(nn.Module):
 
     def body(self, *, trees: bool) -> Any:
         """The layers below the head, ready for packs of trees or for whole sequences."""
-        self._set(trees=trees)
-        return decoder(self.lm)
-
-    def _set(self, *, trees: bool) -> None:
-        wanted = ATTENTION if trees else "sdpa" if self.lm._supports_sdpa else "eager"
-        if self.lm.config._attn_implementation != wanted and self.lm._can_set_attn_implementation():
-            self.lm.set_attn_implementation(wanted)
+        layers = decoder(self.lm)
+        wanted = ATTENTION if trees else "sdpa" if layers._supports_sdpa else "eager"
+        if layers.config._attn_implementation != wanted and layers._can_set_attn_implementation():
+            layers.set_attn_implementation(wanted)
+        return layers
 
     @property
     def device(self) -> torch.device:
