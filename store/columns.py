@@ -57,6 +57,7 @@ _TEXT_GROUP = (
     "keywords",
     "question",
     "prompt",
+    "instruction",
     "topic",
     "utterance",
     "anfrage",

@@ -1,19 +1,16 @@
 """Which columns of a file hold people's grades, or say who gave them: by their names, and by how their values agree."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import polars as pl
 
-from store.cells import missing, number
-from store.columns import MAX_GRADES, Few, key, nested
-from store.tables import Table, text
+from store.cells import number
+from store.columns import MAX_GRADES, Few, key
 
-_PERSON = r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|assessor|grader|evaluator|expert|marker)"
-_RATER = re.compile(rf"{_PERSON}s?_?(?:\d+|[a-z])|{_PERSON}s?_\w+|\w+_{_PERSON}_?(?:\d+|[a-z])")
+PERSON = r"(?:rater|annotator|judge|worker|coder|labell?er|reviewer|assessor|grader|evaluator|expert|marker)"
+_RATER = re.compile(rf"{PERSON}s?_?(?:\d+|[a-z])|{PERSON}s?_\w+|\w+_{PERSON}_?(?:\d+|[a-z])")
 _ABOUT_RATER = re.compile(
     r".*_(?:ids?|names?|counts?|n|num|number|comments?|notes?|emails?|confidence|times?|agreement|model|type|reason|"
     r"gender|sex|age|race|ethnicity|education|country|region|languages?|income|religion|ideology|experience|severity|"
@@ -23,14 +20,8 @@ _SERIES = re.compile(
     r"(ann|annot|[arhjwp]|human|person|people|crowd|turker|student|user|opinion|vote|label|grade|score|rating|"
     r"relevance|judge?ment)_?(\d+|[a-h])"
 )
-_ASPECT = re.compile(rf"{_PERSON}_?\d+_(\w+)")  # `rater1_style`: several things, each graded by several people
-_WHO = re.compile(
-    rf"{_PERSON}|{_PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who"
-)
-_LISTED = re.compile(
-    rf"{_PERSON}s?_?(?:labels?|grades?|ratings?|votes?|judge?ments?)|votes|ratings|judge?ments|opinions"
-)
-_MOST_VOTES = 30  # in a list
+_ASPECT = re.compile(rf"{PERSON}_?\d+_(\w+)")  # `rater1_style`: several things, each graded by several people
+_WHO = re.compile(rf"{PERSON}|{PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who")
 _MOST_NUMBERS = 8  # columns among which a mean of two or three others is looked for
 _MOST_MEANS = 60  # different values of a column of means
 _LOOKED_AT = 2000  # rows
@@ -85,35 +76,6 @@ def averaged(frame: pl.DataFrame, few: Few) -> tuple[str, tuple[str, ...]] | Non
                 if known[members[0]] != known[members[1]] and all(abs(m - sum(v) / size) < 0.02 for m, *v in rows):
                     return mean, members
     return None
-
-
-def with_listed_votes(table: Table) -> Table:
-    """The table with one column a vote, where each row lists its annotators' grades in one cell."""
-    frame = table.frame
-    for name in [name for name in frame.columns if _LISTED.fullmatch(key(name))]:
-        lists = [_listed(cell) for cell in frame[name].to_list()]
-        held = {value for votes in lists for value in votes or ()}
-        width = max((len(votes) for votes in lists if votes), default=0)
-        names = [f"rater_{i}" for i in range(1, width + 1)]
-        if None in lists or not 1 < len(held) <= MAX_GRADES or {*names} & {*frame.columns}:
-            continue
-        columns = [pl.Series(n, [dict(enumerate(v or ())).get(i, "") for v in lists]) for i, n in enumerate(names)]
-        note = f"{name} lists the votes of a row: rater_1 to rater_{width}"
-        return replace(table, frame=frame.drop(name).with_columns(columns), notes=(*table.notes, note))
-    return table
-
-
-def _listed(cell: str) -> list[str] | None:
-    """The grades of a list, none of an empty cell; None for what is no list of grades."""
-    if missing(cell):
-        return []
-    try:
-        votes = json.loads(cell) if nested(cell) else None
-    except ValueError:
-        return None
-    if not isinstance(votes, list) or len(votes) > _MOST_VOTES or any(isinstance(v, dict | list) for v in votes):
-        return None
-    return [text(vote) for vote in votes]
 
 
 def annotator(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> str | None:

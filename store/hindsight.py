@@ -20,7 +20,8 @@ _KNOWS = 0.97  # accuracy of a column alone, from which it gives the grade away
 _WORDS = 60  # of a cell, its first
 _NAME = re.compile(
     r"(?:\w+_)?(?:comments?|explanations?|explain|rationales?|justifications?|reasons?|reasoning|notes?|remarks?|"
-    r"feedback|confidence|agreement|time|seconds|duration|timestamp|votes?|annotators?|raters?|labell?ers?|label_name|label_text|grade_name|why)"
+    r"feedback|critiques?|annotations?|confidence|agreement|time|seconds|duration|timestamp|votes?|annotators?|raters?|"
+    r"labell?ers?|label_name|label_text|grade_name|why)"
 )
 
 

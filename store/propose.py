@@ -144,6 +144,12 @@ def _no_grades(frame: pl.DataFrame, found: Guess) -> UsageError:
         likeliest = min(inside, key=lambda name: frame[name].n_unique())
         what, mend = odd_grades(frame[likeliest])
         return UsageError(f"No grade column was recognised: {likeliest!r} {what}.", mend)
+    if len(frame.columns) == 1:
+        return UsageError(
+            f"The file has one column ({frame.columns[0][:60]}): no grade stands beside a text.",
+            "Give a table. Lines that begin with a label and a blank become one by "
+            r"sed -E 's/^([^ ]+) +/\1\t/; 1i label\ttext' FILE > rows.tsv",
+        )
     return UsageError(
         f"No grade column was recognised among {', '.join(frame.columns)}.",
         "Name it: --gold COLUMN; or, where nothing is graded yet, the grades, lowest first: --grades 0,1,2.",

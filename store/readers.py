@@ -16,8 +16,8 @@ from store.dataset_folders import read_folder
 from store.delimited import read_delimited
 from store.errors import PiarError
 from store.formats import known_records, known_table
-from store.graders import with_listed_votes
 from store.label_studio import is_flat_export, with_flat_votes
+from store.listed import with_listed_rows, with_listed_votes
 from store.sources import STDIN, Reading, Source, is_workbook, open_source, source_name
 from store.structured import read_json
 from store.tables import Table, numbered, without_long_cells
@@ -80,7 +80,9 @@ def read(path: Path, reading: Reading | None = None) -> Table:
         raise PiarError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
         ) from None
-    table = with_listed_votes(known_table(table, name, reading))
+    table = known_table(table, name, reading)
+    if table.votes is None and not table.roles:
+        table = with_listed_votes(with_listed_rows(table))
     if is_flat_export(table.frame.columns) and not reading.plain:
         table = with_flat_votes(table, name, reading.control)
     named = {"document": reading.documents, "query": reading.queries}

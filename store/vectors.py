@@ -18,7 +18,7 @@ T = TypeVar("T")
 _TABLE = "create table if not exists vector (key blob primary key, value blob not null) without rowid"
 _KNOWN = "create temp view known as select key, value from vector"
 _ASKED = 500  # keys in one query
-_MADE = 1_024  # texts embedded between two writes, which is what an interruption can cost
+_MADE = 256  # texts embedded between two writes, which is what an interruption can cost
 
 
 class VectorCache:
@@ -33,18 +33,23 @@ class VectorCache:
         self._path = path if keep else None
         self._con = _open(path) if keep or path is None else _open_for_reading(path)
 
-    def vectors(self, texts: Sequence[str], make: Callable[[list[str]], Any]) -> Vectors:
+    def vectors(
+        self, texts: Sequence[str], make: Callable[[list[str]], Any], tell: Callable[[int, int], None] | None = None
+    ) -> Vectors:
         """(N, D) vectors of texts, in the order given.
 
         Args:
             make: texts -> (M, D) vectors, asked once for each text that is not known.
+            tell: told how many of the new texts are made, and of how many, from time to time.
         """
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
         if not keys:
             return np.zeros((0, 0), dtype=np.float32)
         known = self._known(list(dict.fromkeys(keys)))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        for part in _parts(list(missing), _MADE):
+        for number, part in enumerate(_parts(list(missing), _MADE)):
+            if tell and number:
+                tell(number * _MADE, len(missing))
             made = np.asarray(make([missing[key] for key in part]), dtype=np.float32)
             found = {key: row.tobytes() for key, row in zip(part, made, strict=True)}
             known |= found

@@ -6,6 +6,7 @@ can be removed at any time.
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "embeddings"
 NO_ENCODER = 'Name its folder: `[baselines] encoder = "PATH"` in piar.toml, or --set baselines.encoder=PATH.'
+_PATIENCE_SECONDS = 5.0  # without a word
 _VERSION = "2"  # of how a text becomes a vector
 _ROLES: tuple[Role | None, ...] = (None, "query", "document")
 _SHAPES = (".json", ".safetensors", ".txt", ".model")  # files that shape a vector
@@ -80,7 +82,7 @@ class Embedder:
         """
         before = self._cut
         cache = self._caches[self._said.prompt(role)]
-        found = cache.vectors(texts, lambda new: self._encoder.embed(new, role))
+        found = cache.vectors(texts, lambda new: self._encoder.embed(new, role), _Wait().tell)
         if cut := self._cut - before:
             log.warning("%d new texts were cut: the encoder is given %d tokens", cut, self._encoder.tokens)
         return found
@@ -88,6 +90,21 @@ class Embedder:
     @property
     def _cut(self) -> int:
         return self._encoder.cut if "_encoder" in self.__dict__ else 0
+
+
+class _Wait:
+    """Words for whoever waits longer than some seconds for vectors."""
+
+    def __init__(self) -> None:
+        self._began = self._said = time.monotonic()
+
+    def tell(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if now - self._said < _PATIENCE_SECONDS:
+            return
+        self._said = now
+        left = (now - self._began) / done * (of - done)
+        log.warning("embedding %s of %s texts · about %d s left", f"{done:,}", f"{of:,}", left)
 
 
 def _suffix(prompt: str) -> str:

@@ -160,3 +160,13 @@ def test_look_takes_the_encoder_of_the_project_it_is_pointed_at(folder, file, tm
     assert main(["look", str(file), "-C", str(tmp_path), "--json"]) == 0
     assert "probe" in [one["name"] for one in json.loads(capsys.readouterr().out)["baselines"]]
     assert not (tmp_path / "embeddings").exists()
+
+
+def test_a_long_wait_for_vectors_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("piar.measure.embeddings._PATIENCE_SECONDS", 0.0)
+    embed = Embedder(make_tiny_encoder(tmp_path / "encoder"))
+    embed([f"lamp {i}" for i in range(300)])
+    assert [record.getMessage()[:28] for record in caplog.records] == ["embedding 256 of 300 texts ·"]
+    caplog.clear()
+    embed([f"lamp {i}" for i in range(300)])
+    assert not caplog.records

@@ -1,6 +1,7 @@
 """Files become samples and labels; what cannot is counted with its line and reason."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import polars as pl
@@ -321,6 +322,29 @@ def test_a_folder_of_tables_of_different_things_is_refused_with_the_join(tmp_pat
     with pytest.raises(PiarError, match="tables of different things") as refused:
         read_table(tmp_path)
     assert f"{tmp_path}/examples.parquet --documents {tmp_path}/products.parquet" in refused.value.fix
+
+
+def test_graded_things_that_a_row_lists_become_rows(file):
+    results = [{"title": "a lamp", "grade": 2, "tags": ["x"]}, {"title": "a shoe", "grade": 0}]
+    rows = [{"query": "lamp", "id": 1, "results": results}, {"query": "oak", "id": 2, "results": []}]
+    table = read(file("\n".join(map(json.dumps, rows)), "x.jsonl"))
+    assert table.frame.columns == ["query", "id", "title", "grade", "tags"]
+    assert table.frame["title"].to_list() == ["a lamp", "a shoe"]
+    assert table.rejected == (Rejection(2, "lists nothing in 'results'"),)
+    assert table.notes == ("one row for each of 'results'",)
+    talk = [{"messages": [{"role": "user", "content": "hello"}], "label": "good"}]
+    assert "messages" in read_table(file(json.dumps(talk * 3), "y.json")).columns
+
+
+def test_a_file_of_one_column_is_told_how_it_becomes_a_table(file, tmp_path):
+    path = file("".join(f"{'NUM:date When' if i % 2 else 'LOC:city Where'} is number {i} ?\n" for i in range(30)))
+    with pytest.raises(UsageError, match="one column") as refused:
+        propose_task(read_table(path))
+    command = refused.value.fix.partition(" by ")[2]
+    made = tmp_path / "rows.tsv"
+    subprocess.run(["sh", "-c", command.replace("FILE", str(path)).replace("rows.tsv", str(made))], check=True)
+    task = propose_task(read_table(made))
+    assert (task.symbols, task.fields) == (("LOC:city", "NUM:date"), ("text",))
 
 
 def test_votes_that_a_row_lists_are_people_and_never_read(file):
