@@ -17,6 +17,10 @@ from store.scales import known_order, numeric
 from store.shares import grade_of
 from store.task import MAX_SYMBOL, Grade, Task
 
+_NAMED = 3  # columns in a message
+_FEWEST_PAIRS = 300
+_NO_AGREEMENT = 0.1  # beyond chance, of what is possible
+
 __all__ = [
     "MAX_GRADES",
     "Doubt",
@@ -27,6 +31,7 @@ __all__ = [
     "guess",
     "propose_task",
     "proposed_grades",
+    "require_judged",
     "settle",
 ]
 
@@ -44,9 +49,9 @@ def propose_task(
     """
     said = mapping or ImportMapping()
     found = found or guess(frame, said)
+    require_judged(frame, found)
     if not found.columns:
         raise _no_text(frame, found)
-    _require_judged(frame, found)
     symbols = said.grades or _held(bucketed(frame, said), found)
     if len(symbols) < 2:
         raise _no_grades(frame, found)
@@ -118,20 +123,43 @@ def _no_text(frame: pl.DataFrame, found: Guess) -> UsageError:
     )
 
 
-def _require_judged(frame: pl.DataFrame, found: Guess) -> None:
-    """Raise `UsageError` when the query alone is read, gets several grades, and an id names what these are of."""
+def require_judged(frame: pl.DataFrame, found: Guess) -> None:
+    """Raise `UsageError` when the grades are of what no judge reads.
+
+    So it is where ids alone name it, and where the query alone is a text while its rows differ in their grades.
+    """
     group, gold = found.mapping.group, found.mapping.gold
-    ids = [name for name in frame.columns if shape.names_document(name)]
-    if not (ids and gold and found.columns == (group,)):
+    if not found.columns and gold and sum(map(shape.identifies, frame.columns)) > 1:
+        raise _no_text(frame, found)
+    if not gold or not group or found.columns != (group,):
         return
     graded = frame.filter(~pl.col(gold).is_in(list(MISSING)))
     several = graded.filter(pl.col(gold).n_unique().over(group) > 1)
-    if 2 * len(several) > len(graded):
+    ids = [name for name in frame.columns if shape.names_document(name)]
+    shown = f"{len(several):,} of {len(graded):,} rows give one and the same text several grades"
+    rows = f"The one text is {group!r}, and {shown}"
+    if ids and 2 * len(several) > len(graded):
         raise UsageError(
-            f"The one text is {group!r}, and {len(several):,} of {len(graded):,} rows give one and the same text "
-            f"several grades: what is judged is named by an id alone, {ids[0]!r}.",
+            f"{rows}: what is judged is named by an id alone, {ids[0]!r}.",
             f"Join its texts from their table: add --documents FILE --on {quote(ids[0])}.",
         )
+    if found.left_out and _at_random(graded, group, gold):
+        others = [name for name in found.left_out if not shape.identifies(name)] or list(found.left_out)
+        read = ",".join([group, *others[:_NAMED]])
+        raise UsageError(
+            f"{rows}, as if at random: what is judged is in another column.",
+            f"Name all that a judge should read, for example --fields {quote(read)}.",
+        )
+
+
+def _at_random(graded: pl.DataFrame, group: str, gold: str) -> bool:
+    """Whether two rows of a group agree hardly more than any two rows do; a few hundred pairs are needed to say so."""
+    held = graded.select(group, gold)
+    sizes = held.group_by(group).len()["len"].cast(pl.Int64)
+    alike = held.group_by(group, gold).len()["len"].cast(pl.Int64)
+    pairs, agreeing = int((sizes * (sizes - 1)).sum()) // 2, int((alike * (alike - 1)).sum()) // 2
+    chance = float(((held[gold].value_counts()["count"] / len(held)) ** 2).sum()) if len(held) else 1.0
+    return pairs >= _FEWEST_PAIRS and agreeing / pairs - chance < _NO_AGREEMENT * (1 - chance)
 
 
 def _no_grades(frame: pl.DataFrame, found: Guess) -> UsageError:

@@ -81,6 +81,7 @@ def look(
         baselines=figures,
         sampled=len(seen) if seen is not None and len(seen) < known else None,
         notes=_notes(material, shares, known),
+        mend=material.mend,
     )
 
 
@@ -89,17 +90,17 @@ def _notes(material: Material, shares: list[GradeShare], known: int) -> list[str
     notes = [f"Read as {note}." for note in material.notes]
     if not material.columns.fields:
         notes.append("No text column was recognised: name them with --fields.")
-    named = [*([material.columns.gold] if material.columns.gold else []), *material.columns.raters]
-    if material.task is None and named:
-        notes.append(f"{', '.join(named)}: fewer than two different grades, so nothing can be learnt or measured.")
-    elif material.task is None:
+    if material.fault:
+        notes.append(material.fault)
+    elif material.task is None and not (material.columns.gold or material.columns.raters):
         notes.append(
             "No grades were recognised: name their column with --gold, or --raters 'rater_*'; or say what they will be "
             "and grade rows yourself: piar init DIR --from FILE --grades LOWEST,…,HIGHEST, then piar review here."
         )
     elif known < len(material.frame):
         notes.append(f"{many(len(material.frame) - known, 'row has', 'rows have')} no grade.")
-    notes += [f"Column {why}." for why in material.columns.unused.values()]
+    passed = {role: why for role, why in material.columns.unused.items() if role != "gold" or not material.fault}
+    notes += [f"Column {why}." for why in passed.values()]
     if sum(share.n > 0 for share in shares) == 1:
         notes.append("Every row has the same grade: nothing can be learnt or measured.")
     if material.rejected:

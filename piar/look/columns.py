@@ -1,6 +1,7 @@
 """From a file to a frame whose columns have roles: group, fields, truth, votes."""
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from store.agreement import vote_counts
 from store.cells import MISSING
 from store.errors import UsageError
 from store.prepare import ImportMapping, as_the_file_says, prepare
-from store.propose import MAX_GRADES, guess, propose_task
+from store.propose import MAX_GRADES, guess, propose_task, require_judged
 from store.readers import Reading, read
 from store.shares import LIKELIEST, likeliest
 from store.stats import Ints
@@ -32,6 +33,7 @@ class Material:
         counts: (N, K) votes of the raters, None without raters.
         lead: (N,) position of the grade that more than half of two votes or more name, else -1.
         notes: how the file was read where that is not plain.
+        fault: why the columns that should hold grades hold none, and what to do; or "".
     """
 
     frame: pl.DataFrame
@@ -43,6 +45,13 @@ class Material:
     counts: Ints | None
     lead: Ints | None
     notes: tuple[str, ...]
+    fault: str = ""
+
+    @property
+    def mend(self) -> str:
+        """The first option that the fault names, or ""."""
+        found = re.search(r"--[a-z-]+", self.fault)
+        return found[0] if found else ""
 
 
 def load(
@@ -79,11 +88,15 @@ def load(
         guessed={role: reason for role, reason in found.reasons.items() if role != "fields" or not said.fields},
         unused=found.unused,
     )
-    if not found.columns or not (mapping.gold or mapping.raters):
+    require_judged(table.frame, found)
+    if not found.columns:
         return _without_grades(table, columns)
     try:
         task = propose_task(table.frame, mapping, name="look")
-    except UsageError:
+    except UsageError as error:
+        odd = mapping.gold or mapping.raters or "gold" in found.unused
+        return _without_grades(table, columns, f"{error.message} {error.fix}" if odd else "")
+    if not (mapping.gold or mapping.raters):
         return _without_grades(table, columns)
     return _with_grades(table, task, mapping, columns)
 
@@ -126,7 +139,7 @@ def _check_grades(frame: pl.DataFrame, said: ImportMapping) -> None:
             )
 
 
-def _without_grades(table: Table, columns: Columns) -> Material:
+def _without_grades(table: Table, columns: Columns, fault: str = "") -> Material:
     frame = table.frame
     group = columns.group or (columns.fields[0] if columns.fields else None)
     keyed = frame.select(
@@ -136,7 +149,7 @@ def _without_grades(table: Table, columns: Columns) -> Material:
         pl.lit(None, pl.String).alias("truth"),
     )
     fields = tuple(f"f{i}" for i in range(len(columns.fields)))
-    return Material(_coded(keyed), None, columns, fields, (), table.rejected, None, None, table.notes)
+    return Material(_coded(keyed), None, columns, fields, (), table.rejected, None, None, table.notes, fault)
 
 
 def _with_grades(table: Table, task: Task, mapping: ImportMapping, columns: Columns) -> Material:

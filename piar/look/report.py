@@ -135,7 +135,12 @@ class BaselineFigure(Result):
 
 
 class LookReport(Result):
-    """All of it. `sampled` is the number of rows behind baselines and detectable, None when all."""
+    """All of it.
+
+    Attributes:
+        sampled: the number of rows behind baselines and detectable, None when all.
+        mend: the option that makes grades of what holds none; "".
+    """
 
     file: str
     rows: int
@@ -152,3 +157,4 @@ class LookReport(Result):
     baselines: list[BaselineFigure]
     sampled: int | None
     notes: list[str]
+    mend: str = ""

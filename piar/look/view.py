@@ -205,10 +205,13 @@ _LINES: tuple[tuple[str, Callable[[LookReport], str]], ...] = (
 
 def _next(report: LookReport, said: str) -> Text:
     """What to do now; on one line, however long, so that it can be copied."""
-    named = report.columns.gold or report.columns.raters
-    command = f"piar init DIR --from {said}" if report.grades or named else f"piar look {said} --gold COLUMN"
-    if named and not report.grades:  # one grade only: the others have to be said
-        command += " --grades LOWEST,…,HIGHEST"
+    mended = {
+        "--bucket-grades": f"piar look {said} --bucket-grades",
+        "--grades": f"piar init DIR --from {said} --grades LOWEST,…,HIGHEST",
+    }
+    command = f"piar init DIR --from {said}"
+    if not report.grades:
+        command = mended.get(report.mend, f"piar look {said} --gold COLUMN")
     return Text(f"Next: {_plain(command, 2_000)}", style="bold", no_wrap=True, overflow="ignore")
 
 

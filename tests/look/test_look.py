@@ -166,7 +166,11 @@ def test_without_grades_it_still_says_what_it_can(tmp_path):
 
 def test_one_grade_free_text_and_numbers_as_text(tmp_path):
     single = look(write(tmp_path / "single.csv", [(q, t, 1) for q, t, _ in products()]), gold="grade")
-    assert "fewer than two different grades" in shown(single)
+    assert "holds only one grade (1)" in " ".join(shown(single).split())
+    assert "--grades LOWEST" in shown(single)
+    means = look(write(tmp_path / "means.csv", [(q, t, 1 + g / 3) for q, t, g in products()]))
+    assert "holds means of grades" in " ".join(shown(means).split())
+    assert "means.csv --bucket-grades" in shown(means)
     words = look(write(tmp_path / "words.csv", [(q, t, ["bad", "good"][g % 2]) for q, t, g in products()]))
     assert [g.grade for g in words.grades] == ["bad", "good"]
     floats = look(write(tmp_path / "floats.csv", [(q, t, f"{g}.0") for q, t, g in products()]))

@@ -372,6 +372,16 @@ def test_queries_whose_documents_are_ids_alone_are_refused_with_the_join_that_me
     assert "--documents FILE --on product_id" in caught.value.fix
 
 
+def test_grades_of_what_is_not_read_are_refused_and_votes_of_unnamed_people_are_not(table):
+    rng = random.Random(1)
+    rows = [(f"query {i // 10}", f"4{i:05}x", rng.randrange(3)) for i in range(300)]
+    with pytest.raises(UsageError, match="as if at random") as caught:
+        propose_task(read_table(table("query,part,grade", rows)))
+    assert "--fields query,part" in caught.value.fix
+    votes = [(f"a text of number {i // 5}", f"{i}", (i // 5 + (rng.random() < 0.3)) % 3) for i in range(300)]
+    assert propose_task(read_table(table("text,n,grade", votes))).fields == ("text",)
+
+
 def test_numbers_that_may_be_classes_are_taken_in_order_and_said(table, tmp_path):
     path = table(*judged("query,title,label", lambda i: (i % 4,)))
     found = Project.init(tmp_path / "p", from_=path).imported
