@@ -184,7 +184,7 @@ class Apart(nn.Module):
         try:
             with safe_open(str(folder / HEAD), "pt") as file:
                 said = file.metadata() or {}
-                pooled = Pooled.described(said["pooling"], encoder.config.hidden_size)
+                pooled = Pooled.described(said["pooling"], encoder.config.get_text_config().hidden_size)
                 more = json.loads(said.get("prompts", "[null, null]"))
                 compares, worded = said.get("compares") == "1", said.get("worded") == "1"
                 grades = encoder.config.num_labels

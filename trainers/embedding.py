@@ -1,6 +1,7 @@
 """A frozen text encoder: one unit vector a text, made as its folder says (`trainers.sentence_folder`)."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Encoder:
             ids = tokenize(self._tokenizer, shorter, prompt, self.tokens)
         skipped = prompt_tokens(self._tokenizer, prompt) if self._folder.skips_prompt else 0
         vectors = np.zeros((len(texts), self._pooled.size), dtype=np.float32)
-        for chosen, inputs in batches(self._tokenizer, ids, _BATCH, self._model.device):
+        for chosen, inputs in batches(self._tokenizer, ids, _BATCH, self._model):
             states = self._model(**inputs).last_hidden_state.float()
             vectors[chosen] = self._pooled(states, inputs["attention_mask"], skipped).cpu().numpy()
         return vectors
@@ -85,7 +86,7 @@ def load_sentence_encoder(folder: Path) -> tuple[Any, Any, Pooled, SentenceFolde
             f"A prompt of {folder} holds the control token {special[0]!r}: not known here.",
             "Use another sentence encoder, or take the prompt out of its config_sentence_transformers.json.",
         )
-    return model, tokenizer, Pooled.of(said, model.config.hidden_size), said
+    return model, tokenizer, Pooled.of(said, model.config.get_text_config().hidden_size), said
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], prompt: str = "", limit: int | None = None) -> list[list[int]]:
@@ -98,18 +99,21 @@ def tokenize(tokenizer: Any, texts: Sequence[str], prompt: str = "", limit: int 
     return [ids or nothing for ids in found]
 
 
-def alike(texts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Places of texts of like length, `size` at most, to be read together."""
+def alike(texts: Sequence[Sequence[int]], size: int, encoder: Any) -> Iterator[list[int]]:
+    """Places of texts of like length, `size` at most, to be read together; of one length, where the encoder would read
+    what pads them."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    yield from (order[start : start + size] for start in range(0, len(order), size))
+    exact = getattr(encoder, "reads_padding", False)
+    for _, some in groupby(order, lambda i: len(texts[i]) if exact else 0):
+        places = list(some)
+        yield from (places[start : start + size] for start in range(0, len(places), size))
 
 
-def batches(
-    tokenizer: Any, ids: Sequence[list[int]], size: int, device: torch.device
-) -> Iterator[tuple[list[int], Any]]:
-    """Tokens of texts of like length as a model reads them, and the places of these texts."""
-    for part in alike(ids, size):
-        yield part, tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt", verbose=False).to(device)
+def batches(tokenizer: Any, ids: Sequence[list[int]], size: int, encoder: Any) -> Iterator[tuple[list[int], Any]]:
+    """Tokens of texts of like length as an encoder reads them, and the places of these texts."""
+    for part in alike(ids, size, encoder):
+        inputs = tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt", verbose=False)
+        yield part, inputs.to(encoder.device)
 
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> int:
@@ -127,7 +131,7 @@ def reach(folder: SentenceFolder, model: Any, tokenizer: Any) -> int:
 
 def context(model: Any, tokenizer: Any) -> int | None:
     """Tokens that an encoder can read at once, None where it says nothing."""
-    reads = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    reads = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # Some count positions from behind the padding's.

@@ -55,7 +55,7 @@ def probabilities(
         seen = torch.from_numpy(features(model, tokenizer, ids, on_progress)).to(model.device)
         return np.asarray(model.judged(seen).double().softmax(-1).cpu().numpy())
     found = np.zeros((len(ids), model.config.num_labels))
-    for part in alike(ids, _BATCH):
+    for part in alike(ids, _BATCH, model):
         inputs = padded(tokenizer, [ids[i] for i in part]).to(model.device)
         found[part] = model(**inputs).logits.double().softmax(-1).cpu().numpy()
         on_progress(len(part))
@@ -71,7 +71,7 @@ def features(
     place = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
     order, vectors = list(place), torch.zeros(len(place), model.pooled.size, device=model.device)
     read = told = 0
-    for part, inputs in batches(tokenizer, [list(text[1:]) for text in order], _BATCH, model.device):
+    for part, inputs in batches(tokenizer, [list(text[1:]) for text in order], _BATCH, model.encoder):
         skipped = torch.tensor([order[i][0] for i in part], device=model.device)
         vectors[part] = model.vectors(**inputs, skipped=skipped)
         read += len(part)

@@ -214,7 +214,7 @@ def _rate(model: Any, settings: EncoderSettings) -> float:
         return 1e-3
     if isinstance(model, Apart):
         return 3e-5
-    return 2e-4 if getattr(model.config, "hidden_size", 768) < 512 else 3e-5
+    return 2e-4 if getattr(model.config.get_text_config(), "hidden_size", 768) < 512 else 3e-5
 
 
 def _reads(settings: EncoderSettings) -> Reads:

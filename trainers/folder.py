@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
+from torch.nn.functional import pad as pad_to
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -83,7 +84,7 @@ def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
             "A sentence encoder's folder (with a modules.json) reads them apart; or pass a BERT or a RoBERTa.",
         )
     names["dtype"] = torch.float32
-    return _load(AutoModelForSequenceClassification, model, "classifier", new_head=not taught, **names)
+    return _tried(_load(AutoModelForSequenceClassification, model, "classifier", new_head=not taught, **names))
 
 
 def load_encoder(model: str, *, plain: bool = False) -> Any:
@@ -103,7 +104,30 @@ def load_encoder(model: str, *, plain: bool = False) -> Any:
     if (plain and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES) or (kind in halves and kind not in alone):
         raise PiarError(f"{model} is no text encoder: {kind!r} is another kind of model.", _ENCODERS)
     door = AutoModelForTextEncoding if kind in halves else AutoModel
-    return _load(door, model, "text encoder", optional=("pooler.", "lm_head.", "cls."), dtype=torch.float32)
+    return _tried(_load(door, model, "text encoder", optional=("pooler.", "lm_head.", "cls."), dtype=torch.float32))
+
+
+@torch.inference_mode()
+def _tried(encoder: Any) -> Any:
+    """An encoder that runs on texts alone, told whether what pads a text changes what it says (`reads_padding`).
+
+    Raises:
+        PiarError: it does not run.
+    """
+    pad = getattr(encoder.config.get_text_config(), "pad_token_id", None) or 0
+    text = torch.tensor([[pad + 5, pad + 6, pad + 7, pad + 8]])
+    there = torch.tensor([[1] * 4 + [0] * 3])
+    encoder.eval()
+    try:
+        alone = encoder(input_ids=text, attention_mask=there[:, :4])[0]
+        beside = encoder(input_ids=pad_to(text, (0, 3), value=pad), attention_mask=there)[0][:, : alone.shape[1]]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of many kinds: boxes, pictures or characters are missing
+        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise PiarError(f"{encoder.config.model_type} does not run on a text alone ({said}).", _ENCODERS) from None
+    encoder.reads_padding = not torch.allclose(alone, beside, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
+    return encoder
 
 
 def load_tokenizer(model: str) -> Any:
@@ -136,7 +160,12 @@ def match_tokens(model: str, lm: Any, tokenizer: Any, *written: int) -> None:
     Raises:
         PiarError: it has not.
     """
-    rows = lm.get_input_embeddings().weight.shape[0]
+    try:
+        rows = lm.get_input_embeddings().weight.shape[0]
+    except (AttributeError, NotImplementedError):
+        raise PiarError(
+            f"{lm.config.model_type} reads other things than the tokens of a vocabulary.", _ENCODERS
+        ) from None
     beyond = [token.content for i, token in tokenizer.added_tokens_decoder.items() if i >= rows]
     tokenizer.add_tokens(beyond, special_tokens=True)
     if (most := max([tokenizer.vocab_size - 1, *written])) >= rows:
@@ -175,12 +204,14 @@ def _load(
                 kind = AutoModelForImageTextToText if sees(config["model_type"]) else kind
             if QUANTIZED in config:
                 more["config"] = unpacked(AutoConfig.from_pretrained(model, trust_remote_code=False))
+        more |= {"ignore_mismatched_sizes": True} if new_head else {}  # a reranker's head has one label
         lm, found = kind.from_pretrained(
             model, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **more
         )
         prefix = lm.base_model_prefix
         new = (f"{prefix}.pooler.",) if new_head else ()
-        missing = sorted(k for k in found["missing_keys"] if not new_head or k.startswith(f"{prefix}."))
+        lacked = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+        missing = sorted(k for k in lacked if not new_head or k.startswith(f"{prefix}."))
         missing = [k for k in missing if not k.startswith((*optional, *new))]
         if missing:
             raise lacking(model, missing)
