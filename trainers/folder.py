@@ -80,7 +80,7 @@ def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
     kind = read_json(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         raise PiarError(
-            f"The encoder of {model} ({kind}) has no classifier that reads two texts together.",
+            f"{model} holds a sequence-to-sequence model ({kind}), whose encoder reads no two texts together here.",
             "A sentence encoder's folder (with a modules.json) reads them apart; or pass a BERT or a RoBERTa.",
         )
     names["dtype"] = torch.float32
