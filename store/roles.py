@@ -1,5 +1,6 @@
 """What each column of a file is for: guessed from its name and values, with the reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from shlex import quote
@@ -15,6 +16,7 @@ from store.hindsight import hindsight
 from store.prepare import SPLIT_NAMES, ImportMapping, require
 from store.shares import find_shares
 
+_CONTENTS = 1.05  # for one id, on average: titles change now and then
 _MOST_CUT = 0.05  # of the rows may be in groups that a column of splits cuts: published sets have a few
 
 
@@ -71,6 +73,7 @@ def guess(frame: pl.DataFrame, mapping: ImportMapping | None = None) -> Guess:
     roles.find_gold()
     roles.find_texts()
     roles.find_annotator()
+    roles.find_id()
     roles.leave_out()
     return Guess(roles.mapping, roles.texts, roles.reasons, roles.unused, roles.left_out, tuple(roles.doubts.values()))
 
@@ -213,6 +216,20 @@ class _Roles:
             self._take(annotator=who, raters=(self.mapping.gold,), gold=None, date=when)
             self.reasons["annotator"] = f"{who}: one row a label, {self.frame[who].n_unique():,} people"
             self.reasons["raters"] = f"{self.mapping.raters[0]}: {self.reasons.pop('gold').partition(': ')[2]}"
+
+    def find_id(self) -> None:
+        """The owner's own id: of what is judged, where one stands for one content; else one that no two rows share."""
+        ids = [name for name in self._free() if shape.identifies(name) and name not in self.texts]
+        judged = [name for name in self.texts if name != self.mapping.group] or list(self.texts)
+        documents = [name for name in ids if shape.names_document(name) and self._is_of(name, judged)]
+        rows = [name for name in ids if not shape.names_group(name) and shape.all_differ(self.frame[name])]
+        if not self.said.id and (own := next(iter([*documents, *rows]), None)):
+            self._take(id=own)
+            self.reasons["id"] = f"{own}: kept beside ours, so that what is exported goes by it"
+
+    def _is_of(self, name: str, texts: Sequence[str]) -> bool:
+        """Whether a value of a column stands for one content, but for a few."""
+        return self.frame.select(name, *texts).n_unique() <= _CONTENTS * self.frame[name].n_unique()
 
     def leave_out(self) -> None:
         """Columns without any role are named with a reason."""

@@ -382,6 +382,16 @@ def test_grades_of_what_is_not_read_are_refused_and_votes_of_unnamed_people_are_
     assert propose_task(read_table(table("text,n,grade", votes))).fields == ("text",)
 
 
+def test_the_owners_ids_are_kept_where_one_stands_for_one_content(table, tmp_path):
+    rows = [(i, *pair, f"B{i % 30}", f"seller {i % 7}", i % 3) for i, pair in enumerate(pairs())]
+    header = "id,query,title,product_id,seller_id,grade"
+    assert guess(read_table(table(header, rows))).mapping.id == "id"  # one product has several titles
+    rows = [(i, q, f"{t} {i % 30}", f"B{i}", f"seller {i % 7}", i % 3) for i, (q, t) in enumerate(pairs())]
+    project = Project.init(tmp_path / "p", from_=table(header, rows))
+    ids = project.store.frame("select external_id from samples")["external_id"].to_list()
+    assert sorted(ids) == sorted(f"B{i}" for i in range(60))
+
+
 def test_numbers_that_may_be_classes_are_taken_in_order_and_said(table, tmp_path):
     path = table(*judged("query,title,label", lambda i: (i % 4,)))
     found = Project.init(tmp_path / "p", from_=path).imported

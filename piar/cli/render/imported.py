@@ -78,6 +78,7 @@ def _columns(found: "Imported") -> list[tuple[str, RenderableType]]:
         "annotator": mapping.annotator,
         "date": mapping.date,
         "split": why.get("split"),
+        "id": why.get("id"),
     }
     pairs += [(role, why.get(role) or name) for role, name in said.items() if name]
     if found.proposed:
