@@ -125,7 +125,10 @@ def read_corpus(folder: Path, tokenizer: Any, *, max_length: int, completion: Co
         train += found
     if not train:
         why = "; ".join(f"{n} {reason}" for reason, n in left_out.items()) or "the shards are empty"
-        raise PiarError(f"No training row can be used: {why}.", "Raise max_length, or export again.")
+        raise PiarError(
+            f"No training row can be used: {why}.",
+            "Raise max_length, export a shorter rulebook, or use a model with a longer context.",
+        )
     evaluation = {split: encode(rows) for split, rows in read_rows(folder, manifest, "eval").items()}
     return Corpus(manifest, file_sha256(folder / MANIFEST), train, buckets, evaluation, dict(left_out))
 

@@ -34,10 +34,12 @@ from trainers.look_over import (
     QUANTIZED,
     UNPACKED,
     VOCABULARY,
+    as_used_here,
     lacking,
     look_over,
     look_over_kind,
     look_over_vocabulary,
+    misshapen,
     parameters,
     read_json,
     sees,
@@ -193,26 +195,44 @@ def _base(folder: Path) -> str:
 
 
 def _load(
-    kind: Any, model: str, words: str, *, new_head: bool = False, optional: tuple[str, ...] = (), **more: Any
+    kind: Any,
+    model: str,
+    words: str,
+    *,
+    dtype: torch.dtype,
+    new_head: bool = False,
+    optional: tuple[str, ...] = (),
+    **names: Any,
 ) -> Any:
+    given: dict[str, Any] = names
     with _opening(model, words):
         if Path(model).is_dir():
             config = look_over(Path(model))
-            refuse_too_large(parameters(Path(model)), more["dtype"], model)
+            refuse_too_large(parameters(Path(model)), dtype, model)
             if kind is AutoModelForCausalLM:
                 look_over_kind(Path(model), config)
                 kind = AutoModelForImageTextToText if sees(config["model_type"]) else kind
-            if QUANTIZED in config:
-                more["config"] = unpacked(AutoConfig.from_pretrained(model, trust_remote_code=False))
-        more |= {"ignore_mismatched_sizes": True} if new_head else {}  # a reranker's head has one label
+            usual = AutoConfig.from_pretrained(model, trust_remote_code=False, **names)
+            given = {"config": as_used_here(unpacked(usual) if QUANTIZED in config else usual)}
         lm, found = kind.from_pretrained(
-            model, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **more
+            model,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below; a reranker's head of one label is no fault
+            dtype=dtype,
+            **given,
         )
         prefix = lm.base_model_prefix
         new = (f"{prefix}.pooler.",) if new_head else ()
-        lacked = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
-        missing = sorted(k for k in lacked if not new_head or k.startswith(f"{prefix}."))
-        missing = [k for k in missing if not k.startswith((*optional, *new))]
+
+        def kept(name: str) -> bool:
+            return (not new_head or name.startswith(f"{prefix}.")) and not name.startswith((*optional, *new))
+
+        for name, *shapes in sorted(found["mismatched_keys"]):
+            if kept(name):
+                raise misshapen(model, name, *map(list, shapes))
+        missing = sorted(filter(kept, found["missing_keys"]))
         if missing:
             raise lacking(model, missing)
     return lm

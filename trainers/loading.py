@@ -39,21 +39,34 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     add_template(tokenizer)
     match_tokens(model, lm, tokenizer)
+    _name_end(tokenizer, lm)
     [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
     match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
     return wrap(lm.to(torch.device(device))), tokenizer
+
+
+def _name_end(tokenizer: Any, lm: Any) -> None:
+    """Give a tokenizer that names no end of a text the one that its model has."""
+    for config in (lm.generation_config, lm.config.get_text_config()):
+        ends = getattr(config, "eos_token_id", None)
+        end = ends[0] if isinstance(ends, list) and ends else ends
+        if tokenizer.eos_token is None and isinstance(end, int):
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
 
 
 def wrap(lm: Any) -> Policy:
     """A policy that shares prefixes as far as the model can, with a word where it cannot.
 
     Raises:
-        PiarError: the model does not run on text alone, its own probabilities are not those of its hidden rows and
-            head, or it writes otherwise token by token.
+        PiarError: the model does not run on text alone, lets tokens see those that follow, or computes or writes its
+            answers in a way that cannot be followed.
     """
     kind, reasons = lm.config.model_type, list[str]()
     widest = _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
     told = _stock(Policy(lm))
+    one, other, *_ = (logits[:1] for logits in told.logits)  # of two completions of one prompt
+    if (ahead := gap(one, other)) > TOLERANCE.get(lm.dtype, COARSE):
+        raise PiarError(f"{kind} is no causal language model: its tokens see those that follow ({ahead:.1e}).", CAUSAL)
     for window, head in product(dict.fromkeys([widest, 0]), (Head.of, OwnHead.of)):
         policy = Policy(lm, window=window, head=head)
         why = _unlike(policy, partial(parity_gap, policy, told))
@@ -199,7 +212,7 @@ def _writes(policy: Policy, told: Told) -> Writes:
     """The fastest way to write without shared prefixes whose second token is the stock model's.
 
     Raises:
-        PiarError: none is: the model lets tokens see those that follow.
+        PiarError: none is.
     """
     ways: dict[Writes, Callable[[Policy, Told], Tensor]] = {"padded": _together, "alike": _apart, "anew": _together}
     if not _kinds(policy.lm.config) <= WINDOWED:
@@ -208,9 +221,7 @@ def _writes(policy: Policy, told: Told) -> Writes:
     for policy.writes, write in ways.items():
         if (why := _unlike(policy, partial(_writing_gap, policy, told, write))) is None:
             return policy.writes
-    raise PiarError(
-        f"{policy.lm.config.model_type} is no causal language model: its tokens see those that follow ({why}).", CAUSAL
-    )
+    raise PiarError(f"{policy.lm.config.model_type} writes in a way that piar cannot follow ({why}).", CAUSAL)
 
 
 @torch.no_grad()

@@ -138,6 +138,31 @@ def lacking(model: str, missing: list[str]) -> PiarError:
     return PiarError(f"The weights of {model!r} are those of another model: {many}.", AGAIN)
 
 
+def misshapen(model: str, name: str, held: list[int], told: list[int]) -> PiarError:
+    """Why weights have another shape than their configuration says.
+
+    Args:
+        held: the shape in the file; told: by `config.json`.
+    """
+    path, rows = Path(model) / "config.json", held[0] if held else 0
+    words = "embed" in name or name.startswith("lm_head")
+    fix = f'Write "vocab_size": {rows} into {path}.' if words and held[1:] == told[1:] else AGAIN
+    return PiarError(f"The weights of {model!r} are those of another model: {name} is {held}, not {told}.", fix)
+
+
+def as_used_here(config: Any) -> Any:
+    """The configuration without what it says of somebody's use of the model: kernels that are not installed, tuples,
+    attentions given back; and without a padding that has no row."""
+    inside = (getattr(config, name, None) for name in config.sub_configs)
+    for part in (config, *(one for one in inside if one is not None)):
+        part._attn_implementation = None
+        part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
+        pad, rows = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
+            part.pad_token_id = None
+    return config
+
+
 def unpacked(config: Any) -> Any:
     """The configuration of quantized weights, changed so that they are loaded as plain numbers."""
     packing = config.quantization_config

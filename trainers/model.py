@@ -28,6 +28,7 @@ ATTENTION = "piar_tree"
 AttentionInterface.register(ATTENTION, tree_attention)
 
 END_OF_TURN = "<|im_end|>"
+_BLANK = "▁"  # as SentencePiece writes it
 
 
 # How completions of prompts that share nothing are decoded: in one batch, shorter ones padded; only with others of
@@ -183,7 +184,20 @@ def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> lis
 def completion_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Tokens of each answer, as plain text, closed by the end-of-turn token."""
     end = end_id(tokenizer)
-    return [[*ids, end] for ids in encode_plain(tokenizer, texts)]
+    return [[*ids, end] for ids in answer_ids(tokenizer, texts)]
+
+
+def answer_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of each answer, as plain text.
+
+    SentencePiece puts a blank before a text; where that is a token of its own, all answers would begin with it
+    (Llama 2's `▁`, `1`), so it is left out: a prompt has ended just before.
+    """
+    blank = tokenizer.convert_tokens_to_ids(_BLANK)
+    return [
+        ids[1:] if len(ids) > 1 and ids[0] == blank != tokenizer.unk_token_id and not text[:1].isspace() else ids
+        for text, ids in zip(texts, encode_plain(tokenizer, texts), strict=True)
+    ]
 
 
 def end_id(tokenizer: Any) -> int:
@@ -217,8 +231,7 @@ def symbol_ids(tokenizer: Any, symbols: Sequence[str]) -> list[int]:
     """
     found: dict[int, str] = {}
     for symbol in symbols:
-        alone = tokenizer(symbol, add_special_tokens=False)["input_ids"]
-        before_line = tokenizer(symbol + "\nevidence:", add_special_tokens=False)["input_ids"]
+        alone, before_line = answer_ids(tokenizer, [symbol, symbol + "\nevidence:"])
         if not alone or tokenizer.unk_token_id in alone or before_line[:1] != alone[:1]:
             raise UsageError(
                 f"Grade symbol {symbol!r} is not in this model's vocabulary.",
@@ -237,4 +250,4 @@ def symbol_ids(tokenizer: Any, symbols: Sequence[str]) -> list[int]:
 def beginnings(tokenizer: Any, symbols: Sequence[str]) -> dict[str, str]:
     """The grades that are several tokens, and the text of the first, at which each is read."""
     first = dict(zip(symbols, symbol_ids(tokenizer, symbols), strict=True))
-    return {s: tokenizer.decode([i]) for s, i in first.items() if len(encode_plain(tokenizer, [s])[0]) > 1}
+    return {s: tokenizer.decode([i]) for s, i in first.items() if len(answer_ids(tokenizer, [s])[0]) > 1}

@@ -253,7 +253,7 @@ DAMAGE = {
     "weights cut": (lambda f: cut(f / "model.safetensors"), "model.safetensors is truncated"),
     "weights no safetensors": (lambda f: (f / "model.safetensors").write_bytes(b"PK" * 99), "no safetensors file"),
     "weights of another model": (foreign, "those of another model"),
-    "other shapes": (lambda f: alter(f, intermediate_size=96), "Cannot load"),
+    "other shapes": (lambda f: alter(f, intermediate_size=96), r"down_proj.weight is \[64, 128\], not \[64, 96\]"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer"),
     "tokenizer no JSON": (lambda f: (f / "tokenizer.json").write_text("x"), "tokenizer.json is damaged"),
     "tokenizer of nonsense": (lambda f: (f / "tokenizer.json").write_text("{}"), "Cannot load"),
