@@ -3,6 +3,8 @@
 import math
 import re
 import unicodedata
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from store.scales import plain
 from store.task import Task
@@ -60,6 +62,21 @@ def rounded(cell: str) -> str:
     """A number as the nearest whole one, halves upwards; any other cell as it is."""
     value = number(cell)
     return cell if value is None else str(math.floor(value + 0.5))
+
+
+def classed(cell: str, cuts: Sequence[float]) -> str:
+    """A number as its class and what that means ("1 - from 40 to below 60"); any other cell as it is.
+
+    Args:
+        cuts: the lowest value of each class but the first, ascending.
+    """
+    value = number(cell)
+    if value is None:
+        return cell
+    place = bisect_right(cuts, value)
+    words = [f"from {cuts[place - 1]:g}"] if place else []
+    words += [f"{'to ' if words else ''}below {cuts[place]:g}"] if place < len(cuts) else []
+    return f"{place} - {' '.join(words)}"
 
 
 def grade_symbol(cell: str, task: Task) -> str | None:

@@ -334,6 +334,14 @@ def odd_grades(column: pl.Series) -> tuple[str, str]:
             f"holds means of grades ({shown}, …), {len(values):,} different ones, not grades",
             "Add --bucket-grades to take each as the nearest whole grade; better, import the raters' own grades.",
         )
+    if len(known) == len(values) and not dates(values):
+        low, high = min(known), max(known)
+        quarters = ",".join(f"{float(f'{low + (high - low) * k / 4:.2g}'):g}" for k in (1, 2, 3))
+        return (
+            f"holds {len(values):,} different numbers ({shown}, …); a task has at most {MAX_GRADES} grades",
+            f"Cut them into classes, each cut the lowest value of its class: --cuts {quarters}; "
+            "or name another column with --gold.",
+        )
     if dates(values):
         return f"holds dates ({shown}, …), not grades", "Name the column of grades: --gold COLUMN."
     return (

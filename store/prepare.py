@@ -2,14 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
 from pydantic import Field
 
-from store.cells import MISSING, grade_symbol, missing, rounded
+from store.cells import MISSING, classed, grade_symbol, missing, rounded
+from store.columns import MAX_GRADES
 from store.errors import UsageError
 from store.field_names import field_name
 from store.settings import Settings
@@ -45,6 +47,7 @@ class ImportMapping(Settings):
         annotator: column that says who gave the grade of the row: one row for each label, as older tools write.
         counts: one column for each grade, with its votes or its probability; see `store.shares`.
         bucket_grades: take each number in the columns of grades as the nearest whole grade.
+        cuts: take each number there as its class between these values, each the lowest of its class.
         date: with `annotator`, the column that says when, as ISO 8601 (a zone is turned into UTC).
         group: column of the group; else the task's `group_by`.
         split: column that says the split; else groups are dealt.
@@ -63,6 +66,7 @@ class ImportMapping(Settings):
     date: str | None = None
     counts: tuple[str, ...] = ()
     bucket_grades: bool = False
+    cuts: tuple[float, ...] = ()
     group: str | None = None
     split: str | None = None
     id: str | None = None
@@ -112,8 +116,8 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     Raises:
         UsageError: a named column is missing.
     """
-    if mapping.bucket_grades:
-        table = _bucketed(table, mapping)
+    if change := bucketing(mapping):
+        table = _bucketed(table, mapping, change)
     if mapping.counts:
         require(table.frame, mapping.counts)
         table, likeliest = spread(table, mapping.counts)
@@ -247,10 +251,27 @@ def _translated(column: pl.Series, known: dict[str, str | None]) -> pl.Series:
     return column.str.strip_chars().replace_strict(table, default=None, return_dtype=pl.String)
 
 
-def _bucketed(table: Table, mapping: ImportMapping) -> Table:
+def bucketing(mapping: ImportMapping) -> Callable[[str], str] | None:
+    """What makes a grade of a cell that holds a number of another scale; None where that was not asked for.
+
+    Raises:
+        UsageError: cuts that do not ascend, or too many.
+    """
+    cuts = mapping.cuts
+    if not cuts:
+        return rounded if mapping.bucket_grades else None
+    if list(cuts) != sorted(set(cuts)) or len(cuts) >= MAX_GRADES:
+        raise UsageError(
+            f"--cuts {','.join(f'{cut:g}' for cut in cuts)} makes no classes.",
+            f"Give at most {MAX_GRADES - 1} values that ascend, each the lowest of its class: --cuts 40,60,80.",
+        )
+    return partial(classed, cuts=cuts)
+
+
+def _bucketed(table: Table, mapping: ImportMapping, change: Callable[[str], str]) -> Table:
     names = [*([mapping.gold] if mapping.gold else []), *mapping.raters]
     require(table.frame, names)
-    whole = [pl.Series(n, [rounded(cell) for cell in table.frame[n].to_list()], dtype=pl.String) for n in names]
+    whole = [pl.Series(n, [change(cell) for cell in table.frame[n].to_list()], dtype=pl.String) for n in names]
     return replace(table, frame=table.frame.with_columns(whole))
 
 

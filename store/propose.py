@@ -52,8 +52,9 @@ def propose_task(
     require_judged(frame, found)
     if not found.columns:
         raise _no_text(frame, found)
-    symbols = said.grades or _held(bucketed(frame, said), found)
-    if len(symbols) < 2:
+    read = bucketed(frame, said)
+    symbols = said.grades or _held(read, found)
+    if len(symbols) < 2 or (said.gold and not said.grades and shape.grades_in(read[said.gold]) is None):
         raise _no_grades(frame, found)
     named = {column: field_name(name) for name, column in said.fields.items()}
     fields = {
@@ -76,7 +77,9 @@ def propose_task(
 def classes(task: Task, gold: str | None) -> bool:
     """Whether grades may be the numbers of classes: 0, 1, 2, … in a column that is not called like a scale."""
     numbers = [str(place) for place in range(len(task.grades))]
-    return gold is not None and shape.called_class(gold) and len(numbers) > 2 and list(task.symbols) == numbers
+    if gold is None or any(grade.name for grade in task.grades):
+        return False
+    return shape.called_class(gold) and len(numbers) > 2 and list(task.symbols) == numbers
 
 
 def settle(

@@ -10,10 +10,9 @@ import polars as pl
 
 from store import columns as shape
 from store import graders
-from store.cells import rounded
 from store.columns import Few, gold_named, in_order, odd_grades
 from store.hindsight import hindsight
-from store.prepare import SPLIT_NAMES, ImportMapping, require
+from store.prepare import SPLIT_NAMES, ImportMapping, bucketing, require
 from store.shares import find_shares
 
 _CONTENTS = 1.05  # for one id, on average: titles change now and then
@@ -120,6 +119,9 @@ class _Roles:
         if self.said.raters or self.said.annotator:
             return
         found = graders.raters(self._free(), self.few)
+        rated = frozenset().union(*(self.few[name] for name in found))
+        if self.said.gold and not shape.one_scale(self.few.get(self.said.gold, frozenset()), rated):
+            return
         means = graders.averaged(self.frame.select(self._free()), self.few) if not self.said.gold else None
         if self.said.gold is None and len(found) == 1 and gold_named(self._free()) == found[0]:
             return
@@ -249,10 +251,11 @@ class _Roles:
 
 
 def bucketed(frame: pl.DataFrame, said: ImportMapping) -> pl.DataFrame:
-    """The frame as grades are to be read: the nearest whole ones where that was asked for."""
-    names = [said.gold or gold_named(frame.columns), *said.raters] if said.bucket_grades else []
+    """The frame as grades are to be read: the nearest whole ones, or classes, where that was asked for."""
+    change = bucketing(said)
+    names = [said.gold or gold_named(frame.columns), *said.raters] if change else []
     known = [name for name in names if name]
-    return frame.with_columns(pl.Series(n, [rounded(v) for v in frame[n].to_list()], pl.String) for n in known)
+    return frame.with_columns(pl.Series(n, [change(v) for v in frame[n].to_list()], pl.String) for n in known if change)
 
 
 def expanded(patterns: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:

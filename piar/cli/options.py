@@ -60,6 +60,15 @@ BucketGrades = Annotated[
     bool,
     typer.Option("--bucket-grades", help="Take means such as 1.67 as the nearest grade.", rich_help_panel=_COLUMNS),
 ]
+Cuts = Annotated[
+    str | None,
+    typer.Option(
+        "--cuts",
+        metavar="40,60,80",
+        help="Take numbers as classes: each cut is the lowest value of its class.",
+        rich_help_panel=_COLUMNS,
+    ),
+]
 SplitColumn = Annotated[
     str | None,
     typer.Option("--split", metavar="COLUMN", help="Splits that you made yourself.", rich_help_panel=_COLUMNS),
@@ -178,6 +187,15 @@ def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
+def _numbers(text: str | None) -> tuple[float, ...]:
+    from store.cells import number
+
+    found = [(word, number(word)) for word in _listed(text)]
+    if odd := [word for word, value in found if value is None]:
+        raise UsageError(f"--cuts: {odd[0]!r} is no number.", "Write numbers that ascend: --cuts 40,60,80.")
+    return tuple(value for _, value in found if value is not None)
+
+
 def mapping(
     gold: str | None = None,
     raters: str | None = None,
@@ -192,6 +210,7 @@ def mapping(
     columns: str | None = None,
     counts: str | None = None,
     bucket_grades: bool = False,
+    cuts: str | None = None,
 ) -> "ImportMapping":
     """The columns as a mapping; what is not named will be guessed.
 
@@ -200,7 +219,7 @@ def mapping(
         columns: columns whose fields are called like them.
 
     Raises:
-        UsageError: a `--map` that is no FIELD=COLUMN.
+        UsageError: a `--map` that is no FIELD=COLUMN, or cuts that are no numbers.
     """
     from store.field_names import field_name
     from store.importers import ImportMapping
@@ -214,6 +233,7 @@ def mapping(
         | {name.strip(): column.strip() for name, _, column in pairs},
         counts=_listed(counts),
         bucket_grades=bucket_grades,
+        cuts=_numbers(cuts),
         gold=gold,
         raters=_listed(raters),
         grades=_listed(grades),

@@ -10,6 +10,7 @@ from piar.cli.options import (
     BucketGrades,
     Control,
     Counts,
+    Cuts,
     DateColumn,
     Documents,
     Encoding,
@@ -60,6 +61,7 @@ def look(
     fields: Fields = None,
     counts: Counts = None,
     bucket_grades: BucketGrades = False,
+    cuts: Cuts = None,
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
@@ -88,7 +90,7 @@ def look(
     from piar.project.config import load
 
     said = mapping(
-        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
+        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades, cuts
     )
     if label_config and control is None:
         from store.label_config import load_label_config
@@ -135,6 +137,7 @@ def init(
     fields: Fields = None,
     counts: Counts = None,
     bucket_grades: BucketGrades = False,
+    cuts: Cuts = None,
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
@@ -170,7 +173,7 @@ def init(
     from piar.project.facade import Project
 
     said = mapping(
-        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
+        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades, cuts
     )
     project = Project.init(
         folder,
@@ -209,6 +212,7 @@ def import_(
     fields: Fields = None,
     counts: Counts = None,
     bucket_grades: BucketGrades = False,
+    cuts: Cuts = None,
     split: SplitColumn = None,
     id: IdColumn = None,
     source: Source = None,
@@ -258,7 +262,7 @@ def import_(
 
     project = open_project()
     said = mapping(
-        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades
+        gold, raters, group, fields, split, id, source, annotator, date, grades, columns, counts, bucket_grades, cuts
     )
     said = said.model_copy(update={"sample": sample, "sample_queries": sample_queries, "weight": weight})
     how = reading(encoding, sheet, control, plain, documents, queries, on, header)

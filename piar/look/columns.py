@@ -12,10 +12,12 @@ import polars as pl
 from piar.look.report import Columns
 from store.agreement import vote_counts
 from store.cells import MISSING
+from store.columns import odd_grades
 from store.errors import UsageError
 from store.prepare import ImportMapping, as_the_file_says, prepare
 from store.propose import MAX_GRADES, guess, propose_task, require_judged
 from store.readers import Reading, read
+from store.roles import bucketed
 from store.shares import LIKELIEST, likeliest
 from store.stats import Ints
 from store.tables import Rejection, Table
@@ -49,8 +51,8 @@ class Material:
 
     @property
     def mend(self) -> str:
-        """The first option that the fault names, or ""."""
-        found = re.search(r"--[a-z-]+", self.fault)
+        """The first option that the fault names, with its numbers; or ""."""
+        found = re.search(r"--[a-z-]+(?: [\d.,]*\d)?", self.fault)
         return found[0] if found else ""
 
 
@@ -130,13 +132,12 @@ def _no_column(name: str, frame: pl.DataFrame) -> UsageError:
 
 
 def _check_grades(frame: pl.DataFrame, said: ImportMapping) -> None:
+    held = bucketed(frame, said)
     for name in (*([said.gold] if said.gold else []), *said.raters):
-        values = {v.strip() for v in frame[name].unique().to_list() if v.strip().lower() not in MISSING}
+        values = {v.strip() for v in held[name].unique().to_list() if v.strip().lower() not in MISSING}
         if len(values) > MAX_GRADES:
-            raise UsageError(
-                f"Column {name!r} holds {len(values):,} different values; grades are at most {MAX_GRADES}.",
-                "Name another column, or bucket its values first.",
-            )
+            what, mend = odd_grades(held[name])
+            raise UsageError(f"Column {name!r} {what}.", mend)
 
 
 def _without_grades(table: Table, columns: Columns, fault: str = "") -> Material:

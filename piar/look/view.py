@@ -205,13 +205,14 @@ _LINES: tuple[tuple[str, Callable[[LookReport], str]], ...] = (
 
 def _next(report: LookReport, said: str) -> Text:
     """What to do now; on one line, however long, so that it can be copied."""
-    mended = {
-        "--bucket-grades": f"piar look {said} --bucket-grades",
-        "--grades": f"piar init DIR --from {said} --grades LOWEST,…,HIGHEST",
-    }
-    command = f"piar init DIR --from {said}"
-    if not report.grades:
-        command = mended.get(report.mend, f"piar look {said} --gold COLUMN")
+    if report.grades:
+        command = f"piar init DIR --from {said}"
+    elif report.mend.startswith(("--bucket-grades", "--cuts")):
+        command = f"piar look {said} {report.mend}"
+    elif report.mend.startswith("--grades"):
+        command = f"piar init DIR --from {said} --grades LOWEST,…,HIGHEST"
+    else:
+        command = f"piar look {said} --gold COLUMN"
     return Text(f"Next: {_plain(command, 2_000)}", style="bold", no_wrap=True, overflow="ignore")
 
 

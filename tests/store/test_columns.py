@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from piar.cli import main
 from piar.project.facade import Project
 from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
@@ -284,8 +285,8 @@ def test_what_is_no_number_among_numbers_costs_its_row(table, tmp_path):
         (lambda i: "1", "only one grade", "--grades"),
         (lambda i: round(1 + i % 7 / 3, 2), "means of grades", "--bucket-grades"),
         (lambda i: round(1 + i % 40 / 20, 2), "means of grades", "--bucket-grades"),
-        (lambda i: i % 50, "50 different values", "--gold"),
-        (lambda i: i * 1.7 % 100, "200 different values", "--gold"),
+        (lambda i: i % 50, "50 different numbers", "--cuts 12,24,37"),
+        (lambda i: i * 1.7 % 100, "200 different numbers", "--cuts 25,50,74"),
         (lambda i: f"2026-01-{1 + i % 28:02}", "dates", "--gold"),
         (lambda i: f"2026-01-{1 + i % 3:02}", "dates", "--gold"),
     ],
@@ -311,6 +312,29 @@ def test_means_are_bucketed_when_asked(table, tmp_path):
     project = Project.init(tmp_path / "p", from_=path, mapping=ImportMapping(bucket_grades=True))
     assert project.task.symbols == ("1", "2", "3")
     assert project.sql("select count(*) from truth").item() == 60
+
+
+def test_a_named_gold_of_many_values_is_refused_though_raters_of_another_scale_stand_beside(table):
+    rows = judged("question,answer,rater1,rater2,domain_score", lambda i: (i % 3, i % 3, i % 20), n=120)
+    with pytest.raises(UsageError, match="20 different numbers"):
+        propose_task(read_table(table(*rows)), ImportMapping(gold="domain_score"))
+    assert propose_task(read_table(table(*rows))).symbols == ("0", "1", "2")
+
+
+def test_points_are_cut_into_classes_by_the_cuts_that_the_refusal_names(table, tmp_path, capsys):
+    path = table(*judged("question,answer,points", lambda i: (i * 7 % 101,), n=120, groups=24))
+    assert main(["init", str(tmp_path / "p"), "--from", str(path), "--gold", "points"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--cuts 25,50,75" in said
+    assert main(["look", str(path), "--gold", "points", "--cuts", "25,50,75"]) == 0
+    project = Project.init(tmp_path / "p", from_=path, mapping=ImportMapping(gold="points", cuts=(25, 50, 75)))
+    assert [(g.symbol, g.name) for g in project.task.grades] == [
+        ("0", "below 25"), ("1", "from 25 to below 50"), ("2", "from 50 to below 75"), ("3", "from 75")]  # fmt: skip
+    found = project.store.frame("select grade, count(*)::int as n from truth group by 1 order by 1").rows()
+    points = [i * 7 % 101 for i in range(120)]
+    assert [n for _, n in found] == [sum(low <= p < low + 25 + (low == 75) for p in points) for low in (0, 25, 50, 75)]
+    for odd in ("50,25", "a,b"):
+        assert main(["look", str(path), "--gold", "points", "--cuts", odd]) == 2
 
 
 def test_a_person_orders_words_and_is_asked_in_doubt(table):
