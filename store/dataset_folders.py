@@ -21,6 +21,7 @@ from store.tables import Rejection, Table, numbered
 
 _SHARD = re.compile(r"(?P<split>[A-Za-z_]+)[-_.]\d+(?:-of-\d+)?.*")
 _NAMED = 3  # files of a folder that a note names
+_LISTED = 12  # folders that a message names
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".gz", ".zip")
 _CLASS_LABELS = re.compile(
     r"- name: *(\S+)\s+dtype:\s+class_label:\s+names:\s*\n((?:\s*'?\d+'?: *.+\n)+)"  # as the Hub writes YAML
@@ -63,6 +64,7 @@ def read_folder(path: Path, read_file: ReadFile) -> tuple[Table, dict[str, Path]
     parts = list(_shards(path)) or _split_files(path / "qrels" if is_beir else path, read_file)
     if not parts:
         raise _no_dataset(path)
+    _require_one_set(path, parts)
     _require_one_shape(path, parts)
     table = _joined([replace(part, table=_named(part.table, path, part.file)) for part in parts])
     names = [part.file.relative_to(path).as_posix() for part in parts]
@@ -84,12 +86,16 @@ def _shards(path: Path) -> Iterator[Part]:
 
 def _split_files(path: Path, read_file: ReadFile) -> list[Part]:
     """Files of one ending that are called after different splits (`train.csv`, `snli_1.0_dev.jsonl`)."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _TABLES) if path.is_dir() else []
-    for suffix in dict.fromkeys(file.suffix for file in files):
-        found = {split: file for file in files if file.suffix == suffix and (split := _split_named(file))}
-        if len(found) > 1 or (found and path.name == "qrels"):
-            return [Part(split, file, read_file(file)) for split, file in found.items()]
-    return []
+    parts = []
+    for folder in [path, *sorted(child for child in path.iterdir() if child.is_dir())] if path.is_dir() else ():
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _TABLES)
+        named = [(split, file) for file in files if (split := _split_named(file))]
+        for suffix in dict.fromkeys(file.suffix for _, file in named):
+            found = [(split, file) for split, file in named if file.suffix == suffix]
+            if len({split for split, _ in found}) > 1 or path.name == "qrels":
+                parts += [Part(split, file, read_file(file)) for split, file in found]
+                break
+    return parts
 
 
 def splits_beside(file: Path) -> list[str]:
@@ -105,6 +111,18 @@ def _split_named(file: Path) -> str | None:
     """The split that a file's name ends or begins with."""
     words = re.split(r"[^a-z]+", Path(file.stem).stem.lower() if file.suffix == ".gz" else file.stem.lower())
     return next((word for word in (words[-1], words[0]) if word in SPLIT_NAMES), None)
+
+
+def _require_one_set(path: Path, parts: Sequence[Part]) -> None:
+    """Raise `PiarError` where two folders have a part of one split each: they are configurations of a dataset."""
+    folders = [sorted({p.file.parent for p in parts if p.split == part.split}) for part in parts]
+    several = max(folders, key=len)
+    if len(several) > 1:
+        names = ", ".join(folder.relative_to(path).as_posix() for folder in several[:_LISTED])
+        raise PiarError(
+            f"{path.name} holds {len(several):,} datasets: {names}.",
+            f"Give one of its folders: {shlex.quote(str(several[0]))}",
+        )
 
 
 def _require_one_shape(path: Path, parts: Sequence[Part]) -> None:

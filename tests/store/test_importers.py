@@ -306,6 +306,22 @@ def test_a_folder_of_files_called_after_their_splits_keeps_these_and_their_class
     assert table.notes[-1] == "test.csv has no grades: its rows are the pool"
 
 
+def test_a_folder_of_several_datasets_is_refused_and_parts_of_one_split_are_all_read(tmp_path):
+    row = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    for name in ("cola", "sst2"):
+        for split in ("train", "test"):
+            (tmp_path / "glue" / name).mkdir(parents=True, exist_ok=True)
+            pq.write_table(row, tmp_path / "glue" / name / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(PiarError, match="2 datasets: cola, sst2") as refused:
+        read_table(tmp_path / "glue")
+    assert str(tmp_path / "glue" / "cola") in refused.value.fix
+    assert set(read_table(tmp_path / "glue" / "sst2")["split"]) == {"train", "test"}
+    (tmp_path / "parts" / "data").mkdir(parents=True)
+    for name in ("train_1", "train_2", "test"):
+        (tmp_path / "parts" / "data" / f"{name}.csv").write_text(f"text,label\n{name} text,x\n")
+    assert sorted(read_table(tmp_path / "parts")["text"]) == ["test text", "train_1 text", "train_2 text"]
+
+
 def test_class_numbers_in_parquet_get_the_names_that_are_in_its_schema(tmp_path):
     features = {"label": {"_type": "ClassLabel", "names": ["sport", "war"]}}
     schema = pa.schema([("text", pa.string()), ("label", pa.int64())])
