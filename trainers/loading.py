@@ -61,12 +61,27 @@ def wrap(lm: Any) -> Policy:
         PiarError: the model does not run on text alone, lets tokens see those that follow, or computes or writes its
             answers in a way that cannot be followed.
     """
-    kind, reasons = lm.config.model_type, list[str]()
-    widest = _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
-    told = _stock(Policy(lm))
+    kind, told = lm.config.model_type, _stock(Policy(lm))
     one, other, *_ = (logits[:1] for logits in told.logits)  # of two completions of one prompt
     if (ahead := gap(one, other)) > TOLERANCE.get(lm.dtype, COARSE):
         raise PiarError(f"{kind} is no causal language model: its tokens see those that follow ({ahead:.1e}).", CAUSAL)
+    policy = _reading(lm, told)
+    policy.turn = _turn(lm.config)
+    if policy.shares and (why := _unlike(policy, partial(_writing_gap, policy, told, _shared))) is not None:
+        log.info("%s writes without shared prefixes: %s", kind, why)
+        policy.written = 0
+    if policy.written < EVERY:
+        policy.writes = _writes(policy, told)
+    if policy.writes == "anew":
+        log.warning("%s keeps no keys and values that piar can use: traces are written slowly", kind)
+    policy.body(trees=False)  # as it came
+    return policy
+
+
+def _reading(lm: Any, told: "Told") -> Policy:
+    """The policy with the widest window and the plainest head whose probabilities are the stock model's."""
+    kind, reasons = lm.config.model_type, list[str]()
+    widest = _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
     for window, head in product(dict.fromkeys([widest, 0]), (Head.of, OwnHead.of)):
         policy = Policy(lm, window=window, head=head)
         why = _unlike(policy, partial(parity_gap, policy, told))
@@ -79,15 +94,7 @@ def wrap(lm: Any) -> Policy:
         log.warning("%s cannot share prefixes: prompts are computed whole, in padded batches, slower", kind)
         log.info("%s carries no tree: %s", kind, reasons[0] if widest else "its layers are of other kinds")
     elif policy.window < EVERY:
-        log.info("%s shares the prefixes of sequences up to %d tokens, its window", kind, policy.window)
-    if policy.shares and (why := _unlike(policy, partial(_writing_gap, policy, told, _shared))) is not None:
-        log.info("%s writes without shared prefixes: %s", kind, why)
-        policy.written = 0
-    if policy.written < EVERY:
-        policy.writes = _writes(policy, told)
-    if policy.writes == "anew":
-        log.warning("%s keeps no keys and values that piar can use: traces are written slowly", kind)
-    policy.body(trees=False)  # as it came
+        log.info("%s shares the prefixes of sequences up to %d tokens", kind, policy.window)
     return policy
 
 
@@ -102,6 +109,13 @@ def _kinds(config: Any) -> set[str]:
     return set(getattr(config.get_text_config(), "layer_types", None) or WINDOWED)
 
 
+def _turn(config: Any) -> int:
+    """See `Policy.turn`."""
+    told = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    ways = [one for one in (told, *told.values()) if isinstance(one, dict) and one.get("rope_type") == "longrope"]
+    return min((int(one["original_max_position_embeddings"]) for one in ways), default=EVERY)
+
+
 def _window(config: Any) -> int:
     """Tokens up to which every layer sees all that came before; 0 for layers of other kinds than attention."""
     text, kinds = config.get_text_config(), _kinds(config)
@@ -109,7 +123,7 @@ def _window(config: Any) -> int:
         return 0
     named = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
     sizes = [getattr(text, name, None) or EVERY for kind, name in named.items() if kind in kinds]
-    window = min([*sizes, EVERY])
+    window = min([*sizes, _turn(config)])
     return window if window >= LEAST else 0
 
 

@@ -50,6 +50,8 @@ class Policy(nn.Module):
     Attributes:
         written: the same as `window` for the writing of completions.
         writes: how longer ones are written.
+        turn: tokens of the longest sequence whose places are told as in a short one (LongRoPE tells them otherwise in
+            longer ones, and in whatever stands in one batch with them).
     """
 
     def __init__(self, lm: Any, *, window: int = EVERY, head: Callable[[Any], Head] = Head.of) -> None:
@@ -58,6 +60,7 @@ class Policy(nn.Module):
         self.window = window
         self.written = window
         self.writes: Writes = "padded"
+        self.turn = EVERY
         self._head_of = head
         self.body(trees=self.shares)
 
@@ -136,7 +139,8 @@ class Policy(nn.Module):
         order = sorted(range(len(packs)), key=lambda i: len(packs[i].tokens))
         for i, after in zip(order, [*order[1:], None], strict=True):
             batch.append(i)
-            if after is None or len(packs[after].tokens) * (len(batch) + 1) > PADDED:
+            turns = after is not None and len(packs[i].tokens) <= self.turn < len(packs[after].tokens)
+            if after is None or turns or len(packs[after].tokens) * (len(batch) + 1) > PADDED:
                 ids = pad_sequence([packs[j].tokens for j in batch], batch_first=True).to(self.device)
                 if self._evens:
                     ids = pad(ids, (0, even(ids.shape[1]) - ids.shape[1]))

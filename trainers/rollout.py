@@ -268,8 +268,13 @@ def _batches(
     batch: list[int] = []
     for i in chosen:
         size = len(prompts[i])
-        apart = bool(batch) and policy.writes == "alike" and size != len(prompts[batch[-1]])
-        if apart or (batch and (size + limit) * copies * (len(batch) + 1) > PADDED):
+        before = len(prompts[batch[-1]]) if batch else size
+        apart = policy.writes == "alike" and size != before
+        if (
+            apart
+            or before + limit <= policy.turn < size + limit
+            or (batch and (size + limit) * copies * (len(batch) + 1) > PADDED)
+        ):
             yield batch
             batch = []
         batch.append(i)
