@@ -39,19 +39,22 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     add_template(tokenizer)
     match_tokens(model, lm, tokenizer)
-    _name_end(tokenizer, lm)
+    _agree_on_the_end(tokenizer, lm)
     [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
     match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
     return wrap(lm.to(torch.device(device))), tokenizer
 
 
-def _name_end(tokenizer: Any, lm: Any) -> None:
-    """Give a tokenizer that names no end of a text the one that its model has."""
-    for config in (lm.generation_config, lm.config.get_text_config()):
-        ends = getattr(config, "eos_token_id", None)
-        end = ends[0] if isinstance(ends, list) and ends else ends
-        if tokenizer.eos_token is None and isinstance(end, int):
-            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+def _agree_on_the_end(tokenizer: Any, lm: Any) -> None:
+    """Give a tokenizer that names no end of a text its model's, and tell the model the one that answers are taught to
+    end with: whoever serves the student reads it in `generation_config.json`."""
+    configs = [one for one in (lm.generation_config, lm.config.get_text_config()) if one is not None]
+    said = [getattr(config, "eos_token_id", None) for config in configs]
+    ends = [end for one in said for end in (one if isinstance(one, list) else [one]) if isinstance(end, int)]
+    if tokenizer.eos_token is None and ends:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    if lm.generation_config is not None:
+        lm.generation_config.eos_token_id = list(dict.fromkeys([end_id(tokenizer), *ends]))
 
 
 def wrap(lm: Any) -> Policy:

@@ -68,6 +68,19 @@ def test_a_tokenizer_without_an_end_takes_its_models(plain, tmp_path, where):
     assert end_id(load_policy(str(folder))[1]) == tokenizer.eos_token_id
 
 
+def test_whoever_serves_a_student_is_told_where_its_answers_end(plain, tmp_path):
+    """As of a base model with chat tokens: its vocabulary has `<|im_end|>`, and its own texts end with another one."""
+    folder = shutil.copytree(plain, tmp_path / "model")
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}'
+    )
+    (folder / "generation_config.json").write_text('{"eos_token_id": 0}')
+    policy, tokenizer = load_policy(str(folder))
+    policy.lm.save_pretrained(tmp_path / "student")
+    said = json.loads((tmp_path / "student" / "generation_config.json").read_text())
+    assert said["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|im_end|>"), 0]
+
+
 def test_grades_are_told_apart_where_a_vocabulary_puts_a_blank_before_each(tmp_path):
     """As Llama 2's and Mistral's do, whose digits are tokens of their own: `▁`, `1`."""
     sentencepiece = pytest.importorskip("sentencepiece")
