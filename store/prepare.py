@@ -121,7 +121,8 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
     if mapping.counts:
         require(table.frame, mapping.counts)
         table, likeliest = spread(table, mapping.counts)
-        mapping = mapping.model_copy(update={"gold": mapping.gold or likeliest})
+        found = {"raters": (likeliest,)} if likeliest and mapping.annotator else {"gold": mapping.gold or likeliest}
+        mapping = mapping.model_copy(update=found)
     ungraded = _ungraded(table.frame, task, [*([mapping.gold] if mapping.gold else []), *mapping.raters])
     if mapping.annotator:
         table = _with_annotators(table, task, mapping)

@@ -206,7 +206,7 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
     }
     if not all(grade_symbol(name, task) for name in grade_of(found.mapping.counts).values()):
         chosen["counts"] = said.counts
-    if not chosen["raters"] and not said.annotator:
+    if not chosen["raters"] and not said.annotator and not chosen.get("counts", found.mapping.counts):
         chosen |= {"annotator": None, "date": said.date}
     reasons = {role: reason for role, reason in found.reasons.items() if role != "fields" and chosen.get(role, True)}
     unused = dict(found.unused)

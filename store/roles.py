@@ -210,14 +210,20 @@ class _Roles:
 
     def find_annotator(self) -> None:
         """One row a label: the grades are people's, and who they are stands beside."""
-        if self.said.annotator or self.said.gold or self.mapping.raters or not self.mapping.gold:
+        m = self.mapping
+        if self.said.annotator or self.said.gold or m.raters or not (m.gold or self._one_hot(m.counts)):
             return
         free = self._free()
         if who := graders.annotator(self.frame, free, self.texts):
             when = self.said.date or shape.date(self.frame, free)
-            self._take(annotator=who, raters=(self.mapping.gold,), gold=None, date=when)
+            self._take(annotator=who, raters=(m.gold,) if m.gold else (), gold=None, date=when)
             self.reasons["annotator"] = f"{who}: one row a label, {self.frame[who].n_unique():,} people"
-            self.reasons["raters"] = f"{self.mapping.raters[0]}: {self.reasons.pop('gold').partition(': ')[2]}"
+            if m.gold:
+                self.reasons["raters"] = f"{m.gold}: {self.reasons.pop('gold').partition(': ')[2]}"
+
+    def _one_hot(self, counts: Sequence[str]) -> bool:
+        """Whether each row marks one grade at most: what one person said."""
+        return bool(counts) and all(set(self.frame[name].unique()) <= {"0", "1", "0.0", "1.0", ""} for name in counts)
 
     def find_id(self) -> None:
         """The owner's own id: of what is judged, where one stands for one content; else one that no two rows share."""

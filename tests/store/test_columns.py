@@ -186,6 +186,20 @@ def test_counts_of_votes_become_votes(table, tmp_path):
     assert project.sql("select count(*) from truth").item() == 40
 
 
+def test_one_marked_column_a_row_is_what_the_person_beside_said(table, tmp_path):
+    rows = [
+        (f"a text of number {i // 3}", f"r{i % 7}", *(int((i // 9 + i % 2) % 3 == k) for k in range(3)))
+        for i in range(180)
+    ]
+    project = Project.init(tmp_path / "p", from_=table("text,rater_id,joy,anger,neutral", rows))
+    assert project.imported.mapping.annotator == "rater_id"
+    found = project.store.frame(
+        "select source, count(*)::int as n, count(distinct annotator)::int from label group by 1"
+    )
+    assert found.rows() == [("human", 180, 7)]
+    assert set(project.task.symbols) == {"joy", "anger", "neutral"}
+
+
 def test_numbers_that_add_up_are_no_votes_in_a_project_of_other_grades(table, tmp_path):
     project = Project.init(tmp_path / "p", from_=table(*judged("query,title,grade", lambda i: (i % 3,))))
     later = table(*judged("query,title,new,used", lambda i: (i % 2, 1 - i % 2), seed=1), name="later.csv")
