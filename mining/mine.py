@@ -20,8 +20,30 @@ from store.judges import id_ranges, main_student, main_teacher
 from store.types import BUCKETS
 from store.user_sql import expression
 
+_TELLING = 50  # rows
+_OFF = 0.1  # between what a judge says and how often it is right
 ROWS_PER_RANGE = 1_000_000  # samples judged at a time, which bounds memory
 _FIX = "Use the columns of `samples` and of mining's judged row."
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Whether a judge's probabilities mean what they say.
+
+    Attributes:
+        rows: with truth.
+        said: the mean probability that it gives its own grade.
+        right: the share of rows on which that grade is the truth.
+    """
+
+    rows: int
+    said: float
+    right: float
+
+    @property
+    def off(self) -> bool:
+        """Whether buckets, which go by the probabilities, stand on sand."""
+        return abs(self.said - self.right) > _OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +59,7 @@ class MineReport:
         difficulty_by: who says how difficult a sample is -> samples.
         queue: reason -> rows.
         teacher, student: the judges that were read, "" for none.
+        confidence: the teacher's on rows of train and dev with truth; None without enough of them.
         seconds: by part.
     """
 
@@ -50,6 +73,7 @@ class MineReport:
     student: str
     seconds: dict[str, float]
     difficulty_by: dict[str, int] = field(default_factory=dict)
+    confidence: Confidence | None = None
 
 
 def mine(
@@ -89,6 +113,7 @@ def mine(
         unjudged = _refuse_empty(con)
         clock.begin("out_of_fold")
         stood = stand_in(con, store, columns, student)
+        confidence = _confidence(con, columns)
         work = Work(con, store, settings, columns, embed)
         for function in FROM_VERDICTS + FROM_TEXTS:
             clock.begin(function.__name__)
@@ -121,7 +146,18 @@ def mine(
         student=judges.student,
         seconds=clock.laps,
         difficulty_by=difficulty_by,
+        confidence=confidence,
     )
+
+
+def _confidence(con: duckdb.DuckDBPyConnection, columns: Columns) -> Confidence | None:
+    """Test and holdout are left out: their figures are for reports and for the one test."""
+    votes = ", ".join(columns("t"))
+    [(rows, said, right)] = con.execute(
+        f"select count(*), avg(greatest({votes})), avg((list_position([{votes}], greatest({votes})) - 1 = truth)::int) "
+        "from judged where t0 is not null and truth is not null and split in ('train', 'dev')"
+    ).fetchall()
+    return Confidence(rows, said, right) if rows >= _TELLING else None
 
 
 class _Clock:

@@ -24,6 +24,7 @@ ENOUGH, ENOUGH_GROUPS = 50, 5  # labelled rows, and groups of them, from which i
 _LEARNT = 20_000  # rows that it learns from at most: the first by id, which is a hash
 _SLICE = 20_000  # rows that it judges at a time
 _MUTE = 20  # rows on which one and the same distribution is no accident
+_SAME = 0.98  # of the rows with it; the instruction may know a few by a word
 
 Predict = Callable[[pl.DataFrame], Any]
 
@@ -45,7 +46,7 @@ class Stand:
 def stand_in(con: duckdb.DuckDBPyConnection, store: Store, columns: Columns, student: Stand | None) -> str:
     """Give `judged` the columns q0 … qk, and fill them where votes are missing.
 
-    A teacher that gives every row the same probabilities counts as one that gives none.
+    A teacher that gives all rows but a few the same probabilities counts as one that gives none.
 
     Returns:
         Its name, "" if nobody stood in.
@@ -69,9 +70,9 @@ def stand_in(con: duckdb.DuckDBPyConnection, store: Store, columns: Columns, stu
 
 def _silence_a_mute_teacher(con: duckdb.DuckDBPyConnection, columns: Columns) -> None:
     rounded = ", ".join(f"round({t}, 6)" for t in columns("t"))
-    counts = f"select count(t0), count(distinct ({rounded})) filter (where t0 is not null) from judged"
-    [(rows, kinds)] = con.execute(counts).fetchall()
-    if rows >= _MUTE and kinds == 1:
+    alike = f"select count(*) as n from judged where t0 is not null group by {rounded}"
+    [(rows, most)] = con.execute(f"select coalesce(sum(n), 0), coalesce(max(n), 0) from ({alike})").fetchall()
+    if rows >= _MUTE and most >= _SAME * rows:
         con.execute(f"update judged set {', '.join(f'{t} = null' for t in columns('t'))}")
 
 

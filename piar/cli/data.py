@@ -9,7 +9,7 @@ import typer
 
 from piar.cli.options import DryRun, MaxCalls, MaxUsd, budget
 from piar.cli.render.progress import meter, steps
-from piar.cli.verb import Answer, Panel, group, here, open_project, verb, with_commands
+from piar.cli.verb import Answer, Panel, group, here, open_project, plain, verb, with_commands
 from store.errors import UsageError
 from store.figures import many
 
@@ -62,6 +62,7 @@ def mine(
         "unjudged": report.unjudged,
         "untold": report.untold,
         "difficulty_by": report.difficulty_by,
+        "confidence": plain(report.confidence),
         "seconds": report.seconds,
     }
     said = [(name, f"{n:,}") for name, n in report.signals.items() if n]
@@ -71,6 +72,7 @@ def mine(
             ("judges", ", ".join(filter(None, (report.teacher, report.student))) or "people only"),
             ("buckets", " · ".join(f"{name} {n:,}" for name, n in report.buckets.items())),
             ("", _buckets(project.config.mining.thresholds)),
+            *_confidence(report),
             ("difficulty by", " · ".join(f"{judge} {n:,}" for judge, n in report.difficulty_by.items()) or "nobody"),
             *_untold(report),
             ("signals", " · ".join(f"{name} {n}" for name, n in said)),
@@ -86,6 +88,18 @@ def _buckets(limits: "Thresholds") -> str:
         f"by the judge's probability of the right grade: easy above {limits.easy:g}, mid above {limits.mid:g}, hard "
         f"above {limits.hard:g}; below, the label itself is suspect"
     )
+
+
+def _confidence(report: "MineReport") -> list[tuple[str, "RenderableType"]]:
+    """That the buckets go by probabilities which are off, and what mends it."""
+    found = report.confidence
+    if found is None or not found.off:
+        return []
+    words = (
+        f"the teacher is right on {found.right:.0%} of {found.rows:,} rows of train and dev and says {found.said:.0%} "
+        "on average, so the bounds mean little"
+    )
+    return [("", words + with_commands("; `piar calibrate --judge teacher` corrects what it says, then mine again"))]
 
 
 def _untold(report: "MineReport") -> list[tuple[str, "RenderableType"]]:

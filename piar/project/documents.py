@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from mining import Explanation
+from mining import Confidence, Explanation
 from piar.evolve.last_search import State
 from piar.evolve.run import EvolveReport
 from piar.instructions.diff import RuleChange
@@ -210,6 +210,7 @@ class Mined(TypedDict):
     unjudged: int
     untold: int
     difficulty_by: dict[str, int]
+    confidence: Confidence | None
     seconds: dict[str, float]
 
 

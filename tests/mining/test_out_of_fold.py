@@ -138,6 +138,27 @@ def test_a_judge_that_says_the_same_of_all_is_not_heard(graded):
     assert mine(graded, NO_TEXTS, "m", "i1", student=stand(graded)).difficulty_by == {BY: ROWS}
 
 
+def test_a_judge_that_knows_a_few_rows_by_a_word_and_no_other_is_not_heard_either(graded):
+    keys = graded.frame("select sample_id from samples order by 1")["sample_id"].to_list()
+    common, rare = [0.1, 0.2, 0.5, 0.2], [0.7, 0.1, 0.1, 0.1]
+    graded.record_verdicts(
+        [Verdict(f"v{i}", key, "teacher:a", "i1", 0, "0" if i < 3 else "2", rare if i < 3 else common)
+         for i, key in enumerate(keys)], "r")  # fmt: skip
+    assert set(mine(graded, NO_TEXTS, "m", "i1", student=stand(graded)).difficulty_by) == {BY}
+
+
+def test_a_judge_whose_probabilities_are_off_is_told_so(graded):
+    truth = graded.frame("select sample_id, grade, split from truth join samples using (sample_id) order by 1").rows()
+    verdicts = [
+        Verdict(f"v{i}", key, "teacher:a", "i1", 0, grade, [0.5 if g == int(grade) else 0.5 / 3 for g in range(4)])
+        for i, (key, grade, _) in enumerate(truth)
+    ]
+    graded.record_verdicts(verdicts, "r")
+    found = mine(graded, NO_TEXTS, "m", "i1").confidence
+    rows = sum(split in ("train", "dev") for *_, split in truth)
+    assert (found.rows, found.said, found.right, found.off) == (rows, pytest.approx(0.5), 1.0, True)
+
+
 def test_probabilities_that_differ_are_the_judges_own(graded):
     rng = np.random.default_rng(1)
     rows = graded.frame("select sample_id from samples order by 1")["sample_id"]
