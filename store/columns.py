@@ -195,6 +195,11 @@ def called_gold(name: str) -> bool:
     return key(name) in _GOLD
 
 
+def settled(name: str) -> bool:
+    """Whether a column is called like a grade that stands when all have spoken, which may stand on each one's row."""
+    return key(name) in _GOLD[: _GOLD.index("grade")]
+
+
 def called_class(name: str) -> bool:
     """Whether a column's name is one of classes as well as of grades."""
     return key(name).split("_")[-1] in ("label", "class", "category", "target")

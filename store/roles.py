@@ -1,5 +1,6 @@
 """What each column of a file is for: guessed from its name and values, with the reason."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -139,8 +140,11 @@ class _Roles:
         if "gold" in self.unused:
             return
         rated = frozenset().union(*(self.few.get(name) or () for name in self.mapping.raters))
-        many = [n for n in self._free() if len(self.few.get(n, ())) >= 2]
-        named = gold_named(many) or gold_named(name for name in self._free() if self.few.get(name))
+        some = [name for name in self._free() if self.few.get(name)]
+        if self.said.annotator:  # what else stands on the row is that person's too
+            some = [name for name in some if shape.settled(name)]
+        many = [name for name in some if len(self.few[name]) >= 2]
+        named = gold_named(many) or gold_named(some)
         held = self.few[named] if named else frozenset()
         if named and rated and not shape.one_scale(held, rated):
             strange = ", ".join(in_order(held - rated)[:4])
@@ -150,7 +154,10 @@ class _Roles:
         elif not rated:
             self._find_unnamed_gold(many)
         if passed := gold_named(name for name in self._free() if name not in self.few):
-            self.unused.setdefault("gold", f"{passed}: {odd_grades(self.frame[passed])[0]}")
+            why, mend = odd_grades(self.frame[passed])
+            option = re.search(r"--(?:bucket-grades|cuts [\d.,]*\d)", mend)
+            takes = f"; --gold {quote(passed)} {option[0]} takes it" if option else ""
+            self.unused.setdefault("gold", f"{passed}: {why}{takes}")
         if gold := self.mapping.gold:
             held = self.few[gold]
             whose = "; called like what a model said" if shape.by_machine(gold) else ""

@@ -335,6 +335,19 @@ def test_a_named_gold_of_many_values_is_refused_though_raters_of_another_scale_s
     assert propose_task(read_table(table(*rows))).symbols == ("0", "1", "2")
 
 
+def test_a_named_column_that_was_passed_over_is_told_with_the_options_that_take_it(table):
+    found = guess(read_table(table(*judged("text,more,target,rating", lambda i: (f"{i % 14 / 13:.2f}", "ny"[i % 2])))))
+    assert found.mapping.gold == "rating"
+    assert found.unused["gold"].endswith("--gold target --bucket-grades takes it")
+
+
+def test_with_an_annotator_named_no_other_of_that_persons_scales_is_gold(table):
+    rows = [(f"a text of number {i // 3}", f"r{i % 7}", i % 5, i % 3, i // 3 % 2) for i in range(180)]
+    said = ImportMapping(raters=("hateful",), annotator="who")
+    assert guess(read_table(table("text,who,sentiment,hateful,n", rows)), said).mapping.gold is None
+    assert guess(read_table(table("text,who,sentiment,hateful,gold", rows)), said).mapping.gold == "gold"
+
+
 def test_points_are_cut_into_classes_by_the_cuts_that_the_refusal_names(table, tmp_path, capsys):
     path = table(*judged("question,answer,points", lambda i: (i * 7 % 101,), n=120, groups=24))
     assert main(["init", str(tmp_path / "p"), "--from", str(path), "--gold", "points"]) == 2
