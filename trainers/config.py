@@ -12,7 +12,7 @@ from store.settings import Settings
 Prompt = Literal["short", "rulebook"]
 Completion = Literal["trace", "grade"]
 Kind = Literal["language model", "encoder"]  # of a student
-Reads = Literal["together", "apart"]  # how an encoder meets the two texts of a sample
+Reads = Literal["together", "apart", "prompted"]  # how an encoder meets the texts of a sample
 Order = Literal["curriculum", "shuffled"]
 Credit = Literal["local", "outcome"]
 GradeReward = Literal["exact", "ordinal", "brier", "rps"]
@@ -137,9 +137,11 @@ class EncoderSettings(Settings):
     """`[train.encoder]`: an encoder as a student.
 
     Attributes:
-        epochs: passes over the rows; at 0 an encoder that reads apart keeps the head that it begins with, in seconds.
-        reads: two texts `together`, in one sequence, or each field `apart` under a fitted head (`trainers.apart`);
-            `auto`: apart where the folder is a sentence encoder's, with a `modules.json` whose steps are known here.
+        epochs: passes over the rows; at 0 an encoder that reads apart keeps the head that it begins with, in seconds; a
+            language model that is prompted always does.
+        reads: two texts `together`, in one sequence, each field `apart` under a fitted head (`trainers.apart`), or
+            `prompted`, by a language model under one (`trainers.prompted`); `auto`: apart where the folder is a
+            sentence encoder's, with a `modules.json` whose steps are known here, prompted where it writes text.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
     """
 

@@ -1,7 +1,8 @@
 """An encoder is taught: it reads two texts together, or each field apart, and gives K logits; no trace.
 
 Any Hugging Face encoder, or a small BERT from nothing, on the same shards; it learns gold grades alone, and the weights
-of the least loss on dev are kept. Left out: resuming, several processes, the curriculum's order.
+of the least loss on dev are kept. Of a language model a head on its states alone learns (`trainers.prompted`). Left
+out: resuming, several processes, the curriculum's order.
 """
 
 import logging
@@ -18,24 +19,28 @@ from store.errors import PiarError, UsageError
 from store.manifest import MANIFEST, Manifest, file_sha256, read_manifest
 from store.probability_scores import nll_of
 from store.task import Task
-from trainers.apart import MOST_TEXTS, Apart
+from trainers.apart import Apart
 from trainers.budget import refuse_to_learn
 from trainers.checkpoint import StudentCard, save
 from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
-from trainers.encoded import Encoded, Row, compare, encode, features, fitting, padded, predict
+from trainers.encoded import Row, compare, encode, fitting, padded, predict
+from trainers.fitted import MOST_TEXTS, Encoded, Fitted
 from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
+from trainers.look_over import writes
 from trainers.loop import Trained
 from trainers.model import END_OF_TURN
+from trainers.prompted import Prompted
 from trainers.scoring import headline
 from trainers.sentence_folder import here, read, roles
 from trainers.tiny import PAD, START, tiny_tokenizer
 from trainers.weights import cosine
 
 log = logging.getLogger(__name__)
+_LABELS = ("id2label", "label2id")
 _LARGE = (
     "Use a smaller encoder, or keep this one as it is, with a linear head on it: --set train.encoder.reads=apart "
     "--set train.encoder.epochs=0."
@@ -61,16 +66,16 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings, how)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    if settings.epochs:
+    if settings.epochs and how != "prompted":
         refuse_to_learn(model, torch.device(model.device), _LARGE)
-    apart = isinstance(model, Apart)
-    reads = reach(read(here(settings.model)), model, tokenizer) if apart else context(model, tokenizer)
-    limit = min(settings.max_length, reads or settings.max_length)
+    reads = reach(read(here(settings.model)), model, tokenizer) if how == "apart" else context(model, tokenizer)
+    wanted = settings.max_length + (model.skipped if isinstance(model, Prompted) else 0)
+    limit = min(wanted, reads or wanted)
     evaluation = read_rows(shards, manifest, "eval")
     out.mkdir(parents=True, exist_ok=True)
     kept = _Kept(model, tokenizer, evaluation.get(DEV, []), manifest.task, limit, Best(out, 0))
     steps = _teach(model, tokenizer, rows, manifest.task, settings, limit, kept)
-    if not apart and kept.dev and here(settings.model).is_dir():
+    if how == "together" and kept.dev and here(settings.model).is_dir():
         _compare(kept, rows, manifest, settings)
     metrics, found = _measured(model, tokenizer, evaluation, manifest.task, limit)
     card = StudentCard.of(
@@ -78,7 +83,7 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
         kind="encoder",
         completion="grade",
         max_length=limit,
-        reads="apart" if apart else "together",
+        reads=how,
         shards=file_sha256(shards / MANIFEST),
         metrics=metrics,
         calibration=found and found.kept,
@@ -138,17 +143,17 @@ class _Kept:
 def _teach(
     model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, settings: EncoderSettings, limit: int, kept: _Kept
 ) -> int:
-    """Update the weights in place, with a look at dev after each pass; returns the steps made."""
+    """Update the weights that learn, with a look at dev after each pass; returns the steps made."""
     ids, cut = fitting(model, tokenizer, [row["fields"] for row in rows], task, limit)
     if cut:
         log.warning("%d of %d training rows are cut: the encoder reads %d tokens", cut, len(rows), limit)
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
-    if isinstance(model, Apart):
+    if isinstance(model, Fitted):
         _begin(model, tokenizer, rows, ids, gold.tolist(), settings.seed)
         kept.look(0)
-    if not settings.epochs:
+    if not settings.epochs or isinstance(model, Prompted):
         return 0
-    if isinstance(model, Apart):
+    if isinstance(model, Fitted):
         compare(model, ids)  # it knows words by now
     rate = settings.learning_rate or _rate(model, settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
@@ -175,7 +180,7 @@ def _teach(
 
 
 def _begin(
-    model: Apart, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
+    model: Fitted, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
 ) -> None:
     """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
     done = 0
@@ -186,7 +191,7 @@ def _begin(
             done += n
             show(done, {})
 
-        read = features(model.eval(), tokenizer, ids, more)
+        read = model.eval().features(tokenizer, ids, more)
     model.begin(read, [one.said for one in ids], gold, [row["group"] for row in rows], seed)
 
 
@@ -239,8 +244,15 @@ def _asked(settings: EncoderSettings) -> Reads:
                 "An encoder from nothing has no vectors to compare: it reads the texts together.",
                 "Leave train.encoder.reads at auto, or pass --model with a sentence encoder's folder.",
             )
+        if settings.reads == "prompted" and settings.model == "tiny":
+            raise UsageError(
+                "An encoder from nothing cannot be asked anything.",
+                "Leave train.encoder.reads at auto, or pass --model with a language model's folder.",
+            )
         return settings.reads
     folder = here(settings.model)
+    if writes(folder) and not (folder / "modules.json").is_file():
+        return "prompted"
     try:
         return "apart" if (folder / "modules.json").is_file() and read(folder) else "together"
     except PiarError as error:  # steps whose vectors are not known here
@@ -259,7 +271,7 @@ def apart_encoder(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart,
     """A sentence encoder with a head for the task's grades, which has learnt nothing, and its tokenizer."""
     task, names = manifest.task, _names(manifest)
     body, tokenizer, pooled, folder = load_sentence_encoder(here(settings.model))
-    vars(body.config).update({name: names[name] for name in ("id2label", "label2id")})
+    vars(body.config).update({name: names[name] for name in _LABELS})
     texts = len(task.fields) if len(task.fields) <= MOST_TEXTS else 2
     first, other = (folder.prompt(role) for role in roles(task))
     prompts = [first, *[other] * (texts - 1)]
@@ -272,6 +284,9 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings, ho
     if settings.model != "tiny":
         if how == "apart":
             return apart_encoder(manifest, settings)
+        if how == "prompted":
+            rubric = manifest.rubric if manifest.prompt == "rulebook" else ""
+            return Prompted.begun(settings.model, manifest.task, {name: names[name] for name in _LABELS}, rubric)
         model, tokenizer = load_classifier(settings.model, **names), load_tokenizer(settings.model)
         match_tokens(settings.model, model, tokenizer)
         return model, tokenizer

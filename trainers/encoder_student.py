@@ -11,12 +11,21 @@ from store.errors import PiarError, UsageError
 from store.task import Task
 from trainers.apart import Apart
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
-from trainers.encoded import Encoded, encode, fitting, probabilities
+from trainers.config import Reads
+from trainers.encoded import encode, fitting, probabilities
+from trainers.fitted import Encoded
 from trainers.folder import load_classifier, load_tokenizer
+from trainers.prompted import Prompted
 from trainers.scoring import Scored, opinion
 from trainers.session import TooLong
 
 log = logging.getLogger(__name__)
+
+_MODELS: dict[Reads, Callable[[Path], Any]] = {
+    "together": lambda folder: load_classifier(str(folder), taught=True),
+    "apart": Apart.load,
+    "prompted": Prompted.load,
+}
 
 
 class EncoderStudent:
@@ -50,8 +59,7 @@ class EncoderStudent:
         card = read_card(folder)
         if (folder / MARKER).exists():
             check(folder)
-        apart = card.reads == "apart"
-        model = Apart.load(folder) if apart else load_classifier(str(folder), taught=True)
+        model = _MODELS[card.reads](folder)
         tokenizer = load_tokenizer(str(folder))
         if model.config.num_labels != len(card.task.grades):
             raise PiarError(

@@ -20,9 +20,9 @@ from store.export_loss import ExportLoss, export_loss, levels
 from store.stats import Floats, Ints
 from trainers.checkpoint import StudentCard, writing
 from trainers.cross_encoder import write_modules
-from trainers.encoded import Encoded
 from trainers.export_check import Rows, Way, pair_tokens, rows_of, said_by
 from trainers.export_sources import Count, LanguageModel, Source, source_of
+from trainers.fitted import Encoded
 from trainers.logs import progress
 from trainers.pairs import names, require_pair
 from trainers.score_head import cut_points, exact_label, fitted_label

@@ -16,7 +16,8 @@ from store.stats import Floats
 from store.task import Task
 from trainers.cross_encoder import read_layers
 from trainers.data import read_rows
-from trainers.encoded import Encoded, padded
+from trainers.encoded import padded
+from trainers.fitted import Encoded
 from trainers.pairs import pair_of
 from trainers.score_head import softmax
 

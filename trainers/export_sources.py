@@ -16,8 +16,9 @@ from store.errors import PiarError
 from store.stats import Floats
 from trainers.checkpoint import StudentCard, read_card
 from trainers.cross_encoder import write_modules
-from trainers.encoded import Encoded, padded
+from trainers.encoded import padded
 from trainers.encoder_student import EncoderStudent
+from trainers.fitted import Encoded
 from trainers.folder import load_tokenizer
 from trainers.head import OwnHead
 from trainers.layout import Item
@@ -175,9 +176,9 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         self.judge = EncoderStudent.load(folder, device="cpu")
         self.card = self.judge.card
-        if self.card.reads == "apart":
+        if self.card.reads != "together":
             raise PiarError(
-                f"{folder} reads its two texts apart; what serves pairs reads them together.",
+                f"{folder} has a fitted head, which no server of pairs knows.",
                 "Serve it with `piar serve`, or teach one with --set train.encoder.reads=together.",
             )
         k = len(self.card.task.grades)

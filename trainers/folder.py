@@ -3,6 +3,7 @@
 Weights are safetensors; pickled ones could run code. `trust_remote_code` is never given.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity
 
 from store.errors import PiarError
 from trainers import adapters
@@ -39,6 +40,7 @@ from trainers.look_over import (
     look_over,
     look_over_kind,
     look_over_vocabulary,
+    lower_layers,
     misshapen,
     parameters,
     read_json,
@@ -52,8 +54,12 @@ _ENCODERS = "Pass the folder of one, such as a BERT, a RoBERTa, or a model of se
 _NAMED = "Pass `tiny`, a Hugging Face folder, or the name of a model that was downloaded."
 
 
-def load_lm(model: str, dtype: torch.dtype) -> Any:
+def load_lm(model: str, dtype: torch.dtype, *, depth: float = 1.0) -> Any:
     """A causal language model from a Hugging Face folder or hub name; adapters come merged into their base.
+
+    Args:
+        depth: share of the layers that is loaded, the lower ones; all of them where adapters or the architecture hang
+            on the number of layers.
 
     Raises:
         PiarError: nothing there that transformers can load as one, by its own code, from safetensors.
@@ -64,11 +70,24 @@ def load_lm(model: str, dtype: torch.dtype) -> Any:
         with _opening(model, "causal language model"):
             adapters.look_over(folder)
             return adapters.merged(folder, load_lm(named, dtype))
-    lm = _load(AutoModelForCausalLM, model, "causal language model", dtype=dtype)
+    with _quiet(depth < 1.0):  # of weights that were not asked for
+        lm = _load(AutoModelForCausalLM, model, "causal language model", dtype=dtype, depth=depth)
     into, out = lm.get_input_embeddings(), lm.get_output_embeddings()
     if out is not None and out.weight is not into.weight:
         lm.config.get_text_config().tie_word_embeddings = lm.config.tie_word_embeddings = False  # for who loads it next
     return lm
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """transformers' warnings are left out, for as long as it lasts."""
+    level = get_verbosity()
+    if quiet:
+        set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        set_verbosity(level)
 
 
 def load_classifier(model: str, *, taught: bool = False, **names: Any) -> Any:
@@ -200,6 +219,7 @@ def _load(
     words: str,
     *,
     dtype: torch.dtype,
+    depth: float = 1.0,
     new_head: bool = False,
     optional: tuple[str, ...] = (),
     **names: Any,
@@ -212,8 +232,10 @@ def _load(
             if kind is AutoModelForCausalLM:
                 look_over_kind(Path(model), config)
                 kind = AutoModelForImageTextToText if sees(config["model_type"]) else kind
+        if Path(model).is_dir() or depth < 1.0:
             usual = AutoConfig.from_pretrained(model, trust_remote_code=False, **names)
-            given = {"config": as_used_here(unpacked(usual) if QUANTIZED in config else usual)}
+            plain = unpacked(usual) if hasattr(usual, QUANTIZED) else usual
+            given = {"config": as_used_here(lower_layers(plain, depth))}
         lm, found = kind.from_pretrained(
             model,
             trust_remote_code=False,

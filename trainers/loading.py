@@ -37,11 +37,7 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
             that does not fit it.
     """
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
-    add_template(tokenizer)
-    match_tokens(model, lm, tokenizer)
-    _agree_on_the_end(tokenizer, lm)
-    [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
-    match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
+    _ready(model, lm, tokenizer)
     return wrap(lm.to(torch.device(device))), tokenizer
 
 
@@ -84,7 +80,7 @@ def wrap(lm: Any) -> Policy:
 def _reading(lm: Any, told: "Told") -> Policy:
     """The policy with the widest window and the plainest head whose probabilities are the stock model's."""
     kind, reasons = lm.config.model_type, list[str]()
-    widest = _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
+    widest = _widest(lm)
     for window, head in product(dict.fromkeys([widest, 0]), (Head.of, OwnHead.of)):
         policy = Policy(lm, window=window, head=head)
         why = _unlike(policy, partial(parity_gap, policy, told))
@@ -99,6 +95,40 @@ def _reading(lm: Any, told: "Told") -> Policy:
     elif policy.window < EVERY:
         log.info("%s shares the prefixes of sequences up to %d tokens", kind, policy.window)
     return policy
+
+
+def load_reader(model: str, *, dtype: torch.dtype = torch.float32, depth: float = 1.0) -> tuple[Policy, Any]:
+    """A policy that is read for its states alone, and its tokenizer; errors as for `load_policy`.
+
+    Args:
+        depth: share of the layers that is loaded, see `load_lm`.
+    """
+    lm, tokenizer = load_lm(model, dtype, depth=depth), load_tokenizer(model)
+    return _reader(lm), _ready(model, lm, tokenizer)
+
+
+def _ready(model: str, lm: Any, tokenizer: Any) -> Any:
+    """The tokenizer with a template; makes sure that it is its model's."""
+    add_template(tokenizer)
+    match_tokens(model, lm, tokenizer)
+    _agree_on_the_end(tokenizer, lm)
+    [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
+    match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
+    return tokenizer
+
+
+def _reader(lm: Any) -> Policy:
+    """A policy whose hidden rows are the stock model's; below the top layer they make no probabilities."""
+    why: str | None = None
+    for window in dict.fromkeys([_widest(lm), 0]):
+        policy = Policy(lm, window=window)
+        if (why := _unlike(policy, partial(state_gap, policy))) is None:
+            return policy
+    raise PiarError(f"{lm.config.model_type} reads in a way that piar cannot follow ({why}).", CAUSAL)
+
+
+def _widest(lm: Any) -> int:
+    return _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
 
 
 def context(lm: Any) -> int | None:
@@ -144,9 +174,7 @@ class Told(NamedTuple):
 
 @torch.no_grad()
 def _stock(policy: Policy) -> Told:
-    text, draw = _text_tokens(policy.lm), torch.Generator().manual_seed(0)
-    rubric, *tails = (text[torch.randint(len(text), (n,), generator=draw)].tolist() for n in (12, 5, 9, 4, 6, 3))
-    items = [Item(rubric + tails[0], [tails[2], tails[3]]), Item(rubric + tails[1], [tails[4]])]
+    items = _short_texts(policy.lm)
     with policy.judging():
         policy.body(trees=False)
         try:
@@ -156,6 +184,12 @@ def _stock(policy: Policy) -> Told:
         except Exception as error:  # of many kinds: pictures, sounds or a second text are missing
             kind = policy.lm.config.model_type
             raise PiarError(f"{kind} does not run on a text alone ({_said(error)}).", CAUSAL) from None
+
+
+def _short_texts(lm: Any) -> list[Item]:
+    text, draw = _text_tokens(lm), torch.Generator().manual_seed(0)
+    rubric, *tails = (text[torch.randint(len(text), (n,), generator=draw)].tolist() for n in (12, 5, 9, 4, 6, 3))
+    return [Item(rubric + tails[0], [tails[2], tails[3]]), Item(rubric + tails[1], [tails[4]])]
 
 
 def _text_tokens(lm: Any) -> Tensor:
@@ -182,7 +216,7 @@ def _unlike(policy: Policy, measure: Callable[[], float]) -> str | None:
         raise
     except Exception as error:  # whatever the model's code does not expect
         return _said(error)
-    return f"its probabilities differ by {found:.1e}" if found > tolerance else None
+    return f"what it says differs by {found:.1e}" if found > tolerance else None
 
 
 def _said(error: Exception) -> str:
@@ -202,6 +236,21 @@ def parity_gap(policy: Policy, told: Told | None = None) -> float:
         with torch.enable_grad():  # scoring takes a shorter way
             trained = read().detach()
     return max(gap(found, torch.cat(told.logits)) for found in (scored, trained))
+
+
+def state_gap(policy: Policy) -> float:
+    """How far a small tree's hidden rows are from the stock model's, as a share of their length, at the farthest."""
+    items = _short_texts(policy.lm)
+    with policy.judging():
+        found = policy(policy.pack(items), lambda hidden, head: hidden).float()
+        body, told = policy.body(trees=False), []
+        for item in items:
+            for end in item.completions:
+                ids = torch.tensor([[*item.prompt, *end[:-1]]], device=policy.device)
+                told.append(body(input_ids=ids, use_cache=False).last_hidden_state[0, len(item.prompt) - 1 :])
+    stock = torch.cat(told).float()
+    far = ((found - stock).norm(dim=-1) / stock.norm(dim=-1)).max()
+    return math.inf if far.isnan() else float(far)
 
 
 def gap(found: Tensor, told: Tensor) -> float:

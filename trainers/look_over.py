@@ -34,6 +34,7 @@ AGAIN = "Download it again, or use another model."
 CAUSAL = "Pass a causal (decoder-only) language model, such as one of the Qwen, Llama, Gemma or SmolLM families."
 UNPACKED = "Pass the model that the GGUF file was made from: a folder with config.json and safetensors."
 QUANTIZED = "quantization_config"
+_BY_LAYER = ("hidden_size_per_layer_input", "num_kv_shared_layers")
 _WHOLE = ("fp8", "mxfp4")  # packings that transformers undoes while it loads
 _POINTER = b"version https://git-lfs.github.com/"
 log = logging.getLogger(__name__)
@@ -100,6 +101,17 @@ def sees(kind: str) -> bool:
     return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
+def writes(folder: Path) -> bool:
+    """Whether a folder's configuration is that of a language model which writes one token after another."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    kind, made = str(config.get("model_type")), config.get("architectures")
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return False
+    known = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or sees(kind)
+    return known and (not made or any(word in str(made) for word in ("CausalLM", "LMHead", "ConditionalGeneration")))
+
+
 def look_over_kind(folder: Path, config: dict[str, Any]) -> None:
     """Make sure that a folder's architecture writes one token after another.
 
@@ -160,6 +172,22 @@ def as_used_here(config: Any) -> Any:
         pad, rows = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
         if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
             part.pad_token_id = None
+    return config
+
+
+def lower_layers(config: Any, depth: float) -> Any:
+    """The configuration with the lower share of its layers, each as it was; all where weights are shaped by their
+    number."""
+    text = config.get_text_config()
+    layers = text.num_hidden_layers
+    if depth == 1.0 or any(getattr(text, name, None) for name in _BY_LAYER):
+        return config
+    count = max(1, round(depth * layers))
+    for name, value in vars(text).items():
+        if isinstance(value, list) and len(value) == layers:  # one entry a layer
+            setattr(text, name, value[:count])
+    text.num_hidden_layers = count
+    config.tie_word_embeddings = text.tie_word_embeddings = True  # a head above such layers says nothing: none is kept
     return config
 
 

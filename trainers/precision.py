@@ -67,6 +67,13 @@ def for_judging() -> torch.dtype:
     return torch.bfloat16 if switch() == "bf16" else torch.float32
 
 
+def for_reading() -> torch.dtype:
+    """Of the weights of a language model that is only read: bf16 where the machine multiplies it faster."""
+    if (forced := switch()) in ("fp32", "bf16"):
+        return torch.bfloat16 if forced == "bf16" else torch.float32
+    return torch.bfloat16 if _fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else torch.float32
+
+
 def _fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

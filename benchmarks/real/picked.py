@@ -23,7 +23,7 @@ from store.stats import paired_gain
 from store.task import Grade, Task
 from trainers.apart import Apart
 from trainers.config import EncoderSettings
-from trainers.encoded import encode, features
+from trainers.encoded import encode
 from trainers.encoder import apart_encoder
 
 START, MORE, DRAWS = 200, 200, 3
@@ -38,7 +38,7 @@ class Known:
         one, rows = SETS[name], dealt(name, split).filter(split=part)
         ids = encode(model, tokenizer, [list(row) for row in rows.select(one.fields).iter_rows()], task, LENGTH)
         self.texts, self.groups = [row.said for row in ids], rows[one.group].to_list()
-        self.seen = features(model, tokenizer, ids)
+        self.seen = model.features(tokenizer, ids)
         self.gold = np.array([one.grades.index(grade) for grade in rows["gold"]])
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from tests.data import shared
 
 TRAIN, DEV, TEST = 1_000, 200, 600  # rows at most
 WORDS = 96  # of a row, about 128 tokens; the longest field is cut
+NO_HOLDOUT = ("split.train=0.7", "split.holdout=0")  # what is dealt as train is all learnt from
 EMBEDDINGS = "embeddings"  # shared by the projects of a run
 
 
@@ -93,7 +94,8 @@ def project(name: str, frame: pl.DataFrame, folder: Path, *, encoder: str = "", 
             split="split",
             grades=one.grades,
         )
-        Project.init(folder, from_=path, mapping=mapping)
+        Project.init(folder)
+        Project.open(folder, NO_HOLDOUT).import_([path], mapping)
         kept = folder.parent / EMBEDDINGS
         kept.mkdir(exist_ok=True)
         (folder / EMBEDDINGS).symlink_to(kept.resolve())

@@ -76,6 +76,9 @@ ARMS = {
     "frozen": Arm("encoder", 10.6e6, 20e9, 2, 1.0, _encoder("apart", 0.0)),
     "encoder": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder("auto")),
     "together": Arm("encoder", 10.6e6, 20e9, 6, 4.0, _encoder("together")),
+    "read270": Arm("base270", 67e6, 75e9, 2, 1.0, _encoder("prompted")),
+    "read05": Arm("instruct05", 239e6, 75e9, 2, 1.0, _encoder("prompted")),
+    "read15": Arm("instruct15", 873e6, 75e9, 2, 1.0, _encoder("prompted")),
     "base270": Arm("base270", 100e6, 75e9, 4, 2.0, _language_model),
     "instruct05": Arm("instruct05", 358e6, 75e9, 4, 2.0, _language_model),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from store.stats import paired_gain
 
 Found = dict[str, Any]
-STUDENTS = ("frozen", "encoder", "together", "base270", "instruct05")
+STUDENTS = ("frozen", "encoder", "together", "read270", "read05", "read15", "base270", "instruct05")
 
 
 def read(out: Path) -> list[Found]:

@@ -91,13 +91,16 @@ def encoder(
     out: Out = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="tiny, or a Hugging Face encoder.", show_default="train.encoder.model"),
+        typer.Option(
+            "--model", help="tiny, or the folder of an encoder or a language model.", show_default="train.encoder.model"
+        ),
     ] = None,
 ) -> Answer:
     """Teach an encoder to classify: a student on the same rows and metrics, fast and without a trace.
 
     A sentence encoder's folder begins with a linear head on its vectors and on words; `--set train.encoder.epochs=0`
-    stays there, in seconds: worth a try first where there are a few hundred rows.
+    stays there, in seconds: worth a try first where there are a few hundred rows. A language model's folder is asked
+    for the grade and stays as it is; the same head is put on its states two thirds up.
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """

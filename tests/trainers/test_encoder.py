@@ -23,14 +23,14 @@ from store.manifest import read_manifest
 from tests.documents import check
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
-from trainers import apart as module
+from trainers import fitted as module
 from trainers import grpo
 from trainers.apart import Apart
 from trainers.checkpoint import read_card
 from trainers.config import EncoderSettings, StudentSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
-from trainers.encoded import compare, encode, features, padded, predict, probabilities
+from trainers.encoded import compare, encode, padded, predict, probabilities
 from trainers.encoder import apart_encoder, train
 from trainers.encoder_student import EncoderStudent
 from trainers.export import export
@@ -239,7 +239,7 @@ def rows_for(folder, kind):
 def seen_by(student, rows):
     """[N, F] what the student's head is given of rows."""
     tokens = encode(student.model, student.tokenizer, [row["fields"] for row in rows], student.task, student.most)
-    return features(student.model, student.tokenizer, tokens)
+    return student.model.features(student.tokenizer, tokens)
 
 
 def test_it_begins_with_a_fitted_head_and_keeps_it_where_learning_on_helps_nobody(world, sentences, tmp_path, capsys):
@@ -310,7 +310,7 @@ def test_each_field_is_read_apart_and_many_as_a_pair(sentences, fields):
     assert said == ([first, *others] if fields <= 4 else [first, " ".join(others)])
     assert len(one.compared) == 6 * math.comb(len(said), 2) + len(TASK.grades)
     assert one.compared[0] == 0.5  # half of "blue lamp" is in "red lamp"
-    assert features(model, tokenizer, [one]).shape == (1, model.head.in_features)
+    assert model.features(tokenizer, [one]).shape == (1, model.head.in_features)
 
 
 def test_a_text_of_several_rows_is_read_once(sentences):
@@ -318,7 +318,7 @@ def test_a_text_of_several_rows_is_read_once(sentences):
     rows = [["red lamp", f"lamp {i % 3}"] for i in range(12)]
     ids, read, done = encode(model.eval(), tokenizer, rows, TASK), [], []
     model.encoder.register_forward_hook(lambda module, given, said: read.append(len(said.last_hidden_state)))
-    seen = features(model, tokenizer, ids, done.append)
+    seen = model.features(tokenizer, ids, done.append)
     assert (sum(read), sum(done)) == (4, 12)
     with torch.inference_mode():
         together = model(**padded(tokenizer, ids)).logits
@@ -333,7 +333,7 @@ def test_a_task_with_one_text_and_two_grades_begins_with_a_head_too(sentences):
     model = Apart(body, Pooled(32), 1, 2, worded=True).eval()
     ids = encode(model, tokenizer, rows, task)
     gold = [0, 1, 1, 0] * 12
-    model.begin(features(model, tokenizer, ids), [one.said for one in ids], gold, [str(i) for i in range(48)], 0)
+    model.begin(model.features(tokenizer, ids), [one.said for one in ids], gold, [str(i) for i in range(48)], 0)
     compare(model, ids)
     assert (probabilities(model, tokenizer, ids).argmax(1) == gold).all()
 

@@ -21,7 +21,7 @@ from tests.tiny_model import make_tiny_model
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
-from trainers.encoded import encode, features
+from trainers.encoded import encode
 from trainers.encoder import train
 from trainers.probe import pair_features
 from trainers.sentence_folder import here
@@ -288,7 +288,7 @@ def test_a_student_of_one_begins_as_the_probe_of_its_vectors(shards, tmp_path, f
     asked, others = zip(*(row["fields"] for row in rows), strict=True)
     embed = Embedder(folder)
     vectors = pair_features(embed(asked, "query"), embed(others, "document"))  # as the baseline `probe` has them
-    seen = features(student.model, student.tokenizer, tokens)
+    seen = student.model.features(student.tokenizer, tokens)
     assert seen[:, : vectors.shape[1]] == pytest.approx(vectors, abs=1e-4)
 
 
