@@ -20,7 +20,7 @@ from trainers.data import common_prefix
 from trainers.head import read_grades
 from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack
 from trainers.model import Policy, end_id, only_rows
-from trainers.rollout import Layers, Memory, Prefill, Stock, run
+from trainers.rollout import KEEPS, Anew, Layers, Memory, Prefill, Stock, run
 from trainers.scoring import TRACE_TOKENS, Scored, Student
 from trainers.students import AnyStudent, session_of
 
@@ -78,7 +78,7 @@ class Session:
         fields = self.student.task.fields
         alike = self.student.prompts([dict.fromkeys(fields, "a"), dict.fromkeys(fields, "7 b")])
         root = alike[0][: common_prefix(*alike)]
-        if len(root) >= self.student.policy.window:
+        if len(root) >= self.student.policy.written:
             return
         prefill = Prefill(pack([Item([*root, 0], [[0]])]).to(self.student.policy.device))
         self._hidden(prefill)
@@ -97,7 +97,7 @@ class Session:
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens]) -> list[Scored]:
         """The grade of each prompt, in one prefill."""
-        if max(map(len, prompts)) > self.student.policy.window:
+        if max(map(len, prompts)) > self.student.policy.written:
             return self.student.scored(prompts)
         return self._grades(self._hidden(self._below_root(prompts)))
 
@@ -113,12 +113,13 @@ class Session:
                 "This student was taught grades alone: it has no trace to write.",
                 "Train with train.sft.completion=trace.",
             )
-        if len(prompt) + TRACE_TOKENS > self.student.policy.window:
+        policy = self.student.policy
+        if len(prompt) + TRACE_TOKENS > policy.written:
             [scored] = self.student.scored([prompt])
-            return Writing(self.student, scored, Stock(self.student.policy), unread=prompt)
+            return Writing(self.student, scored, KEEPS[policy.writes](policy), unread=prompt)
         prefill = self._below_root([prompt])
         [scored] = self._grades(self._hidden(prefill))
-        return Writing(self.student, scored, _Tree(self.student.policy, Memory(prefill, 1, TRACE_TOKENS), len(prompt)))
+        return Writing(self.student, scored, _Tree(policy, Memory(prefill, 1, TRACE_TOKENS), len(prompt)))
 
     def _below_root(self, prompts: Sequence[Tokens]) -> Prefill:
         size = len(self.root)
@@ -198,7 +199,7 @@ class Writing:
         text: the answer so far.
     """
 
-    def __init__(self, student: Student, scored: Scored, model: "_Tree | Stock", unread: Tokens = ()) -> None:
+    def __init__(self, student: Student, scored: Scored, model: "_Tree | Stock | Anew", unread: Tokens = ()) -> None:
         self._student, self._model, self.scored = student, model, scored
         self._end = end_id(student.tokenizer)
         self._tokens = [student.grade_ids[student.task.index(scored.grade)]]

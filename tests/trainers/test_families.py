@@ -8,9 +8,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from store.errors import PiarError
+from store.manifest import read_manifest
 from tests.precision import CLOSE
 from tests.shards_fixture import write_shards
 from tests.tiny_model import make_tiny_model
+from trainers.checkpoint import StudentCard
 from trainers.config import SftSettings, StudentSettings
 from trainers.data import micro_batches
 from trainers.head import read_labels
@@ -20,6 +22,7 @@ from trainers.loop import Run
 from trainers.model import EVERY
 from trainers.rollout import generate
 from trainers.scoring import Student
+from trainers.session import Session
 from trainers.sft import sft_step
 from trainers.weights import add_lora
 
@@ -169,6 +172,30 @@ def test_generation_is_the_stock_models_own(family):
             assert logits[token] >= logits.max() - 1e-4
             ids.append(token)
         assert completion[-1] == END or len(completion) == 8
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("name", ["diffllama", "gemma4_text"])
+def test_a_served_student_says_what_it_says_alone(shards, tmp_path, name):
+    """A session keeps the shared prompt warm, where the model lets it."""
+    folder = make_tiny_model(tmp_path, width=64, layers=1)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    policy = wrap(made(name, vocab_size=len(tokenizer), sliding_window=512, max_position_embeddings=2048))
+    student = Student(policy, tokenizer, StudentCard.of(read_manifest(shards), completion="trace"))
+    session = Session(student)
+    samples = [{"query": "red lamp", "title": title} for title in ("red lamp", "a blue desk", "red")]
+    prompts = session.prompts(samples)
+    found = torch.tensor([one.raw for one in session.score(prompts)])
+    alone = torch.cat([policy.grades([prompt], torch.tensor(student.grade_ids)) for prompt in prompts])
+    assert torch.allclose(found, alone, atol=1e-5)
+    writing = session.begin(prompts[0])
+    for _ in range(3):
+        writing.step()
+    policy.body(trees=False)
+    ids = [*prompts[0], student.grade_ids[student.task.index(writing.scored.grade)]]
+    for _ in range(3):
+        ids.append(int(policy.lm(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    assert tokenizer.decode(ids[len(prompts[0]) :]).startswith(writing.text)
 
 
 def test_long_prompts_are_written_together():
