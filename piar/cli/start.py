@@ -187,6 +187,7 @@ def init(
         seed=seed,
         force=force,
         ask=terminal(),
+        overrides=asked().overrides,
     )
     files = sorted(path.name for path in folder.iterdir())
     document: Init = {"project": str(folder), "files": files}

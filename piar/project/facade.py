@@ -1,5 +1,6 @@
 """The Python front door: one project is one folder, and its verbs are methods."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -58,6 +59,7 @@ class Project(Workspace):
         seed: int = 0,
         force: bool = False,
         ask: Ask | None = None,
+        overrides: Sequence[str] = (),
     ) -> "Self":
         """Make a project folder.
 
@@ -74,12 +76,13 @@ class Project(Workspace):
             force: write into a folder that holds other files. A file that would change is kept as `NAME.bak`,
                 and a store is never replaced: what is imported is added to it.
             ask: a person to ask where a guess is doubtful; None: the guess stands, and is in the answer.
+            overrides: `section.key=value`, stronger than the new `piar.toml`, for this import.
 
         Raises:
             UsageError: the folder is not empty, or the file cannot be understood.
         """
         with making(Path(folder), force=force):
-            project = cls.open(folder)
+            project = cls.open(folder, overrides)
             if example is not None:
                 columns = simulate_shop(project.folder, pairs, seed)
                 project.imported = project.import_([project.folder / SHOP], columns, seed=seed)

@@ -43,6 +43,20 @@ def test_what_look_was_told_is_told_to_init(desk, capsys):
     assert Project.open("project").task.symbols == ("0", "1", "2")
 
 
+def test_the_way_to_keep_a_published_train_whole_works_as_printed(desk, capsys):
+    rows = [
+        f"{s} query {q},title {k},{(q + k) % 3},{s}" for s in ("train", "test") for q in range(40) for k in range(3)
+    ]
+    (desk / "published.csv").write_text("\n".join(["query,title,grade,split", *rows]))
+    _, text = said(capsys, "init", "dealt", "--from", "published.csv")
+    told = re.findall(r"--set \S+", " ".join(text.split()))
+    assert [word.split("=")[0] for word in told] == ["--set split.dev", "--set split.holdout", "--set split.train"]
+    code, text = said(capsys, "init", "whole", "--from", "published.csv", *" ".join(told).split())
+    assert code == 0
+    counts = dict(Project.open("whole").store.frame("select split, count(*) from samples group by 1").iter_rows())
+    assert counts == {"train": 120, "test": 120}
+
+
 def test_a_file_of_one_grade_needs_the_others_not_another_column(desk, capsys):
     (desk / "one.csv").write_text("query,title,grade\n" + "".join(f"a query {i},a title {i},1\n" for i in range(20)))
     _, text = said(capsys, "look", "one.csv")

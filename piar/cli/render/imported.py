@@ -1,6 +1,7 @@
 """How an import looks: what was taken for what, what came in, what was left out and what to mend."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -94,6 +95,14 @@ def _columns(found: "Imported") -> list[tuple[str, RenderableType]]:
     return pairs
 
 
+def _whole_train(given: "Mapping[str, int]") -> str:
+    """Options of `init` under which a file's train gives nothing."""
+    from store.splits import SplitSettings
+
+    kept = SplitSettings().train + sum(share for split, share in SplitSettings().shares.items() if split in given)
+    return " ".join([*(f"--set split.{split}=0" for split in sorted(given)), f"--set split.train={kept:g}"])
+
+
 def _notes(found: "Imported") -> list[str]:
     report, notes = found.report, []
     for doubt in found.doubts:
@@ -107,7 +116,8 @@ def _notes(found: "Imported") -> list[str]:
     if report.given:
         words = " and ".join(f"{n:,} to {split}" for split, n in sorted(report.given.items()))
         notes.append(
-            f"the file leaves splits empty, so groups of its train were dealt to them: {words}; its others stay"
+            f"the file leaves splits empty, so groups of its train were dealt to them: {words}; its others stay. "
+            f"[split] in piar.toml says how many: {_whole_train(report.given)} would keep train whole"
         )
     if found.renewed:
         notes.append(
