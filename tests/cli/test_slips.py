@@ -45,7 +45,10 @@ def test_what_look_was_told_is_told_to_init(desk, capsys):
 
 def test_the_way_to_keep_a_published_train_whole_works_as_printed(desk, capsys):
     rows = [
-        f"{s} query {q},title {k},{(q + k) % 3},{s}" for s in ("train", "test") for q in range(40) for k in range(3)
+        f"{s} query {q},title {k} of {q},{(q + k) % 3},{s}"
+        for s in ("train", "test")
+        for q in range(40)
+        for k in range(3)
     ]
     (desk / "published.csv").write_text("\n".join(["query,title,grade,split", *rows]))
     _, text = said(capsys, "init", "dealt", "--from", "published.csv")
