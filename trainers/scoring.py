@@ -87,8 +87,16 @@ class Student:
     @property
     def most(self) -> int:
         """Tokens of the longest prompt that it reads: room for the trace is kept, and memory grows with the square."""
-        room = TRACE_TOKENS if self.card.completion == "trace" else 0
-        return min((context(self.policy.lm) or PROMPT_TOKENS) - 1, PROMPT_TOKENS) - room
+        return self._reads - (self.trace_tokens if self.card.completion == "trace" else 0)
+
+    @property
+    def trace_tokens(self) -> int:
+        """Tokens of the longest trace: of a short context half."""
+        return min(TRACE_TOKENS, self._reads // 2)
+
+    @property
+    def _reads(self) -> int:
+        return min((context(self.policy.lm) or PROMPT_TOKENS) - 1, PROMPT_TOKENS)
 
     def fitting(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
         """Tokens of the prompts, a sample's longest field cut where its prompt would be too long; says how many were.
@@ -169,7 +177,7 @@ class Student:
     def _texts(self, prompts: Sequence[Tokens], grades: Sequence[int]) -> list[str]:
         end = end_id(self.tokenizer)
         starts = [self.grade_ids[g] for g in grades]
-        found = generate(self.policy, prompts, end=end, limit=TRACE_TOKENS, starts=starts, temperature=0)
+        found = generate(self.policy, prompts, end=end, limit=self.trace_tokens, starts=starts, temperature=0)
         return [self.tokenizer.decode([t for t in only if t != end]) for [only] in found]
 
 

@@ -21,7 +21,7 @@ from trainers.head import read_grades
 from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack
 from trainers.model import Policy, end_id, only_rows
 from trainers.rollout import KEEPS, Anew, Layers, Memory, Prefill, Stock, run
-from trainers.scoring import TRACE_TOKENS, Scored, Student
+from trainers.scoring import Scored, Student
 from trainers.students import AnyStudent, session_of
 
 
@@ -113,13 +113,13 @@ class Session:
                 "This student was taught grades alone: it has no trace to write.",
                 "Train with train.sft.completion=trace.",
             )
-        policy = self.student.policy
-        if len(prompt) + TRACE_TOKENS > policy.written:
+        policy, more = self.student.policy, self.student.trace_tokens
+        if len(prompt) + more > policy.written:
             [scored] = self.student.scored([prompt])
             return Writing(self.student, scored, KEEPS[policy.writes](policy), unread=prompt)
         prefill = self._below_root([prompt])
         [scored] = self._grades(self._hidden(prefill))
-        return Writing(self.student, scored, _Tree(policy, Memory(prefill, 1, TRACE_TOKENS), len(prompt)))
+        return Writing(self.student, scored, _Tree(policy, Memory(prefill, 1, more), len(prompt)))
 
     def _below_root(self, prompts: Sequence[Tokens]) -> Prefill:
         size = len(self.root)
@@ -212,7 +212,7 @@ class Writing:
         """Write one more token; returns the text that became whole with it, and sets `done` at the end."""
         token = int(self._model.read([self._unread])[0].argmax())
         self._unread = [token]
-        self.done = token == self._end or len(self._tokens) + 1 >= TRACE_TOKENS
+        self.done = token == self._end or len(self._tokens) + 1 >= self._student.trace_tokens
         if token != self._end:
             self._tokens.append(token)
         before, text = self.text, str(self._student.tokenizer.decode(self._tokens))

@@ -1,5 +1,6 @@
 """First-token scoring through shared prefixes, grade symbols, checkpoints as plain folders."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -55,6 +56,19 @@ def test_scores_are_those_of_a_plain_forward_in_the_order_given(folder, pairs):
         assert scored.probs == pytest.approx(naive.tolist(), abs=1e-5)
         assert sum(scored.probs) == pytest.approx(1)
         assert scored.expected == pytest.approx(naive[1].item() + 2 * naive[2].item(), abs=1e-5)
+
+
+def test_of_a_short_context_half_is_kept_for_the_trace(folder, tmp_path):
+    short = shutil.copytree(folder, tmp_path / "short")
+    (short / MARKER).unlink()
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 128}))
+    student = Student.load(short)
+    assert (student.most, student.trace_tokens) == (64, 63)
+    samples = [{"query": "red lamp", "title": "a chair " * 100}]
+    [scored] = student.score(samples, trace=True)
+    assert scored.text.startswith(scored.grade)
+    assert len(student.fitting(samples)[0]) <= 64
 
 
 def test_batches_are_cut_and_joined(folder, monkeypatch):
