@@ -101,10 +101,18 @@ def load_reader(model: str, *, dtype: torch.dtype = torch.float32, depth: float 
     """A policy that is read for its states alone, and its tokenizer; errors as for `load_policy`.
 
     Args:
-        depth: share of the layers that is loaded, see `load_lm`.
+        depth: share of the layers that is loaded, see `load_lm`; all where the lower ones do not stand alone.
     """
-    lm, tokenizer = load_lm(model, dtype, depth=depth), load_tokenizer(model)
-    return _reader(lm), _ready(model, lm, tokenizer)
+    tokenizer = load_tokenizer(model)
+    try:
+        lm = load_lm(model, dtype, depth=depth)
+        policy = _reader(lm)
+    except PiarError as error:
+        if depth == 1.0:
+            raise
+        log.info("%s is read with all its layers: %s", model, error.message)
+        return load_reader(model, dtype=dtype)
+    return policy, _ready(model, lm, tokenizer)
 
 
 def _ready(model: str, lm: Any, tokenizer: Any) -> Any:

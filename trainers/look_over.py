@@ -177,7 +177,11 @@ def as_used_here(config: Any) -> Any:
 
 def lower_layers(config: Any, depth: float) -> Any:
     """The configuration with the lower share of its layers, each as it was; all where weights are shaped by their
-    number."""
+    number.
+
+    Raises:
+        Exception: of many kinds, where such layers do not stand alone.
+    """
     text = config.get_text_config()
     layers = text.num_hidden_layers
     if depth == 1.0 or any(getattr(text, name, None) for name in _BY_LAYER):
@@ -186,8 +190,11 @@ def lower_layers(config: Any, depth: float) -> Any:
     for name, value in vars(text).items():
         if isinstance(value, list) and len(value) == layers:  # one entry a layer
             setattr(text, name, value[:count])
+        if isinstance(value, dict) and all(isinstance(layer, int) for layer in value):
+            setattr(text, name, {layer: said for layer, said in value.items() if layer < count})
     text.num_hidden_layers = count
     config.tie_word_embeddings = text.tie_word_embeddings = True  # a head above such layers says nothing: none is kept
+    type(config).from_dict(config.to_dict())  # as the student's folder will be loaded
     return config
 
 

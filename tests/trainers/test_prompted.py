@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from piar.cli import main
 from store.errors import PiarError, UsageError
@@ -22,7 +22,8 @@ from trainers.encoder import train
 from trainers.export import export
 from trainers.fitted import HEAD
 from trainers.folder import load_lm, load_tokenizer
-from trainers.look_over import writes
+from trainers.loading import load_reader
+from trainers.look_over import lower_layers, writes
 from trainers.session import TooLong
 from trainers.students import load_student, session_of
 
@@ -172,3 +173,20 @@ def test_a_rulebook_stands_in_front_where_the_shards_ask_for_it(world, tmp_path)
     student = load_student(train(tmp_path / "shards", tmp_path / "run", settings=settings).checkpoint, device="cpu")
     [asked] = student.encoded([dict.fromkeys(TASK.fields, "a lamp")])
     assert "another kind of thing is 0" in student.tokenizer.decode(asked[: student.model.skipped])
+
+
+def test_lower_layers_that_do_not_stand_alone_are_read_with_all_others(world, monkeypatch):
+    def broken(config, depth):
+        if depth < 1.0:
+            raise ValueError("layer 2 shares the keys of layer 0")
+        return config
+
+    monkeypatch.setattr("trainers.folder.lower_layers", broken)
+    policy, _ = load_reader(str(world[0] / "model"), depth=0.5)
+    assert policy.lm.config.num_hidden_layers == 3
+
+
+def test_what_is_said_of_single_layers_goes_with_them(world):
+    config = AutoConfig.from_pretrained(world[0] / "model")
+    config.per_layer = {0: "wide", 2: "narrow"}
+    assert lower_layers(config, 2 / 3).per_layer == {0: "wide"}
