@@ -147,10 +147,22 @@ def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) 
         "ms": latency,
         "mb": size_mb,
         "seconds": round(time.monotonic() - began, 1),
-        "rows": [[row["group"], int(row["gold"] == row["predicted"])] for row in rows.iter_rows(named=True)],
+        "rows": _by_row(rows, at.task.symbols),
     }
     done.write_text(json.dumps(found), encoding="utf-8")
     print(f"{name} {split} {size} {arm}: {100 * one.scores.accuracy.value:.1f} %, {found['seconds']} s", flush=True)
+
+
+def _by_row(rows: pl.DataFrame, symbols: tuple[str, ...]) -> list[list[Any]]:
+    """Of each row its group, whether it was right, and the log-likelihood of its grade."""
+    return [
+        [row["group"], int(row["gold"] == row["predicted"]), _log(row["probs"], symbols.index(row["gold"]))]
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def _log(probs: list[float] | None, gold: int) -> float | None:
+    return math.log(max(probs[gold], 1e-12)) if probs else None
 
 
 def _taught(at: Project, name: str, arm: Arm, models: Path) -> tuple[str, float]:

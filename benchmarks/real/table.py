@@ -1,6 +1,7 @@
 """What the runs found, as one table: figures in `results/`, printed as Markdown; losses stand among them."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _gains(found: list[Found]) -> list[Found]:
     """What each student gains over each set's best baseline, on the splits that both have, by group over all of them.
 
-    The best is the one of the highest mean accuracy on these splits; a group that several splits report is one.
+    The best is the one of the highest mean accuracy on these splits; for the likelihood (`nats`) the one of the least
+    loss. A group that several splits report is one.
     """
     gains = []
     for part in _parts(found):
@@ -92,15 +94,18 @@ def _gains(found: list[Found]) -> list[Found]:
         if held:
             best = max(held, key=lambda other: _mean(one["accuracy"][0] for one in other) or 0)
             gains.append({"set": name, "train": train, "arm": arm, "over": best[0]["arm"], **_paired(best, part)})
+            likeliest = min(held, key=lambda other: _mean(one["nll"] for one in other) or math.inf)
+            if all(row[2:] and row[2] is not None for one in (*likeliest, *part) for row in one["rows"]):
+                gains[-1]["nats"] = {"over": likeliest[0]["arm"], **_paired(likeliest, part, column=2)}
     return gains
 
 
-def _paired(before: list[Found], after: list[Found]) -> Found:
+def _paired(before: list[Found], after: list[Found], column: int = 1) -> Found:
     rows = [
         [row for one in sorted(runs, key=lambda one: one["split"]) for row in one["rows"]] for runs in (before, after)
     ]
-    groups = [group for group, _ in rows[1]]
-    gain = paired_gain([right for _, right in rows[0]], [right for _, right in rows[1]], np.array(groups, dtype=object))
+    groups = [row[0] for row in rows[1]]
+    gain = paired_gain(*([row[column] for row in part] for part in rows), np.array(groups, dtype=object))
     return {"mean": gain.mean, "low": gain.low, "high": gain.high, "splits": len(after), "groups": len(set(groups))}
 
 
@@ -120,14 +125,21 @@ def students(told: Found) -> str:
             + " | ".join(figures)
             + " |"
         )
-    lines += ["", "| set | rows | student | over the best baseline | points (95 %) |", "|---|---|---|---|---|"]
+    head = "| set | rows | student | over the best baseline | points (95 %) | likelihood, nats (95 %) |"
+    lines += ["", head, "|---|---|---|---|---|---|"]
     for one in told["gains"]:
         low, high = (f"{100 * one[end]:+.1f}" if one[end] is not None else "?" for end in ("low", "high"))
         lines.append(
             f"| {one['set']} | {one['train']} | {one['arm']} | {one['over']} | "
-            f"{100 * one['mean']:+.1f} ({low} to {high}) |"
+            f"{100 * one['mean']:+.1f} ({low} to {high}) | {_nats(one.get('nats'))} |"
         )
     return "\n".join(lines)
+
+
+def _nats(found: Found | None) -> str:
+    if found is None or found["low"] is None:
+        return "–"
+    return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}), {found['over']}"
 
 
 _FORMS = {"macro_f1": ".2f", "ece": ".3f", "nll": ".2f", "ms": ".1f", "mb": ".0f"}
