@@ -91,7 +91,8 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
         base=settings.model,
     )
     folder = save(out / "final", model, tokenizer, card)
-    return Trained(folder, steps, metrics, calibration=found, kept=kept.step)
+    reading = "bf16" if isinstance(model, Prompted) and model.policy.lm.dtype == torch.bfloat16 else "fp32"
+    return Trained(folder, steps, metrics, precision=reading, calibration=found, kept=kept.step)
 
 
 def _measured(
