@@ -82,7 +82,7 @@ class Prompted(Fitted):
     ) -> NDArray[np.float32]:
         """[N, F] what the head is given of samples."""
         found = np.zeros((len(ids), self.head.in_features), dtype=np.float32)
-        items = [Item(one.texts[0][: self.skipped], [[*one.texts[0][self.skipped :], 0]]) for one in ids]
+        items = [self._item(one.texts[0]) for one in ids]
         with self.policy.judging():
             for part in micro_batches(items, _TOGETHER, self.policy.window):
                 states = self._states([items[i] for i in part])
@@ -90,6 +90,10 @@ class Prompted(Fitted):
                 found[part] = torch.cat([states, *([] if told is None else [told])], 1).cpu().numpy()
                 on_progress(len(part))
         return found
+
+    def _item(self, prompt: list[int]) -> Item:
+        shared = min(self.skipped, len(prompt) - 1)
+        return Item(prompt[:shared], [[*prompt[shared:], 0]])
 
     def _states(self, items: Sequence[Item]) -> Tensor:
         """[m, 2 D] the mean state of each sample's tokens, and the last one."""
@@ -135,6 +139,8 @@ class Prompted(Fitted):
                 asks = json.loads((file.metadata() or {})["asks"])
                 grades = policy.lm.config.num_labels
                 found = cls(policy, grades, asks["around"], asks["names"], int(asks["skipped"]))
+                if found.skipped < 1:
+                    raise ValueError("its prompts share nothing")
                 found.load_state_dict(
                     {**{f"policy.{k}": v for k, v in policy.state_dict().items()}, **found.load_head(file)}
                 )

@@ -118,7 +118,7 @@ def test_it_is_asked_with_the_grades_meanings(world):
     assert all((grade.meaning or grade.name) in asked for grade in TASK.grades)
 
 
-@pytest.mark.parametrize("harm", ["nothing", "another shape", "no question"])
+@pytest.mark.parametrize("harm", ["nothing", "another shape", "no question", "nothing shared"])
 def test_a_head_that_is_not_its_models_is_refused(world, tmp_path, harm):
     folder = shutil.copytree(world[1].checkpoint, tmp_path / "student")
     (folder / "COMPLETE").unlink()
@@ -127,8 +127,11 @@ def test_a_head_that_is_not_its_models_is_refused(world, tmp_path, harm):
         (folder / HEAD).write_bytes(b"")
     elif harm == "another shape":
         save_file(tensors | {"weight": torch.zeros(3, 7)}, folder / HEAD, metadata=_said(folder))
-    else:
+    elif harm == "no question":
         save_file(tensors, folder / HEAD, metadata={"texts": "2"})
+    else:
+        asks = json.loads(_said(folder)["asks"]) | {"skipped": 0}
+        save_file(tensors, folder / HEAD, metadata=_said(folder) | {"asks": json.dumps(asks)})
     with pytest.raises(PiarError, match="is no head of its"):
         load_student(folder)
 
