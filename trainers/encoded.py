@@ -18,10 +18,12 @@ Floats = NDArray[np.float64]
 _BATCH = 64  # samples that are judged together, those of like length
 
 
-def predict(model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int) -> Floats:
+def predict(
+    model: Any, tokenizer: Any, rows: Sequence[Row], task: Task, limit: int, on_progress: OnProgress = lambda n: None
+) -> Floats:
     """[rows, K] probabilities of shard rows, in the order given."""
     ids = encode(model, tokenizer, [row["fields"] for row in rows], task, limit)
-    return probabilities(model.eval(), tokenizer, ids)
+    return probabilities(model.eval(), tokenizer, ids, on_progress)
 
 
 @torch.inference_mode()

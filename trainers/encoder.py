@@ -7,7 +7,8 @@ out: resuming, several processes, the curriculum's order.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
 from trainers.encoded import Row, compare, encode, fitting, padded, predict
-from trainers.fitted import MOST_TEXTS, Encoded, Fitted
+from trainers.fitted import MOST_TEXTS, Encoded, Fitted, OnProgress
 from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
 from trainers.look_over import writes
@@ -104,7 +105,8 @@ def _measured(
     for split, asked in evaluation.items():
         if asked:
             groups, gold = [row["group"] for row in asked], [task.index(row["grade"]) for row in asked]
-            probs = predict(model, tokenizer, asked, task, limit)
+            with _counted(f"encoder: judging {split}", len(asked)) as more:
+                probs = predict(model, tokenizer, asked, task, limit, more)
             metrics |= headline(groups, gold, probs, task, prefix=f"{split}/")
             if split == DEV and len(set(groups)) > 1:
                 found = fit(groups, gold, probs)
@@ -151,8 +153,10 @@ def _teach(
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
     if isinstance(model, Fitted):
         _begin(model, tokenizer, rows, ids, gold.tolist(), settings.seed)
+        if isinstance(model, Prompted):
+            return 0
         kept.look(0)
-    if not settings.epochs or isinstance(model, Prompted):
+    if not settings.epochs:
         return 0
     if isinstance(model, Fitted):
         compare(model, ids)  # it knows words by now
@@ -180,18 +184,25 @@ def _teach(
     return total
 
 
-def _begin(
-    model: Fitted, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
-) -> None:
-    """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
+@contextmanager
+def _counted(what: str, total: int) -> Iterator[OnProgress]:
+    """Shows how many of `total` samples are done."""
     done = 0
-    with progress("encoder: reading", 0, len(rows)) as show:
+    with progress(what, 0, total) as show:
 
         def more(n: int) -> None:
             nonlocal done
             done += n
             show(done, {})
 
+        yield more
+
+
+def _begin(
+    model: Fitted, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
+) -> None:
+    """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
+    with _counted("encoder: reading", len(rows)) as more:
         read = model.eval().features(tokenizer, ids, more)
     model.begin(read, [one.said for one in ids], gold, [row["group"] for row in rows], seed)
 
