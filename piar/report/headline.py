@@ -19,6 +19,10 @@ NOTHING = (
     "Nothing has been measured yet",
     "Run `piar evolve`, then `piar score --split test`, then make this page again.",
 )
+STUDENTS_ALONE = (
+    "No instruction has been measured yet; students have, below",
+    "Run `piar evolve`, then `piar score --split test`, to stand the instruction beside them.",
+)
 _WHO: dict[str, tuple[str, str]] = {
     "waits": ("The proposed instruction", "the one in force"),
     "in force": ("The instruction in force", "the one you started with"),
@@ -33,6 +37,8 @@ def headline(
     current: Instruction | None,
     tried: Tried | None,
     search: Ended | str | None,
+    *,
+    students: bool = False,
 ) -> Told:
     """The decision, and what is behind it.
 
@@ -42,15 +48,16 @@ def headline(
         current: the instruction in force, None where that is not known.
         tried: the candidate that was tested last.
         search: how the last search ended; see `piar.evolve.last_search.last_search`.
+        students: whether the page shows any.
     """
     claimed = claim(gains, pair.role)
-    first, second = _decided(claimed, pair, tried, search)
+    first, second = _decided(claimed, pair, tried, search) or (STUDENTS_ALONE if students else NOTHING)
     if tried and current and current.id not in (tried.candidate, "" if tried.state == "accepted" else tried.against):
         second += f" That was not {current.id}, which is in force: the instruction has been edited."
     return first, second
 
 
-def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ended | str | None) -> Told:
+def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ended | str | None) -> Told | None:
     if tried and tried.state == "waits" and not isinstance(search, str):
         by_accuracy = tried.tested.get("metric", "accuracy") == "accuracy"
         said = (claimed if by_accuracy else None) or (HEADLINES["proposed"], f"{tried.reason}.")
@@ -62,7 +69,7 @@ def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ende
         return search.headline, search.detail + had
     if tried and tried.state == "rejected":
         return f"No change: the proposal was rejected by {tried.by}", f"{tried.reason}.{had}"
-    return claimed or NOTHING
+    return claimed
 
 
 def claim(gains: Mapping[str, Any] | None, role: str) -> Told | None:

@@ -140,7 +140,9 @@ def collect(
         "runs": data.runs(store),
     }
     values["names"] = compared.names
-    values["headline"], values["subline"] = headline(gains, compared, current, last, last_search(store))
+    values["headline"], values["subline"] = headline(
+        gains, compared, current, last, last_search(store), students=values["students"] is not None
+    )
     values["cards"] = cards(values)
     titles = {
         "gains": "Measured",
