@@ -196,7 +196,7 @@ def test_a_student_that_writes_no_trace_stands_beside_its_teacher(tmp_path):
 def test_students_without_a_measured_instruction_are_not_called_nothing(tmp_path):
     written = report(walked(tmp_path / "toys").store, tmp_path / "report.html")
     assert written.headline == "No instruction has been measured yet; students have, below"
-    assert "`piar evolve`" in written.subline
+    assert "`piar evolve`" in written.detail
 
 
 def test_sections_without_anything_to_say_are_left_out(tmp_path):
