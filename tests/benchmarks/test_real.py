@@ -61,7 +61,7 @@ def test_calibration_is_told_of_the_splits_where_one_was_kept(tmp_path, capsys):
 def test_the_whole_of_it_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     models = tmp_path / "models"
     make_tiny_encoder(models / "encoder", pooling="mean", length=256)
-    for name in ("base270", "instruct05"):
+    for name in ("base270", "instruct05", "instruct15"):
         make_tiny_model(models / name, width=64, layers=1)
     for name, rows in (("TRAIN", 120), ("DEV", 20), ("TEST", 30)):
         monkeypatch.setattr(sets, name, rows)
