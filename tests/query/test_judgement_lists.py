@@ -147,7 +147,8 @@ def _table(folder: Path, rows: list[tuple[str, int]]) -> Path:
 def test_samples_without_ids_are_told_of_and_get_them_by_importing_again(tmp_path, capsys):
     rows = _table(tmp_path, [(f"query {i // 4}", i % 3) for i in range(24)])
     columns = {"gold": "grade", "group": "query", "fields": {"query": "query", "title": "title"}}
-    project = Project.init(tmp_path / "p", from_=rows, mapping=ImportMapping(**columns))
+    pl.read_parquet(rows).drop("docid").write_parquet(tmp_path / "bare.parquet")
+    project = Project.init(tmp_path / "p", from_=tmp_path / "bare.parquet", mapping=ImportMapping(**columns))
     with pytest.raises(PiarError, match="No labelled sample has an id") as error:
         project.export_list("qrels", tmp_path / "out.qrels")
     assert "--id COLUMN" in error.value.fix
