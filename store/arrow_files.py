@@ -68,7 +68,7 @@ def _said_classes(schema: pa.Schema) -> dict[str, list[str]]:
     """The classes that `datasets` writes into a file's schema."""
     try:
         return classes_of(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # whatever its writer put there
         return {}
 
 
@@ -87,6 +87,7 @@ def with_classes(frame: pl.DataFrame, classes: Mapping[str, list[str]]) -> pl.Da
         name
         for name in classes
         if name in frame.columns
+        and not frame[name].dtype.is_nested()
         and (frame[name].dtype.is_integer() or not frame[name].cast(pl.String).is_in(classes[name]).all())
     ]
     return frame.with_columns(

@@ -167,7 +167,7 @@ def _named(table: Table, path: Path, file: Path) -> Table:
     try:
         features = json.loads((file.parent / "dataset_info.json").read_bytes())["features"]
         return replace(table, frame=with_classes(table.frame, classes_of(features)))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return replace(table, frame=with_classes(table.frame, _of_card(path / "README.md")))
 
 

@@ -50,7 +50,7 @@ def _objects(cell: str) -> list[dict[str, Any]]:
         return []
     try:
         found = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return found if all(isinstance(item, dict) for item in found) else []
 
@@ -77,7 +77,7 @@ def _listed(cell: str) -> list[str] | None:
         return []
     try:
         votes = json.loads(cell) if nested(cell) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(votes, list) or len(votes) > _MOST_VOTES or any(isinstance(v, dict | list) for v in votes):
         return None

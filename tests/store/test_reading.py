@@ -340,3 +340,16 @@ def test_workbooks_that_cannot_be_read(file, tmp_path):
         read(file(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "old.xls"))
     with pytest.raises(PiarError, match="has no rows"):
         read(workbook(tmp_path / "none.xlsx", one=lambda book, sheet: None))
+
+
+@pytest.mark.parametrize("features", [[1], {"label": {"_type": "ClassLabel", "names": 3}}, "x"])
+def test_classes_that_a_schema_says_badly_are_passed_over(tmp_path, features):
+    said = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    table = pa.table({"text": ["a", "b"], "label": [0, 1]}).replace_schema_metadata(said)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet").frame["label"].to_list() == ["0", "1"]
+
+
+def test_lists_within_lists_without_end_are_no_graded_things(tmp_path):
+    pq.write_table(pa.table({"query": ["red lamp"], "results": ['[{"a":' * 100_000]}), tmp_path / "deep.parquet")
+    assert read(tmp_path / "deep.parquet").frame.height == 1
