@@ -95,7 +95,7 @@ def _bare(cell: str) -> str:
 def _flags(cell: str) -> list[str]:
     try:
         found = json.loads(cell or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [str(flag) for flag in found] if isinstance(found, list) else []
 
@@ -103,6 +103,6 @@ def _flags(cell: str) -> list[str]:
 def _further(cell: str) -> str:
     try:
         found = json.loads(cell or NOTHING_FURTHER)
-    except ValueError:
+    except (ValueError, RecursionError):
         return NOTHING_FURTHER
     return cell if cell and isinstance(found, dict) else NOTHING_FURTHER

@@ -23,6 +23,7 @@ from trainers.head import Head, decoder, read_grades
 from trainers.layout import Item, Pack, Tokens, even, pack, repeated, tree_attention
 
 T = TypeVar("T")
+CHARACTERS = 8  # of a token at most, where a text is far too long
 
 ATTENTION = "piar_tree"
 AttentionInterface.register(ATTENTION, tree_attention)
@@ -183,6 +184,34 @@ def only_rows(body: Any, rows: Tensor, size: int) -> Iterator[Any]:
 def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
     """Tokens of each chat up to where the assistant answers; what its messages say is plain text (`trainers.chat`)."""
     return encode(tokenizer, render(tokenizer, chats))
+
+
+def fitting_prompts(
+    rows: Sequence[Sequence[str]], write: Callable[[Sequence[Sequence[str]]], list[list[int]]], most: int, fix: str
+) -> tuple[list[list[int]], int]:
+    """Tokens of prompts about rows of texts, a row's longest text cut where its prompt is longer than `most`; and how
+    many rows were cut.
+
+    Args:
+        write: makes the tokens of the prompts about some rows.
+
+    Raises:
+        PiarError: a prompt is too long without any text; `fix` says what to do.
+    """
+    shorter = [[text[: CHARACTERS * most] for text in row] for row in rows]
+    prompts, cut = write(shorter), {i for i, row in enumerate(rows) if list(row) != shorter[i]}
+    while long := [i for i, prompt in enumerate(prompts) if len(prompt) > most]:
+        for i in long:
+            texts = shorter[i]
+            lengths = list(map(len, texts))
+            k = lengths.index(max(lengths))
+            if len(texts[k]) < 2:
+                raise PiarError(f"A prompt has {len(prompts[i]):,} tokens; this student reads {most:,}.", fix)
+            texts[k] = texts[k][: int(0.95 * most / len(prompts[i]) * len(texts[k]))]
+        for i, prompt in zip(long, write([shorter[i] for i in long]), strict=True):
+            prompts[i] = prompt
+        cut |= set(long)
+    return prompts, len(cut)
 
 
 def completion_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -8,6 +8,7 @@ mean state over a sample's tokens, that of the prompt's last token, and what `tr
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from store.errors import PiarError
 from store.task import Task
 from trainers.data import common_prefix, micro_batches
 from trainers.fitted import HEAD, MOST_TEXTS, Encoded, Fitted, OnProgress, compared_of, no_head
 from trainers.layout import Item
 from trainers.loading import load_reader
-from trainers.model import Policy, prompt_ids
+from trainers.model import Policy, fitting_prompts, prompt_ids
 from trainers.precision import for_reading
 
 DEPTH = 2 / 3  # of the layers
@@ -57,24 +57,10 @@ class Prompted(Fitted):
         Raises:
             PiarError: the prompt is too long without any text.
         """
-        rows = [[text[: 16 * limit] for text in row] if limit else list(row) for row in texts]
-        ids = self._prompts(tokenizer, rows)
-        while limit and (long := [i for i, one in enumerate(ids) if len(one) > limit]):
-            for i in long:
-                lengths = list(map(len, rows[i]))
-                k = lengths.index(max(lengths))
-                if not rows[i][k]:
-                    raise PiarError(
-                        f"A prompt without its texts has {len(ids[i])} tokens; {limit} are read.",
-                        "Raise train.encoder.max_length.",
-                    )
-                rows[i][k] = rows[i][k][: min(len(rows[i][k]) - 1, int(0.95 * limit / len(ids[i]) * len(rows[i][k])))]
-            for i, one in zip(long, self._prompts(tokenizer, [rows[i] for i in long]), strict=True):
-                ids[i] = one
+        write = partial(asked, tokenizer, self.before, self.behind, self.names)
+        fix = "Raise train.encoder.max_length."
+        ids = write(texts) if limit is None else fitting_prompts(texts, write, limit, fix)[0]
         return [[one] for one in ids]
-
-    def _prompts(self, tokenizer: Any, rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        return asked(tokenizer, self.before, self.behind, self.names, rows)
 
     @torch.inference_mode()
     def features(

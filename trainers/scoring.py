@@ -26,7 +26,7 @@ from trainers.checkpoint import MARKER, StudentCard, check, read_card
 from trainers.data import Example, micro_batches
 from trainers.layout import Item, Tokens
 from trainers.loading import context, load_policy
-from trainers.model import Policy, end_id, prompt_ids, symbol_ids
+from trainers.model import Policy, end_id, fitting_prompts, prompt_ids, symbol_ids
 from trainers.precision import for_judging
 from trainers.rollout import generate
 
@@ -104,23 +104,17 @@ class Student:
         Raises:
             PiarError: a sample lacks a field, or the prompt is too long without any.
         """
-        shorter = [{name: text[: 8 * self.most] for name, text in fields.items()} for fields in samples]
-        prompts = self.prompts(shorter)
-        cut = {i for i, fields in enumerate(samples) if fields != shorter[i]}
-        while long := [i for i, prompt in enumerate(prompts) if len(prompt) > self.most]:
-            for i in long:
-                fields = shorter[i]
-                name = max(self.task.fields, key=lambda name: len(fields[name]))
-                if len(fields[name]) < 2:
-                    raise PiarError(
-                        f"A prompt has {len(prompts[i]):,} tokens; this student reads {self.most:,}.",
-                        "Use a student with a longer context, or a shorter rulebook.",
-                    )
-                fields[name] = fields[name][: int(0.95 * self.most / len(prompts[i]) * len(fields[name]))]
-                [prompts[i]] = self.prompts([fields])
-            cut |= set(long)
+        wanted = self.task.fields
+        self._require(samples)
+
+        def write(rows: Sequence[Sequence[str]]) -> list[list[int]]:
+            return self.prompts([dict(zip(wanted, row, strict=True)) for row in rows])
+
+        rows = [[fields[name] for name in wanted] for fields in samples]
+        fix = "Use a student with a longer context, or a shorter rulebook."
+        prompts, cut = fitting_prompts(rows, write, self.most, fix)
         if cut:
-            log.warning("%d of %d samples were cut: this student reads %d tokens", len(cut), len(samples), self.most)
+            log.warning("%d of %d samples were cut: this student reads %d tokens", cut, len(samples), self.most)
         return prompts
 
     def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[list[int]]:
@@ -129,6 +123,11 @@ class Student:
         Raises:
             PiarError: a sample lacks one of the task's fields.
         """
+        self._require(samples)
+        wanted = self.task.fields
+        return prompt_ids(self.tokenizer, [messages(self.card, {f: fields[f] for f in wanted}) for fields in samples])
+
+    def _require(self, samples: Sequence[Mapping[str, str]]) -> None:
         wanted = self.task.fields
         missing = next((name for fields in samples for name in wanted if name not in fields), None)
         if missing:
@@ -136,7 +135,6 @@ class Student:
                 f"A sample lacks the field {missing!r} that this student reads.",
                 f"It was taught on: {', '.join(wanted)}.",
             )
-        return prompt_ids(self.tokenizer, [messages(self.card, {f: fields[f] for f in wanted}) for fields in samples])
 
     def score(
         self,

@@ -108,7 +108,7 @@ def test_long_samples_are_cut_with_a_word_and_refused_by_a_server(world, caplog)
 
 def test_a_prompt_that_is_too_long_without_a_text_is_refused(world):
     student = load_student(world[1].checkpoint, device="cpu")
-    with pytest.raises(PiarError, match=r"without its texts has \d+ tokens; 8 are read"):
+    with pytest.raises(PiarError, match=r"A prompt has \d+ tokens; this student reads 8"):
         student.model.tokens(student.tokenizer, [["a"] * len(TASK.fields)], 8)
 
 
