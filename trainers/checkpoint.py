@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there: write aside, flush, rename.
 
-`checkpoint-N/` is a plain Hugging Face folder (safetensors, tokenizer, chat template), plus
-`student.json` (what the student was taught to judge), `state.pt` (optimizer, schedule, generators,
-sampler) and `COMPLETE`, written last, which names every file with its size and hash. A folder
-without the marker is never loaded. Left out: asynchronous and sharded writing.
+`checkpoint-N/` is a plain Hugging Face folder (safetensors, tokenizer, chat template; where two models are read, the
+other's is in it), plus `student.json` (what the student was taught to judge), `state.pt` (optimizer, schedule,
+generators, sampler) and `COMPLETE`, written last, which names every file with its size and hash. A folder without the
+marker is never loaded. Left out: asynchronous and sharded writing.
 """
 
 import errno
@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -99,7 +99,7 @@ def save(
         (aside / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         if state is not None:
             torch.save(state, aside / STATE)
-        files = {p.name: [p.stat().st_size, file_sha256(p)] for p in sorted(aside.iterdir())}
+        files = {_name(p, aside): [p.stat().st_size, file_sha256(p)] for p in sorted(aside.rglob("*")) if p.is_file()}
         (aside / MARKER).write_text(json.dumps(files), encoding="utf-8")
     return folder
 
@@ -115,7 +115,7 @@ def writing(target: Path) -> Iterator[Path]:
     _remove(aside, old)
     try:
         yield aside
-        for path in aside.iterdir() if aside.is_dir() else [aside]:
+        for path in [*aside.rglob("*"), aside]:
             _flush(path)
         if target.exists():
             target.rename(old)
@@ -165,7 +165,9 @@ def check(folder: Path, *, hashes: bool = False) -> None:
     except ValidationError:
         raise PiarError(f"{folder} is no finished checkpoint: its {MARKER} marker is not whole.", fix) from None
     for name, (size, digest) in files.items():
-        path = folder / Path(name).name  # a checkpoint has no folders inside
+        path = folder.joinpath(
+            *(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
+        )  # never outside
         if not path.is_file() or path.stat().st_size != size or (hashes and file_sha256(path) != digest):
             raise PiarError(f"{path} is missing, truncated or altered.", fix)
 
@@ -234,12 +236,19 @@ def keep_calibration(folder: Path, calibration: Calibration | None, rule: Decisi
             (aside / MARKER).write_text(json.dumps(files), encoding="utf-8")
 
 
-def _same(path: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system knows no second name."""
+def _same(path: str | Path, target: str | Path) -> None:
+    """The same file or folder under another name; a copy where the file system knows no second name."""
+    if Path(path).is_dir():
+        shutil.copytree(path, target, copy_function=_same)
+        return
     try:
         os.link(path, target)
     except OSError:
-        shutil.copytree(path, target) if path.is_dir() else shutil.copy2(path, target)
+        shutil.copy2(path, target)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def latest(run: Path) -> Path | None:

@@ -17,6 +17,7 @@ Order = Literal["curriculum", "shuffled"]
 Credit = Literal["local", "outcome"]
 GradeReward = Literal["exact", "ordinal", "brier", "rps"]
 Balance = Literal["constant", "none"]
+NOTHING = ("", "auto", "none")  # read beside a language model
 
 
 class StudentSettings(Settings):
@@ -142,6 +143,8 @@ class EncoderSettings(Settings):
         reads: two texts `together`, in one sequence, each field `apart` under a fitted head (`trainers.apart`), or
             `prompted`, by a language model under one (`trainers.prompted`); `auto`: apart where the folder is a
             sentence encoder's, with a `modules.json` whose steps are known here, prompted where it writes text.
+        beside: folder of a sentence encoder that is read beside a language model that is prompted; `auto`: the
+            project's `[baselines] encoder`, where it has one; `none`.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
     """
 
@@ -153,6 +156,7 @@ class EncoderSettings(Settings):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.0, ge=0)
     reads: Reads | Literal["auto"] = "auto"
+    beside: str = "auto"
     max_length: int = Field(default=256, ge=8)  # tokens of a sample, or of each text apart; longer ones are cut
     seed: int = 0
 

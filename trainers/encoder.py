@@ -23,12 +23,12 @@ from store.task import Task
 from trainers.apart import Apart
 from trainers.budget import refuse_to_learn
 from trainers.checkpoint import StudentCard, save
-from trainers.config import EncoderSettings, Reads
+from trainers.config import NOTHING, EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
-from trainers.embedding import context, load_sentence_encoder, prompt_tokens, reach
+from trainers.embedding import context, reach
 from trainers.encoded import Row, compare, encode, fitting, padded, predict
-from trainers.fitted import MOST_TEXTS, Encoded, Fitted, OnProgress
+from trainers.fitted import Encoded, Fitted, OnProgress
 from trainers.folder import load_classifier, load_tokenizer, match_tokens
 from trainers.logs import progress, say
 from trainers.look_over import writes
@@ -36,8 +36,9 @@ from trainers.loop import Trained
 from trainers.model import END_OF_TURN
 from trainers.prompted import Prompted
 from trainers.scoring import headline
-from trainers.sentence_folder import here, read, roles
+from trainers.sentence_folder import here, read
 from trainers.tiny import PAD, START, tiny_tokenizer
+from trainers.vectors import Vectors
 from trainers.weights import cosine
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,7 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if settings.epochs and how != "prompted":
         refuse_to_learn(model, torch.device(model.device), _LARGE)
-    reads = reach(read(here(settings.model)), model, tokenizer) if how == "apart" else context(model, tokenizer)
-    wanted = settings.max_length + (model.skipped if isinstance(model, Prompted) else 0)
-    limit = min(wanted, reads or wanted)
+    limit = _limit(model, tokenizer, settings)
     evaluation = read_rows(shards, manifest, "eval")
     out.mkdir(parents=True, exist_ok=True)
     kept = _Kept(model, tokenizer, evaluation.get(DEV, []), manifest.task, limit, Best(out, 0))
@@ -94,6 +93,17 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
     folder = save(out / "final", model, tokenizer, card)
     reading = "bf16" if isinstance(model, Prompted) and model.policy.lm.dtype == torch.bfloat16 else "fp32"
     return Trained(folder, steps, metrics, precision=reading, calibration=found, kept=kept.step)
+
+
+def _limit(model: Any, tokenizer: Any, settings: EncoderSettings) -> int:
+    """Tokens of a sample that are read, of each of its texts apart, or of a prompt."""
+    if isinstance(model, Prompted):
+        wanted, most = settings.max_length + model.skipped, context(model.policy.lm, tokenizer)
+    elif isinstance(model, Apart):
+        wanted, most = settings.max_length, reach(read(here(settings.model)), model, tokenizer)
+    else:
+        wanted, most = settings.max_length, context(model, tokenizer)
+    return min(wanted, most or wanted)
 
 
 def _measured(
@@ -282,13 +292,21 @@ def _names(manifest: Manifest) -> dict[str, Any]:
 def apart_encoder(manifest: Manifest, settings: EncoderSettings) -> tuple[Apart, Any]:
     """A sentence encoder with a head for the task's grades, which has learnt nothing, and its tokenizer."""
     task, names = manifest.task, _names(manifest)
-    body, tokenizer, pooled, folder = load_sentence_encoder(here(settings.model))
-    vars(body.config).update({name: names[name] for name in _LABELS})
-    texts = len(task.fields) if len(task.fields) <= MOST_TEXTS else 2
-    first, other = (folder.prompt(role) for role in roles(task))
-    prompts = [first, *[other] * (texts - 1)]
-    skipped = [prompt_tokens(tokenizer, prompt) if folder.skips_prompt else 0 for prompt in prompts]
-    return Apart(body, pooled, texts, len(task.grades), prompts, skipped, compares=True, worded=True), tokenizer
+    read, tokenizer = Vectors.begun(settings.model, task)
+    vars(read.encoder.config).update({name: names[name] for name in _LABELS})
+    return Apart(read, len(task.grades)), tokenizer
+
+
+def _prompted(manifest: Manifest, settings: EncoderSettings) -> tuple[Prompted, Any]:
+    """A language model with a head for the task's grades, and its tokenizer; says what is read beside it."""
+    names = {name: words for name, words in _names(manifest).items() if name in _LABELS}
+    rubric = manifest.rubric if manifest.prompt == "rulebook" else ""
+    beside = "" if settings.beside in NOTHING else settings.beside
+    if beside:
+        say(f"encoder: reads {beside} beside it; --set train.encoder.beside=none leaves that out")
+    else:
+        say("encoder: a sentence encoder beside it costs little and often helps: --set train.encoder.beside=FOLDER")
+    return Prompted.begun(settings.model, manifest.task, names, rubric=rubric, beside=beside)
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings, how: Reads) -> tuple[Any, Any]:
@@ -297,8 +315,7 @@ def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings, ho
         if how == "apart":
             return apart_encoder(manifest, settings)
         if how == "prompted":
-            rubric = manifest.rubric if manifest.prompt == "rulebook" else ""
-            return Prompted.begun(settings.model, manifest.task, {name: names[name] for name in _LABELS}, rubric)
+            return _prompted(manifest, settings)
         model, tokenizer = load_classifier(settings.model, **names), load_tokenizer(settings.model)
         match_tokens(settings.model, model, tokenizer)
         return model, tokenizer

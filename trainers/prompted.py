@@ -3,11 +3,13 @@
 A few hundred rows teach a language model little by gradients, and linear classifiers on its states a lot
 (docs/experiments/real.md). It is asked for the grade, and read two thirds up: there states say most of a text, and what
 lies above is neither computed nor kept (Skean et al. 2025, arXiv 2502.02013; our choice of the place). Features are the
-mean state over a sample's tokens, that of the prompt's last token, and what `trainers.fitted` says of the texts.
+mean state over a sample's tokens, that of the prompt's last token, and what `trainers.fitted` says of the texts; and
+what a sentence encoder says of them, where one is read beside it: it knows which texts are alike, for little.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,67 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from store.task import Task
 from trainers.data import common_prefix, micro_batches
+from trainers.embedding import reach
 from trainers.fitted import HEAD, MOST_TEXTS, Encoded, Fitted, OnProgress, compared_of, no_head
+from trainers.folder import load_encoder, load_tokenizer
 from trainers.layout import Item
 from trainers.loading import load_reader
 from trainers.model import Policy, fitting_prompts, prompt_ids
 from trainers.precision import for_reading
+from trainers.sentence_folder import here, read
+from trainers.vectors import Vectors
 
+BESIDE, _POOLING = "beside", "pooling.safetensors"  # a folder in the student's, and what is in it beside an encoder's
 DEPTH = 2 / 3  # of the layers
 _TOGETHER = 2048  # tokens computed at once
 _MEANING = 200  # characters of what a grade means
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A sentence encoder that reads the same texts.
+
+    Attributes:
+        tokens: of a text that it reads; longer ones are cut.
+    """
+
+    vectors: Vectors
+    tokenizer: Any
+    tokens: int
+
+    @classmethod
+    def begun(cls, model: str, task: Task) -> "Beside":
+        """That of a folder.
+
+        Raises:
+            PiarError: see `trainers.embedding.load_sentence_encoder`.
+        """
+        vectors, tokenizer = Vectors.begun(model, task)
+        return cls(vectors, tokenizer, reach(read(here(model)), vectors.encoder, tokenizer))
+
+    def features(self, rows: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """[N, F] what it says of rows of texts."""
+        return self.vectors.read(self.tokenizer, self.vectors.tokens(self.tokenizer, rows, self.tokens))
+
+    def save(self, folder: Path) -> None:
+        """Write it as a plain folder, and how its vectors are made beside it."""
+        folder.mkdir()
+        said = self.vectors.save_encoder(folder) | {"texts": str(self.vectors.texts), "tokens": str(self.tokens)}
+        self.tokenizer.save_pretrained(folder)
+        save_file(self.vectors.pooled.state_dict(), folder / _POOLING, metadata=said)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Beside":
+        """One that was saved; errors as for `Vectors.described`, PiarError where there is no encoder."""
+        encoder, tokenizer = load_encoder(str(folder)), load_tokenizer(str(folder))
+        with safe_open(str(folder / _POOLING), "pt") as file:
+            said = file.metadata() or {}
+            return cls(Vectors.described(encoder, file, int(said["texts"])), tokenizer, int(said["tokens"]))
 
 
 class Prompted(Fitted):
@@ -39,11 +89,24 @@ class Prompted(Fitted):
         around: what a prompt says before a sample's texts and behind them.
         names: of the texts.
         skipped: tokens in front of a prompt that are the same for all samples.
+        beside: a sentence encoder that is read too.
     """
 
-    def __init__(self, policy: Policy, grades: int, around: Sequence[str], names: Sequence[str], skipped: int) -> None:
-        super().__init__(len(names), grades, states=2 * policy.lm.config.get_text_config().hidden_size)
+    def __init__(
+        self,
+        policy: Policy,
+        grades: int,
+        around: Sequence[str],
+        names: Sequence[str],
+        skipped: int,
+        beside: Beside | None = None,
+    ) -> None:
+        states = 2 * policy.lm.config.get_text_config().hidden_size
+        vectors = beside.vectors if beside else None
+        states, cosines = states + (vectors.states if vectors else 0), vectors.cosines if vectors else 0
+        super().__init__(len(names), grades, states=states, cosines=cosines)
         self.policy, self.skipped = policy.requires_grad_(requires_grad=False), skipped
+        self.vectors, self.beside = vectors, beside  # the module moves with this one
         (self.before, self.behind), self.names = around, tuple(names)
 
     @property
@@ -69,13 +132,17 @@ class Prompted(Fitted):
         """[N, F] what the head is given of samples."""
         found = np.zeros((len(ids), self.head.in_features), dtype=np.float32)
         items = [self._item(one.texts[0]) for one in ids]
+        beside = torch.from_numpy(self._said_beside(ids)).to(self.device)
         with self.policy.judging():
             for part in micro_batches(items, _TOGETHER, self.policy.window):
                 states = self._states([items[i] for i in part])
                 told = compared_of([ids[i] for i in part], states.device)
-                found[part] = torch.cat([states, *([] if told is None else [told])], 1).cpu().numpy()
+                found[part] = torch.cat([states, beside[part], *([] if told is None else [told])], 1).cpu().numpy()
                 on_progress(len(part))
         return found
+
+    def _said_beside(self, ids: Sequence[Encoded]) -> NDArray[np.float32]:
+        return self.beside.features([one.said for one in ids]) if self.beside else np.zeros((len(ids), 0), np.float32)
 
     def _item(self, prompt: list[int]) -> Item:
         shared = min(self.skipped, len(prompt) - 1)
@@ -88,29 +155,35 @@ class Prompted(Fitted):
         return torch.stack([torch.cat([one[1:].mean(0), one[-1]]) for one in each])  # the first is the shared part's
 
     def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        """Write the layers that are read as a plain folder, and the head beside it."""
+        """Write the layers that are read as a plain folder, the head beside it, and in `BESIDE` another one's."""
         self.policy.lm.save_pretrained(folder, state_dict=state_dict)
+        if self.beside:
+            self.beside.save(Path(folder) / BESIDE)
         asks = {"around": [self.before, self.behind], "names": self.names, "skipped": self.skipped}
         self.save_head(folder, {"asks": json.dumps(asks)})
 
     @classmethod
-    def begun(cls, model: str, task: Task, names: Mapping[str, Any], rubric: str = "") -> tuple["Prompted", Any]:
+    def begun(
+        cls, model: str, task: Task, names: Mapping[str, Any], *, rubric: str = "", beside: str = ""
+    ) -> tuple["Prompted", Any]:
         """One on a language model's folder, which has learnt nothing, and its tokenizer.
 
         Args:
             names: of the labels, as a configuration keeps them.
             rubric: stands in front of the question.
+            beside: a sentence encoder's folder.
 
         Raises:
-            PiarError: see `load_reader`.
+            PiarError: see `load_reader` and `Beside.begun`.
         """
+        other = Beside.begun(beside, task) if beside else None
         policy, tokenizer = load_reader(model, dtype=for_reading(), depth=DEPTH)
         vars(policy.lm.config).update(names)
         order = [task.asked, *(name for name in task.fields if name != task.asked)]
         said = order if len(order) <= MOST_TEXTS else [order[0], ", ".join(order[1:])]
         around = _question(task, said, rubric)
         ids = asked(tokenizer, *around, said, [[letter] * len(said) for letter in ("a", "7")])
-        return cls(policy, len(task.grades), around, said, common_prefix(*ids)), tokenizer
+        return cls(policy, len(task.grades), around, said, common_prefix(*ids), other), tokenizer
 
     @classmethod
     def load(cls, folder: Path) -> "Prompted":
@@ -121,15 +194,16 @@ class Prompted(Fitted):
         """
         policy, _ = load_reader(str(folder), dtype=for_reading())
         try:
+            beside = Beside.load(folder / BESIDE) if (folder / BESIDE).is_dir() else None
             with safe_open(str(folder / HEAD), "pt") as file:
                 asks = json.loads((file.metadata() or {})["asks"])
                 grades = policy.lm.config.num_labels
-                found = cls(policy, grades, asks["around"], asks["names"], int(asks["skipped"]))
+                found = cls(policy, grades, asks["around"], asks["names"], int(asks["skipped"]), beside)
                 if found.skipped < 1:
                     raise ValueError("its prompts share nothing")
-                found.load_state_dict(
-                    {**{f"policy.{k}": v for k, v in policy.state_dict().items()}, **found.load_head(file)}
-                )
+                if beside and beside.vectors.texts != found.texts:
+                    raise ValueError("the encoder beside it reads other texts")
+                found.load_state_dict(found.state_dict() | found.load_head(file))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise no_head(folder, error) from None
         return found

@@ -18,18 +18,37 @@ EMBEDDINGS = "embeddings"  # shared by the projects of a run
 
 @dataclass(frozen=True, slots=True)
 class RealSet:
-    """One set: where it lies, which columns a judge reads, and by which its rows belong together."""
+    """One set: where it lies, which columns a judge reads, and by which its rows belong together.
+
+    Attributes:
+        names: of the grades, as those who made the set call them, where the symbols are numbers.
+    """
 
     path: str
     fields: tuple[str, ...]
     gold: str
     group: str
     grades: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 SETS = {
-    "chorus": RealSet("chorus/chorus.csv", ("query", "name"), "grade", "query", ("0", "1", "2", "3")),
-    "dbpedia": RealSet("dbpedia_entity/pairs.parquet", ("query", "text"), "grade", "query", ("0", "1", "2")),
+    "chorus": RealSet(
+        "chorus/chorus.csv",
+        ("query", "name"),
+        "grade",
+        "query",
+        ("0", "1", "2", "3"),
+        ("poor", "fair", "good", "perfect"),
+    ),
+    "dbpedia": RealSet(
+        "dbpedia_entity/pairs.parquet",
+        ("query", "text"),
+        "grade",
+        "query",
+        ("0", "1", "2"),
+        ("irrelevant", "relevant", "highly relevant"),
+    ),
     "pubmedqa": RealSet(
         "pubmedqa/pubmedqa.parquet", ("question", "abstract"), "decision", "question", ("no", "maybe", "yes")
     ),
@@ -79,8 +98,20 @@ def dealt(name: str, split: int, rows: int = TRAIN) -> pl.DataFrame:
     return pl.concat(parts).drop("turn")
 
 
-def project(name: str, frame: pl.DataFrame, folder: Path, *, encoder: str = "", sets: tuple[str, ...] = ()) -> Project:
-    """A project of those rows, made as a user makes one; opened where it is there already."""
+def project(
+    name: str,
+    frame: pl.DataFrame,
+    folder: Path,
+    *,
+    encoder: str = "",
+    sets: tuple[str, ...] = (),
+    named: bool = False,
+) -> Project:
+    """A project of those rows, made as a user makes one; opened where it is there already.
+
+    Args:
+        named: the grades that have names are given them in `task.toml`.
+    """
     one = SETS[name]
     overrides = (*sets, *([f"baselines.encoder={encoder}"] if encoder else []))
     if not (folder / "piar.toml").exists():
@@ -96,7 +127,17 @@ def project(name: str, frame: pl.DataFrame, folder: Path, *, encoder: str = "", 
         )
         Project.init(folder)
         Project.open(folder, NO_HOLDOUT).import_([path], mapping)
+        if named:
+            _name(folder / "task.toml", one)
         kept = folder.parent / EMBEDDINGS
         kept.mkdir(exist_ok=True)
         (folder / EMBEDDINGS).symlink_to(kept.resolve())
     return Project.open(folder, overrides)
+
+
+def _name(path: Path, one: RealSet) -> None:
+    """Do what the head of a proposed `task.toml` asks for."""
+    text = path.read_text(encoding="utf-8")
+    for symbol, name in zip(one.grades, one.names, strict=False):
+        text = text.replace(f'symbol = "{symbol}", ', f'symbol = "{symbol}", name = "{name}", ')
+    path.write_text(text, encoding="utf-8")

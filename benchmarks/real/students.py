@@ -50,11 +50,12 @@ class Arm:
         return 10.0 + 0.12 * rows * self.epochs / 16
 
 
-def _encoder(reads: str, epochs: float = 4.0) -> Callable[[Project, Path, Path, str], Path]:
+def _encoder(reads: str, epochs: float = 4.0, *, both: bool = False) -> Callable[[Project, Path, Path, str], Path]:
     def teach(at: Project, shards: Path, out: Path, model: str) -> Path:
         from trainers.encoder import train
 
         told = {"model": model, "max_length": 160, "batch_size": 16, "reads": reads, "epochs": epochs}
+        told["beside"] = at.config.baselines.encoder if both else "none"
         return train(shards, out, settings=at.config.train.encoder.model_copy(update=told)).checkpoint
 
     return teach
@@ -79,6 +80,9 @@ ARMS = {
     "read270": Arm("base270", 67e6, 75e9, 2, 1.0, _encoder("prompted")),
     "read05": Arm("instruct05", 239e6, 75e9, 2, 1.0, _encoder("prompted")),
     "read15": Arm("instruct15", 873e6, 75e9, 2, 1.0, _encoder("prompted")),
+    "both270": Arm("base270", 78e6, 75e9, 2, 1.0, _encoder("prompted", both=True)),
+    "both05": Arm("instruct05", 250e6, 75e9, 2, 1.0, _encoder("prompted", both=True)),
+    "both15": Arm("instruct15", 884e6, 75e9, 2, 1.0, _encoder("prompted", both=True)),
     "base270": Arm("base270", 100e6, 75e9, 4, 2.0, _language_model),
     "instruct05": Arm("instruct05", 358e6, 75e9, 4, 2.0, _language_model),
 }
@@ -99,9 +103,8 @@ def run(
         print(f"{name}: {100 * rows_of(name)[1]:.0f} % of its rows are cut to about 128 tokens", flush=True)
         for split in splits:
             for size in sizes:
-                at = project(
-                    name, dealt(name, split, size), out / f"{name}-{split}-{size}", encoder=str(models / "encoder")
-                )
+                folder, encoder = out / f"{name}-{split}-{size}", str(models / "encoder")
+                at = project(name, dealt(name, split, size), folder, encoder=encoder, named=True)
                 for arm in arms:
                     if time.time() > until:
                         print(f"{name}: the time is over; the same command goes on", flush=True)
@@ -174,7 +177,7 @@ def _taught(at: Project, name: str, arm: Arm, models: Path) -> tuple[str, float]
 
 
 def _weights(folder: Path) -> float:
-    return round(sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20, 1)
+    return round(sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 2**20, 1)
 
 
 def _interval(found: Any) -> list[float | None]:

@@ -11,7 +11,8 @@ import numpy as np
 from store.stats import paired_gain
 
 Found = dict[str, Any]
-STUDENTS = ("frozen", "encoder", "together", "read270", "read05", "read15", "base270", "instruct05")
+READ = ("read270", "read05", "read15", "both270", "both05", "both15")
+STUDENTS = ("frozen", "encoder", "together", *READ, "base270", "instruct05")
 
 
 def read(out: Path) -> list[Found]:

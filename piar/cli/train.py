@@ -155,9 +155,10 @@ def _config(chosen: str) -> "Config":
 
     config = load(asked().folder, (*asked().overrides, *filter(None, [chosen])), optional=True)
     student, distill, encoder = config.student, config.train.distill, config.train.encoder
+    beside = (config.baselines.encoder or "none") if encoder.beside == "auto" else encoder.beside
     train = {
         "distill": distill.model_copy(update={"teacher": _located(distill.teacher)}),
-        "encoder": encoder.model_copy(update={"model": _located(encoder.model)}),
+        "encoder": encoder.model_copy(update={"model": _located(encoder.model), "beside": _located(beside)}),
     }
     return config.model_copy(
         update={
@@ -169,7 +170,7 @@ def _config(chosen: str) -> "Config":
 
 def _located(model: str) -> str:
     """A model's folder where it lies, see `located`; other names as they are."""
-    return str(located(Path(model))) if model not in ("", "tiny") else model
+    return str(located(Path(model))) if model not in ("", "tiny", "none") else model
 
 
 def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path, Path]:

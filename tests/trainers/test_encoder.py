@@ -42,6 +42,7 @@ from trainers.probe import pair_features
 from trainers.scoring import Student
 from trainers.session import latencies
 from trainers.students import load_student, session_of
+from trainers.vectors import Vectors
 
 SMALL = EncoderSettings(hidden=64, layers=2, epochs=12)
 
@@ -317,7 +318,7 @@ def test_a_text_of_several_rows_is_read_once(sentences):
     model, tokenizer = apart_encoder(SimpleNamespace(task=TASK), EncoderSettings(model=str(sentences)))
     rows = [["red lamp", f"lamp {i % 3}"] for i in range(12)]
     ids, read, done = encode(model.eval(), tokenizer, rows, TASK), [], []
-    model.encoder.register_forward_hook(lambda module, given, said: read.append(len(said.last_hidden_state)))
+    model.read.encoder.register_forward_hook(lambda module, given, said: read.append(len(said.last_hidden_state)))
     seen = model.features(tokenizer, ids, done.append)
     assert (sum(read), sum(done)) == (4, 12)
     with torch.inference_mode():
@@ -330,7 +331,7 @@ def test_a_task_with_one_text_and_two_grades_begins_with_a_head_too(sentences):
     body = load_encoder(str(sentences))
     body.config.id2label, tokenizer = {0: "0", 1: "1"}, load_tokenizer(str(sentences))
     rows = [["red lamp"], ["blue chair"], ["green hat"], ["a shoe"]] * 12
-    model = Apart(body, Pooled(32), 1, 2, worded=True).eval()
+    model = Apart(Vectors(body, Pooled(32), 1), 2).eval()
     ids = encode(model, tokenizer, rows, task)
     gold = [0, 1, 1, 0] * 12
     model.begin(model.features(tokenizer, ids), [one.said for one in ids], gold, [str(i) for i in range(48)], 0)

@@ -15,15 +15,17 @@ from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_tiny_encoder
 from tests.tiny_model import make_tiny_model
-from trainers.checkpoint import read_card
+from trainers.checkpoint import check, keep_calibration, read_card
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
+from trainers.embedding import Encoder
 from trainers.encoder import train
 from trainers.export import export
 from trainers.fitted import HEAD
 from trainers.folder import load_lm, load_tokenizer
 from trainers.loading import load_reader
 from trainers.look_over import lower_layers, writes
+from trainers.probe import pair_features
 from trainers.session import TooLong
 from trainers.students import load_student, session_of
 
@@ -193,3 +195,84 @@ def test_what_is_said_of_single_layers_goes_with_them(world):
     config = AutoConfig.from_pretrained(world[0] / "model")
     config.per_layer = {0: "wide", 2: "narrow"}
     assert lower_layers(config, 2 / 3).per_layer == {0: "wide"}
+
+
+@pytest.fixture(scope="module")
+def both(world):
+    """A student that reads a sentence encoder beside its language model."""
+    folder, _ = world
+    encoder = make_tiny_encoder(folder / "sentences", pooling="mean")
+    settings = EncoderSettings(model=str(folder / "model"), beside=str(encoder))
+    return folder, train(folder / "shards", folder / "both", settings=settings)
+
+
+def test_a_sentence_encoder_beside_it_adds_its_vectors_and_cosine(world, both):
+    (folder, alone), (_, done) = world, both
+    rows = dev_rows(folder)[:12]
+    one, two = (load_student(run.checkpoint, device="cpu") for run in (alone, done))
+    seen = two.model.features(two.tokenizer, two.encoded(samples_of(rows)))
+    states = 2 * 64
+    own = one.model.features(one.tokenizer, one.encoded(samples_of(rows)))
+    np.testing.assert_allclose(seen[:, :states], own[:, :states], atol=1e-5)
+    vectors = pair_features(*map(Encoder.load(folder / "sentences").embed, zip(*_texts(rows), strict=True)))
+    np.testing.assert_allclose(seen[:, states : states + vectors.shape[1]], vectors, atol=1e-5)
+    np.testing.assert_allclose(seen[:, states + vectors.shape[1]], vectors[:, -32:].sum(1), atol=1e-5)
+    assert seen.shape[1] == two.model.head.in_features == own.shape[1] + vectors.shape[1] + 1
+
+
+def _texts(rows):
+    return [row["fields"] for row in rows]
+
+
+def test_it_stays_whole_wherever_it_goes(both, tmp_path):
+    folder, done = both
+    rows = samples_of(dev_rows(folder)[:6])
+    told = load_student(done.checkpoint, device="cpu").score(rows)
+    moved = shutil.copytree(done.checkpoint, tmp_path / "moved")
+    keep_calibration(moved, None)
+    check(moved, hashes=True)
+    again = load_student(moved, device="cpu").score(rows)
+    np.testing.assert_allclose([one.raw for one in again], [one.raw for one in told], atol=1e-6)
+    weights = moved / "beside" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(PiarError, match=r"beside.model.safetensors is missing, truncated or altered"):
+        load_student(moved)
+
+
+@pytest.mark.parametrize("harm", ["no pooling", "another sample's", "pickled", "no encoder"])
+def test_an_encoder_that_is_not_the_heads_is_refused(both, tmp_path, harm):
+    moved = shutil.copytree(both[1].checkpoint, tmp_path / "moved")
+    (moved / "COMPLETE").unlink()
+    beside = moved / "beside"
+    if harm == "no pooling":
+        (beside / "pooling.safetensors").unlink()
+    elif harm == "another sample's":
+        save_file({}, beside / "pooling.safetensors", metadata={"pooling": "mean", "texts": "3", "tokens": "64"})
+    elif harm == "pickled":
+        (beside / "model.safetensors").rename(beside / "pytorch_model.bin")
+    else:
+        shutil.rmtree(beside)
+    with pytest.raises(PiarError, match=r"is no head of its|pickled|safetensors"):
+        load_student(moved)
+
+
+def test_a_marker_never_names_what_lies_outside(both, tmp_path):
+    moved = shutil.copytree(both[1].checkpoint, tmp_path / "moved")
+    (tmp_path / "secret").write_text("x")
+    marker = json.loads((moved / "COMPLETE").read_text())
+    (moved / "COMPLETE").write_text(json.dumps(marker | {"../secret": [1, "0"], str(tmp_path / "secret"): [1, "0"]}))
+    with pytest.raises(PiarError, match=r"moved.*secret is missing"):
+        check(moved)
+
+
+def test_the_projects_encoder_is_read_beside_it_unless_it_is_told_not_to(both, tmp_path, capsys):
+    folder, _ = both
+    (tmp_path / "piar.toml").write_text(f'[baselines]\nencoder = "{folder / "sentences"}"\n')
+    asked = ["train", "encoder", str(folder / "shards"), "-C", str(tmp_path), "--model", str(folder / "model"), "-o"]
+    assert main([*asked, str(tmp_path / "one")]) == 0
+    assert "beside it" in capsys.readouterr().err
+    assert main([*asked, str(tmp_path / "two"), "--set", "train.encoder.beside=none"]) == 0
+    assert "beside=FOLDER" in capsys.readouterr().err
+    assert [(tmp_path / run / "final" / "beside").is_dir() for run in ("one", "two")] == [True, False]
+    assert main([*asked, str(tmp_path / "three"), "--set", f"train.encoder.beside={folder / 'model'}"]) == 1
+    assert "encoder" in capsys.readouterr().err
