@@ -100,7 +100,8 @@ def encoder(
 
     A sentence encoder's folder begins with a linear head on its vectors and on words; `--set train.encoder.epochs=0`
     stays there, in seconds: worth a try first where there are a few hundred rows. A language model's folder is asked
-    for the grade and stays as it is; the same head is put on its states two thirds up.
+    for the grade and stays as it is; the same head is put on its states two thirds up, and on the vectors of the
+    encoder that `[baselines]` or `--set train.encoder.beside=DIR` names.
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
