@@ -134,7 +134,9 @@ class EncoderSession:
         probs = probabilities(self.student.model, self.student.tokenizer, prompts)
         return [opinion(self.student.card, row) for row in probs.tolist()]
 
-    def begin(self, prompt: Any) -> NoReturn:
+    explains = False
+
+    def begin(self, sample: Mapping[str, str]) -> NoReturn:
         """Not to be had from an encoder: UsageError."""
         no_trace()
 
@@ -142,5 +144,6 @@ class EncoderSession:
 def no_trace() -> NoReturn:
     """Say that an encoder explains nothing."""
     raise UsageError(
-        "This student is an encoder: it has no trace to write.", "A language model writes one: `piar train sft`."
+        "This student is an encoder: it has no trace to write.",
+        "A language model writes one (`piar train sft`), of its own grades or, with `piar serve --reasons`, of these.",
     )

@@ -101,25 +101,36 @@ class Session:
             return self.student.scored(prompts)
         return self._grades(self._hidden(self._below_root(prompts)))
 
+    @property
+    def explains(self) -> bool:
+        """Whether the student was taught traces."""
+        return self.student.card.completion == "trace"
+
     @torch.inference_mode()
-    def begin(self, prompt: Tokens) -> "Writing":
-        """The grade of one prompt, and the answer that begins with it.
+    def begin(self, sample: Mapping[str, str], grade: Scored | None = None) -> "Writing | TooLong":
+        """The grade of one sample, and the answer that begins with it; or why there is none.
+
+        Args:
+            grade: another student's, with which the answer begins in place of this one's own.
 
         Raises:
-            UsageError: this student was taught grades without traces.
+            UsageError: this student was taught grades without traces, or the sample lacks a field.
         """
-        if self.student.card.completion == "grade":
+        if not self.explains:
             raise UsageError(
                 "This student was taught grades alone: it has no trace to write.",
                 "Train with train.sft.completion=trace.",
             )
+        [prompt] = self.prompts([sample])
+        if isinstance(prompt, TooLong):
+            return prompt
         policy, more = self.student.policy, self.student.trace_tokens
         if len(prompt) + more > policy.written:
-            [scored] = self.student.scored([prompt])
+            scored = grade or self.student.scored([prompt])[0]
             return Writing(self.student, scored, KEEPS[policy.writes](policy), unread=prompt)
         prefill = self._below_root([prompt])
-        [scored] = self._grades(self._hidden(prefill))
-        return Writing(self.student, scored, _Tree(policy, Memory(prefill, 1, more), len(prompt)))
+        [own] = self._grades(self._hidden(prefill))
+        return Writing(self.student, grade or own, _Tree(policy, Memory(prefill, 1, more), len(prompt)))
 
     def _below_root(self, prompts: Sequence[Tokens]) -> Prefill:
         size = len(self.root)
@@ -181,8 +192,7 @@ def latencies(
         if i == 0:
             continue
         grades.append(time.perf_counter() - began)
-        if i <= traces and student.card.completion == "trace":
-            writing = session.begin(prompt)
+        if i <= traces and session.explains and not isinstance(writing := session.begin(sample), TooLong):
             while not writing.done:
                 writing.step()
             whole.append(time.perf_counter() - began)

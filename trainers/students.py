@@ -49,8 +49,12 @@ class AnySession(Protocol):
     def score(self, prompts: Sequence[Sequence[int]]) -> "list[Scored]":
         """The grade of each, in one pass."""
 
-    def begin(self, prompt: Sequence[int]) -> "Writing":
-        """The grade of one, and the answer that begins with it."""
+    @property
+    def explains(self) -> bool:
+        """Whether there are traces to write."""
+
+    def begin(self, sample: Mapping[str, str]) -> "Writing | TooLong":
+        """The grade of one sample, and the answer that begins with it; or why there is none."""
 
 
 def load_student(folder: str | Path, *, device: str | None = None) -> AnyStudent:

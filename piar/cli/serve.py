@@ -22,6 +22,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     student: Annotated[Path, typer.Option("--student", metavar="PATH", help="A checkpoint folder.")],
+    reasons: Annotated[
+        Path | None,
+        typer.Option("--reasons", metavar="PATH", help="Another student, that writes the reasons of /explain."),
+    ] = None,
     shadow: Annotated[
         Path | None,
         typer.Option("--shadow", metavar="PATH", help="Another student, that judges too and does not answer."),
@@ -51,9 +55,12 @@ def serve(
     documents by them. A page to try it is at `/`, the API at `/docs`, Prometheus counters at `/metrics`, health at
     `/healthz`.
     More work than the limits of `[serve]` allow is answered 429 with Retry-After. Ctrl-C and SIGTERM finish what is
-    under way; SIGHUP reads the folder again, and no request is lost. With --shadow, samples to which the other student
-    gives another grade are kept in `[serve] shadow_log`. Other addresses than this machine's own need a token: clients
-    send `Authorization: Bearer TOKEN`.
+    under way; SIGHUP reads the folder again, and no request is lost. Other addresses than this machine's own need a
+    token: clients send `Authorization: Bearer TOKEN`.
+
+    An encoder, and a student of grades alone, write no reasons: with --reasons another student writes them, for the
+    grade that this one gives. With --shadow, samples to which the other student gives another grade are kept in
+    `[serve] shadow_log`.
 
     With --cascade, `/score` says who decided each sample (`tier`): the student where it is sure enough, else the
     teacher, which is asked within `[serve] second_seconds` and the caps, else `people`, with no grade and the reason.
@@ -79,7 +86,10 @@ def serve(
         found, teacher = open_project().open_cascade(located(cascade), student, budget=budget(max_usd, max_calls))
         both = found, partial(teacher, work=asked().folder / "cascade") if teacher else None
     try:
-        served = run(student, settings, device=device, shadow=second, cascade=both, tell=messages().print)
+        writer = located(reasons) if reasons else None
+        served = run(
+            student, settings, device=device, reasons=writer, shadow=second, cascade=both, tell=messages().print
+        )
     finally:
         if teacher:
             teacher.end()

@@ -34,6 +34,7 @@ def serve(
     settings: "ServeSettings",
     *,
     device: str | None = None,
+    reasons: Path | None = None,
     shadow: tuple[Path, Path] | None = None,
     cascade: "tuple[Cascade, Ask | None] | None" = None,
     tell: Callable[[str], None] = print,
@@ -43,29 +44,30 @@ def serve(
     Args:
         student: a checkpoint folder.
         device: `cpu`, `cuda:1`, …; None takes a GPU when there is one.
+        reasons: folder of another student, that writes the traces of this one's grades.
         shadow: another student's folder, that judges too and does not answer, and a JSONL file that keeps the samples
             to which they give different grades.
         cascade: by which `/score` decides, and how its second judge is asked; see `piar.serve.second_judge`.
         tell: called with a line once requests are taken, and about each reload.
 
     Raises:
-        PiarError: no student there, a shadow of another task, or the port is taken.
-        UsageError: a token is needed, or named, and not there.
+        PiarError: no student there, a shadow or a writer of reasons of another task, or the port is taken.
+        UsageError: a token is needed, or named, and not there; or the writer of reasons was taught none.
     """
     import uvicorn
 
     from piar.serve.app import build
     from piar.serve.door import head_limit, token_of
-    from piar.serve.reload import reload_on_hangup, whole_student
+    from piar.serve.reload import reload_on_hangup, whole, whole_student
 
     token_of(settings)  # before the port is taken and the student read
     listening = _listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listening.getsockname()[1]}"
     with listening:
-        session = whole_student(student, device)
+        session = whole(student, device, reasons)
         second = (whole_student(shadow[0], device, session.student.task), shadow[1]) if shadow else None
-        app = build(session, settings, student.as_posix(), second, cascade)
+        app = build(session, settings, student.as_posix(), second, cascade, reasons.as_posix() if reasons else "")
         config = uvicorn.Config(
             app,
             log_level=logging.ERROR,
@@ -77,7 +79,7 @@ def serve(
             timeout_graceful_shutdown=settings.drain_seconds,
         )
         server = _announcing(uvicorn.Server(config), lambda: tell(f"Serving {student} on {url}"))
-        reload_on_hangup(app, student, device, tell)
+        reload_on_hangup(app, student, device, tell, reasons)
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
         try:
             server.run(sockets=[listening])

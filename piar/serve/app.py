@@ -99,6 +99,7 @@ def build(
     name: str,
     shadow: tuple[AnySession, Path] | None = None,
     cascade: tuple[Cascade, Ask | None] | None = None,
+    writer: str = "",
 ) -> FastAPI:
     """The application, with an engine that lives as long as it does.
 
@@ -106,6 +107,7 @@ def build(
         name: of the student, as answers give it.
         shadow: another student of the same task, that judges too, and the file that keeps where they differ.
         cascade: by which `/score` decides, and how its second judge is asked.
+        writer: name of the student that writes the reasons, where that is another one.
 
     Raises:
         UsageError: a token is needed, or named, and not there; or a setting names no field.
@@ -147,7 +149,7 @@ def build(
     add_decisions(app)
     add_systemone(app)
     add_rerank(app, settings)
-    _around(app, task, name, meters)
+    _around(app, task, name, writer or name, meters)
     return app
 
 
@@ -171,8 +173,10 @@ def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, de
 
     async def begin(body: Sample, request: Request) -> AsyncIterator[Explanation]:  # type: ignore[valid-type]
         engine = engine_of(request)
-        if engine.student.card.completion == "grade":
-            raise HTTPException(409, "This student was taught grades alone: it has no trace to write.")
+        if not engine.explains:
+            raise HTTPException(
+                409, "This student was taught grades alone: it has no trace to write. --reasons names one that writes."
+            )
         explanation = await engine.explain(body.model_dump(by_alias=True))  # type: ignore[attr-defined]
         try:
             yield explanation
@@ -195,7 +199,7 @@ def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, de
         )
 
 
-def _around(app: FastAPI, task: Task, name: str, meters: Meters) -> None:
+def _around(app: FastAPI, task: Task, name: str, writer: str, meters: Meters) -> None:
     page = PAGE.read_text(encoding="utf-8")
     policy = _policy(page)
 
@@ -207,10 +211,11 @@ def _around(app: FastAPI, task: Task, name: str, meters: Meters) -> None:
     async def docs() -> HTMLResponse:
         return HTMLResponse(api_page(app.openapi()), headers={"Content-Security-Policy": POLICY})
 
-    @app.get("/task", summary="What is judged: fields and grades")
-    async def about() -> dict[str, Any]:
+    @app.get("/task", summary="What is judged: fields and grades; and who writes the reasons, if anybody does")
+    async def about(request: Request) -> dict[str, Any]:
         return {
             "student": name,
+            "reasons": writer if engine_of(request).explains else None,
             "task": task.name,
             "fields": list(task.fields),
             "grades": [

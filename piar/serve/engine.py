@@ -162,6 +162,11 @@ class Engine:
         """Who answers requests that come now."""
         return self._session.student
 
+    @property
+    def explains(self) -> bool:
+        """Whether there are traces to write."""
+        return self._session.explains
+
     def replace(self, session: AnySession) -> None:
         """Let another student answer what comes from now on; what was begun is finished by the one that began it."""
         with self._wake:
@@ -333,11 +338,10 @@ class Engine:
     def _begin(self, explanation: Explanation) -> None:
         if explanation.cancelled:
             return
-        [prompt] = self._session.prompts([explanation.sample])
-        if isinstance(prompt, TooLong):
-            raise Unfit(0, _too_long(prompt))
-        explanation.writing = self._session.begin(prompt)
-        scored = explanation.writing.scored
+        writing = self._session.begin(explanation.sample)
+        if isinstance(writing, TooLong):
+            raise Unfit(0, _too_long(writing))
+        explanation.writing, scored = writing, writing.scored
         self._meters.judged([scored], time.perf_counter() - explanation.since)
         if self._shadow is not None:
             self._shadow.add([explanation.sample], [scored])

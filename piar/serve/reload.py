@@ -47,21 +47,41 @@ def whole_student(folder: Path, device: str | None, task: Task | None = None) ->
     return session_of(student)
 
 
-def reload(app: FastAPI, folder: Path, device: str | None) -> None:
+def whole(folder: Path, device: str | None, reasons: Path | None = None, task: Task | None = None) -> AnySession:
+    """A student and, where one is named, the one that writes its reasons.
+
+    Args:
+        task: whose fields and grades they must have.
+
+    Raises:
+        PiarError: see `whole_student`.
+        UsageError: the other one was taught no traces.
+    """
+    session = whole_student(folder, device, task)
+    if reasons is None:
+        return session
+    from trainers.explained import Explained
+
+    return Explained(session, whole_student(reasons, device, session.student.task))
+
+
+def reload(app: FastAPI, folder: Path, device: str | None, reasons: Path | None = None) -> None:
     """Read a student and let it answer from now on; until it is warm, and if it cannot be read, the old one does.
 
     Raises:
-        PiarError: see `whole_student`; or a cascade was fitted for the student from before.
+        PiarError: see `whole`; or a cascade was fitted for the student from before.
     """
     engine, offer, second = app.state.engine, app.state.offer, app.state.second
     if second is not None:
         second.cascade.require(0, fingerprint(folder), f"student:{folder}")
-    session = whole_student(folder, device, offer.task)
+    session = whole(folder, device, reasons, offer.task)
     app.state.offer = Offer.of(session.student, offer.names, offer.most)
     engine.replace(session)
 
 
-def reload_on_hangup(app: FastAPI, folder: Path, device: str | None, tell: Callable[[str], None]) -> None:
+def reload_on_hangup(
+    app: FastAPI, folder: Path, device: str | None, tell: Callable[[str], None], reasons: Path | None = None
+) -> None:
     """Reload at SIGHUP, beside the requests; one at a time. Does nothing where there is no such signal."""
     if not hasattr(signal, "SIGHUP"):
         return
@@ -70,7 +90,7 @@ def reload_on_hangup(app: FastAPI, folder: Path, device: str | None, tell: Calla
     def again() -> None:
         with turn:
             try:
-                reload(app, folder, device)
+                reload(app, folder, device, reasons)
                 tell(f"Read {folder} again: it answers from now on.")
             except Exception as error:
                 if not isinstance(error, PiarError):

@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 
 from piar.serve.app import build
 from piar.serve.settings import ServeSettings
+from store.errors import UsageError
 from store.task import Grade, Task
 from tests.precision import CLOSE
 from trainers.checkpoint import StudentCard, save
+from trainers.explained import Explained
 from trainers.model import Policy
 from trainers.scoring import Student
 from trainers.session import Session, latencies
@@ -121,7 +123,7 @@ def test_a_model_that_cannot_share_prefixes_answers_the_same(judge):
     session = Session(alone)
     prompts = session.prompts(SAMPLES[:3])
     plain = [s.probs for s in session.score(prompts)]
-    writing = session.begin(prompts[0])
+    writing = session.begin(SAMPLES[0])
     while not writing.done:
         writing.step()
     judge = Student(Policy(judge.policy.lm), judge.tokenizer, judge.card)
@@ -143,6 +145,34 @@ def test_a_student_of_grades_alone_says_that_it_writes_no_traces(tmp_path):
         refused = client.post("/explain", json=SAMPLES[0])
     assert refused.status_code == 409
     assert "no trace" in refused.json()["detail"]
+
+
+@pytest.mark.exact
+def test_another_student_writes_the_reasons_of_a_grade_that_is_not_its_own(judge, tmp_path):
+    grades = student(tmp_path, completion="grade")
+    with torch.no_grad():  # so that it gives other grades than the writer
+        grades.policy.lm.get_input_embeddings().weight.neg_()
+    session = Explained(Session(grades), Session(judge))
+    with running(build(session, ServeSettings(port=0), "grades", writer="judge")) as client:
+        told = client.get("/task").json()
+        found = [events(client.post("/explain", json=sample)) for sample in SAMPLES[:6]]
+        refused = client.post("/explain", json={**SAMPLES[0], "copy": "7 " * 2900})
+    assert (told["student"], told["reasons"]) == ("grades", "judge")
+    own = judge.score(SAMPLES[:6])
+    for one, mine, sample in zip(found, own, SAMPLES, strict=False):
+        [offline] = grades.score([sample])
+        assert one[0][1]["grade"] == offline.grade
+        assert list(one[0][1]["probs"].values()) == pytest.approx(offline.probs, abs=CLOSE)
+        assert one[-1][1]["text"].startswith(offline.grade)
+        if offline.grade == mine.grade:
+            assert one[-1][1]["text"] == judge.score([sample], trace=True)[0].text
+    assert any(one[0][1]["grade"] != mine.grade for one, mine in zip(found, own, strict=True))
+    assert refused.status_code == 413
+
+
+def test_reasons_come_from_a_student_that_was_taught_them(judge, tmp_path):
+    with pytest.raises(UsageError, match="taught no traces"):
+        Explained(Session(judge), Session(student(tmp_path, completion="grade")))
 
 
 @pytest.mark.parametrize(

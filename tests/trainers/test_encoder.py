@@ -138,7 +138,7 @@ def test_what_it_cannot_do_is_said(student, tmp_path):
     with pytest.raises(UsageError, match="no trace to write"):
         student.score(SAMPLES, trace=True)
     with pytest.raises(UsageError, match="no trace to write"):
-        session_of(student).begin(student.fitting(SAMPLES)[0])
+        session_of(student).begin(SAMPLES[0])
     with pytest.raises(PiarError, match="lacks the field 'title'"):
         student.score([{"query": "x"}])
 

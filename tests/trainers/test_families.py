@@ -188,7 +188,7 @@ def test_a_served_student_says_what_it_says_alone(shards, tmp_path, name):
     found = torch.tensor([one.raw for one in session.score(prompts)])
     alone = torch.cat([policy.grades([prompt], torch.tensor(student.grade_ids)) for prompt in prompts])
     assert torch.allclose(found, alone, atol=1e-5)
-    writing = session.begin(prompts[0])
+    writing = session.begin(samples[0])
     for _ in range(3):
         writing.step()
     policy.body(trees=False)

@@ -150,7 +150,7 @@ def test_a_grade_of_several_tokens_is_written_once(tmp_path, window):
     [whole] = completion_ids(tokenizer, [offline.grade])
     assert len(whole) > 2
     writes = iter(whole[1:])
-    writing = Session(student).begin(student.prompts([{"query": "red lamp", "title": "a lamp"}])[0])
+    writing = Session(student).begin({"query": "red lamp", "title": "a lamp"})
     writing._model = SimpleNamespace(read=lambda rows: torch.eye(len(tokenizer))[[next(writes)]])
     said = [writing.text]
     while not writing.done:
