@@ -117,11 +117,11 @@ class EncoderStudent:
 
 
 class EncoderSession:
-    """Answers requests with an encoder; nothing of what it reads is shared between samples."""
+    """Answers requests with an encoder; of what it reads samples share at most the beginning of a prompt."""
 
     def __init__(self, student: EncoderStudent) -> None:
-        self.student = student
-        self.root: list[int] = []
+        self.student, model = student, student.model
+        self.root: list[int] = model.warm(student.tokenizer) if isinstance(model, Prompted) else []
 
     def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[Encoded | TooLong]:
         """Tokens of each sample, or why there are none; errors as for `EncoderStudent.encoded`."""

@@ -123,9 +123,12 @@ class Policy(nn.Module):
         found = [self._hidden(body, one.to(self.device)) for one in packs] if trees else self._whole(body, packs)
         return read(torch.cat(found), self.head)
 
+    def evened(self, one: Pack) -> Pack:
+        """A pack with a length for which kernels are kept, where the machine makes them for each; see `even`."""
+        return one.padded(even(len(one.tokens))) if self._evens else one
+
     def _hidden(self, body: Any, one: Pack) -> Tensor:
-        if self._evens:
-            one = one.padded(even(len(one.tokens)))
+        one = self.evened(one)
         with only_rows(body, one.rows, len(one.tokens)) as narrow:
             out = body(
                 input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=one, narrow=narrow

@@ -27,9 +27,10 @@ from trainers.embedding import reach
 from trainers.fitted import HEAD, MOST_TEXTS, Encoded, Fitted, OnProgress, compared_of, no_head
 from trainers.folder import load_encoder, load_tokenizer
 from trainers.layout import Item
-from trainers.loading import load_reader
+from trainers.loading import COARSE, TOLERANCE, load_reader
 from trainers.model import Policy, fitting_prompts, prompt_ids
 from trainers.precision import for_reading
+from trainers.rollout import Root, hidden_rows
 from trainers.sentence_folder import here, read
 from trainers.vectors import Vectors
 
@@ -108,6 +109,7 @@ class Prompted(Fitted):
         self.policy, self.skipped = policy.requires_grad_(requires_grad=False), skipped
         self.vectors, self.beside = vectors, beside  # the module moves with this one
         (self.before, self.behind), self.names = around, tuple(names)
+        self._root = Root(policy)
 
     @property
     def config(self) -> Any:
@@ -145,14 +147,32 @@ class Prompted(Fitted):
         return self.beside.features([one.said for one in ids]) if self.beside else np.zeros((len(ids), 0), np.float32)
 
     def _item(self, prompt: list[int]) -> Item:
-        shared = min(self.skipped, len(prompt) - 1)
-        return Item(prompt[:shared], [[*prompt[shared:], 0]])
+        own = min(self.skipped, len(prompt) - 1) + 1
+        return Item(prompt[:own], [[*prompt[own:], 0]])
 
     def _states(self, items: Sequence[Item]) -> Tensor:
-        """[m, 2 D] the mean state of each sample's tokens, and the last one."""
-        rows: Tensor = self.policy(self.policy.pack(items), lambda hidden, head: hidden)
+        """[m, 2 D] the mean state of each sample's tokens behind what all share, and the last one."""
+        if self._root.tokens and max(item.depth for item in items) <= self.policy.window:
+            rows = hidden_rows(self.policy, self._root.below(self.policy, items))
+        else:
+            rows = self.policy(self.policy.pack(items), lambda hidden, head: hidden)
         each = torch.split(rows.float(), [len(item.completions[0]) for item in items])
-        return torch.stack([torch.cat([one[1:].mean(0), one[-1]]) for one in each])  # the first is the shared part's
+        return torch.stack([torch.cat([one.mean(0), one[-1]]) for one in each])
+
+    @torch.inference_mode()
+    def warm(self, tokenizer: Any) -> list[int]:
+        """Keep computed what all prompts begin with, for requests that come one by one; returns its tokens, none where
+        the model's states would be others."""
+        alike = [one for [one] in self.tokens(tokenizer, [[word] * self.texts for word in ("a", "7 b")], None)]
+        shared = alike[0][: self.skipped]
+        if len(shared) < self.policy.window and shared == alike[1][: self.skipped]:
+            items = [self._item(one) for one in alike]
+            with self.policy.judging():
+                cold, self._root = self._states(items), Root(self.policy, shared)
+                far = ((self._states(items) - cold).norm(dim=1) / cold.norm(dim=1)).max()
+            if not far <= TOLERANCE.get(self.policy.lm.dtype, COARSE):
+                self._root = Root(self.policy)
+        return self._root.tokens
 
     def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """Write the layers that are read as a plain folder, the head beside it, and in `BESIDE` another one's."""

@@ -7,6 +7,7 @@ caches, CUDA graphs (for large models use vLLM on the exported checkpoint).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any, Protocol
@@ -14,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from trainers.layout import Item, Pack, Tokens, pack, tree_attention
-from trainers.model import PADDED, Policy, Writes
+from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack, tree_attention
+from trainers.model import PADDED, Policy, Writes, only_rows
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
 Draw = Callable[[Tensor, Sequence[int]], Tensor]  # [n, V] logits and which completions they are of -> [n] tokens
@@ -56,6 +57,66 @@ class Prefill:
     def shared(self) -> Layers:
         """Keys and values of what all prompts share."""
         return {n: (k[:, :, : self.own_from], v[:, :, : self.own_from]) for n, (k, v) in self.layers.items()}
+
+
+class Below(Prefill):
+    """Runs a pack of prompts whose first tokens ran before.
+
+    Args:
+        one: the prompts without those tokens; its positions go on from theirs.
+        root: the keys and values of those tokens.
+    """
+
+    own_from = 0
+
+    def __init__(self, one: Pack, root: Layers) -> None:
+        super().__init__(one)
+        self._root = root
+        self._blocks = below(one, next((keys.shape[2] for keys, _ in root.values()), 0))
+
+    @property
+    def shared(self) -> Layers:
+        """The root's."""
+        return self._root
+
+    def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Keep keys and values, and attend to the root and the pack."""
+        self.layers[layer] = (key, value)
+        rows = self.pack.rows.sort().values if self.narrow is not None and module is self.narrow else None
+        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer), rows=rows)
+
+
+class Root:
+    """What all prompts begin with, computed once.
+
+    Args:
+        tokens: none where the model shares no prefix: prompts are then computed whole.
+    """
+
+    def __init__(self, policy: Policy, tokens: Tokens = ()) -> None:
+        self.tokens, self.layers = list(tokens), Layers()
+        if tokens:
+            prefill = Prefill(pack([Item([*tokens, 0], [[0]])]).to(policy.device))
+            hidden_rows(policy, prefill)
+            size = len(tokens)
+            self.layers = {n: (k[:, :, :size], v[:, :, :size]) for n, (k, v) in prefill.layers.items()}
+
+    def below(self, policy: Policy, items: Sequence[Item]) -> Prefill:
+        """A pack of items of which only what follows the root is computed; all of it, where one begins otherwise."""
+        size = len(self.tokens)
+        warm = all(len(item.prompt) > size and list(item.prompt[:size]) == self.tokens for item in items)
+        left = [Item(item.prompt[size:], item.completions) for item in items] if warm else items
+        one = policy.evened(pack(left)).to(policy.device)
+        return Below(replace(one, positions=one.positions + size), self.layers) if warm else Prefill(one)
+
+
+def hidden_rows(policy: Policy, prefill: Prefill) -> Tensor:
+    """[n, h] hidden states of the labelled rows of a pack."""
+    one, body = prefill.pack, policy.body(trees=True)
+    with only_rows(body, one.rows, len(one.tokens)) as prefill.narrow:
+        out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=prefill)
+    rows: Tensor = out.last_hidden_state[0, one.rows]
+    return rows
 
 
 class Memory:

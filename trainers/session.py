@@ -7,8 +7,7 @@ vLLM from the same checkpoint).
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,38 +17,11 @@ from store.errors import UsageError
 from store.trace import Parsed, parse_trace
 from trainers.data import common_prefix
 from trainers.head import read_grades
-from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack
-from trainers.model import Policy, end_id, only_rows
-from trainers.rollout import KEEPS, Anew, Layers, Memory, Prefill, Stock, run
+from trainers.layout import Item, Tokens
+from trainers.model import Policy, end_id
+from trainers.rollout import KEEPS, Anew, Memory, Prefill, Root, Stock, hidden_rows, run
 from trainers.scoring import Scored, Student
 from trainers.students import AnyStudent, session_of
-
-
-class Below(Prefill):
-    """Runs a pack of prompts whose first tokens ran before.
-
-    Args:
-        one: the prompts without those tokens; its positions go on from theirs.
-        root: the keys and values of those tokens.
-    """
-
-    own_from = 0
-
-    def __init__(self, one: Pack, root: Layers) -> None:
-        super().__init__(one)
-        self._root = root
-        self._blocks = below(one, next((keys.shape[2] for keys, _ in root.values()), 0))
-
-    @property
-    def shared(self) -> Layers:
-        """The root's."""
-        return self._root
-
-    def attend(self, layer: int, module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Keep keys and values, and attend to the root and the pack."""
-        self.layers[layer] = (key, value)
-        rows = self.pack.rows.sort().values if self.narrow is not None and module is self.narrow else None
-        return attend_blocks(self._blocks, query, key, value, scaling, self._root.get(layer), rows=rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +41,19 @@ class Session:
 
     def __init__(self, student: Student) -> None:
         self.student = student
-        self.root: list[int] = []
-        self._layers: Layers = {}
-        self._warm()
+        self._root = self._warm()
+
+    @property
+    def root(self) -> list[int]:
+        """Tokens that all prompts begin with, which are warm."""
+        return self._root.tokens
 
     @torch.inference_mode()
-    def _warm(self) -> None:
-        fields = self.student.task.fields
+    def _warm(self) -> Root:
+        fields, policy = self.student.task.fields, self.student.policy
         alike = self.student.prompts([dict.fromkeys(fields, "a"), dict.fromkeys(fields, "7 b")])
         root = alike[0][: common_prefix(*alike)]
-        if len(root) >= self.student.policy.written:
-            return
-        prefill = Prefill(pack([Item([*root, 0], [[0]])]).to(self.student.policy.device))
-        self._hidden(prefill)
-        self._layers = {n: (k[:, :, : len(root)], v[:, :, : len(root)]) for n, (k, v) in prefill.layers.items()}
-        self.root = root
+        return Root(policy, root if len(root) < policy.written else ())
 
     def prompts(self, samples: Sequence[Mapping[str, str]]) -> list[list[int] | TooLong]:
         """Tokens of each prompt, or why there are none.
@@ -99,7 +69,7 @@ class Session:
         """The grade of each prompt, in one prefill."""
         if max(map(len, prompts)) > self.student.policy.written:
             return self.student.scored(prompts)
-        return self._grades(self._hidden(self._below_root(prompts)))
+        return self._grades(self._below_root(prompts))
 
     @property
     def explains(self) -> bool:
@@ -129,24 +99,14 @@ class Session:
             scored = grade or self.student.scored([prompt])[0]
             return Writing(self.student, scored, KEEPS[policy.writes](policy), unread=prompt)
         prefill = self._below_root([prompt])
-        [own] = self._grades(self._hidden(prefill))
+        [own] = self._grades(prefill)
         return Writing(self.student, grade or own, _Tree(policy, Memory(prefill, 1, more), len(prompt)))
 
     def _below_root(self, prompts: Sequence[Tokens]) -> Prefill:
-        size = len(self.root)
-        warm = all(len(p) > size and list(p[:size]) == self.root for p in prompts)
-        one = pack([Item(p[size:] if warm else p, [[0]]) for p in prompts]).to(self.student.policy.device)
-        return Below(replace(one, positions=one.positions + size), self._layers) if warm else Prefill(one)
+        return self._root.below(self.student.policy, [Item(prompt, [[0]]) for prompt in prompts])
 
-    def _hidden(self, prefill: Prefill) -> Tensor:
-        one = prefill.pack
-        body = self.student.policy.body(trees=True)
-        with only_rows(body, one.rows, len(one.tokens)) as prefill.narrow:
-            out = body(input_ids=one.tokens[None], position_ids=one.positions[None], use_cache=False, tree=prefill)
-        rows: Tensor = out.last_hidden_state[0, one.rows]
-        return rows
-
-    def _grades(self, hidden: Tensor) -> list[Scored]:
+    def _grades(self, prefill: Prefill) -> list[Scored]:
+        hidden = hidden_rows(self.student.policy, prefill)
         ids = torch.tensor(self.student.grade_ids, device=hidden.device)
         probs = read_grades(hidden, self.student.policy.head, ids)
         return [self.student.opinion(row) for row in probs.tolist()]

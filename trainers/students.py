@@ -37,7 +37,9 @@ class AnyStudent(Protocol):
 class AnySession(Protocol):
     """A student kept warm for requests."""
 
-    root: list[int]
+    @property
+    def root(self) -> list[int]:
+        """Tokens that all prompts begin with, which are warm."""
 
     @property
     def student(self) -> AnyStudent:

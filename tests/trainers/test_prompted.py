@@ -276,3 +276,28 @@ def test_the_projects_encoder_is_read_beside_it_unless_it_is_told_not_to(both, t
     assert [(tmp_path / run / "final" / "beside").is_dir() for run in ("one", "two")] == [True, False]
     assert main([*asked, str(tmp_path / "three"), "--set", f"train.encoder.beside={folder / 'model'}"]) == 1
     assert "encoder" in capsys.readouterr().err
+
+
+def test_what_all_prompts_begin_with_is_computed_once_for_requests(both):
+    student, rows = load_student(both[1].checkpoint, device="cpu"), samples_of(dev_rows(both[0])[:8])
+    model, ids = student.model, student.encoded(rows)
+    cold, read = model.features(student.tokenizer, ids), []
+    session = session_of(student)
+    assert len(session.root) == model.skipped > 8
+    model.policy.lm.get_input_embeddings().register_forward_hook(lambda module, given, said: read.append(said.shape[1]))
+    np.testing.assert_allclose(model.features(student.tokenizer, ids), cold, atol=1e-5)
+    assert sum(read) < sum(map(len, ids)) - 7 * model.skipped  # nothing of it is computed again
+
+
+@pytest.mark.parametrize("why", ["it shares no prefix", "its states would be others"])
+def test_a_model_that_cannot_go_on_from_there_reads_all(both, monkeypatch, why):
+    student, rows = load_student(both[1].checkpoint, device="cpu"), samples_of(dev_rows(both[0])[:3])
+    ids = student.encoded(rows)
+    told = student.model.features(student.tokenizer, ids)
+    if why == "it shares no prefix":
+        student.model.policy.window = 0
+    else:
+        monkeypatch.setattr("trainers.rollout.Below.shared", {})
+        monkeypatch.setattr("trainers.rollout.below", lambda one, prefix: one.blocks)
+    assert session_of(student).root == []
+    np.testing.assert_allclose(student.model.features(student.tokenizer, ids), told, atol=1e-5)
