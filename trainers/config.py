@@ -17,7 +17,6 @@ Order = Literal["curriculum", "shuffled"]
 Credit = Literal["local", "outcome"]
 GradeReward = Literal["exact", "ordinal", "brier", "rps"]
 Balance = Literal["constant", "none"]
-NOTHING = ("", "auto", "none")  # read beside a language model
 
 
 class StudentSettings(Settings):

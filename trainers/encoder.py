@@ -23,7 +23,7 @@ from store.task import Task
 from trainers.apart import Apart
 from trainers.budget import refuse_to_learn
 from trainers.checkpoint import StudentCard, save
-from trainers.config import NOTHING, EncoderSettings, Reads
+from trainers.config import EncoderSettings, Reads
 from trainers.data import read_rows
 from trainers.early import DEV, Best
 from trainers.embedding import context, reach
@@ -49,11 +49,12 @@ _LARGE = (
 )
 
 
-def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -> Trained:
+def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None, beside: str = "") -> Trained:
     """Teach an encoder to classify, and measure it on the evaluation splits.
 
     Args:
         out: gets `final/`, a plain Hugging Face folder with a student's card.
+        beside: the sentence encoder's folder that `settings.beside = auto` means.
 
     Raises:
         PiarError: no training row, no encoder of that name, or a run there already.
@@ -62,6 +63,7 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
         raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
     settings, manifest = settings or EncoderSettings(), read_manifest(shards)
     how = _reads(settings)
+    settings = settings.model_copy(update={"beside": _beside(settings, how, beside)})
     rows = [row for bucket in read_rows(shards, manifest, "train").values() for row in bucket]
     if not rows:
         raise PiarError("The shards hold no training row.", "Export again.")
@@ -88,7 +90,7 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None) -
         metrics=metrics,
         calibration=found and found.kept,
         trainer="encoder",
-        base=settings.model,
+        base=" and ".join(filter(None, [settings.model, settings.beside])),
     )
     folder = save(out / "final", model, tokenizer, card)
     reading = "bf16" if isinstance(model, Prompted) and model.policy.lm.dtype == torch.bfloat16 else "fp32"
@@ -259,6 +261,21 @@ def _reads(settings: EncoderSettings) -> Reads:
     return reads
 
 
+def _beside(settings: EncoderSettings, how: Reads, auto: str) -> str:
+    """The folder of the sentence encoder that is read beside a language model, "" for none.
+
+    Raises:
+        UsageError: one is named, and there is no language model that is prompted.
+    """
+    named = {"auto": auto if how == "prompted" else "", "none": ""}.get(settings.beside, settings.beside)
+    if named and how != "prompted":
+        raise UsageError(
+            f"A sentence encoder is read beside a language model that is prompted, and {settings.model} reads {how}.",
+            "Leave train.encoder.beside at auto, or pass --model with a language model's folder.",
+        )
+    return named
+
+
 def _asked(settings: EncoderSettings) -> Reads:
     if settings.reads != "auto":
         if settings.reads == "apart" and settings.model == "tiny":
@@ -301,7 +318,7 @@ def _prompted(manifest: Manifest, settings: EncoderSettings) -> tuple[Prompted, 
     """A language model with a head for the task's grades, and its tokenizer; says what is read beside it."""
     names = {name: words for name, words in _names(manifest).items() if name in _LABELS}
     rubric = manifest.rubric if manifest.prompt == "rulebook" else ""
-    beside = "" if settings.beside in NOTHING else settings.beside
+    beside = settings.beside
     if beside:
         say(f"encoder: reads {beside} beside it; --set train.encoder.beside=none leaves that out")
     else:

@@ -108,7 +108,8 @@ def encoder(
     config = _config(f"train.encoder.model={model}" if model else "")
     from trainers.encoder import train
 
-    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder))
+    beside = _located(config.baselines.encoder)
+    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder, beside=beside))
 
 
 def export(
@@ -156,10 +157,9 @@ def _config(chosen: str) -> "Config":
 
     config = load(asked().folder, (*asked().overrides, *filter(None, [chosen])), optional=True)
     student, distill, encoder = config.student, config.train.distill, config.train.encoder
-    beside = (config.baselines.encoder or "none") if encoder.beside == "auto" else encoder.beside
     train = {
         "distill": distill.model_copy(update={"teacher": _located(distill.teacher)}),
-        "encoder": encoder.model_copy(update={"model": _located(encoder.model), "beside": _located(beside)}),
+        "encoder": encoder.model_copy(update={"model": _located(encoder.model), "beside": _located(encoder.beside)}),
     }
     return config.model_copy(
         update={
@@ -171,7 +171,7 @@ def _config(chosen: str) -> "Config":
 
 def _located(model: str) -> str:
     """A model's folder where it lies, see `located`; other names as they are."""
-    return str(located(Path(model))) if model not in ("", "tiny", "none") else model
+    return str(located(Path(model))) if model not in ("", "tiny", "auto", "none") else model
 
 
 def _folders(shards: Path | None, out: Path | None, trainer: str) -> tuple[Path, Path]:

@@ -276,6 +276,10 @@ def test_the_projects_encoder_is_read_beside_it_unless_it_is_told_not_to(both, t
     assert [(tmp_path / run / "final" / "beside").is_dir() for run in ("one", "two")] == [True, False]
     assert main([*asked, str(tmp_path / "three"), "--set", f"train.encoder.beside={folder / 'model'}"]) == 1
     assert "encoder" in capsys.readouterr().err
+    asked[asked.index("--model") + 1] = str(folder / "sentences")
+    assert main([*asked, str(tmp_path / "four"), "--set", "train.encoder.epochs=0"]) == 0  # the project's is left out
+    assert main([*asked, str(tmp_path / "five"), "--set", f"train.encoder.beside={folder / 'sentences'}"]) == 2
+    assert "reads apart" in capsys.readouterr().err
 
 
 def test_what_all_prompts_begin_with_is_computed_once_for_requests(both):
