@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from trainers.fitted import HEAD, Encoded, Fitted, OnProgress, compared_of, no_head
+from trainers.fitted import HEAD, UNMADE, Encoded, Fitted, OnProgress, compared_of, no_head
 from trainers.folder import load_encoder
 from trainers.vectors import Vectors
 
@@ -79,8 +79,9 @@ class Apart(Fitted):
                 said = file.metadata() or {}
                 compares, worded = said.get("compares") == "1", said.get("worded") == "1"
                 read = Vectors.described(encoder, file, int(said["texts"]), cosines=compares)
-                found = cls(read, encoder.config.num_labels, worded=worded)
-                found.load_state_dict(found.state_dict() | found.load_head(file))
+                with UNMADE:
+                    found = cls(read, encoder.config.num_labels, worded=worded)
+                found.load_head(file)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise no_head(folder, error) from None
         return found

@@ -121,10 +121,13 @@ def writing(target: Path) -> Iterator[Path]:
             target.rename(old)
         aside.rename(target)
         _flush(target.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except BaseException as error:
         _remove(aside)
         if old.exists() and not target.exists():
             old.rename(target)
+        refused = isinstance(error, OSError | RuntimeError | SafetensorError)
+        if not refused and "os error" not in str(error):  # tokenizers raise what the system says as a plain Exception
+            raise
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         words = "the disk is full" if full else str(error).split("\n")[0]
         raise PiarError(
@@ -168,7 +171,11 @@ def check(folder: Path, *, hashes: bool = False) -> None:
         path = folder.joinpath(
             *(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
         )  # never outside
-        if not path.is_file() or path.stat().st_size != size or (hashes and file_sha256(path) != digest):
+        try:
+            same = path.is_file() and path.stat().st_size == size and not (hashes and file_sha256(path) != digest)
+        except OSError:  # no file can have such a name, or it cannot be read
+            same = False
+        if not same:
             raise PiarError(f"{path} is missing, truncated or altered.", fix)
 
 

@@ -216,6 +216,11 @@ def _begin(
     """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
     with _counted("encoder: reading", len(rows)) as more:
         read = model.eval().features(tokenizer, ids, more)
+    if wrong := int((~np.isfinite(read)).any(1).sum()):
+        raise PiarError(
+            f"What the model says of {wrong:,} of {len(rows):,} rows is no number.",
+            "Its weights are damaged, or those of the encoder beside it: download it again, or use another one.",
+        )
     model.begin(read, [one.said for one in ids], gold, [row["group"] for row in rows], seed)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from store.errors import PiarError, UsageError
@@ -66,7 +67,28 @@ class EncoderStudent:
                 f"{folder} tells {model.config.num_labels} grades apart, and its card names {len(card.task.grades)}.",
                 "Train it again, or use another checkpoint.",
             )
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
+        student = cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
+        student._try(folder)
+        return student
+
+    def _try(self, folder: Path) -> None:
+        """Judge a sample, so that a folder whose parts do not fit each other is refused before it is asked.
+
+        Raises:
+            PiarError: it cannot.
+        """
+        try:
+            ids = self.encoded([dict.fromkeys(self.task.fields, "a")])
+            told = probabilities(self.model, self.tokenizer, ids)
+        except (PiarError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of many kinds: other sizes, other types, names that nothing has
+            said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        else:
+            if np.isfinite(told).all():
+                return
+            said = "its probabilities are no numbers"
+        raise PiarError(f"{folder} cannot judge ({said}).", "Train it again, or use another checkpoint.")
 
     def encoded(self, samples: Sequence[Mapping[str, str]], *, cut: bool = False) -> list[Encoded]:
         """Tokens of samples, with `cut` those that it reads alone; errors as for `texts`."""

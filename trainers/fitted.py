@@ -23,6 +23,7 @@ from trainers.overlap import COMPARED, compared, parts
 from trainers.words import KEPT, Words
 
 HEAD = "head.safetensors"
+UNMADE = torch.device("meta")  # where what a file describes takes no memory before the file's tensors fit it
 MOST_TEXTS = 4  # of a sample; one of more fields is read as the pair of `Task.pair`
 OnProgress = Callable[[int], None]  # called with the samples done since the last call
 _KEYS = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}  # here -> in the file
@@ -171,8 +172,13 @@ class Fitted(nn.Module, ABC):
         told_of |= {"worded": str(int(self.worded > 0)), "words": str(int(self.words is not None))}
         save_file(tensors, folder / HEAD, metadata=said | told_of)
 
-    def load_head(self, file: Any) -> dict[str, Tensor]:
-        """The head's tensors of an open file by their names here; its words are set."""
+    def load_head(self, file: Any) -> None:
+        """Take the head and the words of an open file.
+
+        Raises:
+            RuntimeError, ValueError, SafetensorError: it holds none, or one of another size.
+        """
         if self.worded and (file.metadata() or {}).get("words") == "1":
             self.words = Words.of({key: file.get_tensor(key).numpy() for key in KEPT}, self.head.out_features)
-        return {name: file.get_tensor(key) for name, key in _KEYS.items()}
+        tensors = {name: file.get_tensor(key).float() for name, key in _KEYS.items()}
+        self.load_state_dict(tensors, strict=False, assign=True)  # only the model's own are left

@@ -32,6 +32,7 @@ from store.errors import PiarError
 from trainers import adapters
 from trainers.budget import refuse_too_large
 from trainers.look_over import (
+    AGAIN,
     QUANTIZED,
     UNPACKED,
     VOCABULARY,
@@ -133,7 +134,7 @@ def _tried(encoder: Any) -> Any:
     """An encoder that runs on texts alone, told whether what pads a text changes what it says (`reads_padding`).
 
     Raises:
-        PiarError: it does not run.
+        PiarError: it does not run, or says what is no number.
     """
     pad = getattr(encoder.config.get_text_config(), "pad_token_id", None) or 0
     text = torch.tensor([[pad + 5, pad + 6, pad + 7, pad + 8]])
@@ -147,6 +148,10 @@ def _tried(encoder: Any) -> Any:
     except Exception as error:  # of many kinds: boxes, pictures or characters are missing
         said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise PiarError(f"{encoder.config.model_type} does not run on a text alone ({said}).", _ENCODERS) from None
+    if not alone.isfinite().all():
+        raise PiarError(
+            f"What {encoder.config.model_type} says of a text is no number: its weights are damaged.", AGAIN
+        )
     encoder.reads_padding = not torch.allclose(alone, beside, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
     return encoder
 

@@ -66,7 +66,7 @@ def wrap(lm: Any) -> Policy:
         raise PiarError(f"{kind} is no causal language model: its tokens see those that follow ({ahead:.1e}).", CAUSAL)
     policy = _reading(lm, told)
     policy.turn = _turn(lm.config)
-    if policy.shares and (why := _unlike(policy, partial(_writing_gap, policy, told, _shared))) is not None:
+    if policy.shares and (why := unlike(policy, partial(_writing_gap, policy, told, _shared))) is not None:
         log.info("%s writes without shared prefixes: %s", kind, why)
         policy.written = 0
     if policy.written < EVERY:
@@ -83,7 +83,7 @@ def _reading(lm: Any, told: "Told") -> Policy:
     widest = _widest(lm)
     for window, head in product(dict.fromkeys([widest, 0]), (Head.of, OwnHead.of)):
         policy = Policy(lm, window=window, head=head)
-        why = _unlike(policy, partial(parity_gap, policy, told))
+        why = unlike(policy, partial(parity_gap, policy, told))
         if why is None:
             break
         reasons.append(why)
@@ -130,7 +130,7 @@ def _reader(lm: Any) -> Policy:
     why: str | None = None
     for window in dict.fromkeys([_widest(lm), 0]):
         policy = Policy(lm, window=window)
-        if (why := _unlike(policy, partial(state_gap, policy))) is None:
+        if (why := unlike(policy, partial(state_gap, policy))) is None:
             return policy
     raise PiarError(f"{lm.config.model_type} reads in a way that piar cannot follow ({why}).", CAUSAL)
 
@@ -216,7 +216,7 @@ def _alone(policy: Policy, prompt: Tokens, completion: Tokens) -> Tensor:
     return logits
 
 
-def _unlike(policy: Policy, measure: Callable[[], float]) -> str | None:
+def unlike(policy: Policy, measure: Callable[[], float]) -> str | None:
     """What is not as in the stock model: its probabilities, or its ways altogether; None if all is."""
     try:
         found, tolerance = measure(), TOLERANCE.get(policy.lm.dtype, COARSE)
@@ -256,8 +256,12 @@ def state_gap(policy: Policy) -> float:
             for end in item.completions:
                 ids = torch.tensor([[*item.prompt, *end[:-1]]], device=policy.device)
                 told.append(body(input_ids=ids, use_cache=False).last_hidden_state[0, len(item.prompt) - 1 :])
-    stock = torch.cat(told).float()
-    far = ((found - stock).norm(dim=-1) / stock.norm(dim=-1)).max()
+    return farthest(found, torch.cat(told).float())
+
+
+def farthest(found: Tensor, told: Tensor) -> float:
+    """How far states [n, h] are from others, as a share of their length, at the farthest."""
+    far = ((found - told).norm(dim=-1) / told.norm(dim=-1)).max()
     return math.inf if far.isnan() else float(far)
 
 
@@ -293,7 +297,7 @@ def _writes(policy: Policy, told: Told) -> Writes:
         del ways["padded"]  # layers could read what pads them
     why: str | None = None
     for policy.writes, write in ways.items():
-        if (why := _unlike(policy, partial(_writing_gap, policy, told, write))) is None:
+        if (why := unlike(policy, partial(_writing_gap, policy, told, write))) is None:
             return policy.writes
     raise PiarError(f"{policy.lm.config.model_type} writes in a way that piar cannot follow ({why}).", CAUSAL)
 

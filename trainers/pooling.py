@@ -47,7 +47,8 @@ def _last(states: Tensor, mask: Tensor, places: Tensor) -> Tensor:
 
 
 def _largest(states: Tensor, mask: Tensor, _: Tensor) -> Tensor:
-    return states.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
+    largest = states.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
+    return largest.where(mask.any(1, keepdim=True), 0.0)  # nothing is pooled of a text that is a prompt alone
 
 
 POOLS: dict[str, Pool] = {

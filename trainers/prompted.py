@@ -24,10 +24,10 @@ from torch import Tensor
 from store.task import Task
 from trainers.data import common_prefix, micro_batches
 from trainers.embedding import reach
-from trainers.fitted import HEAD, MOST_TEXTS, Encoded, Fitted, OnProgress, compared_of, no_head
-from trainers.folder import load_encoder, load_tokenizer
+from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, compared_of, no_head
+from trainers.folder import load_encoder, load_tokenizer, match_tokens
 from trainers.layout import Item
-from trainers.loading import COARSE, TOLERANCE, load_reader
+from trainers.loading import farthest, load_reader, unlike
 from trainers.model import Policy, fitting_prompts, prompt_ids
 from trainers.precision import for_reading
 from trainers.rollout import Root, hidden_rows
@@ -77,6 +77,7 @@ class Beside:
     def load(cls, folder: Path) -> "Beside":
         """One that was saved; errors as for `Vectors.described`, PiarError where there is no encoder."""
         encoder, tokenizer = load_encoder(str(folder)), load_tokenizer(str(folder))
+        match_tokens(str(folder), encoder, tokenizer)
         with safe_open(str(folder / _POOLING), "pt") as file:
             said = file.metadata() or {}
             return cls(Vectors.described(encoder, file, int(said["texts"])), tokenizer, int(said["tokens"]))
@@ -166,13 +167,16 @@ class Prompted(Fitted):
         alike = [one for [one] in self.tokens(tokenizer, [[word] * self.texts for word in ("a", "7 b")], None)]
         shared = alike[0][: self.skipped]
         if len(shared) < self.policy.window and shared == alike[1][: self.skipped]:
-            items = [self._item(one) for one in alike]
             with self.policy.judging():
-                cold, self._root = self._states(items), Root(self.policy, shared)
-                far = ((self._states(items) - cold).norm(dim=1) / cold.norm(dim=1)).max()
-            if not far <= TOLERANCE.get(self.policy.lm.dtype, COARSE):
-                self._root = Root(self.policy)
+                if unlike(self.policy, partial(self._warmed, shared, [self._item(one) for one in alike])) is not None:
+                    self._root = Root(self.policy)
         return self._root.tokens
+
+    def _warmed(self, shared: list[int], items: Sequence[Item]) -> float:
+        """Keep the first tokens computed; how far states are then from what they were, at the farthest."""
+        self._root = Root(self.policy)
+        cold, self._root = self._states(items), Root(self.policy, shared)
+        return farthest(self._states(items), cold)
 
     def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """Write the layers that are read as a plain folder, the head beside it, and in `BESIDE` another one's."""
@@ -218,12 +222,13 @@ class Prompted(Fitted):
             with safe_open(str(folder / HEAD), "pt") as file:
                 asks = json.loads((file.metadata() or {})["asks"])
                 grades = policy.lm.config.num_labels
-                found = cls(policy, grades, asks["around"], asks["names"], int(asks["skipped"]), beside)
+                with UNMADE:
+                    found = cls(policy, grades, asks["around"], asks["names"], int(asks["skipped"]), beside)
                 if found.skipped < 1:
                     raise ValueError("its prompts share nothing")
                 if beside and beside.vectors.texts != found.texts:
                     raise ValueError("the encoder beside it reads other texts")
-                found.load_state_dict(found.state_dict() | found.load_head(file))
+                found.load_head(file)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise no_head(folder, error) from None
         return found

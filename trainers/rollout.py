@@ -104,7 +104,7 @@ class Root:
     def below(self, policy: Policy, items: Sequence[Item]) -> Prefill:
         """A pack of items of which only what follows the root is computed; all of it, where one begins otherwise."""
         size = len(self.tokens)
-        warm = all(len(item.prompt) > size and list(item.prompt[:size]) == self.tokens for item in items)
+        warm = size > 0 and all(len(item.prompt) > size and list(item.prompt[:size]) == self.tokens for item in items)
         left = [Item(item.prompt[size:], item.completions) for item in items] if warm else items
         one = policy.evened(pack(left)).to(policy.device)
         return Below(replace(one, positions=one.positions + size), self.layers) if warm else Prefill(one)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from store.task import Task
 from trainers.embedding import batches, load_sentence_encoder, prompt_tokens, tokenize
-from trainers.fitted import MOST_TEXTS, OnProgress
+from trainers.fitted import MOST_TEXTS, UNMADE, OnProgress
 from trainers.pooling import Pooled
 from trainers.sentence_folder import here, roles
 
@@ -67,8 +67,8 @@ class Vectors(nn.Module):
 
     def tokens(self, tokenizer: Any, texts: Sequence[Sequence[str]], limit: int | None) -> list[list[list[int]]]:
         """Of each sample's texts their tokens, at most `limit` of each."""
-        columns = zip(*texts, strict=True)
-        read = [tokenize(tokenizer, *given, limit) for given in zip(map(list, columns), self.prompts, strict=True)]
+        columns = [[row[k] for row in texts] for k in range(self.texts)]
+        read = [tokenize(tokenizer, *given, limit) for given in zip(columns, self.prompts, strict=True)]
         return [list(row) for row in zip(*read, strict=True)]
 
     def vectors(self, input_ids: Tensor, attention_mask: Tensor, skipped: Tensor, **more: Tensor) -> Tensor:
@@ -135,7 +135,10 @@ class Vectors(nn.Module):
         Raises:
             KeyError, TypeError, ValueError, RuntimeError, SafetensorError: the file says something else.
         """
+        if not 1 <= texts <= MOST_TEXTS:
+            raise ValueError(f"no sample has {texts} texts")
         said = file.metadata() or {}
-        pooled = Pooled.described(said["pooling"], encoder.config.get_text_config().hidden_size)
-        pooled.load_state_dict({key: file.get_tensor(key) for key in pooled.state_dict()})
+        with UNMADE:
+            pooled = Pooled.described(said["pooling"], encoder.config.get_text_config().hidden_size)
+        pooled.load_state_dict({key: file.get_tensor(key).float() for key in pooled.state_dict()}, assign=True)
         return cls(encoder, pooled, texts, *json.loads(said.get("prompts", "[null, null]")), cosines=cosines)

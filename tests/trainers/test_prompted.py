@@ -13,9 +13,9 @@ from piar.cli import main
 from store.errors import PiarError, UsageError
 from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
-from tests.tiny_encoder import make_tiny_encoder
+from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
 from tests.tiny_model import make_tiny_model
-from trainers.checkpoint import check, keep_calibration, read_card
+from trainers.checkpoint import check, keep_calibration, read_card, save
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
@@ -26,6 +26,7 @@ from trainers.folder import load_lm, load_tokenizer
 from trainers.loading import load_reader
 from trainers.look_over import lower_layers, writes
 from trainers.probe import pair_features
+from trainers.prompted import Beside
 from trainers.session import TooLong
 from trainers.students import load_student, session_of
 
@@ -138,8 +139,8 @@ def test_a_head_that_is_not_its_models_is_refused(world, tmp_path, harm):
         load_student(folder)
 
 
-def _said(folder):
-    head = (folder / HEAD).read_bytes()
+def _said(folder, name=HEAD):
+    head = (folder / name).read_bytes()
     return json.loads(head[8 : 8 + int.from_bytes(head[:8], "little")])["__metadata__"]
 
 
@@ -239,6 +240,85 @@ def test_it_stays_whole_wherever_it_goes(both, tmp_path):
         load_student(moved)
 
 
+HARMS = {  # what the file beside an encoder says of it -> what is made of that
+    "tokens below none": ("tokens", lambda said: "-3"),
+    "tokens beyond count": ("tokens", lambda said: "9" * 30),
+    "samples of many texts": ("texts", lambda said: "9" * 12),
+    "a pooling that nothing has": ("pooling", lambda said: said.replace("mean", "foo")),
+    "no pooling at all": ("pooling", lambda said: json.dumps(json.loads(said) | {"poolings": []})),
+    "a pooling for ever": ("pooling", lambda said: json.dumps(json.loads(said) | {"poolings": ["mean"] * 10**6})),
+    "a layer for ever": ("pooling", lambda said: _dense(said, 10**12)),
+    "a layer before nothing": ("pooling", lambda said: _dense(said, -3)),
+    "prompts for fewer texts": ("prompts", lambda said: '[["a"], [0]]'),
+    "prompts that are numbers": ("prompts", lambda said: "[[1, 2], [0, 0]]"),
+    "prompts that are no prompts": ("prompts", lambda said: "[" * 100_000),
+}
+
+
+def _dense(said, wide):
+    layer = ["Dense", {"in_features": 32, "out_features": wide}]
+    return json.dumps(json.loads(said) | {"layers": [layer]})
+
+
+def test_a_student_whose_encoder_cannot_be_as_it_says_is_refused_before_it_is_asked(both, tmp_path):
+    moved = shutil.copytree(both[1].checkpoint, tmp_path / "moved")
+    (moved / "COMPLETE").unlink()
+    file = moved / "beside" / "pooling.safetensors"
+    tensors, said = load_file(file), _said(moved, "beside/pooling.safetensors")
+    for key, change in HARMS.values():
+        save_file(tensors, file, metadata=said | {key: change(said[key])})
+        with pytest.raises(PiarError, match=r"is no head of its|cannot judge"):
+            load_student(moved, device="cpu")
+
+
+def test_a_student_whose_probabilities_are_no_numbers_is_refused(world, tmp_path):
+    moved = shutil.copytree(world[1].checkpoint, tmp_path / "moved")
+    (moved / "COMPLETE").unlink()
+    tensors = load_file(moved / HEAD)
+    save_file(tensors | {"bias": tensors["bias"] * torch.nan}, moved / HEAD, metadata=_said(moved))
+    with pytest.raises(PiarError, match="probabilities are no numbers"):
+        load_student(moved, device="cpu")
+
+
+def test_a_prompt_that_leaves_no_room_for_a_text_says_nothing_of_it(tmp_path):
+    prompts = {"query": "find a red " * 30, "document": "thing " * 90}
+    encoder = make_sentence_encoder(tmp_path / "e", poolings=["max"], prompts=prompts, include_prompt=False)
+    beside = Beside.begun(str(encoder), TASK)
+    assert np.isfinite(beside.features([["red lamp", ""], ["", "a chair"]])).all()
+
+
+@pytest.mark.parametrize(("harm", "words"), [("all", "says of a text is no number"), ("a word", "rows is no number")])
+def test_damaged_weights_are_told_before_a_head_is_put_on_them(world, tmp_path, harm, words):
+    encoder = make_tiny_encoder(tmp_path / "e", pooling="mean")
+    tensors = load_file(encoder / "model.safetensors")
+    if harm == "all":
+        tensors = {name: one * torch.nan for name, one in tensors.items()}
+    else:
+        lamp = load_tokenizer(str(encoder)).convert_tokens_to_ids("lamp")
+        tensors["embeddings.word_embeddings.weight"][lamp] = torch.nan
+    save_file(tensors, encoder / "model.safetensors")
+    settings = EncoderSettings(model=str(world[0] / "model"), beside=str(encoder))
+    with pytest.raises(PiarError, match=words):
+        train(world[0] / "shards", tmp_path / "run", settings=settings)
+
+
+def test_no_samples_have_no_grades(both):
+    student = load_student(both[1].checkpoint, device="cpu")
+    assert student.score([]) == session_of(student).score([]) == []
+
+
+def test_a_disk_that_is_full_while_the_encoder_is_written_leaves_nothing_behind(both, tmp_path, monkeypatch):
+    student = load_student(both[1].checkpoint, device="cpu")
+
+    def full(folder):
+        raise Exception("No space left on device (os error 28)")  # as tokenizers says it
+
+    monkeypatch.setattr(student.model.beside.tokenizer, "save_pretrained", full)
+    with pytest.raises(PiarError, match="the disk is full"):
+        save(tmp_path / "final", student.model, student.tokenizer, student.card)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("harm", ["no pooling", "another sample's", "pickled", "no encoder"])
 def test_an_encoder_that_is_not_the_heads_is_refused(both, tmp_path, harm):
     moved = shutil.copytree(both[1].checkpoint, tmp_path / "moved")
@@ -262,6 +342,9 @@ def test_a_marker_never_names_what_lies_outside(both, tmp_path):
     marker = json.loads((moved / "COMPLETE").read_text())
     (moved / "COMPLETE").write_text(json.dumps(marker | {"../secret": [1, "0"], str(tmp_path / "secret"): [1, "0"]}))
     with pytest.raises(PiarError, match=r"moved.*secret is missing"):
+        check(moved)
+    (moved / "COMPLETE").write_text(json.dumps(marker | {"beside/" + "x" * 300: [1, "0"]}))
+    with pytest.raises(PiarError, match=r"xxx is missing"):
         check(moved)
 
 
@@ -293,13 +376,15 @@ def test_what_all_prompts_begin_with_is_computed_once_for_requests(both):
     assert sum(read) < sum(map(len, ids)) - 7 * model.skipped  # nothing of it is computed again
 
 
-@pytest.mark.parametrize("why", ["it shares no prefix", "its states would be others"])
+@pytest.mark.parametrize("why", ["it shares no prefix", "its states would be others", "it knows no such attention"])
 def test_a_model_that_cannot_go_on_from_there_reads_all(both, monkeypatch, why):
     student, rows = load_student(both[1].checkpoint, device="cpu"), samples_of(dev_rows(both[0])[:3])
     ids = student.encoded(rows)
     told = student.model.features(student.tokenizer, ids)
     if why == "it shares no prefix":
         student.model.policy.window = 0
+    elif why == "it knows no such attention":
+        monkeypatch.setattr("trainers.rollout.attend_blocks", lambda *_, **more: 1 / 0)
     else:
         monkeypatch.setattr("trainers.rollout.Below.shared", {})
         monkeypatch.setattr("trainers.rollout.below", lambda one, prefix: one.blocks)
