@@ -5,6 +5,7 @@ not its own, and gives reasons for that one, whether or not it would have said i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from store.errors import UsageError
@@ -56,4 +57,5 @@ class Explained:
         if isinstance(prompt, TooLong):
             return prompt
         [scored] = self.score([prompt])
-        return self._writer.begin(sample, scored)
+        begun = self._writer.begin(sample, scored)
+        return replace(begun, reader="the student that writes the reasons") if isinstance(begun, TooLong) else begun

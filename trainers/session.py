@@ -30,6 +30,7 @@ class TooLong:
 
     tokens: int
     most: int
+    reader: str = "this student"
 
 
 class Session:

@@ -361,7 +361,7 @@ class Engine:
 
 
 def _too_long(one: TooLong) -> str:
-    return f"the sample makes a prompt of {one.tokens:,} tokens; this student reads {one.most:,}"
+    return f"the sample makes a prompt of {one.tokens:,} tokens; {one.reader} reads {one.most:,}"
 
 
 def _resolve(future: asyncio.Future[T], value: T) -> None:

@@ -118,6 +118,26 @@ def test_an_explanation_gives_the_grade_first_and_then_the_offline_trace(judge, 
 
 
 @pytest.mark.exact
+def test_prompts_that_begin_with_nothing_in_common_are_answered_the_same(judge, monkeypatch):
+    monkeypatch.setattr("trainers.session.common_prefix", lambda *prompts: 0)
+    session = Session(judge)
+    assert session.root == []
+    writing = session.begin(SAMPLES[0])
+    while not writing.done:
+        writing.step()
+    assert writing.text == judge.score(SAMPLES[:1], trace=True)[0].text
+
+
+def test_a_sample_that_is_too_long_for_the_writer_alone_is_refused_in_its_name(judge, tmp_path, monkeypatch):
+    grades = student(tmp_path, completion="grade", prompt="short")
+    monkeypatch.setattr(type(judge), "most", property(lambda one: 20 if one is judge else 500))
+    with running(build(Explained(Session(grades), Session(judge)), ServeSettings(port=0), "grades")) as client:
+        refused = client.post("/explain", json=SAMPLES[0])
+        assert client.post("/score", json={"samples": SAMPLES[:1]}).status_code == 200
+    assert (refused.status_code, "student that writes the reasons reads 20" in refused.text) == (413, True)
+
+
+@pytest.mark.exact
 def test_a_model_that_cannot_share_prefixes_answers_the_same(judge):
     alone = Student(Policy(judge.policy.lm, window=0), judge.tokenizer, judge.card)
     session = Session(alone)
