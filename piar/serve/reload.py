@@ -26,7 +26,7 @@ def same_task(task: Task, other: Task, where: Path) -> None:
     if (task.fields, task.values, task.ordered) != (other.fields, other.values, other.ordered):
         raise PiarError(
             f"The student in {where} judges another task: its fields or grades are not those of the one that serves.",
-            "Serve it by a server of its own.",
+            "Name one that was taught the same task, or serve this one by a server of its own.",
         )
 
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from piar.serve.app import build
-from piar.serve.reload import reload, same_task
+from piar.serve.reload import reload, same_task, whole
 from piar.serve.settings import ServeSettings
 from store.errors import PiarError
 from tests.serve.test_decisions import KINDS, NAMES, SHOP, make
-from tests.serve.test_serve import running
+from tests.serve.test_serve import events, running
 from trainers.scoring import Student
 from trainers.session import Session
 
@@ -83,6 +83,24 @@ def test_what_cannot_be_read_or_judges_another_task_leaves_the_old_one_in_place(
                 reload(app, folder, "cpu")
         results = client.post("/score", json={"samples": SAMPLES}).json()["results"]
     assert near([list(r["probs"].values()) for r in results], probs(old))
+
+
+def test_a_writer_of_reasons_is_read_again_with_the_student_or_both_stay(tmp_path):
+    first, second = make(tmp_path / "a", SHOP, completion="grade"), other(tmp_path / "b", completion="grade")
+    writer = folder_of(make(tmp_path / "w", SHOP))
+    app = build(whole(folder_of(first), "cpu", writer), ServeSettings(port=0), "s", writer="w")
+
+    def told(client):
+        return [events(client.post("/explain", json=sample))[0][1]["probs"].values() for sample in SAMPLES]
+
+    with running(app) as client:
+        for broken in (folder_of(second), folder_of(make(tmp_path / "c", KINDS)), tmp_path / "none"):
+            with pytest.raises(PiarError):  # taught no traces, another task, not there
+                reload(app, folder_of(second), "cpu", broken)
+        assert near(map(list, told(client)), probs(first))
+        reload(app, folder_of(second), "cpu", writer)
+        assert near(map(list, told(client)), probs(second))
+        assert client.get("/task").json()["reasons"] == "w"
 
 
 def test_a_shadow_judges_too_and_keeps_each_difference_once(tmp_path):
