@@ -111,6 +111,7 @@ def writing(target: Path) -> Iterator[Path]:
     Raises:
         PiarError: the disk is full or refuses, instead of what safetensors, torch or the system raise.
     """
+    target = target.resolve() if target.is_symlink() else target  # what a link names is replaced, and the link stays
     aside, old = (target.with_name(f".{target.name}.{state}") for state in ("writing", "old"))
     _remove(aside, old)
     try:
@@ -139,7 +140,7 @@ def writing(target: Path) -> Iterator[Path]:
 
 def _remove(*paths: Path) -> None:
     for path in paths:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

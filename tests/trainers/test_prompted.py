@@ -234,6 +234,11 @@ def test_it_stays_whole_wherever_it_goes(both, tmp_path):
     check(moved, hashes=True)
     again = load_student(moved, device="cpu").score(rows)
     np.testing.assert_allclose([one.raw for one in again], [one.raw for one in told], atol=1e-6)
+    (tmp_path / "current").symlink_to("moved")
+    keep_calibration(tmp_path / "current", None)
+    assert (tmp_path / "current").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"current", "moved"}
+    check(moved, hashes=True)
     weights = moved / "beside" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(PiarError, match=r"beside.model.safetensors is missing, truncated or altered"):
