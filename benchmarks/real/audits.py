@@ -16,6 +16,7 @@ from benchmarks.real.sets import dealt, project
 from benchmarks.real.students import ARMS
 from piar.instructions.markdown import write
 from piar.measure.audit import Audit
+from store.files import write_text
 from store.types import Instruction
 
 SAID = {
@@ -61,7 +62,7 @@ def main(asked: argparse.Namespace, models: Path, results: Path) -> None:
             for probe in told["probes"]:
                 del probe["examples"]  # ids of rows
             done[key] = {**told, "judge": model, "seconds": round(time.monotonic() - began)}
-            kept.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+            write_text(kept, json.dumps(done, indent=1) + "\n")
 
 
 def _audited(asked: argparse.Namespace, models: Path, name: str, model: str, rows: int) -> Audit:

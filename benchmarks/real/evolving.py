@@ -28,6 +28,7 @@ from piar.instructions.prompts import judge_prefix
 from piar.judging.session import Respondent
 from piar.llm.base import Message, Request
 from piar.llm.settings import ModelSettings
+from store.files import write_text
 from store.ids import content_id
 from store.journal import Journal
 from store.stats import paired_gain
@@ -105,7 +106,7 @@ def gepa(
             "url": url, "text": started.preamble, "budget": calls, "seed": seed, "settings": {},
             "train": [*rows["train"]], "val": [*rows["dev"], *rows["holdout"]],
         }  # fmt: skip
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        write_text(folder / "job.json", json.dumps(job))
         peer = Path(__file__).parents[1] / "optimizers" / "peer_gepa.py"
         command = [peer_python("gepa"), str(peer), str((folder / "job.json").resolve())]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
@@ -199,8 +200,8 @@ def main(asked: Any, models: Path, results: Path) -> None:
                         continue
                     print(f"{name} {split} {model} {arm}: {asked.calls} calls, a dozen of {ANSWER} tokens", flush=True)
                     told = one(name, split, model, arm, asked.calls, folder, models)
-                    (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
+                    write_text(folder / "told.json", json.dumps(told))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/*/told.json"))]
     results.mkdir(parents=True, exist_ok=True)
-    (results / "evolve.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_text(results / "evolve.json", json.dumps(found, indent=1) + "\n")
     print(table(found))

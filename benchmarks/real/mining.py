@@ -17,6 +17,7 @@ from benchmarks.real.students import SPLITS, every
 from piar import Project
 from piar.measure import baselines
 from piar.measure.embeddings import BaselineSettings, embedder
+from store.files import write_text
 from store.types import BUCKETS
 
 FLIPPED = 0.1
@@ -33,10 +34,10 @@ def run(out: Path, models: Path, names: list[str], splits: list[int], encoders: 
                     continue
                 print(f"{name} {split} {kind}: seconds", flush=True)
                 told = _one(name, split, kind, folder, str(models / "encoder"))
-                (folder / "mined.json").write_text(json.dumps(told), encoding="utf-8")
+                write_text(folder / "mined.json", json.dumps(told))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/mined.json"))]
     results.mkdir(parents=True, exist_ok=True)
-    (results / "mining.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_text(results / "mining.json", json.dumps(found, indent=1) + "\n")
     print(table(found))
 
 

@@ -23,6 +23,7 @@ from piar.judging.requests import Assignment
 from piar.judging.settings import LabelSettings
 from piar.project.asking import respondent
 from store.calibration import cross_fitted
+from store.files import write_text
 from store.ids import seed_of
 from store.probability_scores import nll_of, normalised
 from store.stats import paired_gain, share_by_group
@@ -153,7 +154,7 @@ def write(name: str, model: str, found: dict[str, pl.DataFrame], results: Path) 
         shown = {key: value for key, value in told.items() if key != "each"}
         kept.append({"set": name, "model": model, "arm": arm, **shown, "gain": gains if arm != "none" else None})
     results.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(kept, indent=1) + "\n")
     print(table(kept), flush=True)
 
 

@@ -19,6 +19,7 @@ from scipy.special import softmax
 
 from benchmarks.real.sets import SETS, dealt
 from benchmarks.real.students import SPLITS, every
+from store.files import write_text
 from store.stats import paired_gain
 from store.task import Grade, Task
 from trainers.apart import Apart
@@ -117,9 +118,9 @@ def main(asked: Any, models: Path, results: Path) -> None:
             path = out / f"{name}-{split}.json"
             if not path.exists():
                 print(f"{name} {split}: half a minute to three of one core", flush=True)
-                path.write_text(json.dumps(one(name, split, models / "encoder")), encoding="utf-8")
+                write_text(path, json.dumps(one(name, split, models / "encoder")))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
     sets = [summed(part) for name in SETS if (part := [one for one in found if one["set"] == name])]
     results.mkdir(parents=True, exist_ok=True)
-    (results / "picked.json").write_text(json.dumps(sets, indent=1) + "\n", encoding="utf-8")
+    write_text(results / "picked.json", json.dumps(sets, indent=1) + "\n")
     print(table(sets))

@@ -1,11 +1,13 @@
 """Students beside baselines: accuracy, calibration, milliseconds and megabytes on four sets, three splits, three sizes.
 
 Every arm goes a user's way: rows in a file, `init`, `curriculum export`, `train`, `score` on the test split. What is
-done is not done again. Right and wrong of single rows stay in the work folder, figures go to `results/`.
+done is not done again. Right and wrong of single rows stay in the work folder, weights do not; figures go to
+`results/`.
 """
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from piar.measure.baselines import fit
 from piar.measure.embeddings import BaselineSettings, embedder
 from piar.measure.score import measure
 from piar.measure.score import rows as judged_rows
+from store.files import write_text
 from store.judges import Judge
 
 SIZES, SPLITS = (100, 300, 1_000), (0, 1, 2)
@@ -152,7 +155,8 @@ def _one(at: Project, name: str, split: int, size: int, arm: str, models: Path) 
         "seconds": round(time.monotonic() - began, 1),
         "rows": _by_row(rows, at.task.symbols),
     }
-    done.write_text(json.dumps(found), encoding="utf-8")
+    write_text(done, json.dumps(found))
+    shutil.rmtree(at.folder / "students" / arm, ignore_errors=True)  # up to 2.7 GB each
     print(f"{name} {split} {size} {arm}: {100 * one.scores.accuracy.value:.1f} %, {found['seconds']} s", flush=True)
 
 

@@ -19,6 +19,7 @@ from piar import Project
 from piar.measure.baselines import fit
 from piar.project.asking import session
 from store.db import Store
+from store.files import write_text
 from store.stats import paired_gain
 from synth import SynthSettings, synthesize
 
@@ -51,10 +52,10 @@ def run(out: Path, models: Path, *, sets: list[str], model: str, each: int, resu
             print(f"{name}: {4 * each * len(grades)} drafts, about 2 s each of one core", flush=True)
             _calibrated(at)
             _drafted(at, Tried(n=10**6, votes=1, each=each), grades)
-            (at.folder / "synth.json").write_text(json.dumps(figures(at, name, model)), encoding="utf-8")
+            write_text(at.folder / "synth.json", json.dumps(figures(at, name, model)))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/synth.json"))]
     results.mkdir(parents=True, exist_ok=True)
-    (results / "synth.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_text(results / "synth.json", json.dumps(found, indent=1) + "\n")
     print(table(found), flush=True)
 
 

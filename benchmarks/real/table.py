@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from store.files import write_text
 from store.stats import paired_gain
 
 Found = dict[str, Any]
@@ -33,7 +34,7 @@ def write_students(out: Path, results: Path) -> None:
         "arms": _merged(known["arms"], [_cell(part) for part in _parts(found)]),
         "gains": _merged(known["gains"], _gains(found)),
     }
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(told, indent=1) + "\n")
     print(students(told))
 
 
