@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
-from trainers.probe import TELLING, logistic, scaled, small_fits
+from trainers.probe import TELLING, logistic, scaled, small_fits, unseen_share
 from trainers.words import Words
 
 RIDGES = (1e-4, 1e-3, 1e-2)  # of the members that read vectors, as C of standardised features
 COMPARISONS = 1 / 3  # how much one standard deviation of a comparison says beside words of length 1
 SHRINK = 1e-2  # of the pool's squared weights, against nats
-UNSEEN = -9.0  # logit of a grade that no row had
+UNSEEN = -9.0  # logit of a grade that no row had, in a member
 FOLDS = 5
 
 Floats = NDArray[np.float64]
@@ -92,7 +92,10 @@ def fit_pool(
         for name in ("weight", "words", "bias")
     )
     missing = np.setdiff1d(np.arange(grades), rows.seen)
-    bias[missing] = UNSEEN
+    if len(missing):
+        share = unseen_share(len(rows.labels), len(missing))
+        logits = Linear(weight, said, bias).logits(rows.features, rows.words)[:, rows.seen]
+        bias[missing] = logsumexp(logits, axis=1).mean() + np.log(share / (1 - share * len(missing)))
     told = Words(words.index, words.rarity, said.astype(np.float32))
     return Begun(weight, bias, scaler.mean_, scaler.scale_, told)
 

@@ -42,6 +42,12 @@ def scaled(features: Any, telling: int = 0) -> tuple[Any, Any]:
     return scaler, scaler.transform(features)
 
 
+def unseen_share(rows: int, unseen: int) -> float:
+    """Probability of each of so many grades that none of so many rows had: as if half a row had it (Krichevsky &
+    Trofimov 1981). A rare grade is not impossible: certainty would cost each row that has it without bound."""
+    return 0.5 / (rows + 0.5 * unseen)
+
+
 def _strength(inputs: Any, labels: Any, groups: Any, seed: int) -> float:
     """The ridge under which unseen groups are least surprising; the middle one for fewer than six groups."""
     from sklearn.metrics import log_loss

@@ -28,7 +28,7 @@ from piar.measure.embeddings import NO_ENCODER, Embedder
 from store.errors import UsageError
 from store.task import Task
 from trainers.overlap import overlap, parts
-from trainers.probe import fit_probe, one_thread, pair_features
+from trainers.probe import fit_probe, one_thread, pair_features, unseen_share
 from trainers.sentence_folder import roles
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,14 @@ def _majority(given: Fitting) -> Predict:
     task = given.task
     counts = dict(given.frame["gold"].value_counts().iter_rows())
     shares = np.array([counts.get(symbol, 0) for symbol in task.symbols], dtype=np.float64) / len(given.frame)
-    return lambda rows: np.tile(shares, (len(rows), 1))
+    told = _never_certain(shares[None], len(given.frame), shares == 0)
+    return lambda rows: np.tile(told, (len(rows), 1))
+
+
+def _never_certain(probs: Floats, rows: int, unseen: NDArray[np.bool_]) -> Floats:
+    """Probabilities [N, K] of a judge that learnt from so many rows, with a share for grades that none of them had."""
+    share = unseen_share(rows, int(unseen.sum()))
+    return np.where(unseen, share, probs * (1 - share * unseen.sum()))
 
 
 def _tfidf(given: Fitting, *, overlap: bool = False) -> Predict:
@@ -161,7 +168,7 @@ def _tfidf(given: Fitting, *, overlap: bool = False) -> Predict:
     model = LogisticRegression(max_iter=200, tol=3e-3, random_state=given.seed)
     with one_thread():
         model.fit(together(words, frame), labels)
-    return _by_model(model, features, task)
+    return _by_model(model, features, given)
 
 
 def _tfidf_overlap(given: Fitting) -> Predict:
@@ -185,7 +192,7 @@ def _cosine(given: Fitting) -> Predict:
     inputs = features(given.frame)
     with one_thread():
         model.fit(inputs, labels)
-    return _by_model(model, features, task)
+    return _by_model(model, features, given)
 
 
 def _probe(given: Fitting) -> Predict:
@@ -197,7 +204,7 @@ def _probe(given: Fitting) -> Predict:
         return pair_features(*_vectors(rows, task, embed))
 
     scaler, model = fit_probe(raw(given.frame), labels, given.groups, given.seed)
-    return _by_model(model, lambda rows: scaler.transform(raw(rows)), task)
+    return _by_model(model, lambda rows: scaler.transform(raw(rows)), given)
 
 
 def _vectors(rows: pl.DataFrame, task: Task, embed: Embed) -> tuple[Any, Any]:
@@ -208,9 +215,11 @@ def _vectors(rows: pl.DataFrame, task: Task, embed: Embed) -> tuple[Any, Any]:
     return embed(texts[0], *told[0]), embed(texts[1], *told[1]) if len(task.fields) > 1 else None
 
 
-def _by_model(model: Any, features: Callable[[pl.DataFrame], Any], task: Task) -> Predict:
-    """Probabilities in the task's order of grades; zero for grades that were not learnt."""
+def _by_model(model: Any, features: Callable[[pl.DataFrame], Any], given: Fitting) -> Predict:
+    """Probabilities in the task's order of grades."""
+    task, learnt = given.task, len(given.frame)
     columns = [task.index(symbol) for symbol in model.classes_]
+    unseen = ~np.isin(np.arange(len(task.grades)), columns)
 
     def predict(rows: pl.DataFrame) -> Floats:
         probs = np.zeros((len(rows), len(task.grades)))
@@ -218,7 +227,7 @@ def _by_model(model: Any, features: Callable[[pl.DataFrame], Any], task: Task) -
             inputs = features(rows)
             with one_thread():
                 probs[:, columns] = model.predict_proba(inputs)
-        return probs
+        return _never_certain(probs, learnt, unseen)
 
     return predict
 
