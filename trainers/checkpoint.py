@@ -167,11 +167,12 @@ def check(folder: Path, *, hashes: bool = False) -> None:
     except FileNotFoundError:
         raise PiarError(f"{folder} is no finished checkpoint: it has no {MARKER} marker.", fix) from None
     except ValidationError:
-        raise PiarError(f"{folder} is no finished checkpoint: its {MARKER} marker is not whole.", fix) from None
+        files = {}
+    if CARD not in files:
+        raise PiarError(f"{folder} is no finished checkpoint: its {MARKER} marker is not whole.", fix)
     for name, (size, digest) in files.items():
-        path = folder.joinpath(
-            *(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
-        )  # never outside
+        inside = (part for part in PurePosixPath(name).parts if part not in ("/", ".."))
+        path = folder.joinpath(*inside)
         try:
             same = path.is_file() and path.stat().st_size == size and not (hashes and file_sha256(path) != digest)
         except OSError:  # no file can have such a name, or it cannot be read

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, verb
+from store.errors import PiarError
 from store.figures import bracketed, many, span
 
 if TYPE_CHECKING:
@@ -108,8 +109,13 @@ def encoder(
     config = _config(f"train.encoder.model={model}" if model else "")
     from trainers.encoder import train
 
-    beside = _located(config.baselines.encoder)
-    return _answer(train(*_folders(shards, out, "encoder"), settings=config.train.encoder, beside=beside))
+    beside, folders = _located(config.baselines.encoder), _folders(shards, out, "encoder")
+    try:
+        return _answer(train(*folders, settings=config.train.encoder, beside=beside))
+    except KeyboardInterrupt:
+        raise PiarError(
+            "Interrupted. An encoder keeps nothing of half a run: the same command begins anew.", exit_code=130
+        ) from None
 
 
 def export(

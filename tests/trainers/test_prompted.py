@@ -348,6 +348,9 @@ def test_a_marker_never_names_what_lies_outside(both, tmp_path):
     (moved / "COMPLETE").write_text(json.dumps(marker | {"../secret": [1, "0"], str(tmp_path / "secret"): [1, "0"]}))
     with pytest.raises(PiarError, match=r"moved.*secret is missing"):
         check(moved)
+    (moved / "COMPLETE").write_text("{}")
+    with pytest.raises(PiarError, match="marker is not whole"):
+        check(moved)
     (moved / "COMPLETE").write_text(json.dumps(marker | {"beside/" + "x" * 300: [1, "0"]}))
     with pytest.raises(PiarError, match=r"xxx is missing"):
         check(moved)
@@ -395,3 +398,23 @@ def test_a_model_that_cannot_go_on_from_there_reads_all(both, monkeypatch, why):
         monkeypatch.setattr("trainers.rollout.below", lambda one, prefix: one.blocks)
     assert session_of(student).root == []
     np.testing.assert_allclose(student.model.features(student.tokenizer, ids), told, atol=1e-5)
+
+
+def test_an_interrupted_run_says_that_nothing_is_kept(both, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainers.encoder._teach", interrupted)
+    asked = [
+        "train",
+        "encoder",
+        str(both[0] / "shards"),
+        "-o",
+        str(tmp_path / "run"),
+        "--model",
+        str(both[0] / "model"),
+    ]
+    assert main(asked) == 130
+    assert "begins anew" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(asked) == 0
