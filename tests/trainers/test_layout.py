@@ -10,8 +10,7 @@ from trainers.head import Head, over_rows, read_labels
 from trainers.layout import Item, pack, repeated
 from trainers.loading import parity_gap, wrap
 from trainers.model import Policy
-from trainers.rollout import generate, run
-from trainers.session import Below
+from trainers.rollout import Below, generate, run
 from trainers.tiny import tiny_model
 
 VOCAB = 60
