@@ -23,7 +23,7 @@ from torch import Tensor
 
 from store.task import Task
 from trainers.data import common_prefix, micro_batches
-from trainers.embedding import reach
+from trainers.embedding import context, reach
 from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, compared_of, no_head
 from trainers.folder import load_encoder, load_tokenizer, match_tokens
 from trainers.layout import Item
@@ -80,7 +80,10 @@ class Beside:
         match_tokens(str(folder), encoder, tokenizer)
         with safe_open(str(folder / _POOLING), "pt") as file:
             said = file.metadata() or {}
-            return cls(Vectors.described(encoder, file, int(said["texts"])), tokenizer, int(said["tokens"]))
+            told, most = int(said["tokens"]), context(encoder, tokenizer)
+            if not 0 < told <= (most or told):
+                raise ValueError(f"it cannot read {told:,} tokens")
+            return cls(Vectors.described(encoder, file, int(said["texts"])), tokenizer, told)
 
 
 class Prompted(Fitted):
@@ -103,10 +106,9 @@ class Prompted(Fitted):
         skipped: int,
         beside: Beside | None = None,
     ) -> None:
-        states = 2 * policy.lm.config.get_text_config().hidden_size
-        vectors = beside.vectors if beside else None
-        states, cosines = states + (vectors.states if vectors else 0), vectors.cosines if vectors else 0
-        super().__init__(len(names), grades, states=states, cosines=cosines)
+        own, vectors = 2 * policy.lm.config.get_text_config().hidden_size, beside.vectors if beside else None
+        others, cosines = (vectors.states, vectors.cosines) if vectors else (0, 0)
+        super().__init__(len(names), grades, states=own + others, cosines=cosines)
         self.policy, self.skipped = policy.requires_grad_(requires_grad=False), skipped
         self.vectors, self.beside = vectors, beside  # the module moves with this one
         (self.before, self.behind), self.names = around, tuple(names)

@@ -248,6 +248,7 @@ def test_it_stays_whole_wherever_it_goes(both, tmp_path):
 HARMS = {  # what the file beside an encoder says of it -> what is made of that
     "tokens below none": ("tokens", lambda said: "-3"),
     "tokens beyond count": ("tokens", lambda said: "9" * 30),
+    "tokens that it has no places for": ("tokens", lambda said: "1000"),
     "samples of many texts": ("texts", lambda said: "9" * 12),
     "a pooling that nothing has": ("pooling", lambda said: said.replace("mean", "foo")),
     "no pooling at all": ("pooling", lambda said: json.dumps(json.loads(said) | {"poolings": []})),
