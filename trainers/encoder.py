@@ -323,12 +323,11 @@ def _prompted(manifest: Manifest, settings: EncoderSettings) -> tuple[Prompted, 
     """A language model with a head for the task's grades, and its tokenizer; says what is read beside it."""
     names = {name: words for name, words in _names(manifest).items() if name in _LABELS}
     rubric = manifest.rubric if manifest.prompt == "rulebook" else ""
-    beside = settings.beside
-    if beside:
-        say(f"encoder: reads {beside} beside it; --set train.encoder.beside=none leaves that out")
+    if settings.beside:
+        say(f"encoder: reads {settings.beside} beside it; --set train.encoder.beside=none leaves that out")
     else:
-        say("encoder: a sentence encoder beside it costs little and often helps: --set train.encoder.beside=FOLDER")
-    return Prompted.begun(settings.model, manifest.task, names, rubric=rubric, beside=beside)
+        say("encoder: a sentence encoder can be read beside it, for little: --set train.encoder.beside=FOLDER")
+    return Prompted.begun(settings.model, manifest.task, names, rubric=rubric, beside=settings.beside)
 
 
 def _make(rows: Sequence[Row], manifest: Manifest, settings: EncoderSettings, how: Reads) -> tuple[Any, Any]:

@@ -95,6 +95,9 @@ class Prompted(Fitted):
         names: of the texts.
         skipped: tokens in front of a prompt that are the same for all samples.
         beside: a sentence encoder that is read too.
+
+    Attributes:
+        root: what all prompts begin with, once `warm` has computed it.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class Prompted(Fitted):
         self.policy, self.skipped = policy.requires_grad_(requires_grad=False), skipped
         self.vectors, self.beside = vectors, beside  # the module moves with this one
         (self.before, self.behind), self.names = around, tuple(names)
-        self._root = Root(policy)
+        self.root = Root(policy)
 
     @property
     def config(self) -> Any:
@@ -155,8 +158,8 @@ class Prompted(Fitted):
 
     def _states(self, items: Sequence[Item]) -> Tensor:
         """[m, 2 D] the mean state of each sample's tokens behind what all share, and the last one."""
-        if self._root.tokens and max(item.depth for item in items) <= self.policy.window:
-            rows = hidden_rows(self.policy, self._root.below(self.policy, items))
+        if self.root.tokens and max(item.depth for item in items) <= self.policy.window:
+            rows = hidden_rows(self.policy, self.root.below(self.policy, items))
         else:
             rows = self.policy(self.policy.pack(items), lambda hidden, head: hidden)
         each = torch.split(rows.float(), [len(item.completions[0]) for item in items])
@@ -171,13 +174,13 @@ class Prompted(Fitted):
         if len(shared) < self.policy.window and shared == alike[1][: self.skipped]:
             with self.policy.judging():
                 if unlike(self.policy, partial(self._warmed, shared, [self._item(one) for one in alike])) is not None:
-                    self._root = Root(self.policy)
-        return self._root.tokens
+                    self.root = Root(self.policy)
+        return self.root.tokens
 
     def _warmed(self, shared: list[int], items: Sequence[Item]) -> float:
         """Keep the first tokens computed; how far states are then from what they were, at the farthest."""
-        self._root = Root(self.policy)
-        cold, self._root = self._states(items), Root(self.policy, shared)
+        self.root = Root(self.policy)
+        cold, self.root = self._states(items), Root(self.policy, shared)
         return farthest(self._states(items), cold)
 
     def save_pretrained(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Students, mining, teachers, searches, drafts of rows and audits on real data; figures go to `results/` beside this.
+"""Students, mining, teachers, searches, drafts of rows, audits and latency on real data; figures go to `results/`.
 
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real students [--arms encoder] [--sets chorus] …
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real mining
@@ -6,6 +6,7 @@
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real neighbours
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real synth
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real audits [--models instruct05] …
+    PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=2 python -m benchmarks.real latency
     PIAR_REAL_MODELS=DIR OMP_NUM_THREADS=1 python -m benchmarks.real evolve [--models instruct05] [--arms rules,gepa]
     PIAR_REAL_MODELS=DIR python -m benchmarks.real whole          # for a machine with a GPU: ten minutes
 
@@ -16,7 +17,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.real import audits, evolving, mining, neighbours, picked, students, synth, whole
+from benchmarks.real import audits, evolving, latency, mining, neighbours, picked, students, synth, whole
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = {
@@ -26,6 +27,7 @@ KINDS = {
     "neighbours": neighbours,
     "synth": synth,
     "audits": audits,
+    "latency": latency,
     "evolve": evolving,
     "whole": whole,
 }

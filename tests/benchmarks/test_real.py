@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.real import sets, whole
+from benchmarks.real import latency, sets, whole
 from benchmarks.real.students import ARMS, BASELINES
 from benchmarks.real.table import write_students
 from store.errors import PiarError
@@ -87,3 +87,10 @@ def test_a_job_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
         whole.main(asked(tmp_path / "work", "--workers", "1"), tmp_path, tmp_path / "results")
     assert done == [1]
     assert "1 at once: about" in capsys.readouterr().out
+
+
+def test_a_request_is_timed_with_and_without_what_all_prompts_share(tmp_path):
+    model, encoder = make_tiny_model(tmp_path / "model", width=64, layers=3), make_tiny_encoder(tmp_path / "encoder")
+    told = latency.measure("chorus", model, encoder, 3)
+    assert 8 < told["shared"] < told["tokens"]
+    assert all(0 < low <= middle <= high for middle, low, high in told["ms"].values())
