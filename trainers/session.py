@@ -199,6 +199,12 @@ class Writing:
         """The answer as a trace, or why it is none."""
         return parse_trace(self.text, self._student.task)
 
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the trace comes to the grade that it was begun with; None where it says no verdict to the letter."""
+        trace = parse_trace(self.text.strip(), self._student.task, strict=True).trace
+        return None if trace is None else trace.verdict == trace.grade
+
 
 class _Tree:
     """The layers' own memory of one prompt, at position `depth`."""

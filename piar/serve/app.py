@@ -36,7 +36,8 @@ from trainers.students import AnySession
 
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = """The grade is the student's first token: `/score` runs one prefill and reads it.
-`/explain` streams the same grade as its first event, then the trace as it is written."""
+`/explain` streams the same grade as its first event, then the trace as it is written; its last event says with
+`agrees` whether the trace's own verdict is that grade (null: it says none)."""
 
 
 class Opinion(BaseModel):
@@ -194,9 +195,8 @@ def _judging(app: FastAPI, task: Task, settings: ServeSettings, name: str, *, de
         async for text in explanation.texts():
             yield ServerSentEvent(event="text", data=text)
         parsed = explanation.parsed
-        yield ServerSentEvent(
-            event="trace", data={"text": explanation.text, "trace": parsed.trace, "reason": parsed.reason}
-        )
+        told = {"text": explanation.text, "trace": parsed.trace, "reason": parsed.reason}
+        yield ServerSentEvent(event="trace", data=told | {"agrees": explanation.agrees})
 
 
 def _around(app: FastAPI, task: Task, name: str, writer: str, meters: Meters) -> None:

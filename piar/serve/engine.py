@@ -115,6 +115,12 @@ class Explanation:
         return self.writing.parsed
 
     @property
+    def agrees(self) -> bool | None:
+        """Whether the trace's verdict is the grade; None where it says none."""
+        assert self.writing is not None
+        return self.writing.agrees
+
+    @property
     def text(self) -> str:
         """The answer so far."""
         assert self.writing is not None
@@ -356,7 +362,7 @@ class Engine:
         if writing.done or explanation.cancelled:
             self._explaining.remove(explanation)
             if writing.done:  # counted before its reader knows of the end
-                self._meters.trace_seconds.observe(time.perf_counter() - explanation.since)
+                self._meters.explained(explanation.agrees, time.perf_counter() - explanation.since)
             explanation.put(None)
 
 

@@ -31,6 +31,7 @@ class Meters:
         )
         self.shadowed = Counter("piar_shadow", "Samples judged by the shadow too.", ["outcome"], registry=own)
         self.decided = Counter("piar_decided", "Samples of a cascade, by who decided.", ["tier"], registry=own)
+        self.traces = Counter("piar_traces", "Traces, by whether their verdict is the grade.", ["agrees"], registry=own)
         self.trace_seconds = Histogram(
             "piar_trace_seconds", "From arrival to the end of the trace.", buckets=SECONDS, registry=own
         )
@@ -41,3 +42,8 @@ class Meters:
         for one in found:
             self.grades.labels(one.grade).inc()
         self.grade_seconds.observe(seconds)
+
+    def explained(self, agrees: bool | None, seconds: float) -> None:
+        """Count a trace that was written to its end."""
+        self.traces.labels({True: "yes", False: "no", None: "unread"}[agrees]).inc()
+        self.trace_seconds.observe(seconds)

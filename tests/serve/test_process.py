@@ -214,8 +214,25 @@ def test_the_page_in_a_browser_shows_text_as_text(judge, tmp_path):
         assert page.locator("#probs tr").count() == len(TASK.grades)
         assert page.locator("img").count() == 0
         page.screenshot(path=tmp_path / "page.png", full_page=True)
+        page.route("**/explain", lambda route: route.fulfill(content_type="text/event-stream", body=_disagreeing()))
+        page.click("#go")
+        page.wait_for_function("document.getElementById('doubt').textContent.includes('comes to 2')")
+        page.screenshot(path=tmp_path / "doubt.png", full_page=True)
+        page.unroute("**/explain")
+        page.click("#go")
+        page.wait_for_function("document.getElementById('doubt').textContent === ''")
         browser.close()
     assert problems == []
+
+
+def _disagreeing():
+    """An answer whose reason comes to another grade, as the server streams it."""
+    opinion = {"grade": "1", "probs": {"0": 0.2, "1": 0.5, "2": 0.3}, "expected": 1.1}
+    text = "1\nevidence:\nrules: R01\nverdict: 2"
+    told = {"text": text, "trace": {"grade": "1", "verdict": "2"}, "reason": None, "agrees": False}
+    return "".join(
+        f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in [("grade", opinion), ("trace", told)]
+    )
 
 
 @pytest.mark.timeout(1200)

@@ -23,7 +23,7 @@ from trainers.checkpoint import StudentCard, save
 from trainers.explained import Explained
 from trainers.model import Policy
 from trainers.scoring import Student
-from trainers.session import Session, latencies
+from trainers.session import Session, Writing, latencies
 from trainers.tiny import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.precision
@@ -190,6 +190,30 @@ def test_another_student_writes_the_reasons_of_a_grade_that_is_not_its_own(judge
     assert refused.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("verdict", "agrees", "counted"),
+    [
+        ("verdict: 1", True, "yes"),
+        ("verdict: 2", False, "no"),
+        ("verdict: two", None, "unread"),
+        (None, None, "unread"),
+    ],
+)
+def test_a_reason_that_comes_to_another_grade_says_so(judge, monkeypatch, verdict, agrees, counted):
+    answer = "\n".join(filter(None, ["1", "evidence:", "rules: R01", verdict]))
+
+    def step(writing):
+        before, writing.text, writing.done = writing.text, answer, True
+        return answer[len(before) :]
+
+    monkeypatch.setattr(Writing, "step", step)
+    with serving(judge) as client:
+        last = events(client.post("/explain", json=SAMPLES[0]))[-1][1]
+        text = client.get("/metrics").text
+    assert last["agrees"] is agrees
+    assert f'piar_traces_total{{agrees="{counted}"}} 1.0' in text
+
+
 def test_reasons_come_from_a_student_that_was_taught_them(judge, tmp_path):
     with pytest.raises(UsageError, match="taught no traces"):
         Explained(Session(judge), Session(student(tmp_path, completion="grade")))
@@ -314,6 +338,7 @@ def test_counters_count(judge):
         assert 'piar_requests_total{route="/score",status="200"} 1.0' in text
         assert 'piar_requests_total{route="/score",status="422"} 1.0' in text
         assert "piar_trace_seconds_count 1.0" in text
+        assert sum(f'piar_traces_total{{agrees="{said}"}} 1.0' in text for said in ("yes", "no", "unread")) == 1
 
 
 @pytest.mark.parametrize("path", ["POST /score", "POST /explain", "GET /task", "GET /healthz", "GET /metrics"])
