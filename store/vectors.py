@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from store.errors import PiarError
+
+FOLDER = "embeddings"  # of a project
 Vectors = npt.NDArray[np.float32]
 T = TypeVar("T")
 _TABLE = "create table if not exists vector (key blob primary key, value blob not null) without rowid"
 _KNOWN = "create temp view known as select key, value from vector"
 _ASKED = 500  # keys in one query
-_MADE = 256  # texts embedded between two writes, which is what an interruption can cost
+_MADE = 256  # texts embedded between two writes
 
 
 class VectorCache:
@@ -34,28 +37,44 @@ class VectorCache:
         self._con = _open(path) if keep or path is None else _open_for_reading(path)
 
     def vectors(
-        self, texts: Sequence[str], make: Callable[[list[str]], Any], tell: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str],
+        make: Callable[[list[str]], Any],
+        tell: Callable[[int, int], None] | None = None,
+        each: int = _MADE,
     ) -> Vectors:
         """(N, D) vectors of texts, in the order given.
 
         Args:
             make: texts -> (M, D) vectors, asked once for each text that is not known.
             tell: told how many of the new texts are made, and of how many, from time to time.
+            each: texts between two writes, which is what an interruption can cost.
+
+        Raises:
+            PiarError: the file was tampered with.
         """
-        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        keys = _keys(texts)
         if not keys:
             return np.zeros((0, 0), dtype=np.float32)
         known = self._known(list(dict.fromkeys(keys)))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        for number, part in enumerate(_parts(list(missing), _MADE)):
+        for number, part in enumerate(_parts(list(missing), each)):
             if tell and number:
-                tell(number * _MADE, len(missing))
+                tell(number * each, len(missing))
             made = np.asarray(make([missing[key] for key in part]), dtype=np.float32)
             found = {key: row.tobytes() for key, row in zip(part, made, strict=True)}
             known |= found
             with suppress(sqlite3.Error), self._con:  # a full disk costs the cache, not the work
                 self._con.executemany("insert or replace into vector values (?, ?)", found.items())
+        if len({len(known[key]) for key in keys}) > 1:
+            raise PiarError(f"{self._path} holds vectors of several sizes.", "Remove it: it is made anew.")
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
+
+    def known(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text whether its vector is there."""
+        keys = _keys(texts)
+        found = self._known(list(dict.fromkeys(keys)))
+        return [key in found for key in keys]
 
     def _known(self, keys: list[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
@@ -70,6 +89,10 @@ class VectorCache:
             self._con = _open(self._path)
             return {}
         return found
+
+
+def _keys(texts: Sequence[str]) -> list[bytes]:
+    return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
 
 
 def _parts(items: list[T], size: int) -> Iterator[list[T]]:

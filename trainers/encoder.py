@@ -49,12 +49,15 @@ _LARGE = (
 )
 
 
-def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None, beside: str = "") -> Trained:
+def train(
+    shards: Path, out: Path, *, settings: EncoderSettings | None = None, beside: str = "", keep: Path | None = None
+) -> Trained:
     """Teach an encoder to classify, and measure it on the evaluation splits.
 
     Args:
         out: gets `final/`, a plain Hugging Face folder with a student's card.
         beside: the sentence encoder's folder that `settings.beside = auto` means.
+        keep: a folder for what a language model was read for, which is then not read for again.
 
     Raises:
         PiarError: no training row, no encoder of that name, or a run there already.
@@ -69,6 +72,8 @@ def train(shards: Path, out: Path, *, settings: EncoderSettings | None = None, b
         raise PiarError("The shards hold no training row.", "Export again.")
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings, how)
+    if keep and isinstance(model, Prompted):
+        model.keep(keep)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if settings.epochs and how != "prompted":
         refuse_to_learn(model, torch.device(model.device), _LARGE)
@@ -197,10 +202,10 @@ def _teach(
 
 
 @contextmanager
-def _counted(what: str, total: int) -> Iterator[OnProgress]:
-    """Shows how many of `total` samples are done."""
+def _counted(what: str, total: int, known: int = 0) -> Iterator[OnProgress]:
+    """Shows how many of `total` samples are done; `known` are so at once."""
     done = 0
-    with progress(what, 0, total) as show:
+    with progress(what, known, total) as show:
 
         def more(n: int) -> None:
             nonlocal done
@@ -214,7 +219,8 @@ def _begin(
     model: Fitted, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
 ) -> None:
     """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
-    with _counted("encoder: reading", len(rows)) as more:
+    known = model.known(ids) if isinstance(model, Prompted) else 0
+    with _counted("encoder: reading", len(rows), known) as more:
         read = model.eval().features(tokenizer, ids, more)
     if wrong := int((~np.isfinite(read)).any(1).sum()):
         raise PiarError(

@@ -50,8 +50,11 @@ class EncoderStudent:
         return self.card.max_length
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None) -> "EncoderStudent":
+    def load(cls, path: str | Path, *, device: str | None = None, keep: Path | None = None) -> "EncoderStudent":
         """An encoder student from a checkpoint folder.
+
+        Args:
+            keep: a folder for what a language model was read for, which is then not read for again.
 
         Raises:
             PiarError: no student there, or a checkpoint that is not whole.
@@ -69,6 +72,8 @@ class EncoderStudent:
             )
         student = cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, card)
         student._try(folder)
+        if keep and isinstance(model, Prompted):
+            model.keep(keep)
         return student
 
     def _try(self, folder: Path) -> None:

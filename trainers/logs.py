@@ -115,7 +115,7 @@ def _lines(what: str, done: int, total: int) -> Callable[[int, dict[str, float]]
         nonlocal shown
         now = time.monotonic()
         elapsed = now - began
-        if step < total and now - shown >= pause(elapsed):
+        if done < step < total and now - shown >= pause(elapsed):
             shown = now
             left = duration(elapsed / (step - done) * (total - step))
             parts = f"{what} {step:,} of {total:,}", duration(elapsed), f"{left} left", _words(metrics)

@@ -4,9 +4,12 @@ A few hundred rows teach a language model little by gradients, and linear classi
 (docs/experiments/real.md). It is asked for the grade, and read two thirds up: there states say most of a text, and what
 lies above is neither computed nor kept (Skean et al. 2025, arXiv 2502.02013; our choice of the place). Features are the
 mean state over a sample's tokens, that of the prompt's last token, and what `trainers.fitted` says of the texts; and
-what a sentence encoder says of them, where one is read beside it: it knows which texts are alike, for little.
+what a sentence encoder says of them, where one is read beside it: it knows which texts are alike, for little. States
+can be kept in a folder: reading is nearly all that such a student costs, and after a round of labels most rows are the
+same.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +24,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from store.errors import PiarError
 from store.task import Task
+from store.vectors import VectorCache
 from trainers.data import common_prefix, micro_batches
 from trainers.embedding import context, reach
-from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, compared_of, no_head
+from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, no_head
 from trainers.folder import load_encoder, load_tokenizer, match_tokens
 from trainers.layout import Item
 from trainers.loading import farthest, load_reader, unlike
@@ -38,6 +43,16 @@ BESIDE, _POOLING = "beside", "pooling.safetensors"  # a folder in the student's,
 DEPTH = 2 / 3  # of the layers
 _TOGETHER = 2048  # tokens computed at once
 _MEANING = 200  # characters of what a grade means
+_NAMES = {
+    "_name_or_path",
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "id2label",
+    "label2id",
+}  # of a configuration
+_BETWEEN = 32  # samples read between two writes
+_VERSION = "1"  # of how a prompt becomes features
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +124,15 @@ class Prompted(Fitted):
         skipped: int,
         beside: Beside | None = None,
     ) -> None:
-        own, vectors = 2 * policy.lm.config.get_text_config().hidden_size, beside.vectors if beside else None
+        self._width = own = 2 * policy.lm.config.get_text_config().hidden_size
+        vectors = beside.vectors if beside else None
         others, cosines = (vectors.states, vectors.cosines) if vectors else (0, 0)
         super().__init__(len(names), grades, states=own + others, cosines=cosines)
         self.policy, self.skipped = policy.requires_grad_(requires_grad=False), skipped
         self.vectors, self.beside = vectors, beside  # the module moves with this one
         (self.before, self.behind), self.names = around, tuple(names)
         self.root = Root(policy)
+        self._kept: VectorCache | None = None
 
     @property
     def config(self) -> Any:
@@ -138,14 +155,44 @@ class Prompted(Fitted):
         self, tokenizer: Any, ids: Sequence[Encoded], on_progress: OnProgress = lambda n: None
     ) -> NDArray[np.float32]:
         """[N, F] what the head is given of samples."""
-        found = np.zeros((len(ids), self.head.in_features), dtype=np.float32)
-        items = [self._item(one.texts[0]) for one in ids]
-        beside = torch.from_numpy(self._said_beside(ids)).to(self.device)
+        if not ids:
+            return np.zeros((0, self.head.in_features), dtype=np.float32)
+        states, told = self._read([one.texts[0] for one in ids], on_progress), np.array([one.compared for one in ids])
+        found: NDArray[np.float32] = np.concatenate([states, self._said_beside(ids), told], 1, dtype=np.float32)
+        return found
+
+    def keep(self, folder: Path) -> None:
+        """Take states that are known from a folder, and write new ones there. A file's name tells the weights: those
+        of a student are the model's, so that both find the same."""
+        self._kept = VectorCache(folder / f"{_fingerprint(self.policy.lm)[:24]}-states.sqlite")
+
+    def known(self, ids: Sequence[Encoded]) -> int:
+        """How many samples' states are kept."""
+        return sum(self._kept.known([self._key(one.texts[0]) for one in ids])) if self._kept else 0
+
+    def _read(self, prompts: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float32]:
+        """[N, 2 D] states of prompts, those that are kept first."""
+        if self._kept is None:
+            return self._computed(prompts, on_progress)
+        keys = [self._key(prompt) for prompt in prompts]
+        place = dict(zip(keys, prompts, strict=True))
+        on_progress(len(keys) - len(place) + sum(self._kept.known(list(place))))
+        found = self._kept.vectors(
+            keys, lambda new: self._computed([place[key] for key in new], on_progress), each=_BETWEEN
+        )
+        if found.shape[1] != self._width:
+            raise PiarError("What is kept in embeddings/ is not of this model.", "Remove that folder.")
+        return found
+
+    def _key(self, prompt: Sequence[int]) -> str:
+        return f"{self.skipped}: {' '.join(map(str, prompt))}"
+
+    def _computed(self, prompts: Sequence[list[int]], on_progress: OnProgress) -> NDArray[np.float32]:
+        items = [self._item(prompt) for prompt in prompts]
+        found = np.zeros((len(items), self._width), dtype=np.float32)
         with self.policy.judging():
             for part in micro_batches(items, _TOGETHER, self.policy.window):
-                states = self._states([items[i] for i in part])
-                told = compared_of([ids[i] for i in part], states.device)
-                found[part] = torch.cat([states, beside[part], *([] if told is None else [told])], 1).cpu().numpy()
+                found[part] = self._states([items[i] for i in part]).cpu().numpy()
                 on_progress(len(part))
         return found
 
@@ -237,6 +284,16 @@ class Prompted(Fitted):
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise no_head(folder, error) from None
         return found
+
+
+def _fingerprint(lm: Any) -> str:
+    """Hash of the weights that are read and of what says how, but for names."""
+    said = {key: value for key, value in lm.config.to_dict().items() if key not in _NAMES}
+    told = hashlib.sha256(json.dumps([_VERSION, said], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(lm.state_dict().items()):
+        told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        told.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return told.hexdigest()
 
 
 def asked(

@@ -59,11 +59,12 @@ class AnySession(Protocol):
         """The grade of one sample, and the answer that begins with it; or why there is none."""
 
 
-def load_student(folder: str | Path, *, device: str | None = None) -> AnyStudent:
+def load_student(folder: str | Path, *, device: str | None = None, keep: Path | None = None) -> AnyStudent:
     """A student from a checkpoint folder, by the kind that its card says.
 
     Args:
         device: None for a GPU where there is one.
+        keep: a folder for what a frozen language model was read for, so that no sample is read twice.
 
     Raises:
         PiarError: no student there, or a checkpoint that is not whole.
@@ -71,7 +72,7 @@ def load_student(folder: str | Path, *, device: str | None = None) -> AnyStudent
     if read_card(Path(folder)).kind == "encoder":
         from trainers.encoder_student import EncoderStudent
 
-        return EncoderStudent.load(folder, device=device)
+        return EncoderStudent.load(folder, device=device, keep=keep)
     from trainers.scoring import Student
 
     return Student.load(folder, device=device)

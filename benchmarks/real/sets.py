@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from piar import Project
 from store.prepare import ImportMapping
+from store.vectors import FOLDER
 from tests.data import shared
 
 TRAIN, DEV, TEST = 1_000, 200, 600  # rows at most
 WORDS = 96  # of a row, about 128 tokens; the longest field is cut
 NO_HOLDOUT = ("split.train=0.7", "split.holdout=0")  # what is dealt as train is all learnt from
-EMBEDDINGS = "embeddings"  # shared by the projects of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class RealSet:
 
     Attributes:
         names: of the grades, as those who made the set call them, where the symbols are numbers.
+        keeps: which end of a text that is cut. What a study found stands at the end of its abstract.
     """
 
     path: str
@@ -30,6 +32,7 @@ class RealSet:
     group: str
     grades: tuple[str, ...]
     names: tuple[str, ...] = ()
+    keeps: Literal["start", "end"] = "start"
 
 
 SETS = {
@@ -50,7 +53,12 @@ SETS = {
         ("irrelevant", "relevant", "highly relevant"),
     ),
     "pubmedqa": RealSet(
-        "pubmedqa/pubmedqa.parquet", ("question", "abstract"), "decision", "question", ("no", "maybe", "yes")
+        "pubmedqa/pubmedqa.parquet",
+        ("question", "abstract"),
+        "decision",
+        "question",
+        ("no", "maybe", "yes"),
+        keeps="end",
     ),
     "semeval": RealSet(
         "semeval2013/answers.parquet",
@@ -70,16 +78,17 @@ def rows_of(name: str) -> tuple[pl.DataFrame, float]:
     frame = frame.select(*texts, gold=pl.col(one.gold).cast(pl.String)).drop_nulls().unique(one.fields, keep="first")
     frame = frame.sort(one.fields)
     whole = [dict(zip(one.fields, row, strict=True)) for row in frame.select(one.fields).iter_rows()]
-    short = [_cut(row) for row in whole]
+    short = [_cut(row, one.keeps) for row in whole]
     cut = float(np.mean([a != b for a, b in zip(whole, short, strict=True)]))
     return pl.DataFrame(short).with_columns(frame["gold"]), cut
 
 
-def _cut(row: dict[str, str]) -> dict[str, str]:
+def _cut(row: dict[str, str], keeps: str) -> dict[str, str]:
     words = {name: text.split() for name, text in row.items()}
     while sum(map(len, words.values())) > WORDS:
         longest = max(words, key=lambda name: len(words[name]))
-        words[longest] = words[longest][: max(len(words[longest]) - 8, 1)]
+        left = max(len(words[longest]) - 8, 1)
+        words[longest] = words[longest][-left:] if keeps == "end" else words[longest][:left]
     return {name: " ".join(words[name]) if len(words[name]) < len(text.split()) else text for name, text in row.items()}
 
 
@@ -129,9 +138,9 @@ def project(
         Project.open(folder, NO_HOLDOUT).import_([path], mapping)
         if named:
             _name(folder / "task.toml", one)
-        kept = folder.parent / EMBEDDINGS
+        kept = folder.parent / FOLDER  # shared by the projects of a run
         kept.mkdir(exist_ok=True)
-        (folder / EMBEDDINGS).symlink_to(kept.resolve())
+        (folder / FOLDER).symlink_to(kept.resolve())
     return Project.open(folder, overrides)
 
 

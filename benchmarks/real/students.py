@@ -26,6 +26,7 @@ from piar.measure.score import measure
 from piar.measure.score import rows as judged_rows
 from store.files import write_text
 from store.judges import Judge
+from store.vectors import FOLDER
 
 SIZES, SPLITS = (100, 300, 1_000), (0, 1, 2)
 BASELINES = ("majority", "tfidf", "tfidf_overlap", "cosine", "probe")
@@ -57,9 +58,10 @@ def _encoder(reads: str, epochs: float = 4.0, *, both: bool = False) -> Callable
     def teach(at: Project, shards: Path, out: Path, model: str) -> Path:
         from trainers.encoder import train
 
-        told = {"model": model, "max_length": 160, "batch_size": 16, "reads": reads, "epochs": epochs}
+        told = {"model": model, "max_length": 256, "batch_size": 16, "reads": reads, "epochs": epochs}
         told["beside"] = at.config.baselines.encoder if both else "none"
-        return train(shards, out, settings=at.config.train.encoder.model_copy(update=told)).checkpoint
+        settings = at.config.train.encoder.model_copy(update=told)
+        return train(shards, out, settings=settings, keep=at.folder / FOLDER).checkpoint
 
     return teach
 

@@ -10,6 +10,7 @@ import typer
 from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, verb
 from store.errors import PiarError
 from store.figures import bracketed, many, span
+from store.vectors import FOLDER
 
 if TYPE_CHECKING:
     from piar.project import documents
@@ -111,11 +112,18 @@ def encoder(
 
     beside, folders = _located(config.baselines.encoder), _folders(shards, out, "encoder")
     try:
-        return _answer(train(*folders, settings=config.train.encoder, beside=beside))
+        return _answer(train(*folders, settings=config.train.encoder, beside=beside, keep=_states()))
     except KeyboardInterrupt:
+        kept = " What a language model was read for is kept." if _states() else ""
         raise PiarError(
-            "Interrupted. An encoder keeps nothing of half a run: the same command begins anew.", exit_code=130
+            f"Interrupted. An encoder keeps nothing of half a run: the same command begins anew.{kept}", exit_code=130
         ) from None
+
+
+def _states() -> Path | None:
+    """Where a project keeps what models were read for; None outside a project."""
+    folder = asked().folder
+    return folder / FOLDER if (folder / "piar.toml").exists() else None
 
 
 def export(

@@ -9,6 +9,7 @@ from store.db import Store
 from store.ids import content_id
 from store.judges import Judge
 from store.types import Sample, Verdict
+from store.vectors import FOLDER
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,7 +27,7 @@ def let_student_judge(
     from trainers.students import load_student
 
     judge = Judge(f"student:{path}")
-    student = load_student(student_folder(store, path))
+    student = load_student(student_folder(store, path), keep=store.path.parent / FOLDER)
     done, symbols = counted(len(asked), on_progress), store.task.symbols
 
     def likeliest(probs: Sequence[float]) -> str:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 from store.errors import UsageError
 from store.manifest import file_sha256
 from store.settings import Settings
-from store.vectors import VectorCache, Vectors
+from store.vectors import FOLDER, VectorCache, Vectors
 from trainers.sentence_folder import Role, here, read
 
 if TYPE_CHECKING:
     from trainers.embedding import Encoder
 
-FOLDER = "embeddings"
 NO_ENCODER = 'Name its folder: `[baselines] encoder = "PATH"` in piar.toml, or --set baselines.encoder=PATH.'
 _PATIENCE_SECONDS = 5.0  # without a word
 _VERSION = "2"  # of how a text becomes a vector

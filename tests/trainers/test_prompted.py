@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from trainers.folder import load_lm, load_tokenizer
 from trainers.loading import load_reader
 from trainers.look_over import lower_layers, writes
 from trainers.probe import pair_features
-from trainers.prompted import Beside
+from trainers.prompted import Beside, Prompted
 from trainers.session import TooLong
 from trainers.students import load_student, session_of
 
@@ -419,3 +421,90 @@ def test_an_interrupted_run_says_that_nothing_is_kept(both, tmp_path, monkeypatc
     assert "begins anew" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(asked) == 0
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Counts the samples that a language model is read for."""
+    counted, computed = [], Prompted._computed
+
+    def counting(model, prompts, on_progress):
+        counted.append(len(prompts))
+        return computed(model, prompts, on_progress)
+
+    monkeypatch.setattr(Prompted, "_computed", counting)
+    return counted
+
+
+def test_no_sample_is_read_twice_where_states_are_kept(world, tmp_path, read):
+    folder, done = world
+    settings = EncoderSettings(model=str(folder / "model"))
+    first = train(folder / "shards", tmp_path / "run", settings=settings, keep=tmp_path / "kept")
+    assert sum(read) > 0
+    assert first.metrics == pytest.approx(done.metrics, abs=2e-3)  # batches are others
+    read.clear()
+    again = train(folder / "shards", tmp_path / "again", settings=settings, keep=tmp_path / "kept")
+    assert (read, again.metrics) == ([], first.metrics)
+    student, seen = (
+        load_student(again.checkpoint, device="cpu", keep=tmp_path / "kept"),
+        [],
+    )  # its own copy of the model
+    scored = student.score(samples_of(dev_rows(folder)), on_progress=seen.append)
+    assert (sum(read), sum(seen)) == (1, len(dev_rows(folder)))  # the sample that every student is tried on
+    plain = load_student(again.checkpoint, device="cpu").score(samples_of(dev_rows(folder)))
+    np.testing.assert_allclose([one.probs for one in scored], [one.probs for one in plain], atol=1e-5)
+
+
+def test_states_of_other_weights_or_of_another_question_are_not_taken(world, tmp_path, read):
+    folder, _ = world
+    train(folder / "shards", tmp_path / "run", settings=EncoderSettings(model=str(folder / "model")), keep=tmp_path)
+    other = make_tiny_model(tmp_path / "other", width=64, layers=3, seed=5)
+    read.clear()
+    train(folder / "shards", tmp_path / "others", settings=EncoderSettings(model=str(other)), keep=tmp_path)
+    whole = sum(read)
+    assert whole > 200
+    read.clear()
+    shutil.copytree(folder / "shards", tmp_path / "shards")
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    manifest["task"]["grades"][0]["meaning"] = "nothing at all"
+    (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
+    train(tmp_path / "shards", tmp_path / "asked", settings=EncoderSettings(model=str(other)), keep=tmp_path)
+    assert sum(read) == whole
+
+
+def test_an_interrupted_reading_goes_on_from_what_was_read(world, tmp_path, monkeypatch, read):
+    folder, _ = world
+    settings, states, left = EncoderSettings(model=str(folder / "model")), Prompted._states, [4]
+
+    def stops(model, items):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return states(model, items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prompted, "_states", stops)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder / "shards", tmp_path / "run", settings=settings, keep=tmp_path / "kept")
+    before = sum(read[:-1])
+    assert before > 0
+    read.clear()
+    train(folder / "shards", tmp_path / "run", settings=settings, keep=tmp_path / "kept")
+    first = sum(read)
+    read.clear()
+    train(folder / "shards", tmp_path / "fresh", settings=settings, keep=tmp_path / "anew")
+    assert first == sum(read) - before
+
+
+def test_states_that_were_tampered_with_are_refused(world, tmp_path):
+    folder, done = world
+    student = load_student(done.checkpoint, device="cpu", keep=tmp_path)
+    samples = samples_of(dev_rows(folder)[:3])
+    student.score(samples)
+    [file] = tmp_path.glob("*-states.sqlite")
+    for size in (8, 12):
+        with closing(sqlite3.connect(file)) as con, con:
+            con.execute("update vector set value = zeroblob(?) where key = (select min(key) from vector)", [size])
+            con.execute("update vector set value = zeroblob(8) where key <> (select min(key) from vector)")
+        with pytest.raises(PiarError, match=r"embeddings|several sizes"):
+            load_student(done.checkpoint, device="cpu", keep=tmp_path).score(samples)
