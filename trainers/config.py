@@ -145,6 +145,8 @@ class EncoderSettings(Settings):
         beside: folder of a sentence encoder that is read beside a language model that is prompted; `auto`: the
             project's `[baselines] encoder`, where it has one; `none`.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
+        keeps: which end of a text stays where it is cut; `auto`: the start, but for an encoder whose folder has a
+            tokenizer that cuts on the left.
     """
 
     model: str = "tiny"  # a small BERT from nothing, or a Hugging Face encoder
@@ -157,6 +159,7 @@ class EncoderSettings(Settings):
     reads: Reads | Literal["auto"] = "auto"
     beside: str = "auto"
     max_length: int = Field(default=256, ge=8)  # tokens of a sample, or of each text apart; longer ones are cut
+    keeps: Literal["auto", "start", "end"] = "auto"
     seed: int = 0
 
 

@@ -49,7 +49,8 @@ class Encoder:
         Args:
             role: what the texts are in a pair, by which a folder's prompts are chosen.
         """
-        prompt, shorter = self._folder.prompt(role), [text[: 16 * self.tokens] for text in texts]
+        end, most = self._tokenizer.truncation_side == "left", 16 * self.tokens
+        prompt, shorter = self._folder.prompt(role), [text[-most:] if end else text[:most] for text in texts]
         ids = tokenize(self._tokenizer, shorter, prompt)
         if cut := sum(len(one) > self.tokens for one in ids):
             self.cut += cut
@@ -90,9 +91,14 @@ def load_sentence_encoder(folder: Path) -> tuple[Any, Any, Pooled, SentenceFolde
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], prompt: str = "", limit: int | None = None) -> list[list[int]]:
-    """Tokens of texts, each behind a prompt, `limit` at most of each; what a text says is never a control token."""
+    """Tokens of texts, each behind a prompt, `limit` at most of each, cut on the tokenizer's side but never in the
+    prompt; what a text says is never a control token."""
     if not texts:
         return []
+    if prompt and limit is not None and tokenizer.truncation_side == "left":
+        first = min(prompt_tokens(tokenizer, prompt), limit - 1)
+        whole_ones = tokenize(tokenizer, texts, prompt)
+        return [ids if len(ids) <= limit else ids[:first] + ids[len(ids) - limit + first :] for ids in whole_ones]
     told = {"truncation": limit is not None, "max_length": limit, "verbose": False, "split_special_tokens": True}
     found: list[list[int]] = tokenizer([prompt + whole(text) for text in texts], **told)["input_ids"]
     nothing = [tokenizer.pad_token_id]  # of a text without a token, where the tokenizer adds none

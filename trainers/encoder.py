@@ -72,6 +72,7 @@ def train(
         raise PiarError("The shards hold no training row.", "Export again.")
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings, how)
+    _cut_at(settings.keeps, model, tokenizer)
     if keep and isinstance(model, Prompted):
         model.keep(keep)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -100,6 +101,16 @@ def train(
     folder = save(out / "final", model, tokenizer, card)
     reading = "bf16" if isinstance(model, Prompted) and model.policy.lm.dtype == torch.bfloat16 else "fp32"
     return Trained(folder, steps, metrics, precision=reading, calibration=found, kept=kept.step)
+
+
+def _cut_at(keeps: str, model: Any, tokenizer: Any) -> None:
+    """Tell the tokenizers which end of a text stays; each is saved with it. That of a language model may cut on the
+    left for the sake of long chats."""
+    prompted = isinstance(model, Prompted)
+    side = "left" if keeps == "end" else "right" if keeps == "start" or prompted else tokenizer.truncation_side
+    for one in (tokenizer, model.beside.tokenizer if prompted and model.beside else None):
+        if one is not None:
+            one.truncation_side = one.init_kwargs["truncation_side"] = side  # the second is what is saved
 
 
 def _limit(model: Any, tokenizer: Any, settings: EncoderSettings) -> int:

@@ -190,18 +190,24 @@ def prompt_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]]) -> lis
 
 
 def fitting_prompts(
-    rows: Sequence[Sequence[str]], write: Callable[[Sequence[Sequence[str]]], list[list[int]]], most: int, fix: str
+    rows: Sequence[Sequence[str]],
+    write: Callable[[Sequence[Sequence[str]]], list[list[int]]],
+    most: int,
+    fix: str,
+    *,
+    end: bool = False,
 ) -> tuple[list[list[int]], int]:
     """Tokens of prompts about rows of texts, a row's longest text cut where its prompt is longer than `most`; and how
     many rows were cut.
 
     Args:
         write: makes the tokens of the prompts about some rows.
+        end: of a text that is cut its end stays, not its start.
 
     Raises:
         PiarError: a prompt is too long without any text; `fix` says what to do.
     """
-    shorter = [[text[: CHARACTERS * most] for text in row] for row in rows]
+    shorter = [[_short(text, CHARACTERS * most, end=end) for text in row] for row in rows]
     prompts, cut = write(shorter), {i for i, row in enumerate(rows) if list(row) != shorter[i]}
     while long := [i for i, prompt in enumerate(prompts) if len(prompt) > most]:
         for i in long:
@@ -210,11 +216,15 @@ def fitting_prompts(
             k = lengths.index(max(lengths))
             if len(texts[k]) < 2:
                 raise PiarError(f"A prompt has {len(prompts[i]):,} tokens; this student reads {most:,}.", fix)
-            texts[k] = texts[k][: int(0.95 * most / len(prompts[i]) * len(texts[k]))]
+            texts[k] = _short(texts[k], int(0.95 * most / len(prompts[i]) * len(texts[k])), end=end)
         for i, prompt in zip(long, write([shorter[i] for i in long]), strict=True):
             prompts[i] = prompt
         cut |= set(long)
     return prompts, len(cut)
+
+
+def _short(text: str, characters: int, *, end: bool) -> str:
+    return text[max(len(text) - characters, 0) :] if end else text[:characters]
 
 
 def completion_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

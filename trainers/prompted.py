@@ -140,14 +140,16 @@ class Prompted(Fitted):
         return self.policy.lm.config
 
     def tokens(self, tokenizer: Any, texts: Sequence[Sequence[str]], limit: int | None) -> list[list[list[int]]]:
-        """Of each sample its prompt's tokens; the longest text is cut where they are more than `limit`.
+        """Of each sample its prompt's tokens; the longest text is cut where they are more than `limit`, on the side
+        where the tokenizer cuts.
 
         Raises:
             PiarError: the prompt is too long without any text.
         """
         write = partial(asked, tokenizer, self.before, self.behind, self.names)
         fix = "Raise train.encoder.max_length."
-        ids = write(texts) if limit is None else fitting_prompts(texts, write, limit, fix)[0]
+        end = tokenizer.truncation_side == "left"
+        ids = write(texts) if limit is None else fitting_prompts(texts, write, limit, fix, end=end)[0]
         return [[one] for one in ids]
 
     @torch.inference_mode()
