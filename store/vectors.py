@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,22 +66,25 @@ class VectorCache:
             known |= found
             with suppress(sqlite3.Error), self._con:  # a full disk costs the cache, not the work
                 self._con.executemany("insert or replace into vector values (?, ?)", found.items())
-        if len({len(known[key]) for key in keys}) > 1:
+        sizes = {len(known[key]) for key in keys}
+        if len(sizes) > 1 or any(size % 4 for size in sizes):
             raise PiarError(f"{self._path} holds vectors of several sizes.", "Remove it: it is made anew.")
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
 
     def known(self, texts: Sequence[str]) -> list[bool]:
         """Of each text whether its vector is there."""
         keys = _keys(texts)
-        found = self._known(list(dict.fromkeys(keys)))
+        found = self._known(list(dict.fromkeys(keys)), "null")
         return [key in found for key in keys]
 
-    def _known(self, keys: list[bytes]) -> dict[bytes, bytes]:
+    def _known(self, keys: list[bytes], value: Literal["value", "null"] = "value") -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         try:
             for part in _parts(keys, _ASKED):
                 marks = ", ".join("?" * len(part))
-                found |= dict(self._con.execute(f"select key, value from known where key in ({marks})", part))
+                found |= dict(self._con.execute(f"select key, {value} from known where key in ({marks})", part))
+        except sqlite3.OperationalError:  # another process holds it: whose vectors it keeps
+            return {}
         except sqlite3.DatabaseError:
             self._con.close()
             if self._path is not None:

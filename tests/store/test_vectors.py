@@ -1,8 +1,12 @@
 """Vectors are made once a text, never mixed up, and nothing that happens to their file stops the work."""
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 
+from store.errors import PiarError
 from store.vectors import VectorCache
 
 
@@ -71,3 +75,25 @@ def test_an_interruption_keeps_what_was_made(tmp_path):
     make = Maker()
     VectorCache(path).vectors(texts, make)
     assert 0 < len(make.asked) < 1100
+
+
+def test_a_file_that_another_process_holds_is_neither_waited_for_for_ever_nor_removed(tmp_path, monkeypatch):
+    path, connect = tmp_path / "v.sqlite", sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **told: connect(*args, **told | {"timeout": 0.1}))
+    cache = VectorCache(path)
+    cache.vectors(["a"], Maker())
+    with closing(connect(path)) as other:
+        other.execute("begin exclusive")
+        make = Maker()
+        assert cache.vectors(["a", "b"], make).tolist() == told(["a", "b"])
+        assert make.asked == ["a", "b"]
+    assert cache.known(["a", "b"]) == [True, False]
+
+
+def test_vectors_of_half_a_number_are_refused(tmp_path):
+    path = tmp_path / "v.sqlite"
+    VectorCache(path).vectors(["a"], Maker())
+    with closing(sqlite3.connect(path)) as con, con:
+        con.execute("update vector set value = zeroblob(7)")
+    with pytest.raises(PiarError, match="several sizes"):
+        VectorCache(path).vectors(["a"], Maker())
