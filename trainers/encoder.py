@@ -43,6 +43,10 @@ from trainers.weights import cosine
 
 log = logging.getLogger(__name__)
 _LABELS = ("id2label", "label2id")
+_CUT = (
+    "%d of %d training rows are cut: the encoder reads %d tokens. The %s of a text stays; train.encoder.keeps=%s and a "
+    "higher train.encoder.max_length are the other ways."
+)
 _LARGE = (
     "Use a smaller encoder, or keep this one as it is, with a linear head on it: --set train.encoder.reads=apart "
     "--set train.encoder.epochs=0."
@@ -177,7 +181,8 @@ def _teach(
     """Update the weights that learn, with a look at dev after each pass; returns the steps made."""
     ids, cut = fitting(model, tokenizer, [row["fields"] for row in rows], task, limit)
     if cut:
-        log.warning("%d of %d training rows are cut: the encoder reads %d tokens", cut, len(rows), limit)
+        ends = ("end", "start") if tokenizer.truncation_side == "left" else ("start", "end")
+        log.warning(_CUT, cut, len(rows), limit, *ends)
     gold = torch.tensor([task.index(row["grade"]) for row in rows])
     if isinstance(model, Fitted):
         _begin(model, tokenizer, rows, ids, gold.tolist(), settings.seed)

@@ -55,6 +55,13 @@ def test_the_end_that_is_asked_for_stays(shards, tmp_path, reads, keeps, end):
     assert session_of(student).prompts([dict.fromkeys(TASK.fields, "red lamp")])
 
 
+@pytest.mark.parametrize(("keeps", "other"), [("start", "end"), ("end", "start")])
+def test_cut_rows_are_told_with_the_other_ways(shards, tmp_path, caplog, keeps, other):
+    told = EncoderSettings(hidden=64, layers=1, epochs=0.1, max_length=8, keeps=keeps)
+    train(shards, tmp_path / "run", settings=told)
+    assert f"The {keeps} of a text stays; train.encoder.keeps={other}" in caplog.text
+
+
 def test_a_prompt_in_front_of_a_text_is_never_cut(tmp_path):
     folder = make_sentence_encoder(tmp_path, prompts={"query": "big red "})
     tokenizer = load_tokenizer(str(folder))
