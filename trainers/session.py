@@ -201,9 +201,10 @@ class Writing:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the trace comes to the grade that it was begun with; None where it says no verdict to the letter."""
+        """Whether the trace comes to the grade that it was begun with; None where it says no verdict to the letter. Its
+        first line can be another grade: of `1` a writer may make `10`."""
         trace = parse_trace(self.text.strip(), self._student.task, strict=True).trace
-        return None if trace is None else trace.verdict == trace.grade
+        return None if trace is None else trace.verdict == self.scored.grade
 
 
 class _Tree:

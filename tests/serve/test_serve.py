@@ -191,18 +191,21 @@ def test_another_student_writes_the_reasons_of_a_grade_that_is_not_its_own(judge
 
 
 @pytest.mark.parametrize(
-    ("verdict", "agrees", "counted"),
+    ("first", "verdict", "agrees", "counted"),
     [
-        ("verdict: 1", True, "yes"),
-        ("verdict: 2", False, "no"),
-        ("verdict: two", None, "unread"),
-        (None, None, "unread"),
+        ("{own}", "verdict: {own}", True, "yes"),
+        ("{own}", "verdict: {other}", False, "no"),
+        ("{other}", "verdict: {other}", False, "no"),
+        ("{own}", "verdict: two", None, "unread"),
+        ("{own}", None, None, "unread"),
     ],
 )
-def test_a_reason_that_comes_to_another_grade_says_so(judge, monkeypatch, verdict, agrees, counted):
-    answer = "\n".join(filter(None, ["1", "evidence:", "rules: R01", verdict]))
+def test_a_reason_that_comes_to_another_grade_says_so(judge, monkeypatch, first, verdict, agrees, counted):
+    lines = "\n".join(filter(None, [first, "evidence:", "rules: R01", verdict]))
 
     def step(writing):
+        own = writing.scored.grade
+        answer = lines.format(own=own, other=next(symbol for symbol in TASK.symbols if symbol != own))
         before, writing.text, writing.done = writing.text, answer, True
         return answer[len(before) :]
 
