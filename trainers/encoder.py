@@ -252,6 +252,7 @@ def _compare(kept: _Kept, rows: Sequence[Row], manifest: Manifest, settings: Enc
         frozen, tokenizer = apart_encoder(manifest, settings)
     except PiarError:  # it has no vectors that are known here
         return
+    _cut_at(settings.keeps, frozen, tokenizer)
     frozen.to(kept.model.device)
     beside = _Kept(frozen, tokenizer, kept.dev, manifest.task, kept.limit, Best(kept.best.file.parent, 0))
     ids = encode(frozen, tokenizer, [row["fields"] for row in rows], manifest.task, kept.limit)

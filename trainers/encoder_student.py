@@ -49,6 +49,11 @@ class EncoderStudent:
         """Tokens of the longest sample that it reads."""
         return self.card.max_length
 
+    @property
+    def end(self) -> bool:
+        """Whether of a text that is cut the end stays, not the start."""
+        return bool(self.tokenizer.truncation_side == "left")
+
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None, keep: Path | None = None) -> "EncoderStudent":
         """An encoder student from a checkpoint folder.

@@ -207,7 +207,7 @@ def fitting_prompts(
     Raises:
         PiarError: a prompt is too long without any text; `fix` says what to do.
     """
-    shorter = [[_short(text, CHARACTERS * most, end=end) for text in row] for row in rows]
+    shorter = [[shortened(text, CHARACTERS * most, end=end) for text in row] for row in rows]
     prompts, cut = write(shorter), {i for i, row in enumerate(rows) if list(row) != shorter[i]}
     while long := [i for i, prompt in enumerate(prompts) if len(prompt) > most]:
         for i in long:
@@ -216,14 +216,15 @@ def fitting_prompts(
             k = lengths.index(max(lengths))
             if len(texts[k]) < 2:
                 raise PiarError(f"A prompt has {len(prompts[i]):,} tokens; this student reads {most:,}.", fix)
-            texts[k] = _short(texts[k], int(0.95 * most / len(prompts[i]) * len(texts[k])), end=end)
+            texts[k] = shortened(texts[k], int(0.95 * most / len(prompts[i]) * len(texts[k])), end=end)
         for i, prompt in zip(long, write([shorter[i] for i in long]), strict=True):
             prompts[i] = prompt
         cut |= set(long)
     return prompts, len(cut)
 
 
-def _short(text: str, characters: int, *, end: bool) -> str:
+def shortened(text: str, characters: int, *, end: bool) -> str:
+    """The beginning of a text, or its end."""
     return text[max(len(text) - characters, 0) :] if end else text[:characters]
 
 

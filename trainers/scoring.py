@@ -51,6 +51,8 @@ class Scored:
 class Student:
     """A trained student, ready to judge samples of its task."""
 
+    end = False  # of a text that is cut its start stays
+
     def __init__(self, policy: Policy, tokenizer: Any, card: StudentCard) -> None:
         self.policy, self.tokenizer, self.card = policy.eval(), tokenizer, card
         self.grade_ids = symbol_ids(tokenizer, card.task.symbols)

@@ -21,6 +21,10 @@ class AnyStudent(Protocol):
     def task(self) -> "Task":
         """What it judges."""
 
+    @property
+    def end(self) -> bool:
+        """Whether of a text that is cut the end stays, not the start."""
+
     def fitting(self, samples: Sequence[Mapping[str, str]]) -> Sequence[list[int]]:
         """Tokens of each sample, cut where they are too long; says how many were."""
 

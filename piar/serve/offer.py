@@ -9,6 +9,7 @@ from typing import Any
 from piar.serve.contracts import Refused
 from piar.serve.documents import json_object
 from store.task import Task
+from trainers.model import shortened
 from trainers.scoring import Scored
 from trainers.students import AnyStudent
 
@@ -27,6 +28,7 @@ class Offer:
         own: the texts and the id by which its one instruction is known.
         known: the one of them that errors tell.
         most: characters of one field.
+        end: whether of a text that is cut the end stays, as the student was taught.
     """
 
     task: Task
@@ -34,6 +36,7 @@ class Offer:
     own: frozenset[str]
     known: str
     most: int
+    end: bool
 
     @classmethod
     def of(cls, student: AnyStudent, names: tuple[str, ...], most: int) -> "Offer":
@@ -41,7 +44,7 @@ class Offer:
         card = student.card
         own = frozenset(text.strip() for text in (card.rubric, card.instruction, card.task.ask)) | {""}
         known = card.task.ask or card.instruction
-        return cls(card.task, names, own, known, most)
+        return cls(card.task, names, own, known, most, student.end)
 
     @property
     def scales(self) -> tuple[tuple[str, ...], ...]:
@@ -150,7 +153,7 @@ class Offer:
         """A value as the text of a field; what is no text is given as JSON, nothing as "".
 
         Args:
-            cut: give the beginning of a text that is too long.
+            cut: give the end that the student reads of a text that is too long.
 
         Raises:
             Refused: too long, or no Unicode.
@@ -163,7 +166,7 @@ class Offer:
         if len(text) > self.most and not cut:
             words = f"{len(text):,} characters; this server reads {self.most:,} of a field"
             raise Refused(400, words, param=where, code="context_length_exceeded")
-        return text[: self.most]
+        return shortened(text, self.most, end=self.end)
 
     def relevance(self, scored: Scored) -> float:
         """The expected grade, from 0 for the lowest to 1 for the highest."""
