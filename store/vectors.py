@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from store.errors import PiarError
 
-FOLDER = "embeddings"  # of a project
+FOLDER, STATES = "embeddings", "-states.sqlite"  # of a project, and how files of a language model's states end
 Vectors = npt.NDArray[np.float32]
 T = TypeVar("T")
 _TABLE = "create table if not exists vector (key blob primary key, value blob not null) without rowid"
 _KNOWN = "create temp view known as select key, value from vector"
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # the last: other columns
 _ASKED = 500  # keys in one query
 _MADE = 256  # texts embedded between two writes
 
@@ -33,7 +34,7 @@ class VectorCache:
     """
 
     def __init__(self, path: Path | None, *, keep: bool = True) -> None:
-        self._path = path if keep else None
+        self._named, self._path = path, path if keep else None
         self._con = _open(path) if keep or path is None else _open_for_reading(path)
 
     def vectors(
@@ -62,13 +63,13 @@ class VectorCache:
             if tell and number:
                 tell(number * each, len(missing))
             made = np.asarray(make([missing[key] for key in part]), dtype=np.float32)
-            found = {key: row.tobytes() for key, row in zip(part, made, strict=True)}
-            known |= found
+            known |= {key: row.tobytes() for key, row in zip(part, made, strict=True)}
+            whole = [(key, known[key]) for key, row in zip(part, made, strict=True) if np.isfinite(row).all()]
             with suppress(sqlite3.Error), self._con:  # a full disk costs the cache, not the work
-                self._con.executemany("insert or replace into vector values (?, ?)", found.items())
-        sizes = {len(known[key]) for key in keys}
+                self._con.executemany("insert or replace into vector values (?, ?)", whole)
+        sizes = {len(known[key]) if isinstance(known[key], bytes) else -1 for key in keys}
         if len(sizes) > 1 or any(size % 4 for size in sizes):
-            raise PiarError(f"{self._path} holds vectors of several sizes.", "Remove it: it is made anew.")
+            raise PiarError(f"{self._named} holds no vectors, or of several sizes.", "Remove it: it is made anew.")
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
 
     def known(self, texts: Sequence[str]) -> list[bool]:
@@ -83,12 +84,14 @@ class VectorCache:
             for part in _parts(keys, _ASKED):
                 marks = ", ".join("?" * len(part))
                 found |= dict(self._con.execute(f"select key, {value} from known where key in ({marks})", part))
-        except sqlite3.OperationalError:  # another process holds it: whose vectors it keeps
-            return {}
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code not in _DAMAGED:  # another process holds it: whose vectors it keeps
+                return {}
             self._con.close()
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder that cannot be written
+                if self._path is not None:
+                    self._path.unlink(missing_ok=True)
             self._con = _open(self._path)
             return {}
         return found

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from store.errors import PiarError
 from store.task import Task
-from store.vectors import VectorCache
+from store.vectors import STATES, VectorCache
 from trainers.data import common_prefix, micro_batches
 from trainers.embedding import context, reach
 from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, no_head
@@ -166,7 +166,7 @@ class Prompted(Fitted):
     def keep(self, folder: Path) -> None:
         """Take states that are known from a folder, and write new ones there. A file's name tells the weights: those
         of a student are the model's, so that both find the same."""
-        self._kept = VectorCache(folder / f"{_fingerprint(self.policy.lm)[:24]}-states.sqlite")
+        self._kept = VectorCache(folder / f"{_fingerprint(self.policy.lm)[:24]}{STATES}")
 
     def known(self, ids: Sequence[Encoded]) -> int:
         """How many samples' states are kept."""
@@ -255,7 +255,8 @@ class Prompted(Fitted):
             PiarError: see `load_reader` and `Beside.begun`.
         """
         other = Beside.begun(beside, task) if beside else None
-        policy, tokenizer = load_reader(model, dtype=for_reading(), depth=DEPTH)
+        read_before = (here(model) / HEAD).is_file()  # an earlier student's: its layers are the lower ones already
+        policy, tokenizer = load_reader(model, dtype=for_reading(), depth=1.0 if read_before else DEPTH)
         vars(policy.lm.config).update(names)
         order = [task.asked, *(name for name in task.fields if name != task.asked)]
         said = order if len(order) <= MOST_TEXTS else [order[0], ", ".join(order[1:])]

@@ -10,7 +10,7 @@ import typer
 from piar.cli.verb import Answer, Panel, asked, group, here, located, messages, verb
 from store.errors import PiarError
 from store.figures import bracketed, many, span
-from store.vectors import FOLDER
+from store.vectors import FOLDER, STATES
 
 if TYPE_CHECKING:
     from piar.project import documents
@@ -111,10 +111,11 @@ def encoder(
     from trainers.encoder import train
 
     beside, folders = _located(config.baselines.encoder), _folders(shards, out, "encoder")
+    states = _states()
     try:
-        return _answer(train(*folders, settings=config.train.encoder, beside=beside, keep=_states()))
+        return _answer(train(*folders, settings=config.train.encoder, beside=beside, keep=states))
     except KeyboardInterrupt:
-        kept = " What a language model was read for is kept." if _states() else ""
+        kept = " What a language model was read for is kept." if states and any(states.glob(f"*{STATES}")) else ""
         raise PiarError(
             f"Interrupted. An encoder keeps nothing of half a run: the same command begins anew.{kept}", exit_code=130
         ) from None

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,10 +91,39 @@ def test_a_file_that_another_process_holds_is_neither_waited_for_for_ever_nor_re
     assert cache.known(["a", "b"]) == [True, False]
 
 
-def test_vectors_of_half_a_number_are_refused(tmp_path):
+@pytest.mark.parametrize("value", ["zeroblob(7)", "5", "'abcdefgh'"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_no_vector_is_refused_with_the_files_name(tmp_path, value, keep):
     path = tmp_path / "v.sqlite"
     VectorCache(path).vectors(["a"], Maker())
     with closing(sqlite3.connect(path)) as con, con:
-        con.execute("update vector set value = zeroblob(7)")
-    with pytest.raises(PiarError, match="several sizes"):
-        VectorCache(path).vectors(["a"], Maker())
+        con.execute(f"update vector set value = {value}")
+    with pytest.raises(PiarError, match=r"v\.sqlite holds .* several sizes"):
+        VectorCache(path, keep=keep).vectors(["a"], Maker())
+
+
+def test_a_file_with_other_columns_is_begun_anew(tmp_path):
+    path = tmp_path / "v.sqlite"
+    with closing(sqlite3.connect(path)) as con, con:
+        con.execute("create table vector (text, number)")
+    assert VectorCache(path).vectors(["a"], Maker()).tolist() == told(["a"])
+    assert VectorCache(path).known(["a"]) == [True]
+
+
+def test_a_damaged_file_that_cannot_be_removed_stops_no_work(tmp_path, monkeypatch):
+    path = tmp_path / "v.sqlite"
+    VectorCache(path).vectors(["a"], Maker())
+    path.write_bytes(path.read_bytes()[:4096].ljust(path.stat().st_size, b"?"))
+
+    def refuses(*args, **told):
+        raise PermissionError("a folder that cannot be written")
+
+    monkeypatch.setattr(Path, "unlink", refuses)
+    assert VectorCache(path).vectors(["a", "b"], Maker()).tolist() == told(["a", "b"])
+
+
+def test_what_is_no_number_is_not_kept(tmp_path):
+    path = tmp_path / "v.sqlite"
+    broken = VectorCache(path).vectors(["a", "b"], lambda texts: [[np.nan], [1.0]])
+    assert np.isnan(broken).tolist() == [[True], [False]]
+    assert VectorCache(path).known(["a", "b"]) == [False, True]

@@ -418,7 +418,14 @@ def test_an_interrupted_run_says_that_nothing_is_kept(both, tmp_path, monkeypatc
         str(both[0] / "model"),
     ]
     assert main(asked) == 130
-    assert "begins anew" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "begins anew" in told
+    assert "is kept" not in told
+    (tmp_path / "piar.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    for model, kept in (("tiny", False), (str(both[0] / "model"), True)):
+        assert main([*asked[:-1], model]) == 130
+        assert ("read for is kept" in " ".join(capsys.readouterr().err.split())) is kept
     monkeypatch.undo()
     assert main(asked) == 0
 
@@ -470,6 +477,19 @@ def test_states_of_other_weights_or_of_another_question_are_not_taken(world, tmp
     (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
     train(tmp_path / "shards", tmp_path / "asked", settings=EncoderSettings(model=str(other)), keep=tmp_path)
     assert sum(read) == whole
+
+
+def test_an_earlier_student_is_read_as_deep_as_it_was(world, tmp_path, read):
+    folder, _ = world
+    first = train(
+        folder / "shards", tmp_path / "run", settings=EncoderSettings(model=str(folder / "model")), keep=tmp_path
+    )
+    read.clear()
+    settings = EncoderSettings(model=str(first.checkpoint))
+    again = train(folder / "shards", tmp_path / "again", settings=settings, keep=tmp_path)
+    kept, before = (load_file(one.checkpoint / "model.safetensors") for one in (again, first))
+    assert kept.keys() == before.keys()
+    assert (read, again.metrics) == ([], first.metrics)
 
 
 def test_an_interrupted_reading_goes_on_from_what_was_read(world, tmp_path, monkeypatch, read):
