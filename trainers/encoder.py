@@ -110,11 +110,12 @@ def train(
 def _cut_at(keeps: str, model: Any, tokenizer: Any) -> None:
     """Tell the tokenizers which end of a text stays; each is saved with it. That of a language model may cut on the
     left for the sake of long chats."""
-    prompted = isinstance(model, Prompted)
-    side = "left" if keeps == "end" else "right" if keeps == "start" or prompted else tokenizer.truncation_side
-    for one in (tokenizer, model.beside.tokenizer if prompted and model.beside else None):
-        if one is not None:
-            one.truncation_side = one.init_kwargs["truncation_side"] = side  # the second is what is saved
+    usual = [(tokenizer, "right" if isinstance(model, Prompted) else tokenizer.truncation_side)]
+    if isinstance(model, Prompted) and (beside := model.beside):
+        usual.append((beside.tokenizer, beside.tokenizer.truncation_side))
+    for one, side in usual:
+        chosen = {"start": "right", "end": "left"}.get(keeps, side)
+        one.truncation_side = one.init_kwargs["truncation_side"] = chosen  # the second is what is saved
 
 
 def _limit(model: Any, tokenizer: Any, settings: EncoderSettings) -> int:

@@ -57,6 +57,13 @@ def test_the_end_that_is_asked_for_stays(shards, tmp_path, reads, keeps, end):
     assert session_of(student).prompts([dict.fromkeys(TASK.fields, "red lamp")])
 
 
+@pytest.mark.parametrize(("keeps", "other"), [("start", "end"), ("end", "start")])
+def test_cut_rows_are_told_with_the_other_ways(shards, tmp_path, caplog, keeps, other):
+    told = EncoderSettings(hidden=64, layers=1, epochs=0.1, max_length=8, keeps=keeps)
+    train(shards, tmp_path / "run", settings=told)
+    assert f"The {keeps} of a text stays; train.encoder.keeps={other}" in caplog.text
+
+
 def test_the_frozen_encoder_that_is_compared_with_reads_the_same_end(shards, tmp_path, monkeypatch):
     seen, begin = [], encoder._begin
 
@@ -77,3 +84,28 @@ def test_a_server_that_may_cut_a_document_keeps_the_same_end(shards, tmp_path):
         ends = "red lamp", "blue hat"
         text = f"{ends[0]} {LONG} {ends[1]}"
         assert offer.text(text, "documents[0]", cut=True).strip() == ends[place]
+
+
+def test_a_prompt_in_front_of_a_text_is_never_cut(tmp_path):
+    folder = make_sentence_encoder(tmp_path, prompts={"query": "big red "})
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.truncation_side = "left"
+    [short], [cut] = (tokenize(tokenizer, [text], "big red ", 16) for text in ("hat", f"{LONG} hat"))
+    assert (cut[:3], cut[-2:], len(cut)) == (short[:3], short[-2:], 16)
+
+
+def test_a_folder_whose_tokenizer_cuts_on_the_left_is_followed(tmp_path):
+    folder = make_sentence_encoder(tmp_path)
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.truncation_side = tokenizer.init_kwargs["truncation_side"] = "left"
+    tokenizer.save_pretrained(folder)
+    ends = Encoder.load(folder).embed([f"{LONG * 40} {word}" for word in ("red", "red", "hat")])
+    starts = Encoder.load(folder).embed([f"{word} {LONG * 40}" for word in ("red", "hat")])
+    assert ends[0].tolist() == ends[1].tolist()
+    assert abs(ends[0] - ends[2]).max() > 1e-4
+    assert starts[0].tolist() == starts[1].tolist()
+
+
+def test_another_word_for_an_end_is_refused():
+    with pytest.raises((PiarError, ValueError), match="keeps"):
+        EncoderSettings.model_validate({"keeps": "middle"})
