@@ -143,7 +143,7 @@ class EncoderSettings(Settings):
             `prompted`, by a language model under one (`trainers.prompted`); `auto`: apart where the folder is a
             sentence encoder's, with a `modules.json` whose steps are known here, prompted where it writes text.
         beside: folder of a sentence encoder that is read beside a language model that is prompted; `auto`: the
-            project's `[baselines] encoder`, where it has one; `none`.
+            project's `[baselines] encoder`, where it has one that helps on unseen groups of train; `none`.
         learning_rate: 0 for 1e-3 (tiny), 3e-5 (apart, or 512 wide and more), else 2e-4.
         keeps: which end of a text stays where it is cut; `auto`: the start, but for an encoder whose folder has a
             tokenizer that cuts on the left.

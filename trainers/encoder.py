@@ -70,15 +70,20 @@ def train(
         raise PiarError(f"{out} holds a finished run.", "Choose another folder with -o, or remove that one.")
     settings, manifest = settings or EncoderSettings(), read_manifest(shards)
     how = _reads(settings)
-    settings = settings.model_copy(update={"beside": _beside(settings, how, beside)})
+    optional, settings = (
+        settings.beside == "auto",
+        settings.model_copy(update={"beside": _beside(settings, how, beside)}),
+    )
     rows = [row for bucket in read_rows(shards, manifest, "train").values() for row in bucket]
     if not rows:
         raise PiarError("The shards hold no training row.", "Export again.")
     torch.manual_seed(settings.seed)
     model, tokenizer = _make(rows, manifest, settings, how)
     _cut_at(settings.keeps, model, tokenizer)
-    if keep and isinstance(model, Prompted):
-        model.keep(keep)
+    if isinstance(model, Prompted):
+        model.optional = optional
+        if keep:
+            model.keep(keep)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if settings.epochs and how != "prompted":
         refuse_to_learn(model, torch.device(model.device), _LARGE)
@@ -100,7 +105,9 @@ def train(
         metrics=metrics,
         calibration=found and found.kept,
         trainer="encoder",
-        base=" and ".join(filter(None, [settings.model, settings.beside])),
+        base=" and ".join(
+            [settings.model, *([settings.beside] if isinstance(model, Prompted) and model.beside else [])]
+        ),
     )
     folder = save(out / "final", model, tokenizer, card)
     reading = "bf16" if isinstance(model, Prompted) and model.policy.lm.dtype == torch.bfloat16 else "fp32"

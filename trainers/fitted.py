@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from store.errors import PiarError
-from trainers.opinion_pool import fit_pool
+from trainers.opinion_pool import Begun, fit_pool
 from trainers.overlap import COMPARED, compared, parts
 from trainers.words import KEPT, Words
 
@@ -83,8 +83,12 @@ class Fitted(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.texts = texts
-        self.telling = cosines + COMPARED * comb(texts, 2) if compares else 0
-        self.worded = grades if worded else 0
+        self.compares, self.worded = compares, grades if worded else 0
+        self._size(states, cosines, grades)
+
+    def _size(self, states: int, cosines: int, grades: int) -> None:
+        """Make a head of chance for so many features."""
+        self.telling = cosines + COMPARED * comb(self.texts, 2) if self.compares else 0
         size = states + self.telling + self.worded
         self.head = nn.Linear(size, grades)
         self.register_buffer("mean", torch.zeros(size))
@@ -139,16 +143,11 @@ class Fitted(nn.Module, ABC):
         have one grade."""
         if len(set(gold)) < 2:
             return
+        self._take(self._pool(features[:, : features.shape[1] - self.worded], self.telling, texts, gold, groups, seed))
+
+    def _take(self, begun: Begun) -> None:
+        """Set the head to a pool."""
         grades, own = self.head.out_features, self.head.in_features - self.worded
-        begun = fit_pool(
-            features[:, :own],
-            texts,
-            np.asarray(gold),
-            np.asarray(groups),
-            grades=grades,
-            telling=self.telling,
-            seed=seed,
-        )
         with torch.no_grad():
             self.head.weight[:, :own].copy_(torch.as_tensor(begun.weight))
             self.head.weight[:, own:].copy_(torch.eye(grades))
@@ -156,6 +155,19 @@ class Fitted(nn.Module, ABC):
             self.mean[:own].copy_(torch.as_tensor(begun.mean))
             self.spread[:own].copy_(torch.as_tensor(begun.spread))
         self.words = begun.words
+
+    def _pool(
+        self,
+        features: NDArray[Any],
+        telling: int,
+        texts: Sequence[Sequence[str]],
+        gold: Sequence[int],
+        groups: Sequence[str],
+        seed: int,
+    ) -> Begun:
+        """The pool of features without the words' logits."""
+        told = {"grades": self.head.out_features, "telling": telling, "seed": seed}
+        return fit_pool(features, texts, np.asarray(gold), np.asarray(groups), **told)
 
     def save_head(self, folder: Path, said: dict[str, str], more: dict[str, Tensor] | None = None) -> None:
         """Write the head beside the model.

@@ -42,13 +42,18 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A fitted pool: `weight` and `bias` are of (features − mean) / spread."""
+    """A fitted pool: `weight` and `bias` are of (features − mean) / spread.
+
+    Attributes:
+        unseen: nats of a row of groups that the members had not seen, None where there are too few groups to tell.
+    """
 
     weight: Floats
     bias: Floats
     mean: Floats
     spread: Floats
     words: Words
+    unseen: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def fit_pool(
     words = Words.seen(texts, grades)
     rows = Rows(inputs, words.features(texts), np.asarray(labels), grades, telling, seed)
     with small_fits():
-        weights, members = _weights(rows, np.asarray(groups)), _members(rows)
+        (weights, unseen), members = _weights(rows, np.asarray(groups)), _members(rows)
     weight, said, bias = (
         sum(w * getattr(one, name) for w, one in zip(weights, members, strict=True))
         for name in ("weight", "words", "bias")
@@ -97,7 +102,7 @@ def fit_pool(
         logits = Linear(weight, said, bias).logits(rows.features, rows.words)[:, rows.seen]
         bias[missing] = logsumexp(logits, axis=1).mean() + np.log(share / (1 - share * len(missing)))
     told = Words(words.index, words.rarity, said.astype(np.float32))
-    return Begun(weight, bias, scaler.mean_, scaler.scale_, told)
+    return Begun(weight, bias, scaler.mean_, scaler.scale_, told, unseen)
 
 
 def _members(rows: Rows) -> list[Linear]:
@@ -134,8 +139,9 @@ def _fit(rows: Rows, inputs: Any, ridge: float) -> tuple[Floats, Floats]:
     return weight, bias
 
 
-def _weights(rows: Rows, groups: NDArray[Any]) -> Floats:
-    """Of each member; alike for fewer than six groups, or where a grade is too rare to be left out."""
+def _weights(rows: Rows, groups: NDArray[Any]) -> tuple[Floats, float | None]:
+    """Of each member, and `Begun.unseen`; alike for fewer than six groups, or where a grade is too rare to be left
+    out."""
     from sklearn.model_selection import GroupKFold
 
     held, said = [], []
@@ -149,8 +155,11 @@ def _weights(rows: Rows, groups: NDArray[Any]) -> Floats:
                 held.append(np.searchsorted(rows.seen, others.labels))
     if not held:
         members = 1 + len(RIDGES) + bool(rows.words.shape[1])
-        return np.full(members, 1 / members)
-    return pooled(np.concatenate(said, axis=1), np.concatenate(held))
+        return np.full(members, 1 / members), None
+    logs, labels = np.concatenate(said, axis=1), np.concatenate(held)
+    weights = pooled(logs, labels)
+    joint = log_softmax(np.tensordot(weights, logs, 1), axis=-1)
+    return weights, float(-joint[np.arange(len(labels)), labels].mean())
 
 
 def pooled(said: Floats, labels: NDArray[np.int64]) -> Floats:

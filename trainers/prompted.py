@@ -33,6 +33,7 @@ from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgres
 from trainers.folder import load_encoder, load_tokenizer, match_tokens
 from trainers.layout import Item
 from trainers.loading import farthest, load_reader, unlike
+from trainers.logs import say
 from trainers.model import Policy, fitting_prompts, prompt_ids
 from trainers.precision import for_reading
 from trainers.rollout import Root, hidden_rows
@@ -113,6 +114,7 @@ class Prompted(Fitted):
 
     Attributes:
         root: what all prompts begin with, once `warm` has computed it.
+        optional: `begin` may leave out what is beside it.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Prompted(Fitted):
         self.vectors, self.beside = vectors, beside  # the module moves with this one
         (self.before, self.behind), self.names = around, tuple(names)
         self.root = Root(policy)
+        self.optional = False
         self._kept: VectorCache | None = None
 
     @property
@@ -162,6 +165,35 @@ class Prompted(Fitted):
         states, told = self._read([one.texts[0] for one in ids], on_progress), np.array([one.compared for one in ids])
         found: NDArray[np.float32] = np.concatenate([states, self._said_beside(ids), told], 1, dtype=np.float32)
         return found
+
+    def begin(
+        self,
+        features: NDArray[Any],
+        texts: Sequence[Sequence[str]],
+        gold: Sequence[int],
+        groups: Sequence[str],
+        seed: int,
+    ) -> None:
+        """The same; an encoder beside it that is optional stays where it makes groups that were not seen less
+        surprising, and says so where it goes."""
+        if self.beside is None or not self.optional or len(set(gold)) < 2:
+            super().begin(features, texts, gold, groups, seed)
+            return
+        own, whole, vectors = self._width, features.shape[1] - self.worded, self.beside.vectors
+        others = own + vectors.states + vectors.cosines
+        alone = np.concatenate([features[:, :own], features[:, others:whole]], 1)
+        with_it = self._pool(features[:, :whole], self.telling, texts, gold, groups, seed)
+        without = self._pool(alone, self.telling - vectors.cosines, texts, gold, groups, seed)
+        if with_it.unseen is None or without.unseen is None or with_it.unseen <= without.unseen:
+            self._take(with_it)
+            return
+        say(
+            f"encoder: leaves the one beside it out: a loss of {without.unseen:.3f} on unseen groups of train without "
+            f"it, {with_it.unseen:.3f} with it; --set train.encoder.beside=FOLDER keeps it"
+        )
+        device, self.beside, self.vectors = self.device, None, None
+        self._size(own, 0, self.head.out_features)
+        self.to(device)._take(without)
 
     def keep(self, folder: Path) -> None:
         """Take states that are known from a folder, and write new ones there. A file's name tells the weights: those

@@ -97,7 +97,9 @@ def test_the_sum_of_the_members_is_the_pool(monkeypatch, grades):
     begun = fit_pool(features, texts, labels, groups, grades=grades, telling=2)
     inputs, words = (features - begun.mean) / begun.spread, begun.words.features(texts)
     logs = np.stack([log_softmax(one.logits(inputs, words), axis=1) for one in kept[len(labels)]])
-    assert np.allclose(said(begun, features, texts), softmax(np.tensordot(kept["weights"], logs, 1), axis=1), atol=1e-5)
+    assert np.allclose(
+        said(begun, features, texts), softmax(np.tensordot(kept["weights"][0], logs, 1), axis=1), atol=1e-5
+    )
 
 
 def test_a_grade_without_a_row_few_groups_and_texts_without_a_word():
@@ -148,3 +150,12 @@ def test_a_member_that_knows_gets_the_weight():
     weights = pooled(np.log(np.stack([knows, guesses])), labels)
     assert weights[0] > 1
     assert weights[1] < 0.05
+
+
+def test_the_loss_on_unseen_groups_tells_what_helps_there():
+    features, texts, labels, groups = world(grades=3)
+    mixed = np.random.default_rng(0).permutation(labels)
+    told, guessed = (fit_pool(features, texts, of, groups, grades=3, telling=2).unseen for of in (labels, mixed))
+    assert 0 < told < guessed - 0.2
+    assert guessed == pytest.approx(np.log(3), abs=0.2)
+    assert fit_pool(features, texts, labels, ["one"] * len(labels), grades=3, telling=2).unseen is None

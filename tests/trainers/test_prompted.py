@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -313,6 +314,23 @@ def test_damaged_weights_are_told_before_a_head_is_put_on_them(world, tmp_path, 
 def test_no_samples_have_no_grades(both):
     student = load_student(both[1].checkpoint, device="cpu")
     assert student.score([]) == session_of(student).score([]) == []
+
+
+@pytest.mark.parametrize(("losses", "stays"), [((0.8, 0.9), True), ((0.9, 0.8), False), ((0.9, None), True)])
+def test_an_encoder_that_nobody_named_stays_where_it_helps_on_unseen_groups(
+    world, both, tmp_path, monkeypatch, capsys, losses, stays
+):
+    (folder, alone), (_, named), pool, left = world, both, Prompted._pool, list(losses)
+    monkeypatch.setattr(Prompted, "_pool", lambda *asked: replace(pool(*asked), unseen=left.pop(0)))
+    settings = EncoderSettings(model=str(folder / "model"))
+    done = train(folder / "shards", tmp_path / "run", settings=settings, beside=str(folder / "sentences"))
+    assert ("leaves the one beside it out" in capsys.readouterr().err) is not stays
+    assert (done.checkpoint / "beside").is_dir() is stays
+    assert (" and " in read_card(done.checkpoint).base) is stays
+    student, same = (load_student(run.checkpoint, device="cpu") for run in (done, named if stays else alone))
+    samples = samples_of(dev_rows(folder)[:20])
+    told = ([one.probs for one in judge.score(samples)] for judge in (student, same))
+    np.testing.assert_allclose(*told, atol=1e-5)
 
 
 def test_a_disk_that_is_full_while_the_encoder_is_written_leaves_nothing_behind(both, tmp_path, monkeypatch):
