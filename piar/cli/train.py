@@ -103,7 +103,9 @@ def encoder(
     A sentence encoder's folder begins with a linear head on its vectors and on words; `--set train.encoder.epochs=0`
     stays there, in seconds: worth a try first where there are a few hundred rows. A language model's folder is asked
     for the grade and stays as it is; the same head is put on its states two thirds up, and on the vectors of the
-    encoder that `[baselines]` or `--set train.encoder.beside=DIR` names.
+    encoder that `[baselines]` names, where that helps, or that `--set train.encoder.beside=DIR` names. In a project
+    what it was read for is kept, so that the next run reads new rows alone. Of texts that are too long the start
+    stays; `--set train.encoder.keeps=end` for those whose point comes last.
 
     Example: `piar train encoder shards --model models/deberta-v3-small`
     """
