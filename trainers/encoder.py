@@ -243,7 +243,8 @@ def _begin(
     model: Fitted, tokenizer: Any, rows: Sequence[Row], ids: Sequence[Encoded], gold: Sequence[int], seed: int
 ) -> None:
     """Set the head to what frozen vectors and words tell by themselves; says how far it has read."""
-    known = model.known(ids) if isinstance(model, Prompted) else 0
+    if known := model.known(ids) if isinstance(model, Prompted) else 0:
+        say(f"encoder: {known:,} of {len(rows):,} rows were read before")
     with _counted("encoder: reading", len(rows), known) as more:
         read = model.eval().features(tokenizer, ids, more)
     if wrong := int((~np.isfinite(read)).any(1).sum()):

@@ -461,7 +461,7 @@ def read(monkeypatch):
     return counted
 
 
-def test_no_sample_is_read_twice_where_states_are_kept(world, tmp_path, read):
+def test_no_sample_is_read_twice_where_states_are_kept(world, tmp_path, read, capsys):
     folder, done = world
     settings = EncoderSettings(model=str(folder / "model"))
     first = train(folder / "shards", tmp_path / "run", settings=settings, keep=tmp_path / "kept")
