@@ -1,6 +1,7 @@
 """A frozen language model as a student: what its states say under a fitted head, asked as any other student."""
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -470,6 +471,7 @@ def test_no_sample_is_read_twice_where_states_are_kept(world, tmp_path, read, ca
     read.clear()
     again = train(folder / "shards", tmp_path / "again", settings=settings, keep=tmp_path / "kept")
     assert (read, again.metrics) == ([], first.metrics)
+    assert re.search(r"encoder: (\d+) of \1 rows were read before", capsys.readouterr().err)
     student, seen = (
         load_student(again.checkpoint, device="cpu", keep=tmp_path / "kept"),
         [],
