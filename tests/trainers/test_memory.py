@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests import ROOT, shards_fixture
+from trainers.precision import for_reading
 
 STEPS, WARM = 220, 100
 MOST = 1.05  # of the peak once warm; without freed memory given back, bf16 comes to 1.07
@@ -39,7 +41,10 @@ def shards(tmp_path, monkeypatch):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_memory_no_longer_grows_once_a_run_is_warm(shards, tmp_path, precision):
+def test_memory_no_longer_grows_once_a_run_is_warm(shards, tmp_path, precision, monkeypatch):
+    monkeypatch.delenv("PIAR_PRECISION", raising=False)
+    if precision == "bf16" and for_reading() != torch.bfloat16:
+        pytest.skip("this machine multiplies bf16 slower than fp32, with AVX2 alone ten times: nobody trains so here")
     environment = {**os.environ, "PIAR_PRECISION": precision, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, str(shards), str(tmp_path / "out"), str(STEPS)]
     subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
