@@ -26,6 +26,9 @@ HEAD = "head.safetensors"
 UNMADE = torch.device("meta")  # where what a file describes takes no memory before the file's tensors fit it
 MOST_TEXTS = 4  # of a sample; one of more fields is read as the pair of `Task.pair`
 OnProgress = Callable[[int], None]  # called with the samples done since the last call
+Pool = Callable[
+    [NDArray[Any], int], Begun
+]  # of features of the rows that are learnt from, the last so many comparisons
 _KEYS = {"head.weight": "weight", "head.bias": "bias", "mean": "mean", "spread": "spread"}  # here -> in the file
 
 
@@ -143,7 +146,16 @@ class Fitted(nn.Module, ABC):
         have one grade."""
         if len(set(gold)) < 2:
             return
-        self._take(self._pool(features[:, : features.shape[1] - self.worded], self.telling, texts, gold, groups, seed))
+
+        def pool(features: NDArray[Any], telling: int) -> Begun:
+            told = {"grades": self.head.out_features, "telling": telling, "seed": seed}
+            return fit_pool(features, texts, np.asarray(gold), np.asarray(groups), **told)
+
+        self._choose(features[:, : features.shape[1] - self.worded], pool)
+
+    def _choose(self, features: NDArray[Any], pool: Pool) -> None:
+        """Set the head to the pool of features without the words' logits, or of some of them."""
+        self._take(pool(features, self.telling))
 
     def _take(self, begun: Begun) -> None:
         """Set the head to a pool."""
@@ -155,19 +167,6 @@ class Fitted(nn.Module, ABC):
             self.mean[:own].copy_(torch.as_tensor(begun.mean))
             self.spread[:own].copy_(torch.as_tensor(begun.spread))
         self.words = begun.words
-
-    def _pool(
-        self,
-        features: NDArray[Any],
-        telling: int,
-        texts: Sequence[Sequence[str]],
-        gold: Sequence[int],
-        groups: Sequence[str],
-        seed: int,
-    ) -> Begun:
-        """The pool of features without the words' logits."""
-        told = {"grades": self.head.out_features, "telling": telling, "seed": seed}
-        return fit_pool(features, texts, np.asarray(gold), np.asarray(groups), **told)
 
     def save_head(self, folder: Path, said: dict[str, str], more: dict[str, Tensor] | None = None) -> None:
         """Write the head beside the model.

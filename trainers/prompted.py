@@ -29,7 +29,7 @@ from store.task import Task
 from store.vectors import STATES, VectorCache
 from trainers.data import common_prefix, micro_batches
 from trainers.embedding import context, reach
-from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, no_head
+from trainers.fitted import HEAD, MOST_TEXTS, UNMADE, Encoded, Fitted, OnProgress, Pool, no_head
 from trainers.folder import load_encoder, load_tokenizer, match_tokens
 from trainers.layout import Item
 from trainers.loading import farthest, load_reader, unlike
@@ -114,7 +114,7 @@ class Prompted(Fitted):
 
     Attributes:
         root: what all prompts begin with, once `warm` has computed it.
-        optional: `begin` may leave out what is beside it.
+        optional: `begin` may leave out the encoder beside it.
     """
 
     def __init__(
@@ -166,24 +166,15 @@ class Prompted(Fitted):
         found: NDArray[np.float32] = np.concatenate([states, self._said_beside(ids), told], 1, dtype=np.float32)
         return found
 
-    def begin(
-        self,
-        features: NDArray[Any],
-        texts: Sequence[Sequence[str]],
-        gold: Sequence[int],
-        groups: Sequence[str],
-        seed: int,
-    ) -> None:
-        """The same; an encoder beside it that is optional stays where it makes groups that were not seen less
-        surprising, and says so where it goes."""
-        if self.beside is None or not self.optional or len(set(gold)) < 2:
-            super().begin(features, texts, gold, groups, seed)
+    def _choose(self, features: NDArray[Any], pool: Pool) -> None:
+        """An encoder beside it that is optional stays where it makes groups that were not seen less surprising; says so
+        where it goes."""
+        if self.beside is None or not self.optional:
+            super()._choose(features, pool)
             return
-        own, whole, vectors = self._width, features.shape[1] - self.worded, self.beside.vectors
-        others = own + vectors.states + vectors.cosines
-        alone = np.concatenate([features[:, :own], features[:, others:whole]], 1)
-        with_it = self._pool(features[:, :whole], self.telling, texts, gold, groups, seed)
-        without = self._pool(alone, self.telling - vectors.cosines, texts, gold, groups, seed)
+        own, vectors = self._width, self.beside.vectors
+        alone = np.delete(features, slice(own, own + vectors.states + vectors.cosines), axis=1)
+        with_it, without = pool(features, self.telling), pool(alone, self.telling - vectors.cosines)
         if with_it.unseen is None or without.unseen is None or with_it.unseen <= without.unseen:
             self._take(with_it)
             return

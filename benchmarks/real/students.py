@@ -54,14 +54,17 @@ class Arm:
         return 10.0 + 0.12 * rows * self.epochs / 16
 
 
-def _encoder(reads: str, epochs: float = 4.0, *, both: bool = False) -> Callable[[Project, Path, Path, str], Path]:
+def _encoder(reads: str, epochs: float = 4.0, *, beside: str = "none") -> Callable[[Project, Path, Path, str], Path]:
+    """An arm's way; `beside` is the setting of that name, or `both` for the set's encoder whether or not it helps."""
+
     def teach(at: Project, shards: Path, out: Path, model: str) -> Path:
         from trainers.encoder import train
 
         told = {"model": model, "max_length": 256, "batch_size": 16, "reads": reads, "epochs": epochs}
-        told["beside"] = at.config.baselines.encoder if both else "none"
+        encoder = at.config.baselines.encoder
+        told["beside"] = encoder if beside == "both" else beside
         settings = at.config.train.encoder.model_copy(update=told)
-        return train(shards, out, settings=settings, keep=at.folder / FOLDER).checkpoint
+        return train(shards, out, settings=settings, beside=encoder, keep=at.folder / FOLDER).checkpoint
 
     return teach
 
@@ -85,9 +88,10 @@ ARMS = {
     "read270": Arm("base270", 67e6, 75e9, 2, 1.0, _encoder("prompted")),
     "read05": Arm("instruct05", 239e6, 75e9, 2, 1.0, _encoder("prompted")),
     "read15": Arm("instruct15", 873e6, 75e9, 2, 1.0, _encoder("prompted")),
-    "both270": Arm("base270", 78e6, 75e9, 2, 1.0, _encoder("prompted", both=True)),
-    "both05": Arm("instruct05", 250e6, 75e9, 2, 1.0, _encoder("prompted", both=True)),
-    "both15": Arm("instruct15", 884e6, 75e9, 2, 1.0, _encoder("prompted", both=True)),
+    "both270": Arm("base270", 78e6, 75e9, 2, 1.0, _encoder("prompted", beside="both")),
+    "both05": Arm("instruct05", 250e6, 75e9, 2, 1.0, _encoder("prompted", beside="both")),
+    "both15": Arm("instruct15", 884e6, 75e9, 2, 1.0, _encoder("prompted", beside="both")),
+    "auto15": Arm("instruct15", 884e6, 75e9, 2, 1.0, _encoder("prompted", beside="auto")),
     "base270": Arm("base270", 100e6, 75e9, 4, 2.0, _language_model),
     "instruct05": Arm("instruct05", 358e6, 75e9, 4, 2.0, _language_model),
 }

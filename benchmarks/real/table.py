@@ -12,7 +12,7 @@ from store.files import write_text
 from store.stats import paired_gain
 
 Found = dict[str, Any]
-READ = ("read270", "read05", "read15", "both270", "both05", "both15")
+READ = ("read270", "read05", "read15", "both270", "both05", "both15", "auto15")
 STUDENTS = ("frozen", "encoder", "together", *READ, "base270", "instruct05")
 
 

@@ -19,6 +19,7 @@ from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
 from tests.tiny_model import make_tiny_model
+from trainers import fitted
 from trainers.checkpoint import check, keep_calibration, read_card, save
 from trainers.config import EncoderSettings
 from trainers.data import read_rows
@@ -321,8 +322,8 @@ def test_no_samples_have_no_grades(both):
 def test_an_encoder_that_nobody_named_stays_where_it_helps_on_unseen_groups(
     world, both, tmp_path, monkeypatch, capsys, losses, stays
 ):
-    (folder, alone), (_, named), pool, left = world, both, Prompted._pool, list(losses)
-    monkeypatch.setattr(Prompted, "_pool", lambda *asked: replace(pool(*asked), unseen=left.pop(0)))
+    (folder, alone), (_, named), pool, left = world, both, fitted.fit_pool, list(losses)
+    monkeypatch.setattr(fitted, "fit_pool", lambda *rows, **told: replace(pool(*rows, **told), unseen=left.pop(0)))
     settings = EncoderSettings(model=str(folder / "model"))
     done = train(folder / "shards", tmp_path / "run", settings=settings, beside=str(folder / "sentences"))
     assert ("leaves the one beside it out" in capsys.readouterr().err) is not stays
