@@ -1,7 +1,4 @@
-"""A real Label Studio server on 127.0.0.1 for integration tests, in an environment of its own.
-
-`PIAR_LABEL_STUDIO` may name a ready `label-studio` program; otherwise it is installed once under `.envs/`.
-"""
+"""A real Label Studio server on 127.0.0.1 for integration tests (see `tests.environments`)."""
 
 import os
 import secrets
@@ -9,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +16,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests import ROOT
+from tests.environments import ENVS, LABEL_STUDIO, label_studio_program, made_once
 
-ENVS = ROOT / ".envs"
-VERSION = "1.23.2"
 ADMIN, PASSWORD = "ann@example.com", "testpass-1"
 
 
@@ -33,20 +27,6 @@ class Running:
 
     url: str
     token: str
-
-
-def program() -> Path:
-    """The `label-studio` program, installed when there is none."""
-    if named := os.environ.get("PIAR_LABEL_STUDIO"):
-        return Path(named)
-    folder = ENVS / f"label-studio-{VERSION}"
-    found = folder / "bin" / "label-studio"
-    if not (folder / ".ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q"]
-        subprocess.run([*pip, f"label-studio=={VERSION}"], check=True)
-        (folder / ".ready").touch()
-    return found
 
 
 def _environment(data: Path, token: str) -> dict[str, str]:
@@ -65,24 +45,26 @@ def _environment(data: Path, token: str) -> dict[str, str]:
     }
 
 
-def migrated(token: str) -> Path:
-    """A data folder whose database is migrated; made once, then copied."""
-    folder = ENVS / f"label-studio-{VERSION}-data"
-    if not (folder / ".ready").exists():
+def migrated() -> tuple[Path, str]:
+    """A data folder whose database is migrated, and its token; made once, then copied."""
+    folder = ENVS / f"label-studio-{LABEL_STUDIO}-data"
+
+    def make() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        token = secrets.token_hex(20)
         with _serving(folder, token):
-            pass
-        (folder / ".ready").write_text(token)
-    return folder
+            (folder / "token").write_text(token)
+
+    made_once(folder, make)
+    return folder, (folder / "token").read_text()
 
 
 @contextmanager
 def label_studio(data: Path) -> Iterator[Running]:
     """Serve from a fresh copy of the migrated data folder; stopped by its pid on leaving."""
-    ready = ENVS / f"label-studio-{VERSION}-data" / ".ready"
-    token = ready.read_text() if ready.exists() else secrets.token_hex(20)
-    shutil.copytree(migrated(token), data, dirs_exist_ok=True)
+    folder, token = migrated()
+    shutil.copytree(folder, data, dirs_exist_ok=True)
     with _serving(data, token) as url:
         yield Running(url, token)
 
@@ -92,7 +74,15 @@ def _serving(data: Path, token: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(program()), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(label_studio_program()),
+        "start",
+        "--no-browser",
+        "--internal-host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     log = (data / "server.log").open("w")
     server = subprocess.Popen(command, env=_environment(data, token), stdin=subprocess.DEVNULL, stdout=log,
                               stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip

@@ -14,6 +14,7 @@ Holds: the gain's interval lies above −3 points. Fails: it lies below. Seeds: 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,12 @@ from trainers.config import SftSettings
 from trainers.data import Example
 from trainers.layout import Tokens
 from trainers.loop import Run, Trained
+from trainers.model import end_id
 from trainers.rollout import generate
 from trainers.scoring import Student
 from trainers.sft import sft_step, text_step
 
-CLOSING = "\nverdict: "  # what a reason ends with; one token of a tiny student
+CLOSING = "\nverdict: "  # what a reason ends with; the space may belong to the grade's token
 LIMIT = 128  # tokens of a reason
 AT_ONCE = 64  # prompts decoded together
 TIMED = 20
@@ -84,13 +86,26 @@ def _after_reason(example: Example) -> Example:
 
 
 def _reasoned(student: Student, prompts: Sequence[Tokens]) -> list[tuple[list[float], int, bool]]:
-    """Probabilities of the grades after the student's own reason, its tokens, and whether it came to an end."""
-    [closing] = student.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
-    reasons = [one for [one] in generate(student.policy, prompts, end=closing, limit=LIMIT, temperature=0)]
-    ended = [reason[-1] == closing for reason in reasons]
+    """Probabilities of the grades after the student's own reason, its tokens, and whether it came to an end.
+
+    It writes on to its end of turn, two tokens more than are read where it closed its reason.
+    """
+    ends = end_id(student.tokenizer)
+    said = [one for [one] in generate(student.policy, prompts, end=ends, limit=LIMIT, temperature=0)]
+    closed = [closed_at(student.tokenizer, one) for one in said]
+    reasons = [one[:stop] if stop else one for one, stop in zip(said, closed, strict=True)]
     ids = torch.tensor(student.grade_ids, device=student.policy.device)
     probs = student.policy.grades([[*p, *reason] for p, reason in zip(prompts, reasons, strict=True)], ids)
-    return list(zip(probs.tolist(), map(len, reasons), ended, strict=True))
+    return list(zip(probs.tolist(), map(len, reasons), map(bool, closed), strict=True))
+
+
+def closed_at(tokenizer: Any, said: Tokens) -> int:
+    """How many tokens a reason has with what closes it; 0 for one that did not close.
+
+    Tokenizers cut the closing at different places, some in one token with what stands before it: text decides.
+    """
+    taught = tokenizer.decode(tokenizer(f"{CLOSING}0", add_special_tokens=False)["input_ids"][:-1])
+    return next((n for n in range(1, len(said) + 1) if tokenizer.decode(said[:n]).endswith(taught)), 0)
 
 
 def _prompts(lab: Lab, student: Student) -> list[list[int]]:

@@ -13,7 +13,6 @@ import polars as pl
 
 from benchmarks.null_worlds import NoJournal
 from benchmarks.optimizers.drafter import Drafter
-from benchmarks.optimizers.environments import peer_python
 from benchmarks.optimizers.texts import read_text, write_text
 from benchmarks.optimizers.worlds import TASK, Row, World
 from piar.connect import connect
@@ -32,6 +31,7 @@ from store.db import Store
 from store.errors import PiarError
 from store.ids import content_id, sample_id, short_hash
 from store.types import Instruction
+from tests.environments import peer_python
 
 REVISER = "rulebook-reviser"
 

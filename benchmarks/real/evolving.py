@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.optimizers.environments import peer_python
 from benchmarks.real.serving import Kept, served
 from benchmarks.real.sets import SETS, dealt, project
 from piar import Project
@@ -34,6 +33,7 @@ from store.journal import Journal
 from store.stats import paired_gain
 from store.task import sample_text
 from store.types import Instruction
+from tests.environments import peer_python
 
 ROWS = 3  # of a group
 GROUPS = {"train": 14, "dev": 8, "holdout": 9, "test": 40}

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from benchmarks.claims import __main__ as claims
-from benchmarks.claims import c9_proper_reward, rate
+from benchmarks.claims import c1_answer_first, c9_proper_reward, rate
 from benchmarks.claims.harness import summed
 from benchmarks.claims.lab import Found, Lab, Model
 from benchmarks.claims.scales import SCALES
@@ -121,6 +122,14 @@ def test_a_stopped_run_goes_on_and_its_processor_time_adds_up(tmp_path):
     assert model.tokens == 14
     assert lab.made("run", work) == model
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("rules", [" R07", ""])
+def test_a_reason_is_closed_wherever_a_tokenizer_cuts(rules, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(make_tiny_model(tmp_path, width=64, layers=1))
+    ids = tokenizer(f"\nevidence: desk\nrules:{rules}\nverdict: 2", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids[c1_answer_first.closed_at(tokenizer, ids) :]).strip() == "2"
+    assert c1_answer_first.closed_at(tokenizer, ids[:-2]) == 0
 
 
 @pytest.mark.integration

@@ -11,7 +11,8 @@ import pytest
 
 from tests import ROOT
 from tests.docs.test_readme import BLOCK
-from tests.ray_env import environment, ray_python
+from tests.environments import ray_python
+from tests.ray_env import environment
 
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 TUTORIALS = [page for page in PAGES if page.stem != "README"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.optimizers.environments import peer_python
 from piar.evolve.adapters import GatedOptimizer, GroupTest
 from store.errors import PiarError, UsageError
+from tests.environments import peer_python
 
 GROUPS = [f"query {i // 5}" for i in range(150)]
 

@@ -13,8 +13,9 @@ from piar.llm.openai.batch_files import Responses, ResponsesClient, export_reque
 from piar.llm.settings import ModelSettings
 from piar.llm.vllm_engine import VllmClient
 from store.errors import PiarError
+from tests.environments import vllm_python
 from tests.tiny_model import make_tiny_model
-from tests.vllm_env import environment, http_server, vllm_python
+from tests.vllm_env import environment, http_server
 
 GRADES = ("0", "1", "2")
 SYSTEM = "Judge how well a product answers a search query. " * 10

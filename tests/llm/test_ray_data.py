@@ -13,8 +13,9 @@ from piar.offline.endpoint import running
 from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from store.errors import PiarError
+from tests.environments import ray_python
 from tests.llm.test_batch_files import export
-from tests.ray_env import INIT, environment, ray_python
+from tests.ray_env import INIT, environment
 from tests.small_project import small_project
 
 SCRIPT = f"""

@@ -14,8 +14,9 @@ from piar.offline.teacher import RulebookClient
 from piar.project.facade import Project
 from piar.project.on_ray import score_on_ray
 from store.errors import PiarError, UsageError
+from tests.environments import ray_python
 from tests.judging.test_pool import pool_file, taught
-from tests.ray_env import INIT, environment, ray_python
+from tests.ray_env import INIT, environment
 from tests.small_project import small_project
 
 SCRIPT = f"""
