@@ -60,6 +60,11 @@ def vllm_python() -> str:
     return os.environ.get("PIAR_VLLM_PYTHON") or _python("vllm", _only_cpu)
 
 
+def outer_environment() -> dict[str, str]:
+    """This process's environment variables; compiled modules are kept, since a start without takes half a minute."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def made_once(folder: Path, make: Callable[[], None]) -> None:
     """Call `make` unless it once came to its end; another process that asks meanwhile waits for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,17 @@ def _python(name: str, options: Callable[[], list[str]] = list) -> str:
 
     def make() -> None:
         subprocess.run([*uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
-        command = [*uv, "pip", "install", "-q", "--python", str(python), *options(), *PACKAGES[name]]
+        command = [
+            *uv,
+            "pip",
+            "install",
+            "-q",
+            "--compile-bytecode",
+            "--python",
+            str(python),
+            *options(),
+            *PACKAGES[name],
+        ]
         subprocess.run(command, check=True)
 
     made_once(folder, make)

@@ -1,8 +1,7 @@
 """Ray on one machine, from an environment of its own (see `tests.environments`)."""
 
-import os
-
 from tests import ROOT
+from tests.environments import outer_environment
 
 # One machine, two workers, little memory, and nothing that opens a window to the network.
 INIT = """ray.init(
@@ -12,4 +11,4 @@ INIT = """ray.init(
 
 def environment() -> dict[str, str]:
     """Environment variables for a process of that Python that can import this repository."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    return {**outer_environment(), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}

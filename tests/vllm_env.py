@@ -1,6 +1,5 @@
 """vLLM on the CPU, from an environment of its own (see `tests.environments`)."""
 
-import os
 import socket
 import subprocess
 import time
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests import ROOT
-from tests.environments import vllm_python
+from tests.environments import outer_environment, vllm_python
 
 # What the engine itself needs, and nothing that opens a window to the network.
 SETTINGS = {
@@ -22,7 +21,7 @@ SETTINGS = {
 
 def environment() -> dict[str, str]:
     """Environment variables for a process of that Python that can import this repository."""
-    return {**os.environ, **SETTINGS, "PYTHONPATH": str(ROOT)}
+    return {**outer_environment(), **SETTINGS, "PYTHONPATH": str(ROOT)}
 
 
 @contextmanager
