@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
-WORKERS ?= 2  # processes of the fast tests
+WORKERS ?= 2  # processes of the tests
 export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo walk test integration peers check fix bench clean
@@ -50,8 +50,9 @@ test: check  ## checks and the fast tests, those of models in fp32 and in bf16
 	PIAR_PRECISION=bf16 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m 'precision and not integration' \
 	    $$(grep -rl 'mark\.precision' tests --include '*.py')
 
-integration: $(VENV)/.dev  ## real servers, real browser, long walks
-	$(BIN)/pytest -q -m integration --timeout 1800 --durations 15
+# In the order of the files: sorted by their number of tests, the longest walks would come last.
+integration: $(VENV)/.dev  ## real servers, real browser, long walks; PIAR_SOAK=1: kills and loads in thousands more
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m integration --timeout 1800 --durations 15
 
 peers: $(VENV)/.peers  ## our figures against those of other libraries: TRL, cleanlab, datasets
 	$(BIN)/pytest -q -m peers --timeout 1800

@@ -20,7 +20,7 @@ from store.ids import sample_id
 from store.journal import Journal
 from store.task import Grade, Task, sample_text
 from store.types import Instruction, Rule, Sample
-from tests import ROOT
+from tests import ROOT, SOAK
 from tests.faulty_server import GRADES, FaultyServer, right_grade
 
 TASK = Task(name="t", group_by="q", fields=("q",), grades=tuple(Grade(symbol=g, value=float(g)) for g in GRADES))
@@ -127,9 +127,10 @@ label(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), "run", attempts=20, time
 """
 
 
-@pytest.mark.parametrize(
-    ("count", "kills"), [(300, 2), pytest.param(20_000, 30, marks=pytest.mark.integration)]
-)  # fmt: skip
+MANY = (20_000, 30) if SOAK else (6_000, 12)
+
+
+@pytest.mark.parametrize(("count", "kills"), [(300, 2), pytest.param(*MANY, marks=pytest.mark.integration)])
 @pytest.mark.timeout(3000)
 def test_killed_processes_pay_twice_only_for_what_was_in_flight(tmp_path, count, kills):
     faults = ("429", "429_retry_after", "500", "reset", "error_with_200")  # each is tried again until it is answered
@@ -144,21 +145,22 @@ def test_killed_processes_pay_twice_only_for_what_was_in_flight(tmp_path, count,
 @pytest.mark.integration
 @pytest.mark.timeout(3000)
 @pytest.mark.usefixtures("_quick")
-def test_twenty_thousand_samples_and_an_endpoint_that_dies_for_a_minute(tmp_path):
+def test_many_samples_and_an_endpoint_that_dies_for_a_while(tmp_path):
     how = {"timeout": 1, "attempts": 12, "chunk": 10_000}
+    count, dies, lives = (20_000, 10, 70) if SOAK else (5_000, 3, 23)
     server = FaultyServer(seed=5, faults=0.1, malformed=0.1, latency=0.002)
     with server.running():
-        threading.Timer(10, server.die).start()
-        threading.Timer(70, server.revive).start()
-        report = label(tmp_path, server.url, 20_000, "a", **how)
-        assert report.asked == 20_000
-        assert check_all_accounted_for(tmp_path, 20_000) == {"malformed"}
+        threading.Timer(dies, server.die).start()
+        threading.Timer(lives, server.revive).start()
+        report = label(tmp_path, server.url, count, "a", **how)
+        assert report.asked == count
+        assert check_all_accounted_for(tmp_path, count) == {"malformed"}
         failed = sum(report.failed.values())
         # Nearly all that is left is never readable: twelve answers in a row may end the run, and it says so.
         stopped = ""
         try:
-            label(tmp_path, server.url, 20_000, "b", **how)
+            label(tmp_path, server.url, count, "b", **how)
         except PiarError as error:
             stopped = error.message
         assert not stopped or "none of 12 answers could be read" in stopped
-        assert len(server.billed) >= 20_000 - failed
+        assert len(server.billed) >= count - failed

@@ -16,6 +16,7 @@ from store.ids import sample_id, short_hash
 from store.journal import Journal
 from store.task import Task
 from store.types import Completion, Failure, Trace, Usage, Verdict
+from tests import SOAK
 
 TASK = Task.model_validate(
     {
@@ -262,5 +263,5 @@ def test_processes_killed_at_random_instants_lose_and_double_nothing(store, tmp_
 
 
 @pytest.mark.integration
-def test_processes_killed_at_fifty_random_instants_lose_and_double_nothing(store, tmp_path):
-    check_killed(store, tmp_path, 50)
+def test_processes_killed_at_many_instants_lose_and_double_nothing(store, tmp_path):
+    check_killed(store, tmp_path, 50 if SOAK else 16)
