@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.real.results import put
 from benchmarks.real.serving import Kept, served
 from benchmarks.real.sets import SETS, dealt, project
 from piar import Project
@@ -202,6 +203,4 @@ def main(asked: Any, models: Path, results: Path) -> None:
                     told = one(name, split, model, arm, asked.calls, folder, models)
                     write_text(folder / "told.json", json.dumps(told))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/*/told.json"))]
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(results / "evolve.json", json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    print(table(put(results / "evolve.json", found, "set", "split", "model", "arm")), flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.real.results import put
 from benchmarks.real.sets import SETS, dealt, project
 from benchmarks.real.students import SPLITS, every
 from piar import Project
@@ -36,9 +37,7 @@ def run(out: Path, models: Path, names: list[str], splits: list[int], encoders: 
                 told = _one(name, split, kind, folder, str(models / "encoder"))
                 write_text(folder / "mined.json", json.dumps(told))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/mined.json"))]
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(results / "mining.json", json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    print(table(put(results / "mining.json", found, "set", "split", "by")), flush=True)
 
 
 def _one(name: str, split: int, kind: str, folder: Path, encoder: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ them and calibrated (temperature and a bias for each grade, out of fold by group
 projects, so that a run goes on where it was cut off; figures go to `results/`.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.real.results import put
 from benchmarks.real.sets import SETS, dealt, project
 from benchmarks.real.students import every
 from piar import Project
@@ -23,7 +23,6 @@ from piar.judging.requests import Assignment
 from piar.judging.settings import LabelSettings
 from piar.project.asking import respondent
 from store.calibration import cross_fitted
-from store.files import write_text
 from store.ids import seed_of
 from store.probability_scores import nll_of, normalised
 from store.stats import paired_gain, share_by_group
@@ -142,20 +141,15 @@ def _judged(at: Project, judge: str, samples: Sequence[Sample]) -> pl.DataFrame:
 
 def write(name: str, model: str, found: dict[str, pl.DataFrame], results: Path) -> None:
     """Add the figures of a set to the result file, and print its table."""
-    path = results / "neighbours.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = [one for one in kept if (one["set"], one["model"]) != (name, model)]
-    base = figures(name, found["none"])
+    base, new = figures(name, found["none"]), []
     for arm, frame in found.items():
         told = figures(name, frame)
         gains = {
             key: _gain(base["each"][key], told["each"][key], frame["grp"]) for key in ("right", "nll", "calibrated")
         }
         shown = {key: value for key, value in told.items() if key != "each"}
-        kept.append({"set": name, "model": model, "arm": arm, **shown, "gain": gains if arm != "none" else None})
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(kept, indent=1) + "\n")
-    print(table(kept), flush=True)
+        new.append({"set": name, "model": model, "arm": arm, **shown, "gain": gains if arm != "none" else None})
+    print(table(put(results / "neighbours.json", new, "set", "model", "arm")), flush=True)
 
 
 def figures(name: str, frame: pl.DataFrame) -> dict[str, Any]:

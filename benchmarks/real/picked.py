@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from benchmarks.real.results import put
 from benchmarks.real.sets import SETS, dealt
 from benchmarks.real.students import SPLITS, every
 from store.files import write_text
@@ -121,6 +122,4 @@ def main(asked: Any, models: Path, results: Path) -> None:
                 write_text(path, json.dumps(one(name, split, models / "encoder")))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
     sets = [summed(part) for name in SETS if (part := [one for one in found if one["set"] == name])]
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(results / "picked.json", json.dumps(sets, indent=1) + "\n")
-    print(table(sets))
+    print(table(put(results / "picked.json", sets, "set")), flush=True)

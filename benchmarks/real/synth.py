@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.real.results import put
 from benchmarks.real.sets import SETS, dealt, project
 from benchmarks.real.students import every
 from piar import Project
@@ -54,9 +55,7 @@ def run(out: Path, models: Path, *, sets: list[str], model: str, each: int, resu
             _drafted(at, Tried(n=10**6, votes=1, each=each), grades)
             write_text(at.folder / "synth.json", json.dumps(figures(at, name, model)))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/synth.json"))]
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(results / "synth.json", json.dumps(found, indent=1) + "\n")
-    print(table(found), flush=True)
+    print(table(put(results / "synth.json", found, "set", "model")), flush=True)
 
 
 def _calibrated(at: Project) -> None:

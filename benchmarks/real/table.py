@@ -4,14 +4,13 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.real.results import Found, merged
 from store.files import write_text
 from store.stats import paired_gain
 
-Found = dict[str, Any]
 READ = ("read270", "read05", "read15", "both270", "both05", "both15", "auto15")
 STUDENTS = ("frozen", "encoder", "together", *READ, "base270", "instruct05")
 
@@ -31,21 +30,11 @@ def write_students(out: Path, results: Path) -> None:
     path = results / "students.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"arms": [], "gains": []}
     told = {
-        "arms": _merged(known["arms"], [_cell(part) for part in _parts(found)]),
-        "gains": _merged(known["gains"], _gains(found)),
+        "arms": merged(known["arms"], [_cell(part) for part in _parts(found)], "set", "train", "arm"),
+        "gains": merged(known["gains"], _gains(found), "set", "train", "arm"),
     }
     write_text(path, json.dumps(told, indent=1) + "\n")
     print(students(told))
-
-
-def _merged(known: list[Found], new: list[Found]) -> list[Found]:
-    """By set, rows and arm the one of more splits; of equally many the new one."""
-    by_arm = {(one["set"], one["train"], one["arm"]): one for one in known}
-    for one in new:
-        at = (one["set"], one["train"], one["arm"])
-        if at not in by_arm or one["splits"] >= by_arm[at]["splits"]:
-            by_arm[at] = one
-    return list(by_arm.values())
 
 
 def _parts(found: Iterable[Found]) -> list[list[Found]]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.real import latency, sets, whole
+from benchmarks.real.results import put
 from benchmarks.real.students import ARMS, BASELINES
 from benchmarks.real.table import write_students
 from store.errors import PiarError
@@ -94,3 +95,12 @@ def test_a_request_is_timed_with_and_without_what_all_prompts_share(tmp_path):
     told = latency.measure("chorus", model, encoder, 3)
     assert 8 < told["shared"] < told["tokens"]
     assert all(0 < low <= middle <= high for middle, low, high in told["ms"].values())
+
+
+def test_a_run_of_a_part_leaves_the_figures_of_the_others(tmp_path):
+    path = tmp_path / "results" / "mining.json"
+    whole = [{"set": name, "split": split, "easy": 1} for name in ("chorus", "semeval") for split in (0, 1)]
+    put(path, whole, "set", "split")
+    every = put(path, [{"set": "semeval", "split": 0, "easy": 2}], "set", "split")
+    assert [one["easy"] for one in every] == [1, 1, 2, 1]
+    assert json.loads(path.read_text()) == every
