@@ -11,6 +11,7 @@ Told beside it: tokens and milliseconds before the grade, one sample at a time.
 Holds: the gain's interval lies above −3 points. Fails: it lies below. Seeds: those of the run, at least three.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,7 +106,8 @@ def closed_at(tokenizer: Any, said: Tokens) -> int:
     Tokenizers cut the closing at different places, some in one token with what stands before it: text decides.
     """
     taught = tokenizer.decode(tokenizer(f"{CLOSING}0", add_special_tokens=False)["input_ids"][:-1])
-    return next((n for n in range(1, len(said) + 1) if tokenizer.decode(said[:n]).endswith(taught)), 0)
+    found = bisect_left(range(len(said) + 1), True, key=lambda n: taught in tokenizer.decode(said[:n]))
+    return found if found <= len(said) else 0
 
 
 def _prompts(lab: Lab, student: Student) -> list[list[int]]:
