@@ -4,4 +4,4 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent  # of the repository
-SOAK = bool(os.environ.get("PIAR_SOAK"))  # kills and loads at the size that docs/experiments tells, half an hour more
+SOAK = bool(os.environ.get("PIAR_SOAK"))  # kills and loads at the size that docs/experiments tells

@@ -78,7 +78,7 @@ def made_once(folder: Path, make: Callable[[], None]) -> None:
 def _python(name: str, options: Callable[[], list[str]] = list) -> str:
     folder = ENVS / name
     python = folder / "bin" / "python"
-    uv = [sys.executable, "-m", "uv"]  # a third of pip's time
+    uv = [sys.executable, "-m", "uv"]  # faster than pip
 
     def make() -> None:
         subprocess.run([*uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)

@@ -74,15 +74,8 @@ def _serving(data: Path, token: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        str(label_studio_program()),
-        "start",
-        "--no-browser",
-        "--internal-host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    where = ["--internal-host", "127.0.0.1", "--port", str(port)]
+    command = [str(label_studio_program()), "start", "--no-browser", *where]
     log = (data / "server.log").open("w")
     server = subprocess.Popen(command, env=_environment(data, token), stdin=subprocess.DEVNULL, stdout=log,
                               stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip

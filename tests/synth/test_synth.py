@@ -369,7 +369,7 @@ def test_where_the_teacher_cites_no_rules_cells_are_of_grades(shop):
     store, journal = shop
     client = Grader("")
     asked = session(store, client, journal)
-    few = SynthSettings(n=40, thin=400, buckets=("mid",), votes=1, methods=("structured", "contrast"))
+    few = SynthSettings(n=200, thin=400, buckets=("mid",), votes=1, methods=("structured", "contrast"))
     report = synthesize(asked, ORACLE, few, writer=asked)
     assert [(t.rule, t.grade) for t, _ in report.cells] == [("", t.grade) for t, _ in report.cells]
     kept = {t.grade: kept for t, kept in report.cells}
