@@ -55,9 +55,10 @@ def _loaded(tokenizer):
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_template_that_harms_is_refused_with_what_it_does(tokenizer, monkeypatch, kind):
-    monkeypatch.setattr(trial, "SECONDS", 1)
-    monkeypatch.setattr(trial, "BYTES", 1 << 28)
     tokenizer.chat_template, says = REFUSED[kind]
+    if says == "does not end":  # the others do, some in more than a second of a slow processor
+        monkeypatch.setattr(trial, "SECONDS", 1)
+    monkeypatch.setattr(trial, "BYTES", 1 << 28)
     with pytest.raises(PiarError, match=says):
         _loaded(tokenizer)
 
