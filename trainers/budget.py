@@ -167,20 +167,32 @@ class Forecast:
 
     def __init__(self, found: Needs, left: int) -> None:
         self.needs, self.left, self.done = found, left, 0
-        self.seconds = 0.0  # of all steps, foreseen; 0 before it is
+        self.stage, self.warm = "", 0  # what is taught now, and the steps that taught it
+        self.seconds = 0.0  # of all steps so far and of the rest of this stage, foreseen; 0 before it is
         self.began = time.monotonic()
 
+    def begin(self, stage: str, left: int) -> None:
+        """A trainer's word before a step: what it teaches. Steps that teach something else take another time.
+
+        Args:
+            left: steps of this stage still to be made.
+        """
+        if stage != self.stage:
+            self.stage, self.left, self.warm = stage, left, 0
+
     def after_step(self, seconds: float) -> str | None:
-        """Words after the second step, which is warm; None after others.
+        """Words after the second step of a stage, which is warm; None after others, and where few are left.
 
         Args:
             seconds: that the step took.
         """
-        self.done += 1
-        if self.done != 2 or self.left < 4:
+        self.done, self.warm = self.done + 1, self.warm + 1
+        if self.warm != 2 or self.left < 4:
             return None
-        self.seconds = time.monotonic() - self.began + (self.left - 2) * seconds
-        return f"about {duration(self.seconds)} for {many(self.left, 'step')}, by the second one ({seconds:,.2f} s)"
+        rest = (self.left - 2) * seconds
+        self.seconds = time.monotonic() - self.began + rest
+        what = many(self.left, "step") + (f" of {self.stage}" if self.stage else "")
+        return f"about {duration(rest + 2 * seconds)} for {what}, by the second one ({seconds:,.2f} s)"
 
     def compared(self, peak_mb: float) -> str:
         """Words at the end."""

@@ -78,7 +78,8 @@ def progress(
     """A bar on stderr, where that is a terminal, else a line now and then; yields what to tell a step and its metrics.
 
     Args:
-        done: steps that were there before; the rate and the time left are those of the steps after them.
+        done: steps that were there before. The time left goes by the younger half of the steps after them: traces, and
+            other work beside, make steps slower.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -110,14 +111,16 @@ def say(text: str) -> None:
 
 def _lines(what: str, done: int, total: int) -> Callable[[int, dict[str, float]], None]:
     began = shown = time.monotonic()
+    told = [(done, began)]  # each step that was told, and when
 
     def show(step: int, metrics: dict[str, float]) -> None:
         nonlocal shown
         now = time.monotonic()
-        elapsed = now - began
+        told.append((step, now))
+        elapsed, (middle, then) = now - began, told[(len(told) - 1) // 2]
         if done < step < total and now - shown >= pause(elapsed):
             shown = now
-            left = duration(elapsed / (step - done) * (total - step))
+            left = duration((now - then) / max(1, step - middle) * (total - step))
             parts = f"{what} {step:,} of {total:,}", duration(elapsed), f"{left} left", _words(metrics)
             say(" · ".join(filter(None, parts)))
 

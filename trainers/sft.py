@@ -23,6 +23,8 @@ from trainers.losses import Totals, sft_loss
 from trainers.model import completion_ids
 from trainers.tiny import lesson
 
+WORDS, GRADES, TRACES = "shared words", "the grade alone", "grade and trace"
+
 
 def train(
     shards: Path,
@@ -39,18 +41,28 @@ def train(
     """
     student, settings = student or StudentSettings(), settings or SftSettings()
     run = Run("sft", shards, out, student, settings, completion=settings.completion, resume=resume)
-    words_until = settings.words_first if run.from_nothing and len(run.task.fields) > 1 else 0.0
     for step in run.steps():
-        batch, progress = run.draw(), step / run.total
-        if progress < words_until:
+        stage, until = _stage(run, step, settings)
+        run.forecast.begin(stage, until - step)
+        batch = run.draw()
+        if stage == WORDS:
             loss, tokens = words_step(run, batch)
             run.update(tokens, loss=loss, words_loss=loss)
             continue
-        if progress < words_until + settings.grade_first:
+        if stage == GRADES:
             batch = [replace(example, completion=example.completion[:1]) for example in batch]
         grade_loss, trace_loss, tokens = sft_step(run, batch, settings)
         run.update(tokens, loss=grade_loss + trace_loss, grade_loss=grade_loss, trace_loss=trace_loss)
     return run.finish()
+
+
+def _stage(run: Run, step: int, settings: SftSettings) -> tuple[str, int]:
+    """What a step teaches, and the step at which that ends."""
+    words = settings.words_first if run.from_nothing and len(run.task.fields) > 1 else 0.0
+    for stage, share in ((WORDS, words), (GRADES, words + settings.grade_first)):
+        if step / run.total < share:
+            return stage, min(run.total, math.ceil(share * run.total))
+    return TRACES if settings.completion == "trace" else "the grade and its end", run.total
 
 
 def words_step(run: Run, batch: Sequence[Example]) -> tuple[float, int]:

@@ -17,6 +17,7 @@ from trainers.config import DistillSettings, EncoderSettings, GrpoSettings, SftS
 from trainers.encoder import train as train_encoder
 from trainers.layout import Item
 from trainers.loading import load_policy, wrap
+from trainers.logs import progress
 from trainers.tiny import tiny_model
 from trainers.weights import add_lora
 
@@ -120,10 +121,10 @@ def test_an_encoder_that_is_too_large_to_learn_says_how_it_serves_as_it_is(shard
 
 
 def test_a_run_tells_its_memory_and_time_before_and_after(shards, tmp_path, capsys):
-    sft.train(shards, tmp_path / "run", student=TINY, settings=FEW)
+    sft.train(shards, tmp_path / "run", student=TINY, settings=FEW.model_copy(update={"words_first": 1.0}))
     said = capsys.readouterr().err
     assert re.search(r"sft: up to [\d,]+ MB \(weights and libraries [\d,]+, gradients and optimizer \d, ", said)
-    assert re.search(r"sft: about \S+ s for 4 steps, by the second one \([\d.]+ s\)", said)
+    assert re.search(r"sft: about \S+ s for 4 steps of shared words, by the second one \([\d.]+ s\)", said)
     assert re.search(r"4 steps took \S+ s with measuring \(\S+ s foreseen\); peak [\d,]+ MB \([\d,]+ for", said)
 
 
@@ -169,6 +170,22 @@ def test_time_is_foreseen_by_the_second_step_alone():
     assert "for 10 steps, by the second one (2.00 s)" in str(forecast.after_step(2.0))
     assert forecast.seconds == pytest.approx(16, abs=1)
     assert forecast.after_step(9.0) is None
+
+
+def test_what_is_taught_later_is_foreseen_when_it_begins(shards, tmp_path, capsys):
+    settings = FEW.model_copy(update={"steps": 16, "words_first": 0.25, "grade_first": 0.25})
+    sft.train(shards, tmp_path / "run", student=TINY, settings=settings)
+    foreseen = re.findall(r"for (\d+) steps of (.+), by the second one", capsys.readouterr().err)
+    assert foreseen == [("4", "shared words"), ("4", "the grade alone"), ("8", "grade and trace")]
+
+
+def test_the_time_left_goes_by_the_steps_of_late(monkeypatch, capsys):
+    now = iter([0.0, *(float(second) for second in range(1, 9)), *(float(10 * ten) for ten in range(2, 11))])
+    monkeypatch.setattr("trainers.logs.time.monotonic", lambda: next(now))
+    with progress("sft", 0, 18) as show:
+        for step in range(1, 18):  # eight steps of a second, then nine of ten seconds
+            show(step, {})
+    assert "sft 17 of 18 · 2 min · 10 s left" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("limit", "free"), [("max\n", 8192), ("5000\n", 1300)])
