@@ -25,7 +25,7 @@ from trainers.budget import foresee
 from trainers.checkpoint import writing
 from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
-from trainers.head import Head, over_rows
+from trainers.head import Head, log_probs, over_rows, read_labels
 from trainers.layout import Labels, labels
 from trainers.loading import load_policy
 from trainers.logs import progress
@@ -102,22 +102,20 @@ def _terms(
     run: Run,
     settings: DistillSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    gold, soft, weight = columns(part, len(run.grade_ids), run.device)
+    k = len(run.grade_ids)
+    gold, soft, weight = columns(part, k, run.device)
     first = rows.place == 0
     known = [signals[id(e)] for e in part if id(e) in signals]
     if len(known) == len(part):
         soft = torch.stack([s.grades for s in known]).to(hidden.device)
         ids = torch.cat([s.ids for s in known]).to(hidden.device)
         teacher = torch.cat([s.logp.float() for s in known]).to(hidden.device)  # autocast refuses to join float16
-        grades, per_token = over_rows(
-            lambda logits, ids, teacher: _against(logits, run.grade_ids, ids.long(), teacher, settings.beta),
-            hidden,
-            head,
-            ids,
-            teacher,
-        )
+        out = log_probs(hidden, head, torch.cat([run.grade_ids.expand(len(ids), -1), ids.long()], 1))[0]
+        grades, theirs = out[:, :k], losses.with_tail(out[:, k:])
+        per_token = losses.generalised_jsd(theirs, teacher, settings.beta)
     else:
-        grades, per_token = over_rows(lambda logits, to: _plain(logits, run.grade_ids, to), hidden, head, rows.targets)
+        plain = read_labels(hidden, head, rows.targets, run.grade_ids)
+        grades, per_token = plain.grades, -plain.logp
     per_grade = grades[first]
     has = soft.isfinite().all(1)
     kd = losses.generalised_jsd(per_grade.log_softmax(-1), soft.nan_to_num(1.0).clamp(min=1e-9).log(), 0.0)
@@ -125,17 +123,6 @@ def _terms(
     cross = settings.gold_weight * (-per_grade.gather(1, gold[:, None])[:, 0] * weight).sum()
     trace = (per_token * weight[rows.owner])[~first].sum()
     return grade / totals.grades, cross / totals.grades, trace / totals.tokens
-
-
-def _against(logits: Tensor, grade_ids: Tensor, ids: Tensor, teacher: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Grade log-probabilities [n, K] and the divergence from the teacher's buckets [n]."""
-    logp = logits.log_softmax(-1)
-    return logp[:, grade_ids], losses.generalised_jsd(losses.with_tail(logp, ids), teacher, beta)
-
-
-def _plain(logits: Tensor, grade_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logp = logits.log_softmax(-1)
-    return logp[:, grade_ids], -logp.gather(1, targets[:, None])[:, 0]
 
 
 def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings) -> list[Example]:
@@ -171,8 +158,8 @@ def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> Signa
 
 def _likeliest(logits: Tensor, *, grade_ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     logp = logits.log_softmax(-1)
-    ids = logp.topk(min(k, logp.shape[-1]), sorted=False).indices
-    return logp[:, grade_ids].softmax(-1), ids, losses.with_tail(logp, ids)
+    likeliest, ids = logp.topk(min(k, logp.shape[-1]), sorted=False)
+    return logp[:, grade_ids].softmax(-1), ids, losses.with_tail(likeliest)
 
 
 def _teacher(run: Run, settings: DistillSettings) -> Policy:

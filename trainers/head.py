@@ -1,7 +1,8 @@
 """The language-model head on labelled rows only, in chunks.
 
-Rows that carry no label never meet the vocabulary. Each chunk's logits are recomputed in the
-backward pass, so that peak memory is one chunk, whatever the number of rows.
+Rows that carry no label never meet the vocabulary, and peak memory is one chunk of logits, whatever the number of rows.
+Of a frozen head (adapters) logits are computed once and gradients come from sums that the forward pass leaves; of a
+head that learns each chunk's logits are computed again in the backward pass.
 """
 
 from collections.abc import Callable
@@ -58,6 +59,15 @@ class Head:
             weight, bias = weight[ids], None if bias is None else bias[ids]
         logits = linear(hidden, weight, bias).float() * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+
+    @property
+    def learns(self) -> bool:
+        """Whether its weights have a gradient."""
+        return self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+
+    def slope(self, logits: Tensor) -> Tensor:
+        """How fast each logit rises with `W x + b`."""
+        return self.scale * (1 - (logits / self.cap).square()) if self.cap else torch.full_like(logits, self.scale)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -121,14 +131,63 @@ def over_rows(
 
 def read_labels(hidden: Tensor, head: Head, targets: Tensor, grade_ids: Tensor) -> Readout:
     """Log-probabilities of targets and grades, and the entropy, of each labelled row."""
+    ids = torch.cat([targets[:, None], grade_ids.expand(len(targets), -1)], 1)
+    logp, entropy = log_probs(hidden, head, ids)
+    return Readout(logp[:, 0], logp[:, 1:], entropy)
 
-    def read(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+
+def log_probs(hidden: Tensor, head: Head, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, m] log-probabilities of the tokens `ids` [n, m] among all, and the rows' entropies [n] (without gradient)."""
+    if type(head) is Head and hidden.requires_grad and torch.is_grad_enabled() and not head.learns:
+        logp, entropy = _FrozenHead.apply(hidden, head, ids)  # type: ignore[no-untyped-call]
+        return logp, entropy
+
+    def read(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         total = logits.logsumexp(-1)
         with torch.no_grad():
             entropy = total - ((logits - total[:, None]).exp() * logits).sum(-1)
-        return logits.gather(1, wanted[:, None])[:, 0] - total, logits[:, grade_ids] - total[:, None], entropy
+        return logits.gather(1, wanted) - total[:, None], entropy
 
-    return Readout(*over_rows(read, hidden, head, targets))
+    logp, entropy = over_rows(read, hidden, head, ids)
+    return logp, entropy
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`log_probs` under a head that does not learn: two products with its weights a row, the least there is.
+
+    The gradient of log p_i in a hidden row is s_i w_i - sum_v p_v s_v w_v, with w_v the head's rows and s_v the slope
+    of logit v in w_v x. The sum is the same for every i, so it is all that the forward pass has to leave.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Head, ids: Tensor) -> tuple[Tensor, Tensor]:
+        step = max(1, CHUNK // head.weight.shape[0])
+        parts = [_read(hidden[i : i + step], ids[i : i + step], head) for i in range(0, len(hidden), step)]
+        logp, entropy, slopes, mean = (torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.save_for_backward(head.weight[ids] * slopes[:, :, None], mean)
+        ctx.mark_non_differentiable(entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor, None, None]:
+        rows, mean = ctx.saved_tensors
+        by_token = wanted[0][:, :, None] * rows
+        return by_token.sum(1) - wanted[0].sum(1, keepdim=True) * mean, None, None
+
+
+def _read(hidden: Tensor, ids: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of a chunk: log-probabilities [c, m], entropies [c], slopes at `ids` [c, m], the mean row under them [c, h]."""
+    logits = head(hidden)
+    top = logits.amax(-1, keepdim=True)
+    p = (logits - top).exp_()
+    mass = p.sum(-1, keepdim=True)
+    total = top + mass.log()
+    entropy = (total - (p * logits).sum(-1, keepdim=True) / mass)[:, 0]
+    chosen = logits.gather(1, ids)
+    if head.cap:
+        p *= head.slope(logits)
+    mean = (p.to(head.weight.dtype) @ head.weight).to(logits.dtype) * (1.0 if head.cap else head.scale) / mass
+    return chosen - total, entropy, head.slope(chosen), mean
 
 
 def read_grades(hidden: Tensor, head: Head, grade_ids: Tensor) -> Tensor:

@@ -142,8 +142,7 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
     return (p.exp() * (p - q)).nan_to_num(posinf=0.0).sum(-1)
 
 
-def with_tail(logp: Tensor, ids: Tensor) -> Tensor:
-    """[n, V] log-probabilities at [n, k] ids, and one bucket for all the rest: [n, k + 1]."""
-    kept = logp.gather(-1, ids)
-    rest = (1 - kept.exp().sum(-1, keepdim=True)).clamp(min=1e-8)
-    return torch.cat([kept, rest.log()], -1)
+def with_tail(logp: Tensor) -> Tensor:
+    """[n, k] log-probabilities of some tokens, and one bucket for all the rest: [n, k + 1]."""
+    rest = (1 - logp.exp().sum(-1, keepdim=True)).clamp(min=1e-8)
+    return torch.cat([logp, rest.log()], -1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.trainers.work import Work
 from trainers import losses
-from trainers.head import over_rows, read_grades, read_labels
+from trainers.head import Head, log_probs, over_rows, read_grades, read_labels
 from trainers.layout import Item, Pack, labels
 from trainers.loading import wrap
 from trainers.model import Policy
@@ -72,7 +72,7 @@ def grpo(work: Work, case: str) -> Step:
             packs, mine = policy.pack(items[some]), better[some.start * work.group : some.stop * work.group]
             rows = labels(packs, policy.device)
 
-            def read(hidden: Tensor, head: Tensor) -> Tensor:
+            def read(hidden: Tensor, head: Head) -> Tensor:
                 out = read_labels(hidden, head, rows.targets, grades)
                 old, zero = out.logp.detach(), torch.zeros_like(rows.owner)
                 return losses.segment_loss(out.logp, old, mine, torch.ones_like(mine), rows.owner, zero,
@@ -114,11 +114,11 @@ def distill(work: Work, *, cached: bool) -> Step:
 
     def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
         logp = logits.log_softmax(-1)
-        ids = logp.topk(TOP).indices
-        return ids, losses.with_tail(logp, ids)
+        most, ids = logp.topk(TOP)
+        return ids, losses.with_tail(most)
 
-    def against(logits: Tensor, ids: Tensor, said: Tensor) -> tuple[Tensor]:
-        return (losses.generalised_jsd(losses.with_tail(logits.log_softmax(-1), ids), said, 0.5),)
+    def against(hidden: Tensor, head: Head, ids: Tensor, said: Tensor) -> Tensor:
+        return losses.generalised_jsd(losses.with_tail(log_probs(hidden, head, ids)[0]), said, 0.5)
 
     @torch.no_grad()
     def ask(packs: list[Pack]) -> tuple[Tensor, ...]:
@@ -128,7 +128,7 @@ def distill(work: Work, *, cached: bool) -> Step:
 
     def loss_of(number: int) -> Tensor:
         known = kept[number] if cached else ask(parts[number])
-        return policy(parts[number], lambda h, w: over_rows(against, h, w, *known)[0].sum() / tokens)
+        return policy(parts[number], lambda h, w: against(h, w, *known).sum() / tokens)
 
     return lambda: apply(loss_of(number) for number in range(len(parts)))
 

@@ -1,12 +1,14 @@
 """The tree layout against repeated prompts: same log-probabilities, loss, gradients, attention."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers import layout
-from trainers.head import Head, over_rows, read_labels
+from trainers.head import Head, log_probs, over_rows, read_labels
 from trainers.layout import Item, pack, repeated
 from trainers.loading import parity_gap, wrap
 from trainers.model import Policy
@@ -140,6 +142,41 @@ def test_chunks_of_the_head_change_nothing(monkeypatch):
     assert torch.allclose(whole[0], naive.log_prob(targets), atol=1e-5)
     assert torch.allclose(whole[1], naive.entropy(), atol=1e-4)
     assert over_rows(lambda logits: (logits.sum(-1),), hidden, Head(weight))[0].shape == (37,)
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["learns", "frozen"])
+@pytest.mark.parametrize("made", [{}, {"bias": True}, {"scale": 0.3}, {"cap": 3.0, "scale": 1.7, "bias": True}])
+def test_log_probabilities_and_their_gradient_are_those_of_the_whole_softmax(monkeypatch, made, learns):
+    monkeypatch.setattr("trainers.head.CHUNK", VOCAB * 10)
+    generator = torch.Generator().manual_seed(1)
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    hidden, weight = draw(37, 8).requires_grad_(), draw(VOCAB, 8).requires_grad_(learns)
+    bias = draw(VOCAB).requires_grad_(learns) if made.get("bias") else None
+    head = Head(weight, **{**made, "bias": bias})
+    ids, pull = torch.randint(VOCAB, (37, 5), generator=generator), draw(37, 5)
+    learnt = [hidden, *([weight] if learns else []), *([bias] if learns and bias is not None else [])]
+
+    whole = head.scale * (hidden @ weight.T + (0 if bias is None else bias))
+    naive = (head.cap * (whole / head.cap).tanh() if head.cap else whole).log_softmax(-1)
+    logp, entropy = log_probs(hidden, head, ids)
+    assert torch.allclose(logp.double(), naive.gather(1, ids), atol=1e-5)
+    assert torch.allclose(entropy.double(), -(naive.exp() * naive).sum(-1), atol=1e-4)
+
+    def gradient(of):
+        return torch.autograd.grad((of.sin() * pull).sum(), learnt, retain_graph=True)  # no linear function of them
+
+    for one, other in zip(gradient(logp), gradient(naive.gather(1, ids)), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_frozen_head_is_multiplied_once_forward_and_never_backward(monkeypatch):
+    read = []
+    real = Head.__call__
+    monkeypatch.setattr(Head, "__call__", lambda self, hidden, ids=None: read.append(1) or real(self, hidden, ids))
+    monkeypatch.setattr("trainers.head.CHUNK", VOCAB * 10)
+    hidden = torch.randn(30, 8, requires_grad=True)
+    log_probs(hidden, Head(torch.randn(VOCAB, 8)), torch.zeros(30, 1, dtype=torch.long))[0].sum().backward()
+    assert len(read) == 3
 
 
 def test_parity_is_checked_and_a_broken_mask_is_noticed(policy, monkeypatch, caplog):
