@@ -146,6 +146,14 @@ def test_a_wrong_key_stops_soon_and_is_never_shown(transport):
     assert "Incorrect API key" in done[0].failure.message
 
 
+def test_the_key_goes_with_every_request_and_without_a_key_none_does(transport):
+    with FaultyServer(key="sk-planted-0123456789").running() as server:
+        assert all(c.failure is None for c in client_for(server, transport).generate(requests(5)))
+        assert not server.seen["401"]
+        [refused] = client_for(server, transport, api_key_env="").generate(requests(1))
+    assert "Incorrect API key provided: None" in refused.failure.message
+
+
 def test_the_server_that_comes_back_is_asked_again(transport):
     server = FaultyServer(latency=0.01)
     with server.running():

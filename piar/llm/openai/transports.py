@@ -50,6 +50,11 @@ class Endpoint:
     timeout: float
     path: str = PATH
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that holds the key; none without a key."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
     def __repr__(self) -> str:
         return f"Endpoint({self.base_url!r})"
 
@@ -89,6 +94,7 @@ class OpenAITransport:
         )
         self._url = endpoint.base_url.rstrip("/") + endpoint.path
         self._headers = {name: value for name, value in client.default_headers.items() if isinstance(value, str)}
+        self._headers |= endpoint.authorization  # the package's own headers hold no key
 
     async def __aenter__(self) -> Transport:
         return self
@@ -122,9 +128,7 @@ class LeanTransport:
             raise missing_teacher("aiohttp") from None
         self._aiohttp, self._endpoint = aiohttp, endpoint
         self._url = endpoint.base_url.rstrip("/") + endpoint.path
-        self._headers = {"Content-Type": "application/json"}
-        if endpoint.key:
-            self._headers["Authorization"] = f"Bearer {endpoint.key}"
+        self._headers = {"Content-Type": "application/json", **endpoint.authorization}
 
     async def __aenter__(self) -> Transport:
         self._session = self._aiohttp.ClientSession(
