@@ -154,6 +154,65 @@ def test_the_key_goes_with_every_request_and_without_a_key_none_does(transport):
     assert "Incorrect API key provided: None" in refused.failure.message
 
 
+@pytest.mark.parametrize(
+    ("status", "reply", "kind"),
+    [
+        (400, {"error": {"message": "x/m is not a valid model ID"}}, "request"),
+        (410, {"error": {"message": "The model m was retired"}}, "request"),
+        (200, {"object": "error", "code": 404, "message": "The model m does not exist."}, "request"),
+        (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, "request"),
+        (200, {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, "billing"),
+    ],
+)
+def test_what_every_request_would_meet_stops_soon_and_costs_nothing(transport, status, reply, kind):
+    class Refusing(FaultyServer):
+        async def _ok(self, writer, body):
+            await send(writer, status, reply)
+
+    with Refusing(latency=0).running() as server:
+        done = client_for(server, transport, concurrency=4, price=Price(input=1, output=1)).generate(requests(200))
+    assert {c.failure.kind for c in done} == {kind}
+    assert server.seen["ok"] < 20
+    assert sum(c.cost_usd for c in done) == 0
+
+
+def test_a_row_that_is_refused_by_itself_stops_nothing(transport):
+    class Picky(FaultyServer):
+        async def _ok(self, writer, body):
+            if len(self.bodies) > 4:
+                await send(writer, 400, {"error": {"message": "this text is not welcome"}})
+            else:
+                await super()._ok(writer, body)
+
+    with Picky(latency=0).running() as server:
+        done = client_for(server, transport, concurrency=1).generate(requests(30))
+    assert [c.failure is None for c in done] == [True] * 4 + [False] * 26
+    assert server.seen["ok"] == 30
+
+
+def test_an_answer_that_comes_as_created_is_an_answer(transport):
+    class Created(FaultyServer):
+        async def _ok(self, writer, body):
+            await send(writer, 201, self.answer(body))
+
+    with Created(latency=0).running() as server:
+        assert all(c.failure is None for c in client_for(server, transport).generate(requests(3)))
+
+
+@pytest.mark.parametrize(("finish", "words"), [("MAX_TOKENS", "raise max_tokens"), ("model_length", "window ends")])
+def test_an_answer_that_was_cut_off_under_another_name_is_not_paid_for_twice(transport, finish, words):
+    class Cutting(FaultyServer):
+        def answer(self, body):
+            reply = super().answer(body)
+            reply["choices"][0] |= {"finish_reason": finish, "message": {"content": '{"gr'}}
+            return reply
+
+    with Cutting(latency=0).running() as server:
+        [done] = client_for(server, transport).generate(requests(1))
+    assert (done.failure.kind, done.attempts) == ("truncated", 1)
+    assert words in done.failure.message
+
+
 def test_the_server_that_comes_back_is_asked_again(transport):
     server = FaultyServer(latency=0.01)
     with server.running():

@@ -66,6 +66,8 @@ def test_only_a_spent_account_is_final(status, error):
         (502, "<html><head><title>502 Bad Gateway</title></head></html>", "server"),
         (401, {"error": {"message": "Incorrect API key; set logprobs"}}, "auth"),
         (403, {"error": {"message": "Project does not have access to model m"}}, "auth"),
+        (400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}], "auth"),
+        (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***n"}, "auth"),
         (404, {"error": {"message": "The model 'm' does not exist", "code": "model_not_found"}}, "request"),
         (413, {"error": {"message": "Request too large for the limit", "code": "rate_limit_exceeded"}}, "request"),
         (400, {"error": {"message": "maximum context length is 4096; reduce the messages or max_tokens"}}, "request"),
@@ -128,9 +130,18 @@ def test_an_error_inside_a_success_is_found_and_classed():
         ({"error": "odd"}, 500),
         ({"choices": [choice]}, 502),
         ({"choices": [{"finish_reason": "error", "message": {"content": "ha"}}]}, 502),
+        ({"choices": [{"finish_reason": "insufficient_system_resource", "message": {"content": "{"}}]}, 502),
+        ({"object": "error", "code": 404, "type": "NotFoundError", "message": "no such model"}, 404),
+        ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, 429),
+        ({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, 402),
+        ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, 404),
+        ({"detail": "Not authenticated"}, 401),
+        ({"success": False, "msg": "busy"}, 500),
     ):
         assert inner_status(error_inside(reply)) == status
     assert error_inside({"choices": [{"finish_reason": "stop"}]}) is None
+    assert error_inside({"choices": [], "id": "x", "model": "m", "usage": {"total_tokens": 9}}) is None
+    assert error_inside({"answers": [{}], "message": "ok"}) is None
     assert error_inside(["text"]) is None
 
 

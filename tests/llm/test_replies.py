@@ -39,6 +39,7 @@ def reply(message, finish="stop", **choice):
         {"content": None, "reasoning_content": GOOD},
         {"content": "", "reasoning": f"It fits.\n</think>\n\n{GOOD}"},
         {"content": None, "tool_calls": [{"function": {"name": "answer", "arguments": GOOD}}]},
+        {"content": None, "function_call": {"name": "answer", "arguments": GOOD}},
         {"content": GOOD, "reasoning_content": "2?", "refusal": None},
     ],
 )  # fmt: skip
@@ -56,6 +57,9 @@ def test_an_answer_is_read_wherever_the_server_puts_it(message):
         (reply({"content": "", "refusal": "I can't help with that."}), "refused", "I can't help"),
         (reply({"content": ""}, "content_filter"), "refused", "the provider's content filter"),
         (reply({"content": "{"}, "SAFETY"), "refused", "the provider's content filter"),
+        (reply({"content": None}, "content_filter: PROHIBITED_CONTENT"), "refused", "the provider's content filter"),
+        (reply({"content": "{"}, "network_error"), "server", "broke the answer off"),
+        (b'{"code": 500, "msg": "busy", "success": false}', "server", "busy"),
         (reply({"content": ""}, "error", error={"code": 502, "message": "Provider fell over"}), "server", "fell over"),
         (b'{"choices": []}', "malformed", "no choices"),
         (b'{"choices": null}', "malformed", "no choices"),

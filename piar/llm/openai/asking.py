@@ -13,7 +13,15 @@ from piar.llm.cost import Price, charge, most_usage, read_usage
 from piar.llm.openai.chat import RAISE_LIMIT, Answer, BadReply, ChatWire, Wire, decoded, probabilities
 from piar.llm.openai.gate import Gate, Halted
 from piar.llm.openai.pacing import Pacer
-from piar.llm.openai.refusals import Dialect, error_inside, inner_status, is_bare_error, read_refusal
+from piar.llm.openai.refusals import (
+    Dialect,
+    Refusal,
+    error_inside,
+    inner_status,
+    is_bare_error,
+    is_too_long,
+    read_refusal,
+)
 from piar.llm.openai.transports import MOST_BYTES, TRANSPORTS, Endpoint, LostConnection, Reply, ReplyTooLarge
 from piar.llm.secrets import scrub, without
 
@@ -24,8 +32,9 @@ SHOWN = 200  # characters of an unreadable answer that are shown
 RETRIED: frozenset[FailureClass] = frozenset({"timeout", "connection", "rate_limit", "server", "malformed"})
 UNREADABLE: frozenset[FailureClass] = frozenset({"malformed", "truncated"})
 FATAL: frozenset[FailureClass] = frozenset({"auth", "billing"})
-FATAL_STATUSES = frozenset({301, 302, 303, 307, 308, 404, 405})  # no such address, or no such model
-FATAL_STREAK = 8  # wrong keys, spent accounts or unknown models in a row, with no answer between, that stop a batch
+LOST_STATUSES = frozenset({404, 405})  # no such address, or no such model
+FATAL_STATUSES = LOST_STATUSES | {301, 302, 303, 307, 308, 410}
+FATAL_STREAK = 8  # errors in a row that every request would meet, with no answer between, that stop a batch
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
 UNHEARD_SECONDS = 20.0  # how long an address is tried from which nothing at all has ever come
@@ -247,11 +256,11 @@ class Asker:
         self._heard = True
         self.pacer.told(now, reply.headers)
         data = decoded(reply.body)
-        error = error_inside(data) if reply.status == 200 else data
+        error = error_inside(data) if reply.good else data
         usage, whole = read_usage(data, most)
-        if whole or (reply.status == 200 and not is_bare_error(data)) or reply.status in BILLED_STATUSES:
+        if whole or (reply.good and not is_bare_error(data)) or reply.status in BILLED_STATUSES:
             self._count(case, usage, whole, most)
-        if reply.status != 200 or error is not None:
+        if error is not None:
             self._refused(reply, error, body, now, started)
         try:
             answer = self.manners.wire.answer(case.request, data)
@@ -276,7 +285,7 @@ class Asker:
 
     def _refused(self, reply: Reply, error: object, body: Mapping[str, Any], now: float, started: float) -> None:
         """Say what an error means, and slow down where that is the answer. Always raises."""
-        status = reply.status if reply.status != 200 else inner_status(error)
+        status = inner_status(error) if reply.good else reply.status
         found = read_refusal(status, reply.headers, error, body, datetime.now(UTC))
         if found.parameter is not None:
             self._say(found.parameter, f"{self.model} {self._dialect.learn(found)}. It said: {found.message}")
@@ -285,10 +294,20 @@ class Asker:
             self.pacer.limited(now, started, found.wait)
         elif found.kind in RETRIED:
             self.pacer.failed(now, started, found.wait)
-        elif found.kind in FATAL or status in FATAL_STATUSES:
+        elif self._meets_all(found, status):
             self._fatal += 1
-        where = f"HTTP {status}" if reply.status != 200 else f"an error inside its reply ({status})"
+        where = f"an error inside its reply ({status})" if reply.good else f"HTTP {status}"
+        if status in LOST_STATUSES:
+            where += f" at {self.endpoint.base_url}{self.endpoint.path}"
         raise Failed(found.kind, f"{where}: {found.message}", found.wait)
+
+    def _meets_all(self, found: Refusal, status: int) -> bool:
+        """Whether every other request would be refused as well: a wrong key, an unknown model; before anything could be
+        read, whatever is not about the length of this one."""
+        if found.kind in FATAL or status in FATAL_STATUSES:
+            return True
+        own = status == 413 or is_too_long(found.message)
+        return found.kind == "request" and not own and self._unread is not None
 
     def _backoff(self, case: Case, failed: Failed) -> float:
         """Seconds until the next attempt, with full jitter; raises `Failed` when there is none, and may halt all."""
@@ -375,13 +394,15 @@ def examine(request: Request, answer: Answer, secrets: Sequence[str] = ()) -> Fa
     elif request.schema is not None:
         reason = None if isinstance(decoded(answer.text.encode(errors="replace")), dict) else "not a JSON object"
     else:
-        reason = "cut off" if answer.finish == "length" else None
+        reason = "cut off" if answer.finish in {"length", "window"} else None
     if reason is None:
         return None
     if answer.finish == "length":
         return Failure(
             "truncated", f"the answer reached {request.max_tokens} tokens and was cut off: {reason}; {RAISE_LIMIT}"
         )
+    if answer.finish == "window":
+        return Failure("truncated", f"the answer was cut off where the model's window ends: {reason}")
     return Failure("malformed", reason)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,14 +12,16 @@ from pydantic_core import from_json
 from piar.llm.base import FailureClass, Request, Usage
 from piar.llm.cost import read_usage
 from piar.llm.grade_probs import GradeProbs, Token, grade_probs
-from piar.llm.openai.refusals import MESSAGE_LENGTH, MOST_ALTERNATIVES, error_message
+from piar.llm.openai.refusals import MESSAGE_LENGTH, MOST_ALTERNATIVES, error_inside, error_message
 from piar.llm.openai.transports import PATH
 
 # Names that servers and providers use.
 REASONING = ("reasoning_content", "reasoning")
 TEXT_PARTS = ("text", "output_text")
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
-FILTERED = frozenset({"content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist"})
+WINDOW_FULL = frozenset({"model_length", "model_context_window_exceeded"})
+# In how an answer ended, whatever stands around it: providers write `content_filter: PROHIBITED_CONTENT`.
+FILTERED = re.compile(r"content[_-]filter|safety|recitation|prohibited|blocklist|spii|sensitive|guardrail|refusal")
 RAISE_LIMIT = "raise max_tokens, or ask the model to reason less by `extra`"
 LIMITS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum"})
 ROUNDING = 0.02  # by which probabilities may exceed 1
@@ -30,7 +33,7 @@ class Answer:
 
     Attributes:
         text: the answer; the reasoning, where the reply holds nothing else.
-        finish: how it ended, such as `stop` or `length`.
+        finish: how it ended, such as `stop`; `length` where its own limit cut it off, `window` where the model's did.
         tokens: the tokens' alternatives, where they were sent.
         model: who says that it answered.
         probs: of every grade, where the endpoint gives them instead of tokens.
@@ -166,29 +169,34 @@ def answer_from(data: object) -> Answer:
     if not isinstance(data, dict):
         raise BadReply("malformed", f"the reply is not a JSON object: {error_message(data)}")
     usage = read_usage(data, Usage())[0]
-    if data.get("error"):
-        raise BadReply("server", f"the endpoint answered with an error: {error_message(data)}", usage)
+    error = error_inside(data)
+    if error is not None:
+        raise BadReply("server", f"the endpoint answered with an error: {error_message(error)}", usage)
     choice = _first(data.get("choices"))
     if choice is None:
         raise BadReply("malformed", "the reply holds no choices", usage)
-    finish = str(choice.get("finish_reason") or "").lower()
-    if choice.get("error") or finish == "error":
-        raise BadReply("server", f"the endpoint answered with an error: {error_message(choice)}", usage)
+    finish = _ending(choice.get("finish_reason"))
     message = choice.get("message", {"content": choice.get("text")})
     if not isinstance(message, dict):
         raise BadReply("malformed", "the reply's choice holds no message", usage)
     refusal = message.get("refusal")
-    if finish in FILTERED:
+    if FILTERED.search(finish):
         raise BadReply("refused", f"the provider's content filter withheld the answer ({finish})", usage)
     if refusal:
         raise BadReply("refused", f"the model refused: {str(refusal)[:MESSAGE_LENGTH]}", usage)
     text = _said(message.get("content"))
     if not text.strip():
         text = _elsewhere(message)
-        if finish in CUT_OFF:
+        if finish == "length":
             what = "only reasoning and no answer" if text else "no answer"
             raise BadReply("truncated", f"{what} within {usage.completion:,} tokens: {RAISE_LIMIT}", usage)
     return Answer(text, finish, usage, _tokens(choice.get("logprobs")), str(data.get("model") or ""))
+
+
+def _ending(reason: object) -> str:
+    """How an answer ended, in small letters; all names for one that was cut off become one."""
+    said = str(reason or "").lower()
+    return "length" if said in CUT_OFF else "window" if said in WINDOW_FULL else said
 
 
 def _first(items: object) -> Mapping[str, Any] | None:
@@ -220,7 +228,7 @@ def _as_text(value: object) -> str:
 
 def _elsewhere(message: Mapping[str, Any]) -> str:
     """What a message without content says: in a tool call, or where the server puts reasoning; may be empty."""
-    function = (_first(message.get("tool_calls")) or {}).get("function")
+    function = (_first(message.get("tool_calls")) or {}).get("function", message.get("function_call"))
     places = [function.get("arguments") if isinstance(function, dict) else None, *(message.get(n) for n in REASONING)]
     return next((text for place in places if (text := _as_text(place)).strip()), "")
 

@@ -20,7 +20,7 @@ from piar.llm.base import Request
 from piar.llm.cost import read_usage
 from piar.llm.grade_probs import choose
 from piar.llm.openai.chat import Answer, BadReply
-from piar.llm.openai.refusals import error_message
+from piar.llm.openai.refusals import error_inside, error_message
 from store.types import Usage
 
 NAME = "grade"  # of the question
@@ -80,8 +80,9 @@ class DecisionWire:
         if not isinstance(data, Mapping):
             raise BadReply("malformed", f"the reply is not a JSON object: {error_message(data)}")
         usage = read_usage(data, Usage())[0]
-        if data.get("error"):
-            raise BadReply("server", f"the endpoint answered with an error: {error_message(data)}", usage)
+        error = error_inside(data)
+        if error is not None:
+            raise BadReply("server", f"the endpoint answered with an error: {error_message(error)}", usage)
         found = data.get("answers")
         one = found.get(NAME) if isinstance(found, Mapping) else found[0] if isinstance(found, list) and found else None
         if not isinstance(one, Mapping):

@@ -74,6 +74,7 @@ THROTTLED = frozenset(
         "throttling.ratequota",
     }
 )
+BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource"})  # how an answer ended that is none
 UNREADABLE = frozenset({"json_validate_failed"})  # the model's answer did not follow the schema; the request is sound
 _NAMED_KINDS: dict[str, FailureClass] = {
     "invalid_request_error": "request",
@@ -89,6 +90,13 @@ _SPENT = re.compile(
     r"|spending limit|account (?:is )?(?:not active|overdue|in arrears)",
     re.I,
 )
+_WRONG_KEY = re.compile(
+    r"(?:incorrect|invalid|missing|expired)\W{1,3}api[ _-]?key|api[ _-]?key\b.{0,20}\b(?:incorrect|invalid|not valid"
+    r"|missing|expired)|not authenticated|unauthori[sz]ed",
+    re.I,
+)
+_NOWHERE = re.compile(r"unexpected endpoint|\bmodel\b.{0,120}\b(?:does not exist|not found)", re.I)
+_THROTTLED = re.compile(r"rate[ _-]?limit|too many requests|\b[RT]PM\b", re.I)
 _FILTERED = re.compile(
     r"content[_ ](?:management|filter|policy)|responsible_?ai|data_inspection|flagged|moderation|prohibited_content",
     re.I,
@@ -120,7 +128,12 @@ _NO_SYSTEM = re.compile(
 _ANY_PARAMETER = re.compile(r"(?:requested|these|some|unsupported|following) param", re.I)
 _AGAIN = re.compile(r"(?:retry|again|reset|wait)\D{0,24}?((?:\d+(?:\.\d+)?\s*[a-z]+\s*)+)", re.I)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.I | re.S)
-_WRAPPERS = ("error", "errors", "detail", "details", "message", "metadata", "raw", "inner_error", "innererror")
+_WRAPPERS = (
+    "error", "errors", "detail", "details", "message", "metadata", "raw", "inner_error", "innererror", "base_resp",
+)  # fmt: skip
+_SENTENCES = ("message", "msg", "status_msg", "error", "detail", "title", "code")
+# What the words of an error mean that has no code, as a status.
+_MEANINGS = ((402, _SPENT), (429, _THROTTLED), (401, _WRONG_KEY), (404, _NOWHERE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +241,7 @@ def window_named(words: str) -> int | None:
 
 
 def error_inside(data: object) -> object | None:
-    """The error in a reply that claims success: of the whole, or of its first choice."""
+    """The error in a reply that claims success: of its first choice, or of the whole, under whatever name."""
     if not isinstance(data, Mapping):
         return None
     if data.get("error"):
@@ -236,26 +249,30 @@ def error_inside(data: object) -> object | None:
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
-        return None
+        answered = choices or data.get("answers")
+        return data if not answered and any(map(_words, _errors(data))) else None
     if choice.get("error"):
         return {"error": choice["error"]}
-    broken = choice.get("finish_reason") == "error"
+    broken = str(choice.get("finish_reason") or "").lower() in BROKEN_OFF
     return {"error": {"message": "the provider broke the answer off", "code": 502}} if broken else None
 
 
 def is_bare_error(data: object) -> bool:
     """Whether a reply is an error and nothing else, which nobody charges for."""
-    return isinstance(data, Mapping) and bool(data.get("error")) and not data.get("choices")
+    return isinstance(data, Mapping) and error_inside(data) is not None and not data.get("choices")
 
 
 def inner_status(data: object) -> int:
-    """The status that an error inside a reply stands for; 500 where its code says nothing."""
+    """The status that an error inside a reply stands for; 500 where neither its code nor its words say one."""
     for error in _errors(data):
-        code = error.get("code", error.get("status"))
-        if str(code).isdecimal() and 400 <= int(str(code)) <= 599:
-            return int(str(code))
+        for code in map(error.get, ("code", "status", "status_code")):
+            if str(code).isdecimal() and 400 <= int(str(code)) <= 599:
+                return int(str(code))
     named = [_NAMED_KINDS[code] for code in _codes(list(_errors(data))) if code in _NAMED_KINDS]
-    return {"auth": 401, "request": 400}[named[0]] if named else 500
+    if named:
+        return {"auth": 401, "request": 400}[named[0]]
+    words = error_message(data)
+    return next((status for status, meaning in _MEANINGS if meaning.search(words)), 500)
 
 
 def error_message(data: object) -> str:
@@ -271,7 +288,7 @@ def error_message(data: object) -> str:
 
 def _words(error: Mapping[str, Any]) -> str:
     """The sentence in one error object; JSON in it is looked into by `_errors`."""
-    for name in ("message", "msg", "error", "detail", "title", "code"):
+    for name in _SENTENCES:
         value = error.get(name)
         if value and isinstance(value, str | int) and not str(value).lstrip().startswith(("{", "[")):
             return f"{value} ({error['loc'][-1]})" if name == "msg" and error.get("loc") else str(value)
@@ -309,6 +326,8 @@ def _kind(status: int, codes: set[str], words: str) -> FailureClass:
         return "refused"
     if codes & UNREADABLE:
         return "malformed"
+    if status == 400 and _WRONG_KEY.search(words):
+        return "auth"
     if status == 413 or _NEVER_FITS.search(words):
         return "request"
     if (codes & THROTTLED and status != 401) or (status == 503 and _LOADING.search(words)):

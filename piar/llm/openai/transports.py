@@ -27,6 +27,11 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def good(self) -> bool:
+        """Whether its status claims success; some gateways say 201 of an answer."""
+        return 200 <= self.status < 300
+
 
 class LostConnection(Exception):
     """No whole reply: refused, reset, cut off, or no such host; `sent`: whether the request may have arrived."""
