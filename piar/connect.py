@@ -36,7 +36,7 @@ def answers_as(settings: ModelSettings) -> str:
     if settings.remote:
         from piar.llm.openai.client import answers_as
 
-        return answers_as(settings.name, _manners(settings, _wire(settings)))
+        return answers_as(settings.name, _manners(settings, wire_of(settings)))
     return connect(settings).model if settings.simulated else settings.model
 
 
@@ -46,7 +46,8 @@ def _rulebook(settings: ModelSettings, _: Notice) -> Client:
     return RulebookClient(**settings.extra)
 
 
-def _wire(settings: ModelSettings) -> "Wire":
+def wire_of(settings: ModelSettings) -> "Wire":
+    """What is spoken with an endpoint."""
     from piar.llm.openai.chat import ChatWire
     from piar.llm.openai.decisions import DecisionWire
 
@@ -68,7 +69,7 @@ def _endpoint(settings: ModelSettings, notice: Notice) -> Client:
     from piar.llm.openai.client import OpenAIClient
     from piar.llm.openai.transports import Endpoint
 
-    wire = _wire(settings)
+    wire = wire_of(settings)
     endpoint = Endpoint(
         settings.base_url or OPENAI_URL, endpoint_key(settings), settings.concurrency, settings.timeout, wire.path
     )

@@ -22,6 +22,17 @@ def test_a_missing_key_names_the_variable(monkeypatch):
     assert "NO_SUCH_KEY" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "key", ['"sk-planted-01"', "'sk-planted-01", "sk-planted\u200b01", "sk-planted-01…", "Bearer sk-1"]
+)
+def test_what_cannot_be_a_key_is_refused_without_repeating_it(key, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(PiarError) as caught:
+        connect(ModelSettings(model="openai:m", api_key_env="SOME_KEY"))
+    assert "SOME_KEY" in caught.value.message
+    assert "sk-" not in str(caught.value)
+
+
 def test_an_endpoint_of_ones_own_needs_no_key():
     client = connect(ModelSettings(model="openai:m", base_url="http://127.0.0.1:1/v1"))
     assert isinstance(client, OpenAIClient)
@@ -70,6 +81,7 @@ def test_the_name_of_verdicts_is_told_without_a_key(settings, monkeypatch):
         {"base_url": "ftp://x"},
         {"base_url": "https://user:pass@host/v1"},
         {"base_url": "https://host/v1?key=abc"},
+        {"base_url": "https://host/v1/chat/completions"},
         {"api_key_env": "sk-123"},
         {"concurrency": 0},
         {"unknown": 1},

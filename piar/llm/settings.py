@@ -77,6 +77,8 @@ class ModelSettings(Settings):
             raise ValueError("must look like https://host/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("must hold no user, password or query; name the key's variable in api_key_env")
+        if re.search(r"/(chat/completions|completions|decisions|systemone)/*$", parts.path):
+            raise ValueError("must end before the path of a request, in most cases with /v1")
         return url.rstrip("/")
 
     @property
@@ -158,6 +160,8 @@ def endpoint_key(settings: ModelSettings) -> str:
     key = os.environ.get(name, "").strip() if name else ""
     if name and not key:
         raise PiarError(f"The environment variable {name} is not set.", f"Run: export {name}=… and start again.")
-    if any(c.isspace() or not c.isprintable() for c in key):
-        raise UsageError(f"The key in {name} holds blanks or control characters.", "Copy the key again.")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise UsageError(f"The key in {name} holds blanks or characters that no key has.", "Copy the key again.")
+    if key[:1] in {'"', "'"}:
+        raise UsageError(f"The key in {name} stands in quotes, which are sent with it.", "Set it without the quotes.")
     return key

@@ -8,10 +8,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 from urllib.request import Request as Call
 
 from piar.llm.privacy import PrivacySettings, disclosure
+from piar.llm.secrets import scrub
 from piar.llm.settings import OPENAI_KEY, OPENAI_URL, ModelSettings, endpoint_key, is_local
 from store.errors import PiarError
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 SECONDS = 5.0  # how long an endpoint may take to list its models
 MOST_BYTES = 2**22  # of a list of models
 SHOWN = 5
+SHOWN_WORDS = 200  # characters of what it says instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +77,21 @@ def _endpoint(role: str, model: ModelSettings) -> Iterator[Check]:
     try:
         listed = _listed(url, key)
     except HTTPError as error:
-        known = {401: "the key is refused", 403: "the key may not list models", 404: "it lists no models"}
+        unlisted = error.code == 404 and _is_asked_at(url, key, model)
+        missing = "it lists no models" if unlisted else "nothing is there; at most servers base_url ends in /v1"
+        known = {401: "the key is refused", 403: "the key may not list models", 404: missing}
         words = known.get(error.code, "see its log")
         if 300 <= error.code < 400:
             words = f"it redirects to {error.headers.get('location')!r}, and neither key nor samples are sent on"
-        yield Check(role, error.code == 404, f"{url} answers {error.code}: {words}; {said}")
+        yield Check(role, unlisted, f"{url} answers {error.code}: {words}; {said}")
+    except NoList as error:
+        yield Check(role, False, f"{url} answers with no list of models: {error}{_hint(url)}")
     except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         yield Check(role, False, f"{url} does not answer: {reason}{_hint(url)}")
     else:
-        there = not listed or model.name in listed
+        # Gemini lists `models/NAME`, Ollama `NAME:latest`, and both take NAME.
+        there = not listed or not {model.name, f"models/{model.name}", f"{model.name}:latest"}.isdisjoint(listed)
         some = ", ".join(listed[:SHOWN]) + (", …" if len(listed) > SHOWN else "")
         detail = (
             f"{model.name} at {url}; {said}" if there else f"{url} serves no {model.name!r}, but {some}{_hint(url)}"
@@ -92,25 +100,52 @@ def _endpoint(role: str, model: ModelSettings) -> Iterator[Check]:
 
 
 def _listed(url: str, key: str) -> list[str]:
-    """Names of the models that an endpoint serves."""
+    """Names of the models that an endpoint serves. Raises what `_asked` does, and `NoList` when it says none."""
+    from piar.llm.openai.refusals import error_inside, error_message
+
     data = _asked(f"{url}/models", key)
-    rows: Any = data.get("data") if isinstance(data, dict) else None
+    rows: Any = data.get("data") if isinstance(data, dict) else data
+    if isinstance(data, str) or (not rows and error_inside(data) is not None):
+        raise NoList(scrub(error_message(data), [key])[:SHOWN_WORDS])
     return [str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row] if isinstance(rows, list) else []
 
 
+def _is_asked_at(url: str, key: str, model: ModelSettings) -> bool:
+    """Whether an address without a list of models takes requests: one that asks nothing is refused there, not lost."""
+    from piar.connect import wire_of
+
+    try:
+        _asked(url + wire_of(model).path, key, {})
+    except HTTPError as error:
+        return error.code not in {404, 405}
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+class NoList(Exception):
+    """The words of a reply that holds no list of models."""
+
+
 def _asked(url: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
-    """What an address answers, as JSON; a POST with a body. Raises what urllib does, and `ValueError` for no JSON."""
+    """What an address answers: JSON, or its text where it is none; a POST with a body. Raises what urllib does.
+
+    An address of this machine is asked directly, whatever proxies the environment names, as `label` asks it.
+    """
+    from piar.llm.openai.chat import decoded
+
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     sent = None if body is None else json.dumps(body).encode()
     headers |= {} if sent is None else {"Content-Type": "application/json"}
     ends = time.monotonic() + SECONDS
-    with build_opener(_Here).open(Call(url, sent, headers), timeout=SECONDS) as reply:
+    direct = [ProxyHandler({})] if is_local(urlsplit(url).hostname) else []
+    with build_opener(_Here, *direct).open(Call(url, sent, headers), timeout=SECONDS) as reply:
         got = b""
         while (part := reply.read1(MOST_BYTES)) and len(got) < MOST_BYTES:
             got += part
             if time.monotonic() > ends:
                 raise TimeoutError(f"its answer was not whole within {SECONDS:g} s")
-    return json.loads(got)
+    return decoded(got)
 
 
 class _Here(HTTPRedirectHandler):

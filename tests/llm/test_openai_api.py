@@ -176,6 +176,23 @@ def test_what_every_request_would_meet_stops_soon_and_costs_nothing(transport, s
     assert sum(c.cost_usd for c in done) == 0
 
 
+def test_what_a_proxy_did_not_let_through_is_not_charged(monkeypatch):
+    class Proxy(FaultyServer):
+        async def _connection(self, reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            await send(writer, 503, "no")
+            writer.close()
+
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Proxy().running() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1"))
+        settings = ModelSettings(
+            model="openai:m", base_url="https://host.invalid/v1", attempts=2, price=Price(input=1, output=1)
+        )
+        [done] = connect(settings, [].append).generate(requests(1))
+    assert (done.failure.kind, done.cost_usd) == ("connection", 0)
+
+
 def test_a_row_that_is_refused_by_itself_stops_nothing(transport):
     class Picky(FaultyServer):
         async def _ok(self, writer, body):

@@ -5,7 +5,7 @@ from piar.llm.settings import ModelSettings
 from piar.offline.endpoint import running
 from piar.offline.teacher import RulebookClient
 from piar.project.endpoints import models
-from tests.faulty_server import FaultyServer
+from tests.faulty_server import FaultyServer, send
 from tests.small_project import TASK
 
 
@@ -33,7 +33,46 @@ def test_an_endpoint_is_asked_what_it_serves(simulator):
     assert "serves no 'other', but rulebook" in wrong.detail
     assert "served-model-name" in wrong.detail
     assert look(base_url=simulator.url)["teacher"].detail.startswith(f"{simulator.url} answers 404")
+    assert not look(base_url=simulator.url)["teacher"].ok  # a forgotten /v1
     assert simulator.ledger()["calls"] == 0
+
+
+class Listing(FaultyServer):
+    """Answers a GET with what it is given."""
+
+    def __init__(self, status, listed):
+        super().__init__(latency=0)
+        self.status, self.listed = status, listed
+
+    async def _connection(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        posted = head.startswith("POST /v1/chat/completions")
+        await send(writer, 400 if posted else self.status, {"error": "no model"} if posted else self.listed)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "listed", "ok", "words"),
+    [
+        (200, {"data": [{"id": "models/rulebook"}]}, True, "rulebook at"),
+        (200, {"data": [{"id": "rulebook:latest"}]}, True, "rulebook at"),
+        (200, [{"id": "rulebook"}], True, "rulebook at"),
+        (200, {"data": []}, True, "rulebook at"),
+        (404, {"detail": "Not Found"}, True, "it lists no models"),
+        (200, {"error": "Unexpected endpoint or method. (GET /models)"}, False, "no list of models: Unexpected"),
+        (200, "<html><head><title>Sign in</title></head></html>", False, "an HTML page: Sign in"),
+    ],
+)
+def test_a_list_of_models_is_read_as_servers_give_it(status, listed, ok, words):
+    with Listing(status, listed).running() as server:
+        found = look(base_url=server.url)["teacher"]
+    assert found.ok == ok
+    assert words in found.detail
+
+
+def test_an_address_of_this_machine_is_asked_past_proxies(simulator, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert look(base_url=f"{simulator.url}/v1")["teacher"].ok
 
 
 def test_one_question_tells_what_it_can_do(simulator):

@@ -6,7 +6,7 @@ answers faster than the client can ask: a local server. One conformance suite ho
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -115,10 +115,10 @@ class OpenAITransport:
                 data = await bounded(response.aiter_bytes())
         except self._httpx.HTTPError as error:
             # A reset is reported as a timeout, too: what aiohttp raised at the bottom tells them apart.
-            cause = _root(error)
+            *_, cause = _causes(error)
             if isinstance(cause, TimeoutError):
                 raise TimeoutError from None
-            raise LostConnection(str(cause) or type(cause).__name__, sent=_arrived(cause)) from None
+            raise LostConnection(str(cause) or type(cause).__name__, sent=_arrived(error)) from None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
         return Reply(response.status_code, headers, data)
 
@@ -174,10 +174,11 @@ async def bounded(chunks: AsyncIterator[bytes]) -> bytes:
 
 
 def _arrived(error: BaseException) -> bool:
-    """Whether the request may have arrived before the connection was lost."""
+    """Whether the request may have arrived before the connection was lost: nothing on the way there stopped it."""
     import aiohttp
 
-    return not isinstance(error, aiohttp.ClientConnectorError | ConnectionRefusedError | socket.gaierror)
+    before = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ConnectionRefusedError, socket.gaierror)
+    return not any(isinstance(one, before) for one in _causes(error))
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -191,10 +192,11 @@ def encode(body: Mapping[str, Any]) -> bytes:
 TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {"openai": OpenAITransport, "lean": LeanTransport}
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, down to the bottom."""
+    while error is not None:
+        yield error
         error = error.__cause__
-    return error
 
 
 def missing_teacher(package: str) -> PiarError:
