@@ -167,13 +167,19 @@ def test_a_crash_after_making_a_batch_does_not_make_another(tmp_path):
     assert len(Responses(tmp_path)) == 5
 
 
-def test_a_batch_that_ends_without_answers_is_told(tmp_path):
-    export(tmp_path, 5)
+def test_a_batch_that_ends_without_answers_is_told_and_made_anew(tmp_path):
+    export(tmp_path)
     provider = Provider(tmp_path)
     advance(tmp_path, provider)
-    provider.made[0].status = "expired"
-    with pytest.raises(PiarError, match="expired"):
+    provider.made[0].status = "failed"
+    provider.made[0].errors = SimpleNamespace(data=[SimpleNamespace(message="Enqueued token limit reached")])
+    with pytest.raises(PiarError, match=r"'failed' without answers\. It said: Enqueued token limit"):
         advance(tmp_path, provider)
+    assert [batch.looks for batch in provider.made] == [1, 1, 1]  # the others went on
+    for _ in range(3):
+        advance(tmp_path, provider)
+    assert len(provider.made) == 4
+    assert len(Responses(tmp_path)) == 25
 
 
 def test_what_may_leave_and_where_to():

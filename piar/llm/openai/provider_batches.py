@@ -52,8 +52,9 @@ def advance(folder: Path, provider: Any) -> dict[str, str]:
         shard file -> status; `downloaded` when its responses are in the folder.
 
     Raises:
-        PiarError: a shard is not as it was exported, or the provider refuses, cannot be reached, or ended a batch
-            without answers. What is noted stays.
+        PiarError: a shard is not as it was exported, or the provider refuses or cannot be reached, or ended a batch
+            without answers: the other shards are taken on before that is said, and the next call makes a new one if
+            it was never worked on.
         UsageError: the note of earlier batches is not whole.
     """
     import openai
@@ -61,17 +62,45 @@ def advance(folder: Path, provider: Any) -> dict[str, str]:
     manifest = read_manifest(folder)
     for shard in manifest.shards:  # all of them, before anything is sent
         shard_path(folder, shard)
-    state = _read_state(folder)
+    state, empty = _read_state(folder), []
     try:
         for shard in manifest.shards:
             known = state.setdefault(shard.file, {})
-            _step(folder, provider, manifest, shard, known, save=lambda: _write_state(folder, state))
+            batch = _step(folder, provider, manifest, shard, known, save=lambda: _write_state(folder, state))
+            empty += [(shard, batch)] if batch is not None and _is_empty(batch) else []
     except openai.OpenAIError as error:
         raise PiarError(
             f"The batch API said: {scrub(_words(error), [_key(provider)])[:300]}",
             "Check base_url and the key under [teacher]; an endpoint without a batch API can be asked directly.",
         ) from None
+    if empty:
+        raise _ended_empty(*empty[0], scrub(_reason(empty[0][1]), [_key(provider)])[:300])
     return {file: known["status"] for file, known in state.items()}
+
+
+def _is_empty(batch: Any) -> bool:
+    """Whether a batch is over and has brought nothing, neither answers nor errors."""
+    return batch.status in OVER and not (batch.output_file_id or batch.error_file_id)
+
+
+def _is_void(batch: Any) -> bool:
+    """Whether a batch was never worked on; the files of one that was completed may only be late."""
+    return _is_empty(batch) and batch.status != "completed"
+
+
+def _reason(batch: Any) -> str:
+    """Why a batch was refused as a whole, in the provider's words."""
+    told = getattr(getattr(batch, "errors", None), "data", None) or []
+    return "; ".join(dict.fromkeys(str(error.message) for error in told if getattr(error, "message", None)))
+
+
+def _ended_empty(shard: RequestShard, batch: Any, reason: str) -> PiarError:
+    said = f". It said: {reason}" if reason else "."
+    again = "submits these requests again" if _is_void(batch) else "looks again"
+    return PiarError(
+        f"The batch for {shard.file} ended as {batch.status!r} without answers{said}",
+        f"The same command {again}; what became of {batch.id} is to be seen at the provider.",
+    )
 
 
 def _words(error: Exception) -> str:
@@ -90,24 +119,29 @@ def _step(
     shard: RequestShard,
     known: dict[str, str],
     save: Callable[[], None],
-) -> None:
+) -> Any | None:
+    """Take one shard a step further; the batch as it is now, None for one that was downloaded before."""
     if known.get("status") == "downloaded":
-        return
+        return None
     if "batch" not in known:
         batch = _find(provider, shard) or _make(folder, provider, manifest, shard)
     else:
         batch = provider.batches.retrieve(known["batch"])
     known["batch"], known["status"] = batch.id, batch.status
+    if _is_void(batch):
+        del known["batch"]  # nothing was paid: the next step makes another
     save()
-    if batch.status in OVER:
+    if batch.status in OVER and not _is_empty(batch):
         _download(folder, provider, shard, batch)
         known["status"] = "downloaded"
         save()
+    return batch
 
 
 def _find(provider: Any, shard: RequestShard) -> Any | None:
-    """A batch that was made for this shard before, whatever became of the note about it."""
-    return next((b for b in provider.batches.list() if (b.metadata or {}).get("piar_shard") == shard.sha256), None)
+    """A batch that was made for this shard before, whatever became of the note about it, unless that is void."""
+    made = (b for b in provider.batches.list() if (b.metadata or {}).get("piar_shard") == shard.sha256)
+    return next((b for b in made if not _is_void(b)), None)
 
 
 def _make(folder: Path, provider: Any, manifest: RequestManifest, shard: RequestShard) -> Any:
@@ -118,13 +152,8 @@ def _make(folder: Path, provider: Any, manifest: RequestManifest, shard: Request
 
 
 def _download(folder: Path, provider: Any, shard: RequestShard, batch: Any) -> None:
-    """Write answers and errors of a batch that is over; a batch without either is a failure to be told."""
+    """Write answers and errors of a batch that is over."""
     files = [id for id in (batch.output_file_id, batch.error_file_id) if id]
-    if not files:
-        raise PiarError(
-            f"The batch for {shard.file} ended as {batch.status!r} without answers.",
-            f"Look at batch {batch.id} at the provider; delete its entry in {STATE} to submit the shard again.",
-        )
     lines = (without(provider.files.content(id).text, [_key(provider)]) for id in files)
     text = "".join(part.rstrip("\n") + "\n" for part in lines)
     write_text(folder / shard.answers, text)
