@@ -9,7 +9,7 @@ import time
 import pytest
 
 from piar.connect import connect
-from piar.llm.base import Message, Request
+from piar.llm.base import Message, Request, Usage
 from piar.llm.cost import Price
 from piar.llm.settings import ModelSettings
 from store.task import Grade, Task
@@ -174,6 +174,38 @@ def test_what_every_request_would_meet_stops_soon_and_costs_nothing(transport, s
     assert {c.failure.kind for c in done} == {kind}
     assert server.seen["ok"] < 20
     assert sum(c.cost_usd for c in done) == 0
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_answer_that_comes_as_a_stream_is_put_together(transport, asked):
+    class Streaming(FaultyServer):
+        async def _ok(self, writer, body):
+            if asked and not body.get("stream"):
+                words = "This model only support stream mode, please enable the stream parameter."
+                await send(writer, 400, {"error": {"message": words}})
+            else:
+                await send(writer, 200, as_stream(self.answer(body)))
+
+    notices = []
+    with Streaming(latency=0).running() as server:
+        done = client_for(server, transport, notices, price=Price(input=1e6)).generate(
+            requests(5, schema=trace_schema(TASK))
+        )
+    assert [grade_of(c) for c in done] == [right_grade(f"sample {i}") for i in range(5)]
+    assert all(c.probs and c.attempts == 1 and c.usage == Usage(50, 40, 10) for c in done)
+    assert [notice for notice in notices if "streams alone" in notice] == notices
+    assert bool(notices) == asked
+
+
+def as_stream(reply):
+    """The same reply, token by token, with a comment, the usage in an event of its own, and the closing mark."""
+    [choice] = reply["choices"]
+    tokens = choice["logprobs"]["content"]
+    parts = [{"delta": {"content": one["token"]}, "logprobs": {"content": [one]}} for one in tokens]
+    parts.append({"delta": {}, "finish_reason": choice["finish_reason"]})
+    events = [reply | {"choices": [{"index": 0, **part}], "usage": None} for part in parts]
+    events.append(reply | {"choices": []})
+    return ": alive\n\n" + "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
 
 def test_what_a_proxy_did_not_let_through_is_not_charged(monkeypatch):

@@ -102,6 +102,9 @@ def test_other_errors_have_their_class(status, error, kind):
          "response_format"),
         (400, {"error": {"message": "only 1 is allowed for 'n'"}}, "n"),
         (400, {"error": {"message": "Unrecognized request argument supplied: reasoning_effort"}}, "reasoning_effort"),
+        (400, {"error": {"message": "This model only support stream mode, please enable the parameter."}}, "stream"),
+        (400, {"error": {"message": "Non-streaming is not supported for this model"}}, "stream"),
+        (400, {"error": {"message": "logprobs are only allowed in non-streaming calls"}}, "logprobs"),
     ],
 )  # fmt: skip
 def test_a_refused_parameter_is_named(status, error, parameter):

@@ -49,6 +49,23 @@ def test_an_answer_is_read_wherever_the_server_puts_it(message):
 
 
 @pytest.mark.parametrize(
+    ("stream", "kind", "words"),
+    [
+        (b'data: {"error": {"message": "overloaded", "code": 529}}\n\n', "server", "overloaded"),
+        (b'event: error\r\ndata: {"error": "fell over"}\r\n\r\n', "server", "fell over"),
+        (b": alive\n\n: alive\n\ndata: [DONE]\n\n", "malformed", "not a JSON object"),
+        (b'data: {"choices": 3}\n\ndata: {"choices": [4], "id": "x"}\n\ndata: {"cho', "malformed", "no choices"),
+        (b'data: {"choices": [{"delta": {}, "finish_reason": "SAFETY"}]}\n\n', "refused", "content filter"),
+    ],
+)
+def test_a_stream_without_an_answer_says_why(stream, kind, words):
+    with pytest.raises(BadReply) as raised:
+        read_answer(stream)
+    assert raised.value.kind == kind
+    assert words in raised.value.message
+
+
+@pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
         (reply({"content": None, "reasoning_content": "Let me think"}, "length"), "truncated", "only reasoning"),

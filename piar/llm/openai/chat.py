@@ -13,6 +13,7 @@ from piar.llm.base import FailureClass, Request, Usage
 from piar.llm.cost import read_usage
 from piar.llm.grade_probs import GradeProbs, Token, grade_probs
 from piar.llm.openai.refusals import MESSAGE_LENGTH, MOST_ALTERNATIVES, error_inside, error_message
+from piar.llm.openai.streams import is_stream, joined
 from piar.llm.openai.transports import PATH
 
 # Names that servers and providers use.
@@ -149,7 +150,10 @@ def portable(schema: Any) -> Any:
 
 
 def decoded(payload: bytes) -> object:
-    """JSON, three times as fast where it holds no half surrogate pairs; the text itself where it is no JSON."""
+    """JSON, three times as fast where it holds no half surrogate pairs; the text itself where it is no JSON.
+
+    A stream of events is the reply that it adds up to.
+    """
     try:
         return from_json(payload)
     except ValueError:
@@ -157,7 +161,8 @@ def decoded(payload: bytes) -> object:
     try:
         return json.loads(payload)
     except (ValueError, RecursionError):
-        return payload.decode(errors="replace")
+        reply = joined(payload) if is_stream(payload) else None
+        return payload.decode(errors="replace") if reply is None else reply
 
 
 def answer_from(data: object) -> Answer:

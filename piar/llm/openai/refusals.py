@@ -29,10 +29,12 @@ ALIASES = {
     "temperature": r"temperature",
     "max_tokens": r"max_?tokens|max_?output_?tokens",
 }
+STREAM = "stream"  # a key that some endpoints want
+STREAMED = {STREAM: True, "stream_options": {"include_usage": True}}
 SYSTEM_ROLE = "system role"  # no key of a body, but refused by templates like one
 STEADS = {"max_tokens": "max_completion_tokens"}  # what is sent in the place of a refused one
 # Without these there is no question, or no limit.
-KEPT = frozenset({"model", "messages", "max_completion_tokens", "input", "state", "questions"})
+KEPT = frozenset({"model", "messages", "max_completion_tokens", "input", "state", "questions", STREAM})
 
 STATUS_KINDS: dict[int, FailureClass] = {
     401: "auth",
@@ -125,6 +127,11 @@ _NO_SYSTEM = re.compile(
     r"|(?:unexpected|invalid|unsupported|unknown)\W+(?:message )?role|\bsystem\b.{0,20} is not (?:one of|supported)",
     re.I | re.S,
 )
+_STREAMS_ONLY = re.compile(
+    r"\bonly\b.{0,20}\b(?<!non.)stream|\bstream\w*\W+only\b|\bnon-?stream\w*\b.{0,20}\bnot\b.{0,12}support"
+    r"|\bstream\W{1,3}must be (?:set to )?\W?true|\bstream\W{0,2}=\W{0,2}false",
+    re.I,
+)
 _ANY_PARAMETER = re.compile(r"(?:requested|these|some|unsupported|following) param", re.I)
 _AGAIN = re.compile(r"(?:retry|again|reset|wait)\D{0,24}?((?:\d+(?:\.\d+)?\s*[a-z]+\s*)+)", re.I)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.I | re.S)
@@ -162,10 +169,12 @@ class Dialect:
     Attributes:
         without: keys of a body that it refuses, or that are not wanted.
         alternatives: log-probabilities of so many tokens it sends at most.
+        streams: whether it answers by streams alone.
     """
 
     without: set[str] = field(default_factory=set)
     alternatives: int = MOST_ALTERNATIVES
+    streams: bool = False
 
     @classmethod
     def of(cls, *, structured: bool = True, logprobs: bool = True) -> "Dialect":
@@ -174,7 +183,7 @@ class Dialect:
 
     def spoken(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A body as this endpoint takes it."""
-        said = dict(body)
+        said = {**body, **STREAMED} if self.streams else dict(body)
         if SYSTEM_ROLE in self.without:
             said["messages"] = _folded(said["messages"])
         for name in self.without:
@@ -192,6 +201,9 @@ class Dialect:
         if refusal.most is not None:
             self.alternatives = min(self.alternatives, refusal.most)
             return f"takes no more than {refusal.most} {refusal.parameter}; going on with so many"
+        if refusal.parameter == STREAM:
+            self.streams = True
+            return "answers by streams alone; going on with them"
         self.without.add(str(refusal.parameter))
         if refusal.parameter == SYSTEM_ROLE:
             return "takes no system message: from here on the instruction stands at the head of the user's"
@@ -339,6 +351,8 @@ def _refused(status: int, errors: list[Mapping[str, Any]], words: str, body: Map
     """The key of the body that an error is about: what it points at, else what it names first."""
     if status == 401 or _TOO_LONG.search(words):
         return None
+    if STREAM not in body and _STREAMS_ONLY.search(words):
+        return STREAM
     roles = [message["role"] for message in body.get("messages", ())]
     if "system" in roles[:1] and len(roles) > 1 and _NO_SYSTEM.search(words):
         return SYSTEM_ROLE
