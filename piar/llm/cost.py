@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from piar.llm.base import Request
 
 OVERHEAD = 16  # tokens that a chat template may put around each message
+CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")  # where servers put that count
+BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # which Anthropic does not count as input
 ABSURD = 10**8  # no answer takes so many tokens: such a count is none
 
 
@@ -79,7 +81,8 @@ def read_usage(reply: object, most: Usage) -> tuple[Usage, bool]:
     """The tokens that a reply says it took, and whether it says so whole.
 
     What is missing, negative or no number is taken at its most. A total larger than its parts wins, for some
-    endpoints leave the tokens of thinking out of the parts.
+    endpoints leave the tokens of thinking out of the parts. Tokens of a cache are of the prompt, also where they
+    are counted beside it.
 
     Args:
         reply: decoded; its `usage` is looked at.
@@ -93,11 +96,19 @@ def read_usage(reply: object, most: Usage) -> tuple[Usage, bool]:
     if answer == 0 and total <= (prompt or 0) and _speaks(reply):
         answer = None  # some proxies count no answers: a text of no tokens is none
     whole = bool(prompt) and answer is not None
+    beside = sum(_count(told.get(name)) or 0 for name in BESIDE)
+    if (
+        prompt
+        and answer is not None
+        and beside
+        and ("prompt_tokens" not in told or beside > prompt or total == prompt + answer + beside)
+    ):
+        prompt += beside
     prompt, answer = prompt or most.prompt, most.completion if answer is None else answer
     thinking = _inner(told, "completion_tokens_details", "reasoning_tokens") or 0
     answer = max(answer, total - prompt if whole else 0, answer + thinking if thinking > answer else 0)
-    places = (_inner(told, f"{name}_tokens_details", "cached_tokens") for name in ("prompt", "input"))
-    cached = next(filter(None, places), None) or _count(told.get("prompt_cache_hit_tokens")) or 0
+    inner = (_inner(told, f"{name}_tokens_details", "cached_tokens") for name in ("prompt", "input"))
+    cached = next(filter(None, (*inner, *(_count(told.get(name)) for name in CACHED))), 0)
     return Usage(prompt, min(prompt, cached) if whole else 0, answer), whole
 
 
