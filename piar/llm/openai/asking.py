@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ BACKOFF_MOST = 30.0
 UNHEARD_SECONDS = 20.0  # how long an address is tried from which nothing at all has ever come
 BYTES_A_TOKEN = 16  # more than in the text of any language
 LEAST_BYTES = 4096  # of a prompt that may have been cut
+ROUND_REST = 4  # tokens beyond round thousands
+READS = 256  # prompts that are held against each other
 CHARACTERS_PER_TOKEN = 4  # only to keep within an endpoint's tokens a minute
 
 Notice = Callable[[str], None]
@@ -130,7 +133,7 @@ class Asker:
         self.pacer = Pacer(most=endpoint.concurrency)
         self._noticed: set[str] = set()
         self._dialect = Dialect.of(structured=manners.structured, logprobs=manners.logprobs)
-        self._round: dict[int, tuple[int, int]] = {}  # round prompt tokens -> bytes of the shortest and longest such
+        self._reads: deque[tuple[int, int]] = deque(maxlen=READS)  # bytes of a prompt, and tokens of it that were read
         self._fatal = 0
         self._heard = False
         self._unread: int | None = 0  # unreadable answers so far; None as soon as one could be read
@@ -344,15 +347,22 @@ class Asker:
             self._say("other model", f"{self.model} was asked for, {answer.model!r} says that it answered.")
 
     def _is_cut(self, request: Request, read: int) -> bool:
-        """Whether a prompt was cut: far fewer tokens than it has words, or as many round thousands as a longer one."""
+        """Whether a prompt was cut: far fewer tokens than it has words, or as many round thousands as longer ones.
+
+        A few tokens more than round are round, too: Ollama keeps the beginning and half of its window. Few are round by
+        chance; by a window, most of the prompts that are as long.
+        """
         size = sum(len(message.content.encode()) for message in request.messages)
         if read and size > LEAST_BYTES and size > BYTES_A_TOKEN * read:
             return True
-        if read == 0 or read % 1024:
+        if read == 0:
             return False
-        shortest, longest = self._round.get(read, (size, size))
-        shortest, longest = self._round[read] = min(size, shortest), max(size, longest)
-        return longest > 1.1 * shortest
+        self._reads.append((size, read))
+        if read % 1024 > ROUND_REST:
+            return False
+        alike = [s for s, r in self._reads if r // 1024 == read // 1024 and r % 1024 <= ROUND_REST]
+        as_long = sum(s >= min(alike) for s, _ in self._reads)
+        return max(alike) > 1.1 * min(alike) and len(alike) > as_long / 2
 
     def _say(self, topic: str, words: str) -> None:
         if topic not in self._noticed:
