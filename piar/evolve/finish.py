@@ -15,6 +15,7 @@ from piar.evolve.purse import BudgetSpent
 from piar.evolve.results import Audited, Comparison, EvolveReport, GuardJson, Revised, Side, Tested, Worth, gain_json
 from piar.evolve.resume import RunLog
 from piar.evolve.reviser import Reviser
+from piar.evolve.revision import UNANSWERED
 from piar.evolve.search import Scoreboard, Search
 from piar.evolve.steadiness import Repeated, ask_again
 from piar.evolve.truth import Truth, TruthMode, ceiling, load_truth, people_heard
@@ -125,9 +126,11 @@ def _unheard(inputs: Inputs, search: Search) -> list[str]:
     if not brought or not brought.refused or brought.proposals:
         return []
     told = ", ".join(f"{reason} ({n})" for reason, n in brought.refused.most_common(3))
+    silent = all(reason.startswith(UNANSWERED) for reason in brought.refused)
+    mend = "`piar doctor --ask` tests it" if silent else "ask another model in [reviser], or change prompts/revise.j2"
     return [
         f"Nothing that the reviser {inputs.reviser.client.model} said could be tried: {told}. `piar show run` keeps "
-        "the steps; ask another model in [reviser], or change prompts/revise.j2."
+        f"the steps; {mend}."
     ]
 
 

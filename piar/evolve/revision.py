@@ -30,6 +30,8 @@ from store.types import Completion, Instruction, Rule
 COPIED_WORDS = 5
 BYTES_A_TOKEN = 4
 UNREAD = "an answer that is not the JSON asked for"
+UNANSWERED = "no answer"
+WORDS = 150  # characters of why there was none
 MOST_STARTS = 50  # places of an answer where an object may begin
 ALONE = {"candidates": "operations", "diagnoses": "cause"}  # what an item holds that is given without its list
 _WORD = re.compile(r"\w+")
@@ -161,7 +163,7 @@ def read_answer(completion: Completion) -> tuple[list[RevisionCandidate], Counte
     """
     refused: Counter[str] = Counter()
     if completion.failure:
-        return [], Counter({f"no answer ({completion.failure.kind})": 1})
+        return [], Counter({f"{UNANSWERED} ({completion.failure.kind}: {completion.failure.message[:WORDS]})": 1})
     said = read_object(completion.text or "", "candidates")
     if said.data is None:
         return [], Counter({UNREAD: 1})

@@ -340,7 +340,7 @@ def adding(text, grade="0"):
         ("", "not the JSON"),
         ('{"candidates": []}', "without candidates"),
         ('{"candidates": [{"operations": [{"op": "dance"}]}]}', "without valid operations"),
-        (Failure("refused", "no"), "no answer"),
+        (Failure("refused", "no"), "no answer (refused: no)"),
         (json.dumps({"candidates": [{"operations": [{"op": "add", "grade": "0", "text": "<b>now</b>"}]}]}), "markup"),
         (json.dumps({"candidates": [{"operations": [{"op": "add", "grade": "0", "text": "word " * 99}]}]}), "words"),
     ],
@@ -352,7 +352,8 @@ def test_a_useless_reviser_ends_the_search_with_its_reason(tmp_path, answer, rea
     assert (report.proposal, standing.id) == (None, SEED.id)
     assert report.stopped == "no better candidate in 2 rounds"
     assert any(reason in why for e in events if e.kind == "refused" for why in e.detail["reasons"])
-    assert any("said could be tried" in w and reason in w for w in report.warnings)
+    [told] = [w for w in report.warnings if "said could be tried" in w and reason in w]
+    assert ("piar doctor" in told) == isinstance(answer, Failure)
 
 
 def test_the_same_edit_forever_ends_the_search(tmp_path):

@@ -240,8 +240,9 @@ def test_a_guideline_with_faults_of_its_own_may_be_edited():
     assert found.refused == {"more than 5 rules": 1}
 
 
-def test_no_answer_is_counted():
-    assert read_answer(Completion("k", "m", failure=Failure("timeout", "slow")))[1] == {"no answer (timeout)": 1}
+def test_no_answer_is_counted_with_its_cause():
+    told = {"no answer (request: HTTP 404: no model r)": 1}
+    assert read_answer(Completion("k", "m", failure=Failure("request", "HTTP 404: no model r")))[1] == told
 
 
 def test_good_candidates_survive_bad_company_and_carry_their_lineage():
