@@ -239,7 +239,7 @@ class Asker:
             else:
                 self.pacer.failed(time.monotonic(), started)
             if not self._heard:
-                self._say("unheard", f"Nothing answers at {self.endpoint.base_url} ({lost}); still trying.")
+                self._say("unheard", f"No whole reply comes from {self.endpoint.base_url} ({lost}); still trying.")
             raise Failed("connection", f"the connection was lost: {lost}") from None
         finally:
             self._gate.leave(case.tokens)
