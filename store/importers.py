@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 
 from store.cells import MISSING
+from store.columns import asks
 from store.db import Store, quote
 from store.draw import draw
 from store.prepare import ImportMapping, Rows, prepare
@@ -179,17 +180,20 @@ class _Load:
 
     def deal(self, settings: SplitSettings, seed: int) -> None:
         """`dealt`: the split of each group that has one: held already, said by the file, or dealt now."""
+        ours, theirs = self._query()
         held = self.con.sql(
-            """select group_key as "group", max(split) as split from samples
-            where split <> 'pool' group by group_key order by group_key"""
+            f"""select group_key as "group", max(split) as split, {_stands_for("group_key", theirs)} as text
+            from samples where split <> 'pool' group by group_key order by group_key"""
         ).pl()
         fresh = self.con.sql(
-            """select "group", avg(value) as value, count(value) as rows, count(inclusion) > 0 as chosen
+            f"""select "group", avg(value) as value, count(value) as rows, count(inclusion) > 0 as chosen,
+                {_stands_for('"group"', ours)} as text
             from staged where "group" not in (select group_key from samples where split <> 'pool')
             group by "group" """
         ).pl()
-        known = with_forms(pl.concat([held, self._said(fresh)]))
-        fresh = with_forms(fresh.filter(pl.col("rows") > 0).join(known, on="group", how="anti"))
+        said = self._said(fresh).join(fresh.select("group", "text"), on="group")
+        known = with_forms(pl.concat([held, said]), "text")
+        fresh = with_forms(fresh.filter(pl.col("rows") > 0).join(known, on="group", how="anti"), "text")
         chosen = fresh.filter("chosen").select("group", "form", split=pl.lit("train"))
         # A new group that differs in spelling only from one that has a split goes where that is.
         places = known.select("form", "split").unique("form", keep="first", maintain_order=True)
@@ -198,6 +202,13 @@ class _Load:
         dealt = assign(new, settings, seed).join(new.select("group", "form"), on="group")
         self.groups = pl.concat([frame.select("group", "form", "split") for frame in (known, chosen, alike, dealt)])
         self._table("dealt", "select * from every", every=self.groups)
+
+    def _query(self) -> tuple[str, str]:
+        """The column of the query in `staged` and in `samples`, where the group is an id beside it; else two ""."""
+        place = next((i for i, name in enumerate(self.task.fields) if asks(name)), None)
+        if place is None or self.task.group_by in self.task.fields:
+            return "", ""
+        return f"f{place}", quote(self.task.fields[place])
 
     def _said(self, fresh: pl.DataFrame) -> pl.DataFrame:
         """The split that the file says for each new group: the one of most of its rows."""
@@ -415,6 +426,11 @@ class _Load:
 
     def _one(self, query: str, params: dict[str, object] | None = None) -> int:
         return int(self.con.execute(query, params or {}).fetchall()[0][0])
+
+
+def _stands_for(group: str, query: str) -> str:
+    """SQL of the text that a group is known by: its one query, where the group is an id beside it, else its name."""
+    return f"if(min({query}) = max({query}) and min({query}) <> '', min({query}), {group})" if query else group
 
 
 # The split of a row: its group's, but rows without a grade are not for learning from or measuring on.

@@ -25,6 +25,7 @@ _STRATA = 5
 _DEALS = 64  # how many deals are tried; fewer for very many groups, whose deals are all alike
 _WORD = re.compile(r"[^\W_]+")
 _PLURAL = re.compile(r"[^\W\d_]{2,}[^\W\d_s]s")
+_NUMBER = re.compile(r"-?0*(\d+)(?:\.0+)?")  # an id as one tool or the other writes it: 7, 007, 7.0
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -140,13 +141,22 @@ def _points(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 def normal_form(text: str) -> str:
     """A text with its differences of spelling removed: case, accents, punctuation, plural s, order, repeats.
 
-    A text that has no letters or digits is its own normal form.
+    So are characters that nobody sees (zero-width spaces, soft hyphens, marks of direction), which copying leaves
+    within words, and the zeros that spreadsheets drop from a number or add to it. A text that has no letters or
+    digits is its own normal form.
     """
     plain = text.lower()
+    if number := _NUMBER.fullmatch(plain):
+        return number[1]
     if not plain.isascii():
-        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
+        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not _unseen(c))
     words = {word[:-1] if _PLURAL.fullmatch(word) else word for word in _WORD.findall(plain)}
     return " ".join(sorted(words)) or text
+
+
+def _unseen(character: str) -> bool:
+    """Whether a character is an accent, or a format character, which shows nothing of its own."""
+    return bool(unicodedata.combining(character)) or unicodedata.category(character) == "Cf"
 
 
 def near_duplicates(groups: pl.DataFrame) -> pl.DataFrame:
@@ -173,7 +183,7 @@ def near_duplicates(groups: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def with_forms(groups: pl.DataFrame) -> pl.DataFrame:
-    """The frame with a column `form`: the normal form of `group`."""
-    forms = [normal_form(text) for text in groups["group"].to_list()]
+def with_forms(groups: pl.DataFrame, by: str = "group") -> pl.DataFrame:
+    """The frame with a column `form`: the normal form of the column `by`, a group or the text that it stands for."""
+    forms = [normal_form(text) for text in groups[by].to_list()]
     return groups.with_columns(form=pl.Series(forms, dtype=pl.String))

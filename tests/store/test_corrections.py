@@ -135,6 +135,9 @@ def test_one_text_in_two_unicode_forms_is_one_sample_shown_as_it_came(tmp_path, 
     found = project.import_([file(unicodedata.normalize("NFC", first), "nfc.csv")])
     assert (found.report.added, found.report.known, found.report.labels) == (0, 24, 0)
     assert set(project.sql("select query from samples")["query"]) == set(texts)
+    assert {unicodedata.normalize("NFD", key) for key in project.sql("select group_key from samples")["group_key"]} == {
+        *texts
+    }
     sample = project.store.samples()[0]
     from store.ids import sample_id
 

@@ -12,14 +12,15 @@ from store.judges import verdict_relation
 from tests import random_store
 
 CON = duckdb.connect()
-texts = st.text(st.sampled_from("aB9 é-,.\t\n'ß漢\u0301Ж_"), max_size=12) | st.text(max_size=12).filter(
+texts = st.text(st.sampled_from("aB9 é-,.\t\n'ß漢\u0301Ж_\u200b\u00ad"), max_size=12) | st.text(max_size=12).filter(
     lambda text: "\0" not in text
 )
 
 
 def plain_normal(text: str) -> str:
-    """Lower case, letters, marks and digits kept, everything else one space between words."""
-    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower())
+    """Lower case, letters, marks and digits kept, what nobody sees left out, all else one space between words."""
+    seen = [c for c in text.lower() if unicodedata.category(c) != "Cf"]
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in seen)
     return re.sub(" +", " ", kept).strip(" ")
 
 
