@@ -19,6 +19,14 @@ MISSING = frozenset(
         NO_GRADE,
         "null",
         "-",
+        "--",
+        "–",
+        "—",
+        "\\n",  # \N, as MySQL and PostgreSQL write it
+        "<na>",
+        "<null>",
+        "(null)",
+        "nat",
         "#n/a",
         "#null!",
         "#div/0!",
@@ -28,12 +36,15 @@ MISSING = frozenset(
         "#num!",
     }
 )
+_FRACTION = re.compile(r"(\d*)\s*([¼-¾⅐-⅞])")
 _CAPTIONED = re.compile(r"\(?(-?\d+(?:\.\d+)?)(?:\)|\s*[-–—:=.](?=\s|\D)|(?=\s))\s*\(?([^\W\d_].*?)\)?")
 
 
 def bare(cell: str) -> str:
-    """A cell without what spreadsheets and keyboards add: blanks, wide digits, a plus, the `.0` of a gap."""
-    text = " ".join(unicodedata.normalize("NFKC", cell).replace("\N{MINUS SIGN}", "-").split())
+    """A cell without what keyboards and spreadsheets add: blanks, wide digits, a plus or %, the `.0` of a gap."""
+    text = _FRACTION.sub(lambda m: f"{int(m[1] or 0) + unicodedata.numeric(m[2]):g}", cell)
+    text = " ".join(unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").split())
+    text = re.sub(r"^([-+]?\d+(?:[.,]\d+)?) ?%$", r"\1", text)
     text = re.sub(r"^(-?\d+)(?:\.0+|,0{1,2})$", r"\1", text.removeprefix("+") if text[1:2].isdecimal() else text)
     return re.sub(r"^(-?\d+),(\d{1,2})$", r"\1.\2", text)
 

@@ -22,18 +22,19 @@ _SERIES = re.compile(
 )
 _ASPECT = re.compile(rf"{PERSON}_?\d+_(\w+)")  # `rater1_style`: several things, each graded by several people
 _WHO = re.compile(rf"{PERSON}|{PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who")
+_ADDRESS = re.compile(r"\s*[^@\s]+@[^@\s]+\.[a-z]+\s*", re.IGNORECASE)  # a column called by the address of a person
 _MOST_NUMBERS = 8  # columns among which a mean of two or three others is looked for
 _MOST_MEANS = 60  # different values of a column of means
 _LOOKED_AT = 2000  # rows
 
 
 def raters(names: Sequence[str], few: Few) -> tuple[str, ...]:
-    """The columns that hold one person's grades each: called after raters, or numbered alike; with values alike.
+    """The columns that hold one person's grades each: called after raters, by addresses, or numbered; values alike.
 
     What is said about raters (their age, their severity) is left out, and so are the few words among many numbers.
     """
     open_ = [name for name in names if few.get(name)]
-    series: dict[str, list[str]] = {}
+    series: dict[str, list[str]] = {"": [name for name in open_ if _ADDRESS.fullmatch(name)]}
     for name in open_:
         if found := _ASPECT.fullmatch(key(name)) or _SERIES.fullmatch(key(name)):
             series.setdefault(found[1], []).append(name)

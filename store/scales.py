@@ -83,7 +83,7 @@ _SCALES = (
     "fail=failed < pass=passed",
     "reject=rejected < borderline < accept=accepted",
     "dislike=thumbs down=down < like=thumbs up=up",
-    "👎 < 👍",
+    "👎 < 😐=🤷 < 👍",
     "❌=✗=✘ < ✅=✓=✔",
     "🙁=☹ < 😐 < 🙂=☺",
     "f < d- < d < d+ < c- < c < c+ < b- < b < b+ < a- < a < a+",

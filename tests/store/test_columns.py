@@ -166,6 +166,14 @@ def test_raters_with_blanks_are_raters_and_no_gold(table, tmp_path):
     assert project.imported.report.labels == given
 
 
+def test_columns_called_by_addresses_are_people(table):
+    header, rows = judged(
+        "query,title,ann@shop.example,b.c@shop.example", lambda i: (i % 3, (i + i // 7) % 3 if i % 5 else "")
+    )
+    found = guess(read_table(table(header, rows))).mapping
+    assert (found.raters, found.gold) == (("ann@shop.example", "b.c@shop.example"), None)
+
+
 def test_one_row_a_label_keeps_who_said_what(table, tmp_path):
     words = ["no", "maybe", "yes"]
     rows = [(*pair, f"person {p}", words[(i + p) % 3]) for i, pair in enumerate(pairs(30)) for p in (1, 2, 3)]
@@ -231,6 +239,8 @@ def test_probabilities_become_the_likeliest_grade_and_ties_none(table, tmp_path)
         (["👍", "👎"], ("👎", "👍")),
         (["★★★", "★☆☆"], ("★☆☆", "★★★")),
         (["0", "0,5", "1"], ("0", "0.5", "1")),
+        (["½", "1½", "2"], ("0.5", "1.5", "2")),
+        (["0%", "50 %", "100%"], ("0", "50", "100")),
     ],
 )
 def test_grades_are_read_as_they_are_written(table, tmp_path, cells, symbols):
@@ -249,6 +259,8 @@ def test_grades_are_read_as_they_are_written(table, tmp_path, cells, symbols):
         (["None", "1", "2"], {"1": 20, "2": 20}, {"None": 20}),
         (["N/A", "yes", "no"], {"yes": 20, "no": 20}, {"N/A": 20}),
         (["#N/A", "1", "2"], {"1": 20, "2": 20}, {"#N/A": 20}),
+        (["\\N", "1", "2"], {"1": 20, "2": 20}, {"\\N": 20}),
+        (["<NA>", "1.0", "2.0"], {"1": 20, "2": 20}, {"<NA>": 20}),
     ],
 )
 def test_a_word_for_nothing_is_a_grade_or_said(table, tmp_path, capsys, cells, grades, said):
