@@ -20,6 +20,9 @@ from store.sources import Source
 from store.tables import Rejection, Table, numbered
 
 _SHARD = re.compile(r"(?P<split>[A-Za-z_]+)[-_.]\d+(?:-of-\d+)?.*")
+_PART = re.compile(
+    r"part[-_.]?\d+\b.*|.*[-_.](?:\d{5,}|\d+-of-\d+)\..*"
+)  # pieces of one table, as Spark and others cut
 _NAMED = 3  # files of a folder that a note names
 _LISTED = 12  # folders that a message names
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".gz", ".zip")
@@ -85,7 +88,7 @@ def _shards(path: Path) -> Iterator[Part]:
 
 
 def _split_files(path: Path, read_file: ReadFile) -> list[Part]:
-    """Files of one ending that are called after different splits (`train.csv`, `snli_1.0_dev.jsonl`)."""
+    """Files of one ending that are called after different splits (`train.csv`, `snli_1.0_dev.jsonl`), else numbered."""
     parts = []
     for folder in [path, *sorted(child for child in path.iterdir() if child.is_dir())] if path.is_dir() else ():
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _TABLES)
@@ -95,7 +98,14 @@ def _split_files(path: Path, read_file: ReadFile) -> list[Part]:
             if len({split for split, _ in found}) > 1 or path.name == "qrels":
                 parts += [Part(split, file, read_file(file)) for split, file in found]
                 break
-    return parts
+    return parts or [Part(path.name, file, read_file(file)) for file in _pieces(path)]
+
+
+def _pieces(path: Path) -> list[Path]:
+    """The files of one ending that are numbered as pieces of one table (`part-00000.csv`), where all are."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _TABLES) if path.is_dir() else []
+    alike = len({file.suffix for file in files}) == 1 and all(_PART.fullmatch(file.name) for file in files)
+    return files if alike else []
 
 
 def splits_beside(file: Path) -> list[str]:

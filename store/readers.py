@@ -41,6 +41,11 @@ _FOREIGN = {
     b"FEA1": ("a Feather file of the first version", "Save it as Parquet."),
     b"\x80": ("a Python pickle, which could run code when it is read", "Save it as CSV or Parquet."),
 }
+_SQL = re.compile(
+    rb"(?:\s|--[^\n]*|/\*.*?\*/|;)*(?:create (?:table|database|schema|type|extension)|insert into|drop table|"
+    rb"copy [^\n]+ from stdin|set \w+ ?(?:=|to )|pragma |begin(?: transaction)?;|start transaction)",
+    re.IGNORECASE | re.DOTALL,
+)
 _MARKUP = re.compile(rb"\s*<(?:!doctype|html|head|table|\?xml|[a-z]+[ >])", re.IGNORECASE)
 
 
@@ -118,6 +123,10 @@ def _reader(source: Source) -> Callable[[Source, Reading], Table]:
         raise PiarError(f"{source.name} is a tar archive.", f"Unpack it, and give the table: tar -xf {source.name}")
     if _MARKUP.match(head):
         raise PiarError(f"{source.name} is a web page or XML, not a table.", "Give CSV, JSON, Excel or Parquet.")
+    if _SQL.match(head):
+        raise PiarError(
+            f"{source.name} is a dump of a database: SQL, not a table.", "Export the table from the database as CSV."
+        )
     if source.suffix in _JSON or _BEGINS_JSON.match(head):
         return read_json
     return read_delimited

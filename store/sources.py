@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import shlex
 import sys
 import zipfile
@@ -103,13 +104,20 @@ def open_source(path: Path, sheet: str | None = None) -> Source:
     elif path.exists():
         source = Source(path.name, path)
     else:
-        raise UsageError(f"{path} does not exist.", "Check the name.")
+        raise _not_there(path)
     for _ in range(3):  # a table in a gzip file in a ZIP, and no deeper
         inner = _unpacked(source, sheet)
         if inner is source:
             break
         source = inner
     return source
+
+
+def _not_there(path: Path) -> UsageError:
+    """What is not there: an address (whose slashes a path has folded), or a name that is wrong."""
+    if re.match(r"\w{2,}:/", str(path)):
+        return UsageError(f"{path.name} is named by an address, and only files are read.", "Fetch it; give the file.")
+    return UsageError(f"{path} does not exist.", "Check the name.")
 
 
 def _unpacked(source: Source, sheet: str | None) -> Source:

@@ -26,7 +26,7 @@ def read_json(source: Source, reading: Reading) -> Table:
     decoded = decode(source.bytes(), source.name, reading.encoding)
     noted = (decoded.note,) if decoded.note else ()
     try:
-        data = json.loads(decoded.text)
+        data = json.loads(_without_last_comma(decoded.text))
     except (ValueError, RecursionError) as error:
         table = _read_lines(source, decoded.text, error, reading)
         return replace(table, notes=(*noted, *table.notes))
@@ -46,6 +46,14 @@ def read_json(source: Source, reading: Reading) -> Table:
     else:
         table = _objects(enumerate(records, 1))
     return replace(table, notes=(*noted, *table.notes))
+
+
+def _without_last_comma(document: str) -> str:
+    """A list without the comma that programs which write row by row leave after the last one."""
+    if document.lstrip()[:1] != "[" or document.rstrip()[-1:] != "]":
+        return document
+    inside = document.rstrip()[:-1].rstrip()
+    return inside.removesuffix(",") + "]"
 
 
 def _read_lines(source: Source, document: str, error: Exception, reading: Reading) -> Table:

@@ -168,6 +168,7 @@ def test_other_files_are_refused_by_name(tmp_path, content, called):
     [
         (b"%PDF-1.7\n", "PDF"), (b"SQLite format 3\x00", "SQLite"), (b"{\\rtf1", "RTF"), (b"7z\xbc\xaf\x27", "7z"),
         (b"<!DOCTYPE html><html>", "web page"), (b"<?xml version='1.0'?>", "XML"), (b"\x80\x04\x95", "pickle"),
+        (b"-- dump\nSET x = 1;\nCOPY t (a) FROM stdin;\n", "dump"), (b"INSERT INTO t VALUES ('a', 1);\n", "dump"),
         (bytes(257) + b"ustar\x0000", "tar"), (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "workbook"),
     ],
 )  # fmt: skip

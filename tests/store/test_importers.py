@@ -281,6 +281,10 @@ def test_parquet_and_hugging_face_folders_hold_the_same_rows(tmp_path):
     assert read_table(tmp_path / "hub")["split"].to_list() == ["test", "test", "train", "train"]
     (note,) = read(tmp_path / "hub").notes
     assert note == "data/test-00000-of-00001.parquet, data/train-00000-of-00001.parquet of hub"
+    (tmp_path / "spark").mkdir()
+    for i in range(2):
+        (tmp_path / "spark" / f"part-0000{i}-c000.csv").write_text(f"query,title\nq,title {i}\n")
+    assert read_table(tmp_path / "spark")["title"].to_list() == ["title 0", "title 1"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(PiarError, match="without a dataset"):
         read_table(tmp_path / "empty")

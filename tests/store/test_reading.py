@@ -215,6 +215,10 @@ def test_json_in_other_encodings(file, encoding):
 def test_objects_one_after_the_other_and_faults(file):
     pretty = "\n".join(json.dumps(record, indent=2) for record in OBJECTS)
     assert read(file(pretty, "file.json")).frame.rows() == ROWS
+    assert (
+        read(file("[" + "".join(json.dumps(record) + ",\n" for record in OBJECTS) + "]", "file.json")).frame.rows()
+        == ROWS
+    )
     with pytest.raises(PiarError, match=r"file\.json is not JSON that can be read: .* line 1 column"):
         read(file(json.dumps(OBJECTS)[:-9], "file.json"))
     with pytest.raises(PiarError, match="1 row of 1,000 columns: it is not understood"):
