@@ -470,6 +470,15 @@ def test_a_split_that_cuts_one_group_of_many_is_taken_and_what_lies_outside_is_l
     assert [rejection.line for rejection in found.report.rejected] == [3]
 
 
+def test_a_query_that_a_files_splits_hold_twice_is_told(table, tmp_path, capsys):
+    queries = [
+        (f"{red} lamp {i}", split) for i in range(30) for red, split in (("red", "train"), ("re\u200bd", "test"))
+    ]
+    rows = [(query, f"title {i}", i % 3, split) for i, (query, split) in enumerate(queries)]
+    assert main(["init", str(tmp_path / "p"), "--from", str(table("query,title,grade,split", rows))]) == 0
+    assert "30 pairs of groups that differ in spelling alone" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_failed_init_leaves_nothing_and_an_empty_folder_empty(table, tmp_path):
     path = table(*judged("query,title,grade", lambda i: ("1",)))
     (tmp_path / "there").mkdir()

@@ -134,6 +134,13 @@ def _notes(found: "Imported") -> list[str]:
         notes.append(
             f"{len(report.same_ids):,} ids stand for more than one content ({shown}): each content is a sample"
         )
+    if alike := dict.fromkeys(report.near_duplicates):
+        shown = " / ".join(next(iter(alike)))
+        apart = many(len(alike), "pair of groups that differs", "pairs of groups that differ")
+        notes.append(
+            f"{apart} in spelling alone: they are in different splits ({shown}), so one teaches what the other asks; "
+            "where the file says the splits, give both the same"
+        )
     if 0 < found.groups < _FEW_GROUPS and report.added:
         groups = f"{found.groups} group{'s' if found.groups > 1 else ''}"
         notes.append(f"{groups} with labels: enough to try, too few to measure a gain")
