@@ -65,6 +65,7 @@ def with_flat_votes(table: Table, name: str, control: str | None = None) -> Tabl
     """A table of annotations with its `votes`; arguments and errors as `read_export`."""
     frame = table.frame.with_columns(pl.col(c).map_elements(_plain_choice, pl.String) for c in _answers(table.frame))
     answers = [column for column in _answers(frame) if _is_grading(frame[column])]
+    answers.sort(key=lambda column: frame[column].n_unique())  # a text that comes again has more values than a scale
     if control is not None and control not in frame.columns:
         raise UsageError(
             f"{name} has no column of a control {control!r}.", f"It has {', '.join(map(repr, answers)) or 'none'}."
