@@ -119,6 +119,8 @@ _DOCUMENT_ID = re.compile(
     r"(?:id|uid|no|key)|asin|sku|gtin|docno"
 )
 _PARSE = re.compile(r"(\w+?)_(?:binary_)?(?:parse|tokens|tokenized|lemmas?)")
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DAY = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{2}}")  # what Excel makes of a cell such as 1-2
 _COMPARED = 100  # distinct rows in which a text is compared with others
 _WORD = r"\p{L}{2}|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
 _HANDLE = re.compile(r"https?://\S+|[0-9a-fA-F-]{16,}|[\w.@-]*\d[\w.@-]*")
@@ -178,8 +180,9 @@ def fractions(values: Iterable[str]) -> bool:
 
 
 def dates(values: Collection[str]) -> bool:
-    """Whether most of these are dates."""
-    return sum(moment(value) is not None and number(value) is None for value in values) > len(values) / 2
+    """Whether most of these are dates, whole ones or the days that Excel makes of ranges."""
+    found = (moment(value) is not None or _DAY.fullmatch(value) for value in values if number(value) is None)
+    return sum(map(bool, found)) > len(values) / 2
 
 
 def gold_named(names: Iterable[str]) -> str | None:

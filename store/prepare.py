@@ -330,7 +330,10 @@ def _reasons(
     """Why each row is left out; "" for a row that may enter."""
     empty = pl.all_horizontal(pl.col(f"f{i}") == "" for i in range(len(task.fields)))
     checks = [
-        (pl.col("group") == "", pl.lit("no group: the column is empty")),
+        (
+            pl.col("group") == "",
+            pl.lit("no group: the column is empty; where it stands on a group's first row alone, fill it down"),
+        ),
         (empty, pl.lit("every field is empty")),
         (pl.col("inclusion").is_nan(), pl.lit("inclusion is no probability above 0")),
     ]

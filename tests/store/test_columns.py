@@ -315,6 +315,7 @@ def test_what_is_no_number_among_numbers_costs_its_row(table, tmp_path):
         (lambda i: i * 1.7 % 100, "200 different numbers", "--cuts 25,50,74"),
         (lambda i: f"2026-01-{1 + i % 28:02}", "dates", "--gold"),
         (lambda i: f"2026-01-{1 + i % 3:02}", "dates", "--gold"),
+        (lambda i: ("2-Jan", "4-Mar", "Jun-05")[i % 3], "dates", "--gold"),
     ],
 )
 def test_grades_that_cannot_be_are_refused_with_the_true_reason_and_nothing_is_left(

@@ -176,7 +176,7 @@ def test_bad_rows_are_rejected_by_line_and_stop_nothing(store, file):
         Rejection(3, "2 columns where the header has 3"),
         Rejection(4, "4 columns where the header has 3"),
         Rejection(5, "unknown grade '9' in column 'grade'"),
-        Rejection(6, "no group: the column is empty"),
+        Rejection(6, "no group: the column is empty; where it stands on a group's first row alone, fill it down"),
         Rejection(10, "broken UTF-8"),
     ]
     assert (report.added, report.cleaned) == (5, 2)
