@@ -185,6 +185,19 @@ def test_a_walk_shows_people_difficulty_training_and_students(tmp_path):
     assert parsed.fetches == []
 
 
+@pytest.mark.parametrize(("second", "shown"), [("bob@b.example", False), ("ann@b.example", True)])
+def test_people_known_by_addresses_are_shown_by_name_where_that_tells_them_apart(tmp_path, second, shown):
+    rows = [(group, f"{group} {i}", "train", "1") for group in ("camera", "desk") for i in range(3)]
+    store, journal = fill(tmp_path, rows, [["1", "0"]] * 6)
+    journal.close()
+    with store.write() as con:
+        for name, address in (("rater 0", "ann@a.example"), ("rater 1", second)):
+            con.execute("update labels set annotator = ? where annotator = ?", [address, name])
+    text, _ = read(report(store, tmp_path / "report.html").path)
+    assert ("ann@a.example" in text) is shown
+    assert "ann" in text
+
+
 def test_a_student_that_writes_no_trace_stands_beside_its_teacher(tmp_path):
     project = walked(tmp_path / "toys")
     run = project.store.start_run("score", {"judge": "student:students/sft/final"})
