@@ -265,6 +265,17 @@ def test_label_studios_flat_exports_keep_who_when_and_how_long(tmp_path, name, c
     assert len({row[2] for row in rows}) == 2
 
 
+def test_of_a_text_that_comes_again_and_a_scale_the_scale_is_proposed(tmp_path):
+    rows = [
+        {"annotation_id": i, "annotator": 1, "id": i, "query": f"lamp {i % 6}", "rel": ["bad", "good"][i % 2]}
+        for i in range(24)
+    ]
+    (tmp_path / "min.csv").write_text(pl.DataFrame(rows).write_csv())
+    with pytest.raises(UsageError, match="several columns") as error:
+        read(tmp_path / "min.csv")
+    assert error.value.fix == "Name it: --control rel"
+
+
 def test_of_two_answers_in_a_flat_export_one_is_named(tmp_path):
     rows = [{**row, "english": json.dumps({"choices": ["Yes", "No"][i % 2 :]})} for i, row in enumerate(FLAT)]
     (tmp_path / "min.csv").write_text(pl.DataFrame(rows).write_csv())
