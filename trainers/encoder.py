@@ -172,6 +172,22 @@ class _Kept:
         if self.dev:
             self.losses[step] = self.loss()
             self.best.look(step, self.losses[step], self.model, writes=True)
+            if math.isnan(self.losses[step]):
+                self.lose(step)
+
+    def lose(self, step: int) -> None:
+        """Take note that a step's numbers are none: earlier weights stay, where dev looked at any.
+
+        Raises:
+            PiarError: it looked at none yet.
+        """
+        if math.isinf(self.best.state["loss"]):
+            self.best.file.unlink(missing_ok=True)
+            raise PiarError(
+                f"The loss or the gradient of step {step:,} is no number: this run has learnt nothing that stays.",
+                "Lower train.encoder.learning_rate, or leave it out.",
+            )
+        self.step, self.losses[step] = step, math.nan
 
     def recall(self) -> None:
         """Give the model its best weights back, with a word where they are not the last ones."""
@@ -213,7 +229,10 @@ def _teach(
             inputs = padded(tokenizer, [ids[i] for i in chosen]).to(model.device)
             loss = model(**inputs, labels=gold[chosen].to(model.device)).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite():
+                kept.lose(step + 1)
+                total = step  # no update from here on
+                break
             for group in optimizer.param_groups:
                 group["lr"] = cosine(rate, step, total, warmup=0.05)
             optimizer.step()

@@ -220,6 +220,23 @@ def test_an_encoder_that_lacks_a_layer_is_no_start(world, tmp_path):
 # -- one that reads the texts apart ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("held_out", [0, 40])
+def test_a_run_whose_numbers_end_leaves_no_student_and_names_the_rate(tmp_path, held_out):
+    write_shards(tmp_path / "shards", 60, held_out=held_out)
+    settings = SMALL.model_copy(update={"learning_rate": 1e18, "epochs": 4, "batch_size": 16})
+    with pytest.raises(PiarError, match="is no number") as told:
+        train(tmp_path / "shards", tmp_path / "run", settings=settings)
+    assert "learning_rate" in told.value.fix
+    assert not any((tmp_path / "run").iterdir())
+
+
+def test_a_run_whose_numbers_end_keeps_the_head_that_it_began_with(world, sentences, tmp_path, capsys):
+    folder, _ = world
+    done = train(folder / "shards", tmp_path / "run", settings=apart(sentences, learning_rate=1e18))
+    assert (done.kept, math.isfinite(done.metrics["dev/nll"])) == (0, True)
+    assert "nan after step" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory):
     """A sentence encoder's folder; its weights are random, so that the probe of its vectors is all it knows."""
