@@ -24,6 +24,7 @@ from store.calibration import CARD, Calibration
 from store.decision_rule import DecisionRule
 from store.errors import PiarError
 from store.files import read_text
+from store.ids import short_hash
 from store.manifest import Manifest, RuleRecord, file_sha256
 from store.settings import Settings
 from store.task import Task, explain
@@ -184,15 +185,22 @@ def check(folder: Path, *, hashes: bool = False) -> None:
 def fingerprint(folder: Path) -> str:
     """A hash of all that shapes a student's answers: weights, calibration and rule.
 
-    Of a checkpoint by its marker, which names every file with its hash; of another folder by its card alone, of
-    adapters without one by their weights.
+    Of a checkpoint by its marker, which names every file with its hash; of another folder by its card and, of adapters,
+    by their weights and the student that they were made on.
 
     Raises:
         PiarError: no student there.
     """
     read_card(folder)
-    names = (MARKER, CARD, "adapter_model.safetensors")
-    return file_sha256(next(folder / name for name in names if (folder / name).exists()))
+    if (folder / MARKER).exists():
+        return file_sha256(folder / MARKER)
+    from trainers import adapters  # which imports transformers
+
+    own = [file_sha256(folder / name) for name in (CARD, adapters.WEIGHTS) if (folder / name).exists()]
+    if not adapters.held(folder):
+        return own[0]
+    below = adapters.base(folder)[1]
+    return short_hash([*own, fingerprint(below) if below and (below / CARD).exists() else ""], 64)
 
 
 def read_card(folder: Path) -> StudentCard:

@@ -114,6 +114,11 @@ def test_adapters_that_others_made_on_a_student_are_a_student(base, tmp_path):
     assert fingerprint(tmp_path / "a") != fingerprint(final)
     keep_calibration(tmp_path / "a", None)
     assert len(load_student(tmp_path / "a").score([{"query": "red", "title": "lamp"}])) == 1
+    prints = [fingerprint(tmp_path / "a")]
+    taught(final, tmp_path / "a", LoraConfig(**LAYERS | {"r": 2}))  # over the card that a calibration left there
+    prints.append(fingerprint(tmp_path / "a"))
+    keep_calibration(final, None)  # of the student below
+    assert len({*prints, fingerprint(tmp_path / "a")}) == 3
     with pytest.raises(PiarError, match="holds no student") as refused:
         load_student(base)
     assert f"hf:{base}" in refused.value.fix
