@@ -261,7 +261,7 @@ def score(
     """Measure a judge against truth, or let a student grade files that never enter the store.
 
     Every figure has a 95 % interval by group. What the judge has not said yet is asked first. A file whose grades
-    are in DIR already is skipped.
+    are in DIR already is skipped; grades that another student or another file of that name left there are refused.
 
     --live estimates how often a judge is right on logs without gold: from the teacher's labels of all of them,
     corrected by those that people graded because a review batch drew them at random (prediction-powered, arXiv

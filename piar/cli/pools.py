@@ -40,6 +40,7 @@ def score_pool(
     if out is None or caps is None:
         return _handed_on_forecast(both, files)
     from piar.judging.parquet_files import score_files
+    from trainers.checkpoint import fingerprint
     from trainers.students import load_student
 
     with meter("judging") as show:
@@ -48,6 +49,7 @@ def score_pool(
             files,
             out,
             name=judge,
+            fingerprint=fingerprint(folder),
             trace=trace,
             shard=(int(part), int(parts)),
             cascade=both,

@@ -1,11 +1,13 @@
 """Pools that never enter the store: Parquet in, Parquet out, rows in order, memory bounded.
 
-A file is judged in slices; the output appears when it is whole, and a file whose output is there is skipped. Each
-slice of a teacher has a small store of its own in a work folder beside the output, so that an answer is durable when
-it arrives: a run that was cut short goes on at the slice it was in, asking only what it does not have. A student
-judges a file that was cut short again. Files are dealt to processes by number, one process a device.
+A file is judged in slices; the output appears when it is whole, and a file whose output is there is skipped. An output
+says in its metadata what it was made of, so that grades of another judge or file are not taken for those. Each slice of
+a teacher has a small store of its own in a work folder beside the output, so that an answer is durable when it arrives:
+a run that was cut short goes on at the slice it was in, asking only what it does not have. A student judges a file that
+was cut short again. Files are dealt to processes by number, one process a device.
 """
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,7 @@ from store.cascade import PEOPLE, Cascade
 from store.db import Store
 from store.errors import PiarError, UsageError
 from store.files import replacing
-from store.ids import sample_id
+from store.ids import sample_id, short_hash
 from store.journal import Journal
 from store.task import Task
 from store.turns import alone
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from trainers.students import AnyStudent
 
 SLICE_ROWS = 20_000
+MADE = b"piar"  # key of an output's metadata: what it was made of
 TIER = pa.field("piar_tier", pa.string())  # in the output of a cascade: who decided, `people` where nobody did
 OUTPUT = pa.schema(
     [
@@ -163,9 +166,15 @@ class Pool:
             return said
 
         with alone(work / "pool.lock", "piar label"):
-            judge_file(source, target, self.task, judge, report, self.slice_rows)
+            judge_file(source, target, self.task, judge, report, self.slice_rows, self._mark())
             shutil.rmtree(work, ignore_errors=True)
         return report
+
+    def _mark(self) -> str:
+        """A hash of all that shapes this judge's grades, but the labelled samples that it is shown."""
+        label, calibration = self.respondent.label, self.calibration and self.calibration.model_dump(mode="json")
+        asked = Questions(self.task, self.respondent).digest(self.instruction)
+        return short_hash([self.respondent.judge, asked, label.votes, label.sure, calibration], 32)
 
     def requests(self, source: Path, votes: int) -> Iterator[Request]:
         """What the first so many votes on every row would ask; nothing is asked.
@@ -222,6 +231,7 @@ def score_files(
     out: Path,
     *,
     name: str,
+    fingerprint: str = "",
     trace: bool = False,
     shard: tuple[int, int] = (0, 1),
     slice_rows: int = SLICE_ROWS,
@@ -235,6 +245,7 @@ def score_files(
 
     Args:
         name: of the judge, `student:PATH`.
+        fingerprint: of its folder (`trainers.checkpoint`), by which its grades are known again.
         trace: also write the answer that follows the grade.
         shard: (i, n): every n-th file from the i-th on, in the order of their names.
         cascade: by which rows are decided, and its second judge.
@@ -242,7 +253,7 @@ def score_files(
 
     Raises:
         UsageError: two files of one name, no such share, or a file that does not fit the student's task.
-        PiarError: the budget is spent; what is paid for is kept.
+        PiarError: the budget is spent; what is paid for is kept. Or there are grades of another judge or file.
     """
     ordered, (part, parts) = by_name(files), shard
     if not 0 <= part < parts:
@@ -257,11 +268,12 @@ def score_files(
             said = _closed(*cascade, student.task, now.samples, said, work / f"{now.number:05}", report)
         return [[verdict] for verdict in said]
 
-    report = PoolReport()
+    report, closed = PoolReport(), cascade and cascade[0].model_dump(mode="json")
+    mark = short_hash([fingerprint, trace, closed], 32)
     on_progress(Progress(0, None))
     for source in ordered[part::parts]:
         work, more = out / f"{source.name}.work", () if cascade is None else (TIER,)
-        judge_file(source, out / source.name, student.task, partial(judge, work), report, slice_rows, more)
+        judge_file(source, out / source.name, student.task, partial(judge, work), report, slice_rows, mark, more)
         shutil.rmtree(work, ignore_errors=True)
     return report
 
@@ -313,23 +325,29 @@ def judge_file(
     judge: JudgeSlice,
     report: PoolReport,
     slice_rows: int,
+    mark: str,
     more: Sequence[pa.Field] = (),
 ) -> None:
     """Write `source` with the judge's verdicts beside its columns, unless `target` is there.
 
     Args:
+        mark: a hash of all that shapes the judge's grades.
         more: columns beside those of `OUTPUT`: none, or `TIER`.
 
     Raises:
         UsageError: no Parquet file, or one that lacks a field of the task.
+        PiarError: `target` holds grades of another judge, or of another file.
     """
     report.files += 1
+    file = _open(source, task)
+    made = {"judge": mark, "rows": file.metadata.num_rows, "bytes": source.stat().st_size}
     if target.exists():
+        _require(target, source, made)
         report.skipped += 1
         return
-    file = _open(source, task)
     rows_after = file.metadata.num_rows
     schema = file.schema_arrow
+    schema = schema.with_metadata({**(schema.metadata or {}), MADE: json.dumps(made)})
     for column in (*OUTPUT, *more):
         schema = schema.append(column)
     with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
@@ -343,6 +361,25 @@ def judge_file(
             writer.write_table(graded)
             report.rows += rows.num_rows
             report.labelled += rows.num_rows - graded["piar_grade"].null_count
+
+
+def _require(target: Path, source: Path, made: dict[str, Any]) -> None:
+    """Make sure that grades which are there are those that would be made, as far as their file says it.
+
+    Raises:
+        PiarError: they are not.
+    """
+    try:
+        found = pq.read_schema(target).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        found = {}
+    earlier = json.loads(found.get(MADE, b"{}"))
+    changed = {key for key, value in earlier.items() if value != made.get(key)}
+    if changed:
+        what = "by another judge, or by this one before it changed" if "judge" in changed else f"of another {source}"
+        raise PiarError(
+            f"{target} holds grades that were made {what}.", "Choose another place with -o, or remove that file."
+        )
 
 
 def _open(source: Path, task: Task) -> pq.ParquetFile:

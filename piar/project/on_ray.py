@@ -37,10 +37,15 @@ class StudentJob:
 
     def judge(self) -> Judge:
         """The student, loaded."""
+        from trainers.checkpoint import fingerprint
         from trainers.students import load_student
 
-        student = load_student(self.student)
-        return lambda source, target: score_files(student, [source], target.parent, name=self.name, trace=self.trace)
+        student, known = load_student(self.student), fingerprint(self.student)
+
+        def judge(source: Path, target: Path) -> PoolReport:
+            return score_files(student, [source], target.parent, name=self.name, fingerprint=known, trace=self.trace)
+
+        return judge
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,43 @@ def test_a_students_file_that_was_cut_short_is_graded_again(tmp_path):
     assert score_files(student, files, out, name="student:s", slice_rows=10, trace=True).rows == 25
 
 
+def test_grades_of_another_judge_or_file_are_not_taken_for_its_own(tmp_path):
+    from trainers.scoring import Student
+
+    student, out, source = Student.load(taught(tmp_path)), tmp_path / "out", pool_file(tmp_path / "a.parquet", 3)
+
+    def again(fingerprint="one", **more):
+        return score_files(student, [source], out, name="student:s", fingerprint=fingerprint, **more).skipped
+
+    assert (again(), again()) == (0, 1)
+    for other in ({"fingerprint": "two"}, {"trace": True}):
+        with pytest.raises(PiarError, match="another judge"):
+            again(**other)
+    pool_file(source, 4)
+    with pytest.raises(PiarError, match=r"of another .*a\.parquet"):
+        again()
+    assert pq.read_table(out / "a.parquet")["row"].to_pylist() == [0, 1, 2]
+
+
+def test_a_teachers_labels_are_known_by_its_instruction_and_votes(tmp_path):
+    source, target = pool_file(tmp_path / "in.parquet", 3), tmp_path / "out.parquet"
+    pool(Scripted(grade)).label(source, target)
+    more = Respondent(Scripted(grade), label=LabelSettings(chunk=5, votes=3))
+    for other in (
+        Pool(TASK, more, INSTRUCTION),
+        pool(Scripted(grade), calibration=Calibration(strategy="temperature")),
+    ):
+        with pytest.raises(PiarError, match="another judge"):
+            other.label(source, target)
+
+
+def test_an_output_without_a_mark_is_left_as_it_is(tmp_path):
+    source, target = pool_file(tmp_path / "in.parquet", 3), tmp_path / "out.parquet"
+    pool(Scripted(grade)).label(source, target)
+    pq.write_table(pq.read_table(target).replace_schema_metadata(None), target)  # as an earlier version wrote it
+    assert pool(Scripted(grade), calibration=Calibration(strategy="temperature")).label(source, target).skipped == 1
+
+
 def test_shares_and_names_that_make_no_sense_are_explained(tmp_path):
     from trainers.scoring import Student
 
