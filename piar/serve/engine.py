@@ -288,7 +288,10 @@ class Engine:
             self._seconds_a_sample += 0.1 * ((time.perf_counter() - started) / size - self._seconds_a_sample)
 
     def _read(self, asked: _Asked) -> bool:
-        """Make the prompts of a request, once; False, and the request is answered, if they cannot be judged."""
+        """Make the prompts of a request, once; False, and it is answered, if they cannot be judged or nobody waits."""
+        if asked.answer.cancelled():  # its client has left
+            self._forget(asked, asked.left, whole=True)
+            return False
         if asked.session is not None:
             return True
         asked.session = session = self._session

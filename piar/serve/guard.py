@@ -31,7 +31,7 @@ class BodyGuard:
         self._held = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Pass a request on with its body read, or refuse it."""
+        """Pass a request on with its body read, or refuse it; one whose client leaves before the answer is given up."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return await self._app(scope, receive, send)
         held = [0]
@@ -42,7 +42,7 @@ class BodyGuard:
                 raise Refused(408, f"the body did not arrive within {self._seconds:g} s") from None
             if body is not None:
                 look_through(body, self._keys.get(scope["path"]))
-                await self._app(scope, _replay(body, receive), send)
+                await _unless_gone(self._app, scope, body, receive, send)
         except Refused as refused:
             await refuse(send, refused, scope["path"])
         finally:
@@ -120,6 +120,32 @@ def look_through(body: bytes, keys: frozenset[str] | None) -> None:
         return
     except ValueError:
         raise Refused(422, "the body holds a number with too many digits") from None
+
+
+async def _unless_gone(app: App, scope: MutableMapping[str, Any], body: bytes, receive: Receive, send: Send) -> None:
+    """Let an application answer, until it has or until its client goes away before it has begun to."""
+    begun = False
+
+    async def told(message: Message) -> None:
+        nonlocal begun
+        begun = True
+        await send(message)
+
+    async def leaving() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    answering, gone = asyncio.ensure_future(app(scope, _replay(body, receive), told)), asyncio.ensure_future(leaving())
+    try:
+        await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
+        if gone.done() and not begun:
+            answering.cancel()
+            await asyncio.wait((answering,))
+        else:  # an answer that is being sent sees to its client itself
+            await answering
+    finally:
+        gone.cancel()
+        answering.cancel()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

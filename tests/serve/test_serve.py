@@ -330,6 +330,26 @@ def test_a_client_that_leaves_mid_stream_frees_its_place(judge):
         assert client.post("/explain", json=SAMPLES[0]).status_code == 200
 
 
+def test_what_a_client_that_left_has_asked_is_not_judged(judge, monkeypatch):
+    gate, judged = threading.Event(), []
+    with serving(judge, batch=2) as client:
+        session = client.app.state.engine._session
+        score = session.score
+
+        def slow(prompts):
+            judged.append(len(prompts))
+            return gate.wait(20) and score(prompts)
+
+        monkeypatch.setattr(session, "score", slow)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/score", json={"samples": SAMPLES[:8]}, timeout=0.3)
+        time.sleep(0.2)  # the server hears of it
+        gate.set()
+        assert client.post("/score", json={"samples": SAMPLES[:3]}).status_code == 200
+        assert client.get("/healthz").json()["waiting"] == 0
+        assert sum(judged) == 2 + 3
+
+
 def test_counters_count(judge):
     with serving(judge) as client:
         client.post("/score", json={"samples": SAMPLES[:3]})
