@@ -118,8 +118,13 @@ def alike(texts: Sequence[Sequence[int]], size: int, encoder: Any) -> Iterator[l
 def batches(tokenizer: Any, ids: Sequence[list[int]], size: int, encoder: Any) -> Iterator[tuple[list[int], Any]]:
     """Tokens of texts of like length as an encoder reads them, and the places of these texts."""
     for part in alike(ids, size, encoder):
-        inputs = tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt", verbose=False)
-        yield part, inputs.to(encoder.device)
+        yield part, pad(tokenizer, {"input_ids": [ids[i] for i in part]}).to(encoder.device)
+
+
+def pad(tokenizer: Any, batch: dict[str, Any]) -> Any:
+    """Texts as one batch, padded on the right whatever the folder says: where positions are counted from the left, a
+    pad in front of a text would move it, so that what is read of it hung on what stands beside it."""
+    return tokenizer.pad(batch, return_tensors="pt", padding_side="right", verbose=False)
 
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> int:

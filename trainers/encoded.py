@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from store.task import Task
 from trainers.chat import whole
-from trainers.embedding import alike
+from trainers.embedding import alike, pad
 from trainers.fitted import Encoded, Fitted, OnProgress, compared_of
 
 Row = dict[str, Any]
@@ -100,7 +100,7 @@ def padded(tokenizer: Any, ids: Sequence[Encoded]) -> Any:
     batch: dict[str, Any] = {"input_ids": rows or [list(one) for one in ids]}
     if all(one.types is not None for one in ids):
         batch["token_type_ids"] = [one.types for one in ids]
-    found = tokenizer.pad(batch, return_tensors="pt", verbose=False)
+    found = pad(tokenizer, batch)
     if (shared := compared_of(ids, torch.device("cpu"))) is not None:
         found["compared"] = shared
     return found

@@ -33,6 +33,13 @@ def test_it_pools_as_its_folder_says_whatever_stands_beside_a_text(tmp_path, poo
         assert vector == pytest.approx(by_hand(folder, text, pooling), abs=1e-5)
 
 
+def test_a_folder_that_pads_on_the_left_says_the_same_of_a_text_whatever_stands_beside_it(tmp_path):
+    folder = make_tiny_encoder(tmp_path / "e")
+    AutoTokenizer.from_pretrained(folder, padding_side="left").save_pretrained(folder)
+    for text, vector in zip(TEXTS, Encoder.load(folder).embed(TEXTS), strict=True):
+        assert vector == pytest.approx(by_hand(folder, text, "mean"), abs=1e-5)
+
+
 def test_a_plain_encoder_is_pooled_by_the_mean(tmp_path):
     folder = make_tiny_encoder(tmp_path / "e")
     assert Encoder.load(folder).embed(["red hat"])[0] == pytest.approx(by_hand(folder, "red hat", "mean"), abs=1e-5)
