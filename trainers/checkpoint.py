@@ -226,7 +226,9 @@ def _base_card(folder: Path) -> StudentCard:
         unmeasured: dict[str, Any] = {"metrics": {}, "calibration": None, "rule": None, "base": str(student)}
         return read_card(student).model_copy(update=unmeasured)
     fix = "Train one with `piar train sft`."
-    if (folder / "config.json").is_file() or adapters.held(folder):
+    if (folder / "final" / CARD).is_file():
+        fix = f"It is the folder of a run: name {folder / 'final'}."
+    elif (folder / "config.json").is_file() or adapters.held(folder):
         fix = f"It is a model that learnt nothing here: teach it (`piar train … --model`), or ask it (`hf:{folder}`)."
     raise PiarError(f"{folder} holds no student: it has no {CARD}.", fix)
 

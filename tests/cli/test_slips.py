@@ -167,6 +167,9 @@ def test_a_student_named_as_in_the_project_is_found_with_c(desk, capsys):
     (desk / "toys" / "students" / "sft").mkdir(parents=True)
     _, text = said(capsys, "serve", "--student", "students/sft", "-C", "toys")
     assert "toys/students/sft holds no student" in text
+    (desk / "toys" / "students" / "sft" / "final").mkdir()
+    (desk / "toys" / "students" / "sft" / "final" / "student.json").write_text("{}")
+    assert "name toys/students/sft/final" in said(capsys, "serve", "--student", "students/sft", "-C", "toys")[1]
 
 
 def test_who_has_trained_is_told_how_to_measure_and_to_serve(desk, capsys, monkeypatch):
