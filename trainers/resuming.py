@@ -61,7 +61,8 @@ def restore(run: "Run", folder: Path) -> None:
     state = checkpoint.load_state(folder)
     # Settings that are newer than the checkpoint had their defaults then.
     began = {**_shaping(type(run.settings)(), StudentSettings()), **state["settings"]}
-    changed = [k for k, v in _shaping(run.settings, run.student).items() if began[k] != v]
+    now = _shaping(run.settings, run.student)
+    changed = [f"{key} = {began[key]}, now {value}" for key, value in now.items() if began[key] != value]
     if changed:
         raise PiarError(
             f"The run in {run.out} was started with other settings ({', '.join(changed)}).",
