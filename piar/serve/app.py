@@ -86,6 +86,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "The server asks for a token."},
     408: {"model": Problem, "description": "The body did not arrive in time."},
     413: {"model": Problem, "description": "The body is too large, or a sample too long for the student."},
+    415: {"model": Problem, "description": "The body is packed, such as by gzip."},
     421: {"model": Problem, "description": "The server does not answer to that host name."},
     429: {"model": Problem, "description": "Too much waits already; see Retry-After."},
     500: {"model": Problem, "description": "The model failed on these samples; the server's log says why."},
@@ -223,6 +224,7 @@ def _around(app: FastAPI, task: Task, name: str, writer: str, meters: Meters) ->
             ],
         }
 
+    @app.head("/healthz", include_in_schema=False)  # as some load balancers ask
     @app.get("/healthz", responses={503: REFUSALS[503]}, summary="Whether the model answers")
     async def health(request: Request) -> dict[str, Any]:
         return {"status": "ok", "student": name, "waiting": engine_of(request).waiting}

@@ -50,7 +50,10 @@ class BodyGuard:
 
     async def _read(self, scope: MutableMapping[str, Any], receive: Receive, held: list[int]) -> bytes | None:
         """The body, or None when the client went away."""
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        if (packed := headers.get(b"content-encoding", b"identity").strip().lower()) not in (b"", b"identity"):
+            raise Refused(415, f"send the body as it is, not as {packed.decode('latin-1')[:20]}")
+        declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._most:
             raise Refused(413, f"a body may have {self._most:,} bytes")
         parts: list[bytes] = []

@@ -1,6 +1,7 @@
 """The server: the grades of offline scoring, the trace streamed after them, and what it refuses."""
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
@@ -256,6 +257,19 @@ def test_a_body_of_another_type_is_told_so(client):
     refused = client.post("/score", content=b'{"samples": []}', headers={"content-type": "text/plain"})
     assert refused.status_code == 422
     assert "application/json" in refused.text
+
+
+def test_a_packed_body_is_told_so(client):
+    packed = gzip.compress(json.dumps({"samples": SAMPLES[:1]}).encode())
+    for path in ("/score", "/v1/decisions", "/rerank"):
+        sent = {"content-type": "application/json", "content-encoding": "gzip"}
+        answer = client.post(path, content=packed, headers=sent)
+        assert (answer.status_code, "not as gzip" in answer.text) == (415, True)
+
+
+def test_a_load_balancer_may_ask_for_the_head_alone(client):
+    answer = client.head("/healthz")
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_what_is_sent_is_never_echoed(client):
