@@ -1,11 +1,13 @@
 """A student's verdicts, on samples of the store or of a file."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piar.judging.outcome import OnProgress, counted
 from store.calibrated import student_folder
 from store.db import Store
+from store.errors import PiarError
 from store.ids import content_id
 from store.judges import Judge
 from store.types import Sample, Verdict
@@ -17,17 +19,38 @@ if TYPE_CHECKING:
     from trainers.students import AnyStudent
 
 
+def student_of(store: Store, path: str, keep: Path | None = None) -> "AnyStudent":
+    """A student that judges the store's samples: its grades are the task's, in the same order.
+
+    Args:
+        keep: see `trainers.students.load_student`.
+
+    Raises:
+        PiarError: no student there, or one that was taught other grades, or these in another order.
+    """
+    from trainers.students import load_student
+
+    folder, own = student_folder(store, path), store.task.symbols
+    student = load_student(folder, keep=keep)
+    if (taught := student.task.symbols) != own:
+        raise PiarError(
+            f"The student in {folder} was taught the grades {', '.join(taught)}; this project has {', '.join(own)}.",
+            "Train one on this project's shards, or give the grades of task.toml their order from then.",
+        )
+    return student
+
+
 def let_student_judge(
     store: Store, path: str, asked: "pl.DataFrame", run_id: str, on_progress: OnProgress | None = None
 ) -> Judge:
     """Let a student judge samples (sample_id and the task's fields) by its first token.
 
     Its verdicts are recorded as its network has them; who reads them calibrates (`store.calibrated`).
-    """
-    from trainers.students import load_student
 
-    judge = Judge(f"student:{path}")
-    student = load_student(student_folder(store, path), keep=store.path.parent / FOLDER)
+    Raises:
+        PiarError: see `student_of`.
+    """
+    judge, student = Judge(f"student:{path}"), student_of(store, path, keep=store.path.parent / FOLDER)
     done, symbols = counted(len(asked), on_progress), store.task.symbols
 
     def likeliest(probs: Sequence[float]) -> str:

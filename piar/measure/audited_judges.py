@@ -15,9 +15,9 @@ from piar.judging.labeller import Labeller
 from piar.judging.outcome import OnProgress, counted, stop_if_hopeless
 from piar.judging.requests import Assignment, Questions
 from piar.judging.session import Respondent
+from piar.judging.students import student_of
 from piar.llm.base import Request, template_of
 from piar.measure.probes import Question
-from store.calibrated import student_folder
 from store.db import Store
 from store.ids import content_id
 from store.judges import Judge
@@ -152,10 +152,8 @@ class StudentAudited:
     """A student, whose every answer is computed; nothing is kept."""
 
     def __init__(self, store: Store, path: str, on_progress: OnProgress | None = None) -> None:
-        from trainers.students import load_student
-
         self.judge = Judge(f"student:{path}")
-        self._student: AnyStudent = load_student(student_folder(store, path))
+        self._student: AnyStudent = student_of(store, path)
         self._on_progress = on_progress
 
     def shown(self, questions: Sequence[Question]) -> list[tuple[int, ...]]:

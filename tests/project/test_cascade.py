@@ -17,7 +17,8 @@ from piar.project.labelling import pool_of
 from store.cascade import read_cascade
 from store.decision_rule import DecisionRule
 from store.errors import PiarError, UsageError
-from tests.cascade_world import RULE, STUDENT, lamps, titles
+from store.task import Grade
+from tests.cascade_world import RULE, STUDENT, FakeStudent, lamps, titles
 from tests.documents import check
 from tests.small_project import copy_of
 from trainers.checkpoint import keep_calibration
@@ -67,6 +68,16 @@ def test_a_cascade_is_fitted_forecast_and_kept_by_command(project, capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert f"99.9 % for any confidence of {STUDENT}; its surest tenth is 100.0" in told
     assert "people 100.0" in told
+
+
+@pytest.mark.parametrize("symbols", [("1", "0"), ("0", "1", "2"), ("no", "yes")])
+def test_a_student_of_other_grades_or_of_another_order_is_no_judge_here(project, monkeypatch, capsys, symbols):
+    grades = tuple(Grade(symbol=symbol, name=symbol, value=i) for i, symbol in enumerate(symbols))
+    taught = FakeStudent(project.task.model_copy(update={"grades": grades}))
+    monkeypatch.setattr("trainers.students.load_student", lambda *path, **how: taught)
+    for verb in (["score", "--split", "dev", "--judge", STUDENT], ["audit", STUDENT]):
+        assert run(["-C", str(project.folder), *verb]) == 1
+        assert f"was taught the grades {', '.join(symbols)}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_rows_of_a_pool_are_decided_by_whoever_is_sure(project, tmp_path, capsys):
