@@ -121,6 +121,7 @@ _DOCUMENT_ID = re.compile(
 _PARSE = re.compile(r"(\w+?)_(?:binary_)?(?:parse|tokens|tokenized|lemmas?)")
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{2}}")  # what Excel makes of a cell such as 1-2
+_LISTED = re.compile(r"\s*[;|,\n]\s*")
 _COMPARED = 100  # distinct rows in which a text is compared with others
 _WORD = r"\p{L}{2}|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
 _HANDLE = re.compile(r"https?://\S+|[0-9a-fA-F-]{16,}|[\w.@-]*\d[\w.@-]*")
@@ -142,7 +143,8 @@ def grades_in(column: pl.Series) -> frozenset[str] | None:
     """The distinct values of a column that may hold grades, else None.
 
     Where nine cells of ten are numbers, the grades are numbers, and what else stands there is a slip.
-    Lists and objects are no grades. "none" is one among words; spellings of one word are one grade.
+    Lists and objects are no grades, nor are several of the others in one cell ("good; bad"). "none" is one among words;
+    spellings of one word are one grade.
     """
     most = 2 * MAX_GRADES + len(MISSING)
     if column.head(10_000).n_unique() > most or column.n_unique() > most:
@@ -151,6 +153,7 @@ def grades_in(column: pl.Series) -> frozenset[str] | None:
     for value, n in column.alias("value").value_counts().rows():
         if not missing(value) or bare(value).lower() == NO_GRADE:
             counts[bare(value)] = counts.get(bare(value), 0) + n
+    counts = {value: n for value, n in counts.items() if not _several(value, counts)}
     said = sum(n for value, n in counts.items() if not missing(value))
     numbers = {value: n for value, n in counts.items() if number(value) is not None}
     if sum(numbers.values()) >= 0.9 * said:
@@ -159,6 +162,12 @@ def grades_in(column: pl.Series) -> frozenset[str] | None:
     if len(values) > MAX_GRADES or any(len(value) > 40 or nested(value) for value in values):
         return None
     return values
+
+
+def _several(value: str, others: Collection[str]) -> bool:
+    """Whether a cell lists other cells' values."""
+    parts = _LISTED.split(value)
+    return len(parts) > 1 and all(part in others for part in parts)
 
 
 def one_spelling(values: Iterable[str]) -> frozenset[str]:

@@ -94,6 +94,8 @@ class Run:
         self.out, self.settings, self.student = out, settings, student
         self.rank, self.world, self.device = join()
         last = resuming.previous(out, resume)
+        if resume and last is None and self.rank == 0:
+            say(f"{trainer}: {out} holds no whole checkpoint to go on from, so this run begins")
         self.policy, self.tokenizer, self.from_nothing = make_policy(
             student, shards, settings.seed, self.device, last=last, tokenizer_from=tokenizer_from
         )

@@ -251,6 +251,16 @@ def test_grades_are_read_as_they_are_written(table, tmp_path, cells, symbols):
     assert project.sql("select count(distinct grade) from truth").item() == len(cells)
 
 
+@pytest.mark.parametrize("cells", [("bad", "good", "great", "bad; good"), ("bad", "good", "great", "good | great")])
+def test_several_grades_in_one_cell_are_none_and_cost_their_row_alone(table, tmp_path, cells):
+    path = table(*judged("query,title,grade", lambda i: (cells[i % len(cells)],)))
+    project = Project.init(tmp_path / "p", from_=path)
+    assert (project.task.symbols, project.task.ordered) == (("bad", "good", "great"), True)
+    reasons = [one.reason for one in project.imported.report.rejected]
+    assert len(reasons) == 15
+    assert all(why.startswith(f"unknown grade '{cells[-1]}'") for why in reasons)
+
+
 @pytest.mark.parametrize(
     ("cells", "grades", "said"),
     [

@@ -414,6 +414,12 @@ def test_draws_follow_the_schedule(corpus, kind):
         assert all(abs(counts[b] - wanted[b]) < 35 for b in sizes), (low, counts, wanted)
 
 
+def test_a_resume_without_a_run_begins_one_and_says_so(shards, tmp_path, capsys):
+    settings = SftSettings(steps=2, batch_size=4, words_first=0)
+    sft.train(shards, tmp_path / "typo", student=TINY, settings=settings, resume=True)
+    assert "typo holds no whole checkpoint to go on from, so this run begins" in capsys.readouterr().err
+
+
 def test_no_row_comes_twice_before_all_came_once_and_a_position_resumes(corpus):
     natural = with_schedule(corpus, Schedule(kind="natural"))
     n = len(corpus.train)
