@@ -1,30 +1,26 @@
 """Pools that never enter the store: Parquet in, Parquet out, rows in order, memory bounded.
 
-A file is judged in slices; the output appears when it is whole, and a file whose output is there is skipped. An output
-says in its metadata what it was made of, so that grades of another judge or file are not taken for those. Each slice of
-a teacher has a small store of its own in a work folder beside the output, so that an answer is durable when it arrives:
-a run that was cut short goes on at the slice it was in, asking only what it does not have. A student judges a file that
-was cut short again. Files are dealt to processes by number, one process a device.
+A file is judged in slices (`judged_file`); one whose output is there is skipped. Each slice of a teacher has a small
+store of its own in a work folder beside the output, so that an answer is durable when it arrives: a run that was cut
+short goes on at the slice it was in, asking only what it does not have. A student judges a file that was cut short
+again. Files are dealt to processes by number, one process a device.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from piar.judging.judged_file import TIER, Slice, judge_file, samples_of
 from piar.judging.labeller import Labeller
 from piar.judging.outcome import MORE, LabelReport, OnProgress, Progress, counted
 from piar.judging.requests import Assignment, Questions
 from piar.judging.session import Respondent
 from piar.judging.students import student_verdicts
-from piar.judging.votes import count, rounds
+from piar.judging.votes import rounds
 from piar.llm.base import Request
 from piar.llm.cost import Budget
 from store.calibrated import calibrated_verdicts
@@ -32,8 +28,7 @@ from store.calibration import Calibration
 from store.cascade import PEOPLE, Cascade
 from store.db import Store
 from store.errors import PiarError, UsageError
-from store.files import replacing
-from store.ids import sample_id, short_hash
+from store.ids import short_hash
 from store.journal import Journal
 from store.task import Task
 from store.turns import alone
@@ -43,31 +38,6 @@ if TYPE_CHECKING:
     from trainers.students import AnyStudent
 
 SLICE_ROWS = 20_000
-MADE = b"piar"  # key of an output's metadata: what it was made of
-TIER = pa.field("piar_tier", pa.string())  # in the output of a cascade: who decided, `people` where nobody did
-OUTPUT = pa.schema(
-    [
-        ("piar_grade", pa.string()),
-        ("piar_probs", pa.list_(pa.float32())),
-        ("piar_expected", pa.float64()),
-        ("piar_votes", pa.int32()),
-        ("piar_rules", pa.list_(pa.string())),
-        ("piar_evidence", pa.list_(pa.string())),
-        ("piar_failure", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some rows of a file: their place among its slices, and how many rows come after them."""
-
-    number: int
-    samples: list[Sample]
-    rows_after: int
-
-
-JudgeSlice = Callable[[Slice], list[list[Verdict]]]  # the votes on each sample
 AskSecond = Callable[[list[Sample], Path], list[Verdict]]  # with the folder that keeps what it answered
 
 
@@ -76,7 +46,7 @@ class PoolReport:
     """What judging pools did.
 
     Attributes:
-        rows: rows judged so far.
+        rows: rows judged, of whole files.
         cached: verdicts that an earlier run of the same command had paid for.
         labelled: rows that have a grade.
         failed: class of failure -> requests.
@@ -106,6 +76,12 @@ class PoolReport:
     def hopeless(self) -> bool:
         """Whether something was asked and no row has a grade."""
         return self.asked > 0 and not self.labelled
+
+    def count(self, judged: tuple[int, int] | None) -> None:
+        """Count a file: its rows and those with a grade; None for one that was skipped."""
+        rows, labelled = judged or (0, 0)
+        self.files, self.skipped = self.files + 1, self.skipped + (judged is None)
+        self.rows, self.labelled = self.rows + rows, self.labelled + labelled
 
     def add(self, done: LabelReport) -> None:
         """Count what a slice was asked."""
@@ -166,7 +142,7 @@ class Pool:
             return said
 
         with alone(work / "pool.lock", "piar label"):
-            judge_file(source, target, self.task, judge, report, self.slice_rows, self._mark())
+            report.count(judge_file(source, target, self.task, judge, self.slice_rows, self._mark()))
             shutil.rmtree(work, ignore_errors=True)
         return report
 
@@ -183,8 +159,7 @@ class Pool:
             UsageError: as `label`.
         """
         questions = Questions(self.task, self.respondent)
-        for rows in _slices(_open(source, self.task), self.slice_rows):
-            samples = list(_samples(rows, self.task))
+        for samples in samples_of(source, self.task, self.slice_rows):
             questions.prepare(samples)
             for sample in samples:
                 yield from (ask.request for ask in questions.asks(self.instruction, sample, range(votes)))
@@ -273,7 +248,8 @@ def score_files(
     on_progress(Progress(0, None))
     for source in ordered[part::parts]:
         work, more = out / f"{source.name}.work", () if cascade is None else (TIER,)
-        judge_file(source, out / source.name, student.task, partial(judge, work), report, slice_rows, mark, more)
+        target, here = out / source.name, partial(judge, work)
+        report.count(judge_file(source, target, student.task, here, slice_rows, mark, more))
         shutil.rmtree(work, ignore_errors=True)
     return report
 
@@ -316,124 +292,3 @@ def _closed(
     report.tiers.update(verdict.judge.partition(":")[0] for verdict in said)
     report.handed_on.update(verdict.failure for verdict in said if verdict.judge == PEOPLE and verdict.failure)
     return said
-
-
-def judge_file(
-    source: Path,
-    target: Path,
-    task: Task,
-    judge: JudgeSlice,
-    report: PoolReport,
-    slice_rows: int,
-    mark: str,
-    more: Sequence[pa.Field] = (),
-) -> None:
-    """Write `source` with the judge's verdicts beside its columns, unless `target` is there.
-
-    Args:
-        mark: a hash of all that shapes the judge's grades.
-        more: columns beside those of `OUTPUT`: none, or `TIER`.
-
-    Raises:
-        UsageError: no Parquet file, or one that lacks a field of the task.
-        PiarError: `target` holds grades of another judge, or of another file.
-    """
-    report.files += 1
-    file = _open(source, task)
-    made = {"judge": mark, "rows": file.metadata.num_rows, "bytes": source.stat().st_size}
-    if target.exists():
-        _require(target, source, made)
-        report.skipped += 1
-        return
-    rows_after = file.metadata.num_rows
-    schema = file.schema_arrow
-    schema = schema.with_metadata({**(schema.metadata or {}), MADE: json.dumps(made)})
-    for column in (*OUTPUT, *more):
-        schema = schema.append(column)
-    with replacing(target) as draft, pq.ParquetWriter(draft, schema) as writer:
-        for number, rows in enumerate(_slices(file, slice_rows)):
-            rows_after -= rows.num_rows
-            said = judge(Slice(number, list(_samples(rows, task)), rows_after))
-            graded = _with_verdicts(rows, said, task)
-            for column in more:
-                tiers = [votes[0].judge.partition(":")[0] for votes in said]
-                graded = graded.append_column(column, pa.array(tiers, column.type))
-            writer.write_table(graded)
-            report.rows += rows.num_rows
-            report.labelled += rows.num_rows - graded["piar_grade"].null_count
-
-
-def _require(target: Path, source: Path, made: dict[str, Any]) -> None:
-    """Make sure that grades which are there are those that would be made, as far as their file says it.
-
-    Raises:
-        PiarError: they are not.
-    """
-    try:
-        found = pq.read_schema(target).metadata or {}
-    except (OSError, pa.ArrowInvalid):
-        found = {}
-    earlier = json.loads(found.get(MADE, b"{}"))
-    changed = {key for key, value in earlier.items() if value != made.get(key)}
-    if changed:
-        what = "by another judge, or by this one before it changed" if "judge" in changed else f"of another {source}"
-        raise PiarError(
-            f"{target} holds grades that were made {what}.", "Choose another place with -o, or remove that file."
-        )
-
-
-def _open(source: Path, task: Task) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(source)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{source} cannot be read as Parquet: {error}", "Pass a .parquet file.") from None
-    names = file.schema_arrow.names
-    missing = [name for name in task.fields if name not in names]
-    if missing:
-        raise UsageError(
-            f"{source.name} has no column {missing[0]!r}; it has {', '.join(names)}.",
-            f"Rename its columns to the task's fields: {', '.join(task.fields)}.",
-        )
-    taken = [column.name for column in (*OUTPUT, TIER) if column.name in names]
-    if taken:
-        raise UsageError(f"{source.name} has a column {taken[0]!r} already.", "Drop it, or pass the original file.")
-    return file
-
-
-def _slices(file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
-    """Tables of exactly `rows` rows but the last, whatever the file's row groups are."""
-    for batch in file.iter_batches(batch_size=rows):
-        yield pa.Table.from_batches([batch])
-
-
-def _samples(rows: pa.Table, task: Task) -> Iterator[Sample]:
-    columns = [[_text(value) for value in rows[name].to_pylist()] for name in task.fields]
-    groups = [_text(v) for v in rows[task.group_by].to_pylist()] if task.group_by in rows.column_names else None
-    for place, values in enumerate(zip(*columns, strict=True)):
-        group = groups[place] if groups else ""
-        yield Sample(sample_id(group, values), group, dict(zip(task.fields, values, strict=True)))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _with_verdicts(rows: pa.Table, votes: list[list[Verdict]], task: Task) -> pa.Table:
-    """The rows with what their votes come to; reasons are those of the first vote for the grade."""
-    worth = [grade.value for grade in task.grades]
-    tallies = [count(said, task.symbols) for said in votes]
-    first = [
-        next((v for v in said if v.grade == tally.grade), said[0]) for said, tally in zip(votes, tallies, strict=True)
-    ]
-    values: list[list[Any]] = [
-        [tally.grade for tally in tallies],
-        [tally.probs if tally.told else None for tally in tallies],
-        [sum(p * w for p, w in zip(tally.probs, worth, strict=True)) if tally.told else None for tally in tallies],
-        [len(said) for said in votes],
-        [verdict.trace and verdict.trace.rules for verdict in first],
-        [verdict.trace and verdict.trace.evidence for verdict in first],
-        [verdict.failure for verdict in first],
-    ]
-    for column, data in zip(OUTPUT, values, strict=True):
-        rows = rows.append_column(column, pa.array(data, column.type))
-    return rows

@@ -181,10 +181,11 @@ def test_a_teachers_labels_are_known_by_its_instruction_and_votes(tmp_path):
             other.label(source, target)
 
 
-def test_an_output_without_a_mark_is_left_as_it_is(tmp_path):
+@pytest.mark.parametrize("metadata", [None, {b"piar": b"{"}])
+def test_an_output_without_a_mark_is_left_as_it_is(tmp_path, metadata):
     source, target = pool_file(tmp_path / "in.parquet", 3), tmp_path / "out.parquet"
     pool(Scripted(grade)).label(source, target)
-    pq.write_table(pq.read_table(target).replace_schema_metadata(None), target)  # as an earlier version wrote it
+    pq.write_table(pq.read_table(target).replace_schema_metadata(metadata), target)  # as an earlier version wrote it
     assert pool(Scripted(grade), calibration=Calibration(strategy="temperature")).label(source, target).skipped == 1
 
 
