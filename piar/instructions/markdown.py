@@ -19,8 +19,9 @@
     - {"query": "camera", "title": "camera bag"} → 0 (R07)
 
 People edit this file by hand: rules may lack an id (the next free one is given), arrows may be `->`,
-bullets `*`, long rules may be wrapped, and the parts of a rule may be called what other codebooks call them. Text that
-Markdown lines cannot hold is written as a JSON string.
+bullets `*` or numbers, long rules may be wrapped, and the parts of a rule may be called what other codebooks call them.
+Text that Markdown lines cannot hold is written as a JSON string. What introduces a list and comments (`<!-- … -->`) are
+for people; other text that no judge would read is refused with its line, since the next `accept` would drop it.
 Lineage (parent, author, note) lives in the store, not in the file.
 """
 
@@ -36,7 +37,10 @@ from store.types import PART_KINDS, Example, Instruction, Part, PartKind, Rule
 
 FILE = "instruction.md"
 _SECTION = re.compile(r"##[ \t]+(Grades|Rules|Examples)[ \t]*#*", re.I)
-_BULLET = re.compile(r"[-*+][ \t]+(.*)")
+_BULLET = re.compile(r"(?:[-*+]|\d{1,3}[.)])[ \t]+(.*)")
+_HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")
+_DIVIDER = re.compile(r"([-*_])\1{2,}[ \t]*")
+_CONFLICT = re.compile(r"(<{7}|\|{7}|>{7})( .*)?")
 _RULE = re.compile(r"\*\*([A-Za-z][A-Za-z0-9_-]*)\*\*[ \t]*(?:(?:→|->)[ \t]*(\S+?))?[ \t]*:[ \t]*(.*)")
 _BARE_RULE = re.compile(r"(?:→|->)[ \t]*(\S+?)[ \t]*:[ \t]*(.*)")
 _GRADE = re.compile(r"\*\*(\S+?)\*\*(?:[ \t]*\([^)]*\))?[ \t]*:?[ \t]*(.*)")
@@ -91,27 +95,30 @@ def parse(text: str, task: Task, name: str = FILE) -> Instruction:
     """Read `instruction.md`.
 
     Raises:
-        UsageError: nothing is written there; or names the line: an unknown grade, a repeated rule id, a broken example.
+        UsageError: nothing is written there; or names the line: an unknown grade, a repeated rule id, a broken example,
+            the marks of an unfinished merge, text under a list that no judge would read.
     """
     if not text.removeprefix("\ufeff").strip():
         raise UsageError(
             f"{name} is empty.", "Write what is judged and how; `piar show instruction` lists older versions."
         )
     sections: dict[str, list[tuple[int, str]]] = {"preamble": [], "grades": [], "rules": [], "examples": []}
-    current = sections["preamble"]
+    current, reader = sections["preamble"], _Reader(task, name)
     for number, line in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), start=1):
+        if _CONFLICT.fullmatch(line):
+            raise reader.complain(
+                number, f"a merge left its mark {line[:7]!r} here", "Keep what is right, and delete the marks."
+            )
         if heading := _SECTION.fullmatch(line):
             current = sections[heading[1].lower()]
         else:
             current.append((number, line))
-    reader = _Reader(task, name)
-    preamble = reader.unquote(*_trimmed(sections["preamble"]))
-    rules = reader.rules(sections["rules"])
+    lists = {title: list(reader.readable(lines)) for title, lines in sections.items() if title != "preamble"}
     return Instruction(
-        preamble=preamble,
-        rules=rules,
-        meanings=reader.meanings(sections["grades"]),
-        examples=tuple(reader.example(n, t) for n, t in _items(sections["examples"])),
+        preamble=reader.unquote(*_trimmed(sections["preamble"])),
+        rules=reader.rules(lists["rules"]),
+        meanings=reader.meanings(lists["grades"]),
+        examples=tuple(reader.example(n, t) for n, t in _items(lists["examples"])),
     )
 
 
@@ -125,6 +132,42 @@ class _Reader:
 
     def complain(self, number: int, problem: str, fix: str) -> UsageError:
         return UsageError(f"{self.name} line {number}: {problem}", fix)
+
+    def readable(self, lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        """The lines of a list; one right below an item belongs to it, as Markdown has it.
+
+        Raises:
+            UsageError: a line belongs to no item, so that no judge would read it.
+        """
+        begun, above, lead = False, "", 0
+        for number, line in _without_comments(lines):
+            bullet, divides = _BULLET.fullmatch(line.strip()), _DIVIDER.fullmatch(line)
+            if heading := _HEADING.fullmatch(line):
+                self._refuse_section(number, heading)
+            elif line.strip() and not divides and not begun:
+                if bullet and line[0] in " \t":
+                    raise self.complain(number, "a list begins with blanks", "Let its items begin the line.")
+                begun, lead = bullet is not None, lead or number * (line.strip() != _ORDER)
+            elif line.strip() and not divides and not bullet and line[0] not in " \t":
+                if not above:
+                    raise self._unread(number)
+                line = f"  {line}"
+            above = "" if heading or divides else line.strip()
+            yield number, line
+        if lead and not begun:
+            raise self._unread(lead)
+
+    def _refuse_section(self, number: int, heading: re.Match[str]) -> None:
+        """Smaller headings may group rules; what is meant as a section has to be one."""
+        known = get_close_matches(heading[2].strip(" :#*").lower(), ("grades", "rules", "examples"), 1, 0.8)
+        if len(heading[1]) < 3 or known:
+            problem = f"{heading[0][:40]!r} is no section of an instruction"
+            fix = f"Write `## {known[0].title()}`." if known else "Move it above `## Grades`, with the text below it."
+            raise self.complain(number, problem, fix)
+
+    def _unread(self, number: int) -> UsageError:
+        fix = "Begin the line with `- `, move it above `## Grades`, or put it between `<!--` and `-->`."
+        return self.complain(number, "this text belongs to no item of the list, so no judge would read it", fix)
 
     def unquote(self, number: int, text: str) -> str:
         if not text.startswith('"'):
@@ -257,6 +300,16 @@ def _items(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
         yield open_item
 
 
+def _without_comments(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Lines outside `<!--` and `-->`, where these begin and end a line; a rule that holds them keeps them."""
+    inside = False
+    for number, line in lines:
+        inside = inside or line.lstrip().startswith("<!--")
+        if not inside:
+            yield number, line
+        inside = inside and not line.rstrip().endswith("-->")
+
+
 def _trimmed(lines: list[tuple[int, str]]) -> tuple[int, str]:
     first = next((n for n, line in lines if line.strip()), 1)
     return first, "\n".join(line for _, line in lines).strip()
@@ -283,5 +336,6 @@ def _unquoted(text: str) -> str:
 
 def _block(text: str) -> str:
     lines = text.split("\n")
-    odd = any(_SECTION.fullmatch(line) or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line) for line in lines)
+    marks = re.compile(f"{_SECTION.pattern}|{_CONFLICT.pattern}", re.I)
+    odd = any(marks.fullmatch(line) or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line) for line in lines)
     return json.dumps(text) if odd or text != text.strip() or text.startswith(('"', "\ufeff")) else text

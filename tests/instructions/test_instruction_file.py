@@ -145,6 +145,30 @@ def test_the_parts_of_a_rule_are_read_as_people_write_them():
     assert '  - counter-example: "camera bag" → camera bag' in write(instruction, TASK)
 
 
+def test_no_line_of_a_list_is_lost():
+    text = """Judge it.
+
+## Rules
+<!-- for us:
+ask Ann -->
+1. → 0: an accessory for
+the thing itself
+2) **R02**: units
+### About size
+3. sizes
+---
+- colours <!-- kept -->
+"""
+    assert [(r.id, r.grade, r.text) for r in parse(text, TASK).rules] == [
+        ("R03", "0", "an accessory for the thing itself"),
+        ("R02", None, "units"),
+        ("R04", None, "sizes"),
+        ("R05", None, "colours <!-- kept -->"),
+    ]
+    marked = Instruction("One.\n>>>>>>> theirs")
+    assert parse(write(marked, TASK), TASK) == marked
+
+
 def test_parts_are_what_a_judge_reads_and_their_absence_changes_no_id():
     plain = Instruction("Judge.", (Rule("R01", "an accessory", "0"),))
     assert plain.id == "dad1b29b5b5b"  # as it was before rules had parts: nothing is paid for twice
@@ -166,6 +190,14 @@ def test_parts_are_what_a_judge_reads_and_their_absence_changes_no_id():
         ('x\n## Examples\n- {"query": "a"} 0', 3, "GRADE"),
         ('x\n## Rules\n- **R1**: "open', 3, "quote"),
         ("x\n## Rules\n- **R1**: y\n  - avoid wen: z", 4, "no part of a rule"),
+        ("x\n## Rules\n- **R1**: y\n\nNever a used one.", 5, "no judge"),
+        ("x\n## Rules\nWhat is used is bad.", 3, "no judge"),
+        ("x\n## Grades\n| 0 | bad |\n| - | - |", 3, "no judge"),
+        ("x\n## Rules\n  - **R1**: y", 3, "blanks"),
+        ("x\n## Grades\n- **0**: y\n### rules:\n- **R1**: z", 4, "no section"),
+        ("x\n## Rules\n- **R1**: y\n\n## Notes\n- Ask Ann.", 5, "no section"),
+        ("<<<<<<< HEAD\nx\n=======\ny\n>>>>>>> theirs\n", 1, "merge"),
+        ("x\n## Rules\n- **R1**: y\n<<<<<<< HEAD\n- **R2**: y\n>>>>>>> theirs\n", 4, "merge"),
     ],
 )
 def test_mistakes_are_named_by_line(text, line, word):
