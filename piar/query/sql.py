@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ _ASKS = ("SELECT", "EXPLAIN", "MULTI")  # a PIVOT is several statements to DuckD
 
 
 def query(store: "Store", statement: str) -> "pl.DataFrame":
-    """The result of a statement; UUIDs as text, repeated column names numbered.
+    """The result of a statement; UUIDs and spans of time as text, repeated column names numbered.
 
     Args:
         store: the store to ask; it is opened read-only.
@@ -56,7 +57,7 @@ def query(store: "Store", statement: str) -> "pl.DataFrame":
             ) from None
         finally:
             timer.cancel()
-    frame = pl.from_arrow(table.rename_columns(_distinct(table.column_names)))
+    frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
 
@@ -68,6 +69,10 @@ def _answer(con: "duckdb.DuckDBPyConnection", statement: str) -> "pa.Table":
     if len(kinds) != 1 or kinds[0] not in _ASKS:
         raise UsageError("Only one query at a time may be asked, and nothing else.", "Write one `select`.")
     relation = con.sql(statement)
+    names = relation.columns
+    if any(map(_only_as_text, relation.types)):
+        places = enumerate(relation.types, start=1)
+        relation = relation.project(", ".join(f"#{n}::varchar" if _only_as_text(t) else f"#{n}" for n, t in places))
     batches, size = [], 0
     reader = relation.to_arrow_reader(100_000)
     for batch in reader:
@@ -75,7 +80,12 @@ def _answer(con: "duckdb.DuckDBPyConnection", statement: str) -> "pa.Table":
         size += batch.nbytes
         if size > MOST_BYTES:
             raise UsageError(f"The answer is larger than {MOST_BYTES / 2**30:g} GB.", "Add `limit 1000000`, or count.")
-    return pa.Table.from_batches(batches, reader.schema)
+    return pa.Table.from_batches(batches, reader.schema).rename_columns(_distinct(names))
+
+
+def _only_as_text(kind: object) -> bool:
+    """Whether a type of DuckDB is, or holds, one that polars has not: the difference of two times, for one."""
+    return re.search(r"\b(INTERVAL|UNION)\b", str(kind)) is not None
 
 
 def as_csv(frame: "pl.DataFrame") -> str:

@@ -17,6 +17,13 @@ def test_repeated_column_names_are_numbered(toys) -> None:
     assert toys.sql("select 1 as a, 2 as a, 3 as b").columns == ["a", "a_2", "b"]
 
 
+def test_spans_of_time_are_told_as_text(toys) -> None:
+    span = "max(created_at) - min(created_at)"
+    frame = toys.sql(f'select interval 26 hours as a, [interval 1 day] as a, 3 as "INTERVAL", {span} from samples')
+    assert frame.columns[:3] == ["a", "a_2", "INTERVAL"]
+    assert frame.row(0)[:3] == ("26:00:00", "[1 day]", 3)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
