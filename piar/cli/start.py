@@ -1,5 +1,6 @@
 """Verbs of the first minute: look, init, import."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -192,7 +193,7 @@ def init(
     files = sorted(path.name for path in folder.iterdir())
     document: Init = {"project": str(folder), "files": files}
     if project.imported is None:
-        return Answer(document, f"{folder}: {', '.join(files)}\nnext: piar import FILE -C {folder}")
+        return Answer(document, f"{folder}: {', '.join(files)}\nnext: piar import FILE -C {shlex.quote(str(folder))}")
     document["import"] = _document(project.imported)
     if project.guideline:
         document["guideline"] = project.guideline

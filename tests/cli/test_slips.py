@@ -134,9 +134,10 @@ def test_what_comes_next_works_as_printed_from_where_the_user_stands(desk, capsy
     assert (desk / "my shop" / "shards" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("name", ["md:x", ":memory:", "x[1]", "st*r", "it's", "a#b;c"])
+@pytest.mark.parametrize("name", ["md:x", ":memory:", "my shop", "x[1]", "st*r", "it's", "a#b;c"])
 def test_a_folder_may_have_any_name(desk, capsys, name):
-    assert main(["init", name, "--from", "my ratings.csv"]) == 0
+    _, text = said(capsys, "init", name, "--from", "my ratings.csv")
+    assert f"piar evolve -C {shlex.quote(name)}\n" in re.sub(" +\n", "\n", text)
     assert main(["curriculum", "export", "-C", name]) == 0
     assert main(["export", "labels", f"{name}/labels.csv", "-C", name]) == 0
     assert len((desk / name / "labels.csv").read_text().splitlines()) == 1 + 36

@@ -42,7 +42,7 @@ def imported(found: "Imported", folder: Path, guideline: "GuidelineImport | None
         pairs.append(("task", f"{folder / 'task.toml'} was proposed: give its grades names and meanings"))
     pairs += _guideline(guideline) if guideline else []
     verb = "evolve" if report.labels or report.known else "review here"
-    pairs.append(("next", f"piar {verb} -C {folder}"))
+    pairs.append(("next", f"piar {verb} -C {quote(str(folder))}"))
     return facts(pairs)
 
 
