@@ -1,5 +1,6 @@
 """`piar`: every verb, in the order in which a person meets them."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -72,6 +73,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in a Latin-1 locale no sign may cost an answer that was paid for
+            stream.reconfigure(errors="backslashreplace")
     try:
         done = get_command(build())(args=given, prog_name="piar", standalone_mode=not as_json)
     except SystemExit as ended:

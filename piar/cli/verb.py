@@ -275,7 +275,7 @@ def _notes() -> Iterator[None]:
 def show(answer: Answer, *, as_json: bool) -> None:
     """Print an answer on stdout."""
     if as_json:
-        print(json.dumps(plain(answer.document), ensure_ascii=False, indent=2))
+        print(_json(plain(answer.document)))
     elif isinstance(answer.view, str):
         print(clean(answer.view))  # not through the console, which would wrap it at 80 columns
     else:
@@ -298,8 +298,14 @@ def complain(error: PiarError, as_json: bool = False) -> int:
 def _document(error: PiarError) -> int:
     """Print an error as the one document that `--json` promises; returns the exit code."""
     told = {"message": clean(error.message), "fix": clean(with_commands(error.fix)), "exit_code": error.exit_code}
-    print(json.dumps({"error": told}, ensure_ascii=False, indent=2), flush=True)
+    print(_json({"error": told}), flush=True)
     return error.exit_code
+
+
+def _json(document: Any) -> str:
+    """A document as stdout can hold it: with JSON's own escapes where its encoding knows few signs."""
+    every = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return json.dumps(document, ensure_ascii=not every, indent=2)
 
 
 def messages() -> "Console":

@@ -142,6 +142,14 @@ def test_a_closed_pipe_is_no_error(toys) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (0, "range,range_2\n", "")
 
 
+@pytest.mark.parametrize("output", ["", "--json"])
+def test_a_terminal_that_knows_few_signs_gets_the_answer_too(toys, output) -> None:
+    command = [sys.executable, "-m", "piar", "sql", "select 'é → ·' as x", "-C", str(toys), *output.split()]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout)["rows"] == [["é → ·"]] if output else "\\xe9 \\u2192 \\xb7" in run.stdout
+
+
 def test_folders_named_like_our_packages_do_not_shadow_them(tmp_path) -> None:
     for name in ("store", "trainers", "mining", "synth", "curriculum"):
         (tmp_path / name).mkdir()
