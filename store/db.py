@@ -164,6 +164,10 @@ class Store:
             except duckdb.Error as error:
                 if _is_damage(error) or (isinstance(error, _FAILURES) and str(self.path) in str(error)):
                     raise self._unusable(error) from error
+                if isinstance(error, _FAILURES):
+                    raise PiarError(
+                        f"{_first_line(error)}", "Free some space or memory, then run the same command again."
+                    ) from error
                 raise
 
     @contextmanager

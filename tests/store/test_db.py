@@ -339,3 +339,9 @@ def test_a_full_disk_is_an_error_a_user_can_mend(store):
     )
     assert done.stdout.startswith("mendable: piar.duckdb could not be written"), done.stderr
     assert store.frame("select count(*) from labels").item() == 0
+
+
+def test_a_full_disk_under_an_export_is_told_in_words(store):
+    with pytest.raises(PiarError, match="No space left") as caught, store.read() as con:
+        con.execute("copy (select * from range(100000)) to '/dev/full' (format csv, use_tmp_file false)")
+    assert "Free some space" in caught.value.fix
