@@ -92,7 +92,7 @@ def adopt_text(project: "Workspace", text: str) -> "GuidelineImport":
 
 def import_(
     project: "Workspace",
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | str | Path,
     mapping: "ImportMapping | None" = None,
     *,
     reading: "Reading | None" = None,
@@ -103,7 +103,8 @@ def import_(
     """Bring files into the store; without a `task.toml`, propose one from the first file.
 
     Args:
-        paths: CSV, TSV, JSON, Parquet, Excel, a dataset folder or a Label Studio export; `-` is standard input.
+        paths: one file or several: CSV, TSV, JSON, Parquet, Excel, a dataset folder or a Label Studio export; `-` is
+            standard input.
         mapping: which column holds what; the rest is guessed, and the guess is in the answer.
         reading: the files' encoding, sheet or control, where they cannot be told.
         seed: of the splits; groups that have a split keep it, worn holdout groups apart (`piar.evolve.ledger`).
@@ -121,7 +122,8 @@ def import_(
     from store.propose import complete, guess, propose_task, settle
     from store.readers import Reading, source_name
 
-    sources, said = [Path(path) for path in paths], mapping or ImportMapping()
+    several = [paths] if isinstance(paths, str | Path) else paths
+    sources, said = [Path(path) for path in several], mapping or ImportMapping()
     guessed: Guess | None = None
     reading = reading or Reading()
     config = load_label_config(Path(label_config), reading.control) if label_config else None

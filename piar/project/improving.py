@@ -78,7 +78,14 @@ def forecast_evolve(project: "Workspace", **settings: Any) -> "Forecast":
 
 
 def _chosen(project: "Workspace", settings: Mapping[str, Any]) -> "EvolveSettings":
+    from pydantic import ValidationError
+
     from piar.evolve.settings import EvolveSettings
+    from store.errors import UsageError
+    from store.task import explain
 
     asked = {key: value for key, value in settings.items() if value is not None}
-    return EvolveSettings.model_validate({**project.config.evolve.model_dump(), **asked})
+    try:
+        return EvolveSettings.model_validate({**project.config.evolve.model_dump(), **asked})
+    except ValidationError as error:
+        raise UsageError(f"evolve: {explain(error)}", "Mend that argument.") from None

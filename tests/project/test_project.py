@@ -168,6 +168,15 @@ def test_the_first_instruction_speaks_of_the_task() -> None:
     assert first_instruction(tickets).preamble.startswith("Judge the subject and body.")
 
 
+def test_slips_in_python_are_told_in_words(toys, tmp_path) -> None:
+    for slip, says in [({"rounds": -1}, "rounds"), ({"max_usd": "ten"}, "max_usd"), ({"round": 1}, "unknown key")]:
+        with pytest.raises(UsageError, match=says):
+            toys.evolve(**slip)
+    file = tmp_path / "more.csv"
+    file.write_text("query,title,grade\ntoy,toy no 99,1\n")
+    assert toys.import_(str(file)).report.added == 1  # one name is no list of letters
+
+
 def test_a_run_that_fails_is_recorded_as_failed(tmp_path) -> None:
     project = small_project(tmp_path / "toys")
     with pytest.raises(ValueError), project.run("label", {}):
