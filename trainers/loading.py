@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from store.errors import PiarError
 from trainers.chat import add_template
@@ -50,7 +51,18 @@ def _agree_on_the_end(tokenizer: Any, lm: Any) -> None:
     if tokenizer.eos_token is None and ends:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     if lm.generation_config is not None:
+        lm.generation_config = _savable(lm.generation_config)
         lm.generation_config.eos_token_id = list(dict.fromkeys([end_id(tokenizer), *ends]))
+
+
+def _savable(told: GenerationConfig) -> GenerationConfig:
+    """What a folder says of writing, or its tokens alone where that contradicts itself, such as a temperature without
+    sampling: transformers loads it so, and refuses to save it, which would be noticed when the student is taught."""
+    try:
+        told.validate(strict=True)
+    except ValueError:
+        return GenerationConfig(bos_token_id=told.bos_token_id)  # type: ignore[no-untyped-call]
+    return told
 
 
 def wrap(lm: Any) -> Policy:

@@ -81,6 +81,18 @@ def test_whoever_serves_a_student_is_told_where_its_answers_end(plain, tmp_path)
     assert said["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|im_end|>"), 0]
 
 
+@pytest.mark.parametrize("told", [{"temperature": 0.6, "top_p": 0.9}, {"num_beams": 1, "early_stopping": True}])
+def test_what_contradicts_itself_about_writing_does_not_keep_a_student_from_being_saved(plain, tmp_path, told):
+    """As in the folders of Vicuna and Llama 2: transformers loads it, and refuses to save it."""
+    folder = shutil.copytree(plain, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, "eos_token_id": 0, **told}))
+    policy, tokenizer = load_policy(str(folder))
+    policy.lm.save_pretrained(tmp_path / "student")
+    said = json.loads((tmp_path / "student" / "generation_config.json").read_text())
+    assert said["eos_token_id"] == [tokenizer.eos_token_id, 0]
+    assert not told.keys() & said.keys()
+
+
 def test_grades_are_told_apart_where_a_vocabulary_puts_a_blank_before_each(tmp_path):
     """As Llama 2's and Mistral's do, whose digits are tokens of their own: `▁`, `1`."""
     sentencepiece = pytest.importorskip("sentencepiece")
