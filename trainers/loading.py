@@ -151,12 +151,6 @@ def _widest(lm: Any) -> int:
     return _window(lm.config) if decoder(lm)._can_set_attn_implementation() else 0
 
 
-def context(lm: Any) -> int | None:
-    """Tokens of the longest sequence that a model has positions for; None where its configuration does not say."""
-    most = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
-    return most if isinstance(most, int) and most > 0 else None
-
-
 def _kinds(config: Any) -> set[str]:
     """Kinds of layers; older configurations do not say, so that any kind of attention may be there."""
     return set(getattr(config.get_text_config(), "layer_types", None) or WINDOWED)

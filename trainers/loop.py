@@ -31,9 +31,8 @@ from trainers.data import Corpus, Example, Sampler, micro_batches, read_corpus
 from trainers.early import DEV
 from trainers.head import decoder
 from trainers.layout import labels
-from trainers.loading import context
 from trainers.logs import RunLog, memory_mb, progress, say
-from trainers.model import beginnings, symbol_ids
+from trainers.model import beginnings, context, symbol_ids
 from trainers.precision import TRIM_STEPS, for_training, give_back
 from trainers.processes import Interrupted, interrupt, join, signals
 from trainers.scoring import calibration, headline, opinions

@@ -154,6 +154,12 @@ class Policy(nn.Module):
         return [found[i] for i in range(len(packs))]
 
 
+def context(lm: Any) -> int | None:
+    """Tokens of the longest sequence that a model has positions for; None where its configuration does not say."""
+    most = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
 @contextmanager
 def only_rows(body: Any, rows: Tensor, size: int) -> Iterator[Any]:
     """The last layer's feed-forward sees `rows` alone, since nobody reads others; so do its queries, in scoring.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainers.layout import Item, Pack, Tokens, attend_blocks, below, pack, tree_attention
-from trainers.model import PADDED, Policy, Writes, only_rows
+from trainers.model import EVERY, PADDED, Policy, Writes, context, only_rows
 
 Layers = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each [1, Hkv, T, D]
 Draw = Callable[[Tensor, Sequence[int]], Tensor]  # [n, V] logits and which completions they are of -> [n] tokens
@@ -240,24 +240,37 @@ def generate(
 
     Args:
         end: token that ends a completion (and is part of it), or several of which each does.
-        limit: most tokens of a completion; one that reaches it has no `end`.
+        limit: most tokens of a completion; one that reaches it has no `end`. Fewer where the model has no more places
+            after a prompt.
         starts: a first token for each prompt, given instead of drawn.
         temperature: 0 for the most likely token.
         guides: what holds the completion of each prompt to a form; `copies` is 1 then.
     """
     found: dict[int, list[list[int]]] = {}
-    short = [i for i, prompt in enumerate(prompts) if len(prompt) + limit <= policy.written]
-    long = sorted(set(range(len(prompts))) - set(short), key=lambda i: len(prompts[i]))
-    parts = [(_shared, short)] if short else []
     ends = [end] if isinstance(end, int) else list(end)
-    parts += [(_whole, batch) for batch in _batches(policy, prompts, long, copies, limit)]
-    for write, batch in parts:
+    for write, batch, most in _parts(policy, prompts, copies, limit):
         given = None if starts is None else [starts[i] for i in batch]
         held = None if guides is None else [guides[i] for i in batch]
         draw = partial(_draw, temperature=temperature, generator=generator, guides=held)
-        written = write(policy, [prompts[i] for i in batch], ends, limit, copies, given, draw)
+        written = write(policy, [prompts[i] for i in batch], ends, most, copies, given, draw)
         found |= dict(zip(batch, written, strict=True))
     return [found[i] for i in range(len(prompts))]
+
+
+def _parts(
+    policy: Policy, prompts: Sequence[Tokens], copies: int, limit: int
+) -> Iterator[tuple[Callable[..., list[list[list[int]]]], list[int], int]]:
+    """How prompts are completed together, which, and to how many tokens: all of a part have room for as many."""
+    places, rooms = context(policy.lm) or EVERY, dict[int, list[int]]()
+    for i, prompt in enumerate(prompts):
+        rooms.setdefault(max(1, min(limit, places - len(prompt))), []).append(i)
+    for room, chosen in rooms.items():
+        short = [i for i in chosen if len(prompts[i]) + room <= policy.written]
+        if short:
+            yield _shared, short, room
+        long = sorted(set(chosen) - set(short), key=lambda i: len(prompts[i]))
+        for batch in _batches(policy, prompts, long, copies, room):
+            yield _whole, batch, room
 
 
 def _shared(

@@ -25,8 +25,8 @@ from store.trace import Parsed, parse_trace
 from trainers.checkpoint import MARKER, StudentCard, check, read_card
 from trainers.data import Example, micro_batches
 from trainers.layout import Item, Tokens
-from trainers.loading import context, load_policy
-from trainers.model import Policy, end_id, fitting_prompts, prompt_ids, symbol_ids
+from trainers.loading import load_policy
+from trainers.model import Policy, context, end_id, fitting_prompts, prompt_ids, symbol_ids
 from trainers.precision import for_judging
 from trainers.rollout import generate
 

@@ -60,7 +60,7 @@ class TransformersClient:
     @property
     def window(self) -> int:
         """Most tokens of a prompt and its answer together."""
-        from trainers.loading import context
+        from trainers.model import context
 
         return min(context(self._policy.lm) or PROMPT_TOKENS, PROMPT_TOKENS)
 

@@ -209,6 +209,14 @@ def test_long_prompts_are_written_together():
     assert [[c[0] for c in group] for group in found] == [[7, 7], [8, 8], [9, 9]]
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "gemma2"])
+def test_nothing_is_written_beyond_the_places_that_a_model_has(name):
+    """GPT-2's places are rows of a table; the others are in their shared and their padded way."""
+    policy = wrap(made(name, max_position_embeddings=40))
+    found = generate(policy, drawn(38, 20, 36, 40), end=-1, limit=6, copies=2, starts=[7, 8, 9, 10])
+    assert [[len(only) for only in group] for group in found] == [[2, 2], [6, 6], [4, 4], [1, 1]]
+
+
 # --- whole runs -----------------------------------------------------------------------------------
 
 
