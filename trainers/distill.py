@@ -27,7 +27,7 @@ from trainers.config import DistillSettings, StudentSettings
 from trainers.data import Example
 from trainers.head import Head, log_probs, over_rows, read_labels
 from trainers.layout import Labels, labels
-from trainers.loading import load_policy
+from trainers.loading import load_policy, refuse_encoder
 from trainers.logs import progress
 from trainers.loop import Run, Trained
 from trainers.model import Policy, end_id
@@ -60,11 +60,12 @@ def train(
 
     Raises:
         PiarError: see `trainers.loop.Run`; a teacher with another vocabulary.
-        UsageError: on-policy steps without a teacher.
+        UsageError: on-policy steps without a teacher, or an encoder as one.
     """
     student, settings = student or StudentSettings(), settings or DistillSettings()
     if settings.on_policy and not settings.teacher:
         raise UsageError("on_policy needs a teacher that reads the student's traces.", "Set train.distill.teacher.")
+    refuse_encoder(settings.teacher)
     run = Run("distill", shards, out, student, settings, tokenizer_from=settings.teacher, resume=resume)
     teacher = _teacher(run, settings) if settings.teacher else None
     if teacher:

@@ -9,14 +9,17 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from store.errors import PiarError
+from store.calibration import CARD
+from store.errors import PiarError, UsageError
 from trainers.chat import add_template
+from trainers.checkpoint import read_card
 from trainers.folder import load_lm, load_tokenizer, match_tokens
 from trainers.head import Head, OwnHead, decoder
 from trainers.layout import Item, Tokens, pack
@@ -36,10 +39,30 @@ def load_policy(model: str, *, dtype: torch.dtype = torch.float32, device: str =
     Raises:
         PiarError: nothing there that transformers can load as a causal language model, or a tokenizer or chat template
             that does not fit it.
+        UsageError: see `refuse_encoder`.
     """
+    refuse_encoder(model)
     lm, tokenizer = load_lm(model, dtype), load_tokenizer(model)
     _ready(model, lm, tokenizer)
     return wrap(lm.to(torch.device(device))), tokenizer
+
+
+def refuse_encoder(model: str) -> None:
+    """Make sure that a folder holds no student that only reads.
+
+    The folder of one that is prompted looks like a language model's, but its layers are the lower ones: what they
+    write is noise.
+
+    Raises:
+        UsageError: it does.
+    """
+    folder = Path(model)
+    if (folder / CARD).is_file() and (card := read_card(folder)).kind == "encoder":
+        raise UsageError(
+            f"{model} is an encoder, which writes nothing: no language model can be taught or asked there.",
+            f"Pass the model that it was made from ({card.base}), or a checkpoint of `piar train sft`. "
+            f"As a judge it is `student:{model}`.",
+        )
 
 
 def _agree_on_the_end(tokenizer: Any, lm: Any) -> None:

@@ -19,16 +19,16 @@ from store.manifest import read_manifest
 from tests.shards_fixture import TASK, write_shards
 from tests.tiny_encoder import make_sentence_encoder, make_tiny_encoder
 from tests.tiny_model import make_tiny_model
-from trainers import fitted
+from trainers import distill, fitted
 from trainers.checkpoint import check, keep_calibration, read_card, save
-from trainers.config import EncoderSettings
+from trainers.config import DistillSettings, EncoderSettings
 from trainers.data import read_rows
 from trainers.embedding import Encoder
 from trainers.encoder import train
 from trainers.export import export
 from trainers.fitted import HEAD
 from trainers.folder import load_lm, load_tokenizer
-from trainers.loading import load_reader
+from trainers.loading import load_policy, load_reader
 from trainers.look_over import lower_layers, writes
 from trainers.probe import pair_features
 from trainers.prompted import Beside, Prompted
@@ -159,6 +159,16 @@ def test_only_language_models_are_prompted(world, tmp_path, capsys):
     assert "language model's folder" in capsys.readouterr().err
     assert main([*asked, str(encoder), *prompted]) == 1
     assert "which reads a text and writes none" in capsys.readouterr().err
+
+
+def test_a_student_that_is_read_is_no_language_model_to_teach_or_to_ask(world, tmp_path):
+    """Its folder would load as one, and write noise."""
+    folder, done = world
+    shards, settings = folder / "shards", DistillSettings(teacher=str(done.checkpoint), steps=1)
+    with pytest.raises(UsageError, match="is an encoder, which writes nothing"):
+        load_policy(str(done.checkpoint))
+    with pytest.raises(UsageError, match="is an encoder, which writes nothing"):
+        distill.train(shards, tmp_path / "run", settings=settings)
 
 
 def test_layers_of_several_kinds_are_kept_in_their_order(tmp_path):
