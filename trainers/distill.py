@@ -7,6 +7,7 @@ reads them. Without a teacher model, the grade distributions come from the shard
 cross-entropy (SeqKD). Left out: teachers with another vocabulary, hidden-state matching.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -30,7 +32,7 @@ from trainers.layout import Labels, labels
 from trainers.loading import load_policy, refuse_encoder
 from trainers.logs import progress
 from trainers.loop import Run, Trained
-from trainers.model import Policy, end_id
+from trainers.model import EVERY, Policy, context, end_id
 from trainers.rollout import generate
 from trainers.sft import columns, totals_of
 
@@ -59,7 +61,7 @@ def train(
     """Distil a teacher into a student.
 
     Raises:
-        PiarError: see `trainers.loop.Run`; a teacher with another vocabulary.
+        PiarError: see `trainers.loop.Run`; a teacher with another vocabulary, or that reads less than the longest row.
         UsageError: on-policy steps without a teacher, or an encoder as one.
     """
     student, settings = student or StudentSettings(), settings or DistillSettings()
@@ -77,7 +79,7 @@ def train(
     for step in run.steps():
         batch = run.draw()
         if teacher and step >= run.total * (1 - settings.on_policy):
-            batch = rewrite(run, batch, settings)
+            batch = rewrite(run, batch, settings, context(teacher.lm))
             found = distill_step(run, batch, ask(run, teacher, batch, settings.top_k), reverse)
         else:
             found = distill_step(run, batch, cache, settings)
@@ -126,8 +128,8 @@ def _terms(
     return grade / totals.grades, cross / totals.grades, trace / totals.tokens
 
 
-def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings) -> list[Example]:
-    """The batch with traces that the student writes itself, after the gold grade."""
+def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings, reads: int | None = None) -> list[Example]:
+    """The batch with traces that the student writes itself, after the gold grade, as far as a teacher `reads` them."""
     ids, end = run.grade_ids.tolist(), end_id(run.tokenizer)
     with run.policy.judging(), run.autocast():
         found = generate(
@@ -138,14 +140,15 @@ def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings) -> li
             starts=[ids[e.grade] for e in batch],
             generator=run.generator,
         )
-    return [replace(e, completion=only) for e, [only] in zip(batch, found, strict=True)]
+    most = reads or EVERY
+    return [replace(e, completion=only[: most - len(e.prompt)]) for e, [only] in zip(batch, found, strict=True)]
 
 
 @torch.no_grad()
 def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> Signals:
     """What the teacher says of each example's completion."""
     found: dict[int, Signal] = {}
-    read = partial(over_rows, partial(_likeliest, grade_ids=run.grade_ids, k=k))
+    read = partial(over_rows, partial(_likeliest, grade_ids=run.grade_ids, k=k, tokens=_tokens(run, teacher)))
     for part in run.cut(examples):
         packs = teacher.pack([e.item for e in part])
         rows = labels(packs, run.device)
@@ -157,8 +160,16 @@ def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> Signa
     return found
 
 
-def _likeliest(logits: Tensor, *, grade_ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    logp = logits.log_softmax(-1)
+def _tokens(run: Run, teacher: Policy) -> int:
+    """How many tokens teacher and student both have a row for: models of one family pad their tables to other sizes,
+    and such rows stand for no token."""
+    rows: list[int] = [one.lm.get_input_embeddings().weight.shape[0] for one in (teacher, run.policy)]
+    last: int = max(run.tokenizer.get_vocab().values())
+    return min(*rows, 1 + last)
+
+
+def _likeliest(logits: Tensor, *, grade_ids: Tensor, k: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    logp = logits[:, :tokens].log_softmax(-1)
     likeliest, ids = logp.topk(min(k, logp.shape[-1]), sorted=False)
     return logp[:, grade_ids].softmax(-1), ids, losses.with_tail(likeliest)
 
@@ -170,6 +181,12 @@ def _teacher(run: Run, settings: DistillSettings) -> Policy:
             "Teacher and student do not share a vocabulary, so their tokens cannot be compared.",
             "Use a student of the teacher's family, or --model tiny, which takes the teacher's.",
         )
+    longest = max(len(e.prompt) + len(e.completion) for e in run.corpus.train)
+    if longest > (most := context(teacher.lm) or longest):
+        raise PiarError(
+            f"The teacher reads {most:,} tokens; a row has {longest:,} of them.",
+            f"Set train.distill.max_length={most} (longer rows are left out), or use another teacher.",
+        )
     return teacher.eval().requires_grad_(False)
 
 
@@ -177,10 +194,13 @@ def cached(run: Run, teacher: Policy, settings: DistillSettings) -> Signals:
     """What the teacher says of all training rows, read from files of `CHUNK` rows that are made once.
 
     A file is there whole or not, so a killed run loses one. Another teacher (or one that was trained again at the same
-    place), other shards or another `top_k` make another folder.
+    place), rows of other tokens (by another template or context too) or another `top_k` make another folder.
     """
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(settings.teacher).glob("*model*"))]
-    key = short_hash([settings.teacher, files, run.corpus.digest, settings.top_k, settings.max_length])
+    rows_hash = hashlib.sha256()
+    for row in run.corpus.train:
+        rows_hash.update(np.array([len(row.prompt), *row.prompt, *row.completion, -1]).tobytes())
+    key = short_hash([settings.teacher, files, rows_hash.hexdigest(), settings.top_k, _tokens(run, teacher)])
     folder, train = run.out / f"teacher-cache-{key}", run.corpus.train
     folder.mkdir(exist_ok=True)
     chunks = [(folder / f"{n:06d}.pt", train[n * CHUNK :][:CHUNK]) for n in range(math.ceil(len(train) / CHUNK))]

@@ -234,17 +234,18 @@ def _terms(
 def segments(rows: Labels, tokenizer: Any, count: int) -> Tensor:
     """[n] segment of each token: its line after the grade; line ends, end of turn, surplus lines are `format`."""
     targets, owner, place = (column.cpu() for column in rows)
-    breaks = _line_breaks(tokenizer)[targets]
+    breaks = _line_breaks(tokenizer, int(targets.max()))[targets]
     before = breaks.cumsum(0) - breaks
     line = before - before[place == 0][owner] - 1  # the grade's own line has none
     is_format = (breaks > 0) | (targets == end_id(tokenizer)) | (line < 0) | (line >= count - 1)
     return torch.where(is_format, count - 1, line).to(rows.owner.device)
 
 
-def _line_breaks(tokenizer: Any) -> Tensor:
-    """[vocabulary] line breaks in each token's text; kept with the tokenizer."""
-    if not hasattr(tokenizer, "piar_line_breaks"):
-        texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+def _line_breaks(tokenizer: Any, most: int) -> Tensor:
+    """[vocabulary] line breaks in each token's text, up to token `most` at least, which may be a row that pads a
+    model's table and has none; kept with the tokenizer."""
+    if len(getattr(tokenizer, "piar_line_breaks", ())) <= most:
+        texts = tokenizer.batch_decode([[i] for i in range(max(len(tokenizer), most + 1))])
         tokenizer.piar_line_breaks = torch.tensor([text.count("\n") for text in texts])
     found: Tensor = tokenizer.piar_line_breaks
     return found

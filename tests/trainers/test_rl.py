@@ -370,6 +370,47 @@ def test_on_policy_steps_run(shards, taught, tmp_path):
     assert np.isfinite(distill.train(shards, tmp_path, student=TINY, settings=settings).metrics["trace_kd"])
 
 
+def widened(folder, target, *, rows=64, **config):
+    """The student with more rows in its tables than its tokenizer has tokens, each likelier than any token."""
+    lm, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    lm.resize_token_embeddings(len(tokenizer) + rows)
+    with torch.no_grad():
+        lm.get_input_embeddings().weight[len(tokenizer) :] *= 9
+    for name, value in config.items():
+        setattr(lm.config, name, value)
+    lm.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return str(target)
+
+
+def test_rows_that_pad_a_vocabulary_are_no_tokens(shards, student, taught, tmp_path):
+    """Models of one family, such as Qwen2.5 of 0.5 B and 7 B, pad their tables to sizes of their own."""
+    wide = widened(taught, tmp_path / "wide")
+    settings = DistillSettings(teacher=wide, steps=2, batch_size=4, on_policy=0.5, max_tokens=12)
+    done = distill.train(shards, tmp_path / "narrow from wide", student=student, settings=settings)
+    assert np.isfinite(done.metrics["trace_kd"])
+    padded = student.model_copy(update={"model": wide})
+    grpo.train(shards, tmp_path / "wide", student=padded, settings=FEW.model_copy(update={"balance": "none"}))
+
+
+def test_a_teacher_of_a_shorter_context_is_refused_with_the_length_that_does(shards, student, taught, tmp_path):
+    short = widened(taught, tmp_path / "short", rows=0, max_position_embeddings=20)
+    settings = DistillSettings(teacher=short, steps=1, batch_size=4)
+    with pytest.raises(PiarError, match="reads 20 tokens") as refused:
+        distill.train(shards, tmp_path / "out", student=student, settings=settings)
+    assert "max_length=20" in refused.value.fix
+
+
+def test_what_a_teacher_said_of_other_tokens_is_not_read_again(shards, taught, tmp_path):
+    settings = DistillSettings(teacher=str(taught), steps=1, batch_size=4)
+    distill.train(shards, tmp_path / "out", student=TINY, settings=settings)
+    (tmp_path / "out" / "final").rename(tmp_path / "first")
+    other = widened(taught, tmp_path / "other", rows=0)
+    (tmp_path / "other" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}\n")
+    distill.train(shards, tmp_path / "out", student=TINY.model_copy(update={"model": other}), settings=settings)
+    assert len(list((tmp_path / "out").glob("teacher-cache-*"))) == 2
+
+
 def test_a_teacher_with_another_vocabulary_is_refused(shards, taught, tmp_path):
     settings = SftSettings(steps=1, batch_size=4)
     other = sft.train(
