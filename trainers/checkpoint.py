@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -107,15 +107,17 @@ def save(
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """A path beside `target`, for a file or a folder that takes its place when the block ends well.
+    """A path beside `target`, for a file or a folder that takes its place when the block ends well. Folders above it
+    are made.
 
     Raises:
         PiarError: the disk is full or refuses, instead of what safetensors, torch or the system raise.
     """
     target = target.resolve() if target.is_symlink() else target  # what a link names is replaced, and the link stays
     aside, old = (target.with_name(f".{target.name}.{state}") for state in ("writing", "old"))
-    _remove(aside, old)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(aside, old)
         yield aside
         for path in [*aside.rglob("*"), aside]:
             _flush(path)
@@ -124,7 +126,8 @@ def writing(target: Path) -> Iterator[Path]:
         aside.rename(target)
         _flush(target.parent)
     except BaseException as error:
-        _remove(aside)
+        with suppress(OSError):  # the first error is the one to tell
+            _remove(aside)
         if old.exists() and not target.exists():
             old.rename(target)
         refused = isinstance(error, OSError | RuntimeError | SafetensorError)
@@ -132,9 +135,10 @@ def writing(target: Path) -> Iterator[Path]:
             raise
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         words = "the disk is full" if full else str(error).split("\n")[0]
+        mend = "Free some space" if full else "Name a folder that can be written"
         raise PiarError(
             f"Could not write into {target.parent}: {words}. Nothing that was whole is harmed.",
-            "Free some space and run it again, with --resume where there is a checkpoint.",
+            f"{mend} and run it again, with --resume where there is a checkpoint.",
         ) from error
     _remove(old)
 

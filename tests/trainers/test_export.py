@@ -100,12 +100,12 @@ def test_one_label_comes_near_and_says_how_near(world, name, tmp_path):
 
 def test_the_verb_prints_differences_and_losses(world, tmp_path, capsys):
     for way, words in (("classifier", "raw ones"), ("score", "one label fitted on 60 rows")):
-        line = ["train", "export", str(world["lm"]), "-o", str(tmp_path / way), "--as", way]
+        line = ["train", "export", str(world["lm"]), "-o", str(tmp_path / "exports" / way), "--as", way]
         assert main([*line, "--shards", str(world["shards"])]) == 0
         said = " ".join(capsys.readouterr().out.split())
         for wanted in (words, "30 rows of dev", "accuracy", "nDCG", "points", "load it"):
             assert wanted in said
-        card = (tmp_path / way / "README.md").read_text()
+        card = (tmp_path / "exports" / way / "README.md").read_text()
         assert "Largest difference from the student's" in card
     assert main([*line[:-3], str(tmp_path / "again"), "--as", "cross-encoder", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

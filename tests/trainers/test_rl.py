@@ -443,6 +443,13 @@ def test_the_classifier_gives_the_students_probabilities(taught, tmp_path, capsy
         export(taught, tmp_path / "classifier")
 
 
+def test_what_cannot_be_written_is_not_called_a_full_disk(taught, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PiarError, match="Could not write into") as refused:
+        export(taught, tmp_path / "file" / "deep" / "classifier")
+    assert refused.value.fix.startswith("Name a folder that can be written")
+
+
 def test_a_calibrated_students_card_says_what_its_weights_do_not_do(taught, tmp_path):
     own = shutil.copytree(taught, tmp_path / "final")
     keep_calibration(own, Calibration(strategy="bias", temperature=1.5, bias=(0.25, 0.0, -2.0), rows=90, groups=12))
