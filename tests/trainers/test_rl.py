@@ -213,6 +213,15 @@ def test_tokens_belong_to_the_segment_of_their_line():
     assert said == {0: 'evidence: "a b"', 1: "kind: yes", 2: "rules: R1", 3: "verdict: 2", 4: "\n\n\n\n<|im_end|>"}
 
 
+def test_a_row_that_pads_a_models_table_belongs_to_the_line_that_it_stands_in():
+    tokenizer = tiny_tokenizer(["evidence: kind: rules: verdict:"] * 20, TASK.symbols, 400)
+    [ids] = completion_ids(tokenizer, ["2\nevidence: x"])
+    grpo.segments(Labels(*(torch.tensor([0]) for _ in range(3))), tokenizer, 5)  # its line breaks are known by now
+    ids = [*ids[:-1], len(tokenizer) + 5]
+    rows = Labels(torch.tensor(ids), torch.zeros(len(ids), dtype=torch.long), torch.arange(len(ids)))
+    assert grpo.segments(rows, tokenizer, 5).tolist()[-2:] == [0, 0]
+
+
 def test_the_anchor_loss_is_the_one_that_sft_is_told(shards, student, tmp_path):
     run = Run("grpo", shards, tmp_path, student, FEW)
     rows, found = grpo.anchors(run, FEW, 0), []
