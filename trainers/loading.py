@@ -66,26 +66,26 @@ def refuse_encoder(model: str) -> None:
 
 
 def _agree_on_the_end(tokenizer: Any, lm: Any) -> None:
-    """Give a tokenizer that names no end of a text its model's, and tell the model the one that answers are taught to
-    end with: whoever serves the student reads it in `generation_config.json`."""
-    configs = [one for one in (lm.generation_config, lm.config.get_text_config()) if one is not None]
+    """Give a tokenizer that names no end of a text its model's, and let the model say how a student's answers are
+    written: what ends them, and that each token is the likeliest.
+
+    vLLM and others take their defaults from `generation_config.json`. Those of the base (a temperature, a penalty for
+    what was said before) would draw the grade by lot; such as contradict each other cannot even be saved.
+    """
+    told = lm.generation_config
+    configs = [one for one in (told, lm.config.get_text_config()) if one is not None]
     said = [getattr(config, "eos_token_id", None) for config in configs]
     ends = [end for one in said for end in (one if isinstance(one, list) else [one]) if isinstance(end, int)]
     if tokenizer.eos_token is None and ends:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
-    if lm.generation_config is not None:
-        lm.generation_config = _savable(lm.generation_config)
-        lm.generation_config.eos_token_id = list(dict.fromkeys([end_id(tokenizer), *ends]))
-
-
-def _savable(told: GenerationConfig) -> GenerationConfig:
-    """What a folder says of writing, or its tokens alone where that contradicts itself, such as a temperature without
-    sampling: transformers loads it so, and refuses to save it, which would be noticed when the student is taught."""
-    try:
-        told.validate(strict=True)
-    except ValueError:
-        return GenerationConfig(bos_token_id=told.bos_token_id)  # type: ignore[no-untyped-call]
-    return told
+    if told is not None:
+        lm.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+            bos_token_id=told.bos_token_id,
+            pad_token_id=told.pad_token_id,
+            eos_token_id=list(dict.fromkeys([end_id(tokenizer), *ends])),
+            do_sample=True,  # vLLM reads `top_k` and not this; transformers wants it beside `top_k`
+            top_k=1,
+        )
 
 
 def wrap(lm: Any) -> Policy:

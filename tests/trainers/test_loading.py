@@ -81,16 +81,26 @@ def test_whoever_serves_a_student_is_told_where_its_answers_end(plain, tmp_path)
     assert said["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|im_end|>"), 0]
 
 
-@pytest.mark.parametrize("told", [{"temperature": 0.6, "top_p": 0.9}, {"num_beams": 1, "early_stopping": True}])
-def test_what_contradicts_itself_about_writing_does_not_keep_a_student_from_being_saved(plain, tmp_path, told):
-    """As in the folders of Vicuna and Llama 2: transformers loads it, and refuses to save it."""
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"do_sample": False, "temperature": 0.6, "top_p": 0.9},  # as Vicuna: transformers loads it, and saves it not
+        {"do_sample": False, "num_beams": 1, "early_stopping": True},
+        {"do_sample": True, "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1},  # as Qwen
+    ],
+)  # fmt: skip
+def test_what_a_base_says_of_writing_neither_draws_a_students_grade_nor_keeps_it_from_being_saved(
+    plain, tmp_path, told
+):
     folder = shutil.copytree(plain, tmp_path / "model")
-    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, "eos_token_id": 0, **told}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, **told}))
     policy, tokenizer = load_policy(str(folder))
     policy.lm.save_pretrained(tmp_path / "student")
-    said = json.loads((tmp_path / "student" / "generation_config.json").read_text())
-    assert said["eos_token_id"] == [tokenizer.eos_token_id, 0]
-    assert not told.keys() & said.keys()
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    assert found.generation_config.eos_token_id == [tokenizer.eos_token_id, 0]
+    assert (found.generation_config.top_k, found.generation_config.repetition_penalty) == (1, None)
+    texts = {tuple(found.generate(torch.tensor([[5, 6]]), max_new_tokens=8)[0].tolist()) for _ in range(5)}
+    assert len(texts) == 1
 
 
 def test_grades_are_told_apart_where_a_vocabulary_puts_a_blank_before_each(tmp_path):
