@@ -139,7 +139,8 @@ def generalised_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
-    return (p.exp() * (p - q)).nan_to_num(posinf=0.0).sum(-1)
+    told = (p.exp() * (p - q)).nan_to_num(nan=math.nan, posinf=0.0)  # what is no number stays none, and is noticed
+    return told.masked_fill(p == -math.inf, 0.0).sum(-1)
 
 
 def with_tail(logp: Tensor) -> Tensor:

@@ -198,6 +198,13 @@ def test_the_divergence_is_what_the_naive_version_says(seed, beta):
     assert losses.generalised_jsd(s, t, beta).item() == pytest.approx(naive.item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_teacher_whose_numbers_end_is_not_taken_for_one_that_agrees(beta):
+    student, teacher = torch.tensor([0.5, 0.5]).log(), torch.tensor([1.0, 0.0]).log()
+    assert losses.generalised_jsd(student, teacher, beta).isfinite()
+    assert losses.generalised_jsd(student, torch.tensor([math.nan, math.nan]), beta).isnan()
+
+
 def test_top_k_and_tail_sum_to_one_and_all_tokens_give_the_full_divergence():
     torch.manual_seed(0)
     t, s = torch.randn(2, 20).log_softmax(-1), torch.randn(2, 20).log_softmax(-1)
