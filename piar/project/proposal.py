@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from piar.project.folder import INSTRUCTION, PROPOSAL
 from piar.project.workspace import whoami
-from store.errors import PiarError
+from store.errors import PiarError, UsageError
 from store.files import read_text
 
 if TYPE_CHECKING:
@@ -104,10 +104,21 @@ def reject(project: "Workspace", by: str | None = None) -> Decision:
     """
     by = by or whoami(project.folder)
     with project.run("reject", {"by": by}) as run_id:
-        current, waiting = project.adopt_instruction(), proposal(project)
-        decision = _decide(project.store, "rejection", "rejected", waiting.id, current.id, by, run_id)
+        current, waiting = project.adopt_instruction(), _sent_away(project)
+        decision = _decide(project.store, "rejection", "rejected", waiting, current.id, by, run_id)
         propose(project, None)
     return decision
+
+
+def _sent_away(project: "Workspace") -> str:
+    """The id of what waits; of an edit that cannot be read, of the proposal that was edited."""
+    try:
+        return proposal(project).id
+    except UsageError:
+        tested = _tested(project.store)[0]
+        if tested is None:
+            raise
+        return tested
 
 
 def _decide(store: "Store", kind: str, outcome: str, instruction: str, against: str, by: str, run_id: str) -> Decision:

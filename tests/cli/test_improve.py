@@ -60,6 +60,15 @@ def test_a_rejected_proposal_leaves_the_instruction_alone(evolved, shop, capsys)
     assert not (shop / "instruction.proposed.md").exists()
 
 
+def test_a_proposal_that_an_edit_broke_can_be_sent_away(evolved, shop, capsys) -> None:
+    with (shop / "instruction.proposed.md").open("a") as file:
+        file.write("<<<<<<< HEAD\n")
+    assert main(["accept", "-C", str(shop)]) == 2
+    capsys.readouterr()
+    assert run(capsys, "reject", "-C", str(shop))["instruction"] == evolved[1].proposal
+    assert not (shop / "instruction.proposed.md").exists()
+
+
 def test_an_edit_made_since_the_test_is_not_undone(shop) -> None:
     file = shop / "instruction.md"
     file.write_text(file.read_text() + "- **R90** → 0: the title is empty\n")
