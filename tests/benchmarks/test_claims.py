@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from benchmarks.claims import __main__ as claims
-from benchmarks.claims import c1_answer_first, c9_proper_reward, rate
+from benchmarks.claims import c1_answer_first, c9_proper_reward, rate, reach
 from benchmarks.claims.harness import summed
 from benchmarks.claims.lab import Found, Lab, Model
 from benchmarks.claims.scales import SCALES
@@ -143,6 +143,15 @@ def test_every_arm_of_every_claim_runs(number, tmp_path_factory):
 
 
 @pytest.mark.integration
+def test_what_a_student_reaches_stands_beside_the_majority(tmp_path, capsys):
+    model = make_tiny_model(tmp_path / "model", width=64, layers=1)
+    reach.main(["--scale", "tiny", "--student", str(model), "--rates", "1e-3", "--steps", "2", "-o", str(tmp_path)])
+    [found] = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (found["rate"], found["steps"]) == (0.001, 2)
+    assert 0 < found["majority"] < 1
+    assert 0 <= found["accuracy"] <= 1
+
+
 def test_the_rate_chosen_is_the_best_on_its_own_world(tmp_path, capsys):
     rate.main(["--scale", "tiny", "-o", str(tmp_path)])
     base, *tried, last = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]

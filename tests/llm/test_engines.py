@@ -1,10 +1,12 @@
 """One small random model, asked three ways: offline vLLM, vLLM's HTTP server, and transformers in this process."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from piar.connect import connect
@@ -127,6 +129,27 @@ def test_the_http_server_gives_the_grades_of_transformers(folder, local, tmp_pat
             )
             assert [c.failure for c in done] == [None] * len(TEXTS)
             assert [c.text for c in done] == [c.text for c in local]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1200)
+def test_a_student_served_by_vllm_says_the_same_each_time_though_its_base_would_not(folder, tmp_path):
+    from trainers.loading import load_policy
+
+    base, drawn = tmp_path / "base", {"do_sample": True, "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1}
+    shutil.copytree(folder, base)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, **drawn}))
+    policy, tokenizer = load_policy(str(base))
+    for part in (policy.lm, tokenizer):
+        part.save_pretrained(tmp_path / "student")
+    texts = {}
+    for name in ("base", "student"):
+        with http_server(tmp_path / name, tmp_path / "log") as url, httpx.Client(timeout=60) as client:
+            body = {"model": "tiny", "messages": [{"role": "user", "content": "a wireless mouse"}], "max_tokens": 6}
+            replies = [client.post(f"{url}/chat/completions", json=body).json() for _ in range(6)]
+        texts[name] = {reply["choices"][0]["message"]["content"] for reply in replies}
+    assert len(texts["base"]) > 1
+    assert len(texts["student"]) == 1
 
 
 @pytest.mark.integration
