@@ -20,9 +20,8 @@ from store.sources import Source
 from store.tables import Rejection, Table, numbered
 
 _SHARD = re.compile(r"(?P<split>[A-Za-z_]+)[-_.]\d+(?:-of-\d+)?.*")
-_PART = re.compile(
-    r"part[-_.]?\d+\b.*|.*[-_.](?:\d{5,}|\d+-of-\d+)\..*"
-)  # pieces of one table, as Spark and others cut
+# Pieces of one table, as Spark and others cut it.
+_PART = re.compile(r"part[-_.]?\d+\b.*|.*[-_.](?:\d{5,}|\d+-of-\d+)\..*")
 _NAMED = 3  # files of a folder that a note names
 _LISTED = 12  # folders that a message names
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".gz", ".zip")

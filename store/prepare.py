@@ -135,9 +135,7 @@ def prepare(table: Table, task: Task, mapping: ImportMapping) -> Rows:
         pl.Series("row", range(len(source)), dtype=pl.Int64),
         table.lines.alias("line"),
         *(clean(source[column]).alias(name) for name, column in texts.items() if name != "group"),
-        clean(source[texts["group"]])
-        .str.normalize("NFC")
-        .alias("group"),  # programs compose the accents of one query apart
+        clean(source[texts["group"]]).str.normalize("NFC").alias("group"),  # accents come in one piece or in two
         *([] if mapping.id else [pl.Series("external", [None] * len(source), dtype=pl.String)]),
         _said_split(source, mapping.split),
         _inclusion(source, mapping.inclusion),

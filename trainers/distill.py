@@ -67,12 +67,14 @@ def train(
     student, settings = student or StudentSettings(), settings or DistillSettings()
     if settings.on_policy and not settings.teacher:
         raise UsageError("on_policy needs a teacher that reads the student's traces.", "Set train.distill.teacher.")
-    refuse_encoder(settings.teacher)
+    if settings.teacher:  # whose tokenizer a tiny student takes, before it is loaded
+        refuse_encoder(settings.teacher)
     run = Run("distill", shards, out, student, settings, tokenizer_from=settings.teacher, resume=resume)
     teacher = _teacher(run, settings) if settings.teacher else None
     if teacher:
         run.forecast = foresee(run)  # with the teacher in memory
-    cache = cached(run, teacher, settings) if teacher else {}
+    tokens = _tokens(run, teacher) if teacher else 0
+    cache = cached(run, teacher, settings, tokens) if teacher else {}
     if not settings.on_policy:
         teacher = None  # its answers are on disk, its weights are not needed while the student learns
     reverse = settings.model_copy(update={"beta": 1.0})
@@ -80,7 +82,7 @@ def train(
         batch = run.draw()
         if teacher and step >= run.total * (1 - settings.on_policy):
             batch = rewrite(run, batch, settings, context(teacher.lm))
-            found = distill_step(run, batch, ask(run, teacher, batch, settings.top_k), reverse)
+            found = distill_step(run, batch, ask(run, teacher, batch, settings.top_k, tokens), reverse)
         else:
             found = distill_step(run, batch, cache, settings)
         run.update(int(found.pop("tokens")), **found)
@@ -145,10 +147,10 @@ def rewrite(run: Run, batch: Sequence[Example], settings: DistillSettings, reads
 
 
 @torch.no_grad()
-def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int) -> Signals:
-    """What the teacher says of each example's completion."""
+def ask(run: Run, teacher: Policy, examples: Sequence[Example], k: int, tokens: int) -> Signals:
+    """What the teacher says of each example's completion: its `k` likeliest of the first so many tokens."""
     found: dict[int, Signal] = {}
-    read = partial(over_rows, partial(_likeliest, grade_ids=run.grade_ids, k=k, tokens=_tokens(run, teacher)))
+    read = partial(over_rows, partial(_likeliest, grade_ids=run.grade_ids, k=k, tokens=tokens))
     for part in run.cut(examples):
         packs = teacher.pack([e.item for e in part])
         rows = labels(packs, run.device)
@@ -190,7 +192,7 @@ def _teacher(run: Run, settings: DistillSettings) -> Policy:
     return teacher.eval().requires_grad_(False)
 
 
-def cached(run: Run, teacher: Policy, settings: DistillSettings) -> Signals:
+def cached(run: Run, teacher: Policy, settings: DistillSettings, tokens: int) -> Signals:
     """What the teacher says of all training rows, read from files of `CHUNK` rows that are made once.
 
     A file is there whole or not, so a killed run loses one. Another teacher (or one that was trained again at the same
@@ -200,14 +202,14 @@ def cached(run: Run, teacher: Policy, settings: DistillSettings) -> Signals:
     rows_hash = hashlib.sha256()
     for row in run.corpus.train:
         rows_hash.update(np.array([len(row.prompt), *row.prompt, *row.completion, -1]).tobytes())
-    key = short_hash([settings.teacher, files, rows_hash.hexdigest(), settings.top_k, _tokens(run, teacher)])
+    key = short_hash([settings.teacher, files, rows_hash.hexdigest(), settings.top_k, tokens])
     folder, train = run.out / f"teacher-cache-{key}", run.corpus.train
     folder.mkdir(exist_ok=True)
     chunks = [(folder / f"{n:06d}.pt", train[n * CHUNK :][:CHUNK]) for n in range(math.ceil(len(train) / CHUNK))]
     missing = [(path, rows) for path, rows in chunks[run.rank :: run.world] if not path.exists()]
     with progress("asking the teacher, chunk", 0, len(missing), quiet=run.rank > 0) as show:
         for number, (path, rows) in enumerate(missing, 1):
-            said = ask(run, teacher, rows, settings.top_k)
+            said = ask(run, teacher, rows, settings.top_k, tokens)
             with writing(path) as aside:
                 torch.save([tuple(said[id(row)]) for row in rows], aside)
             show(number, {})

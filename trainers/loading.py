@@ -65,7 +65,7 @@ def refuse_encoder(model: str) -> None:
         )
 
 
-def _agree_on_the_end(tokenizer: Any, lm: Any) -> None:
+def _say_how_answers_are_written(tokenizer: Any, lm: Any) -> None:
     """Give a tokenizer that names no end of a text its model's, and let the model say how a student's answers are
     written: what ends them, and that each token is the likeliest.
 
@@ -154,7 +154,7 @@ def _ready(model: str, lm: Any, tokenizer: Any) -> Any:
     """The tokenizer with a template; makes sure that it is its model's."""
     add_template(tokenizer)
     match_tokens(model, lm, tokenizer)
-    _agree_on_the_end(tokenizer, lm)
+    _say_how_answers_are_written(tokenizer, lm)
     [asked] = prompt_ids(tokenizer, [[{"role": "user", "content": "a"}]])
     match_tokens(model, lm, tokenizer, end_id(tokenizer), *asked)
     return tokenizer

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 from piar.llm.base import Completion, Failure, FailureClass, Message, Request, Usage
 from piar.llm.cost import Price, charge, most_usage, read_usage
 from piar.llm.openai.chat import RAISE_LIMIT, Answer, BadReply, ChatWire, Wire, decoded, probabilities
+from piar.llm.openai.cut_prompts import Reads
 from piar.llm.openai.gate import Gate, Halted
 from piar.llm.openai.pacing import Pacer
 from piar.llm.openai.refusals import (
@@ -39,10 +39,6 @@ FATAL_STREAK = 8  # errors in a row that every request would meet, with no answe
 BACKOFF_SECONDS = 0.5
 BACKOFF_MOST = 30.0
 UNHEARD_SECONDS = 20.0  # how long an address is tried from which nothing at all has ever come
-BYTES_A_TOKEN = 16  # more than in the text of any language
-LEAST_BYTES = 4096  # of a prompt that may have been cut
-ROUND_REST = 4  # tokens beyond round thousands
-READS = 256  # prompts that are held against each other
 CHARACTERS_PER_TOKEN = 4  # only to keep within an endpoint's tokens a minute
 
 Notice = Callable[[str], None]
@@ -133,7 +129,7 @@ class Asker:
         self.pacer = Pacer(most=endpoint.concurrency)
         self._noticed: set[str] = set()
         self._dialect = Dialect.of(structured=manners.structured, logprobs=manners.logprobs)
-        self._reads: deque[tuple[int, int]] = deque(maxlen=READS)  # bytes of a prompt, and tokens of it that were read
+        self._reads = Reads()
         self._fatal = 0
         self._heard = False
         self._unread: int | None = 0  # unreadable answers so far; None as soon as one could be read
@@ -339,30 +335,12 @@ class Asker:
             self._say("no logprobs", f"{self.model} sends no logprobs: its verdicts carry no probabilities.")
         if "response_format" in body and _is_plain(request, answer.text):
             self._say("no schema", f"{self.model} ignores the JSON schema; its text is read as the trace format.")
-        if self._is_cut(request, answer.usage.prompt):
+        if self._reads.cut(request, answer.usage.prompt):
             words = f"reads no more than {answer.usage.prompt:,} tokens of a prompt and passes over the rest in silence"
             mend = "give the server a longer context (Ollama: OLLAMA_CONTEXT_LENGTH or num_ctx)."
             self._say("cut", f"{self.model} {words}; {mend}")
         if answer.model and answer.model != self.name and not answer.model.startswith(self.name):
             self._say("other model", f"{self.model} was asked for, {answer.model!r} says that it answered.")
-
-    def _is_cut(self, request: Request, read: int) -> bool:
-        """Whether a prompt was cut: far fewer tokens than it has words, or as many round thousands as longer ones.
-
-        A few tokens more than round are round, too: Ollama keeps the beginning and half of its window. Few are round by
-        chance; by a window, most of the prompts that are as long.
-        """
-        size = sum(len(message.content.encode()) for message in request.messages)
-        if read and size > LEAST_BYTES and size > BYTES_A_TOKEN * read:
-            return True
-        if read == 0:
-            return False
-        self._reads.append((size, read))
-        if read % 1024 > ROUND_REST:
-            return False
-        alike = [s for s, r in self._reads if r // 1024 == read // 1024 and r % 1024 <= ROUND_REST]
-        as_long = sum(s >= min(alike) for s, _ in self._reads)
-        return max(alike) > 1.1 * min(alike) and len(alike) > as_long / 2
 
     def _say(self, topic: str, words: str) -> None:
         if topic not in self._noticed:
