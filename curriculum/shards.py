@@ -20,7 +20,7 @@ from curriculum.plan import Plan, prepare
 from curriculum.rows import file_sql, slice_sql
 from curriculum.settings import CurriculumSettings
 from piar.instructions.prompts import judge_prefix
-from store.db import Store
+from store.db import Store, first_line
 from store.errors import PiarError, UsageError
 from store.ids import SEPARATOR
 from store.judges import id_ranges
@@ -56,7 +56,7 @@ def export(
     folder = folder.absolute()  # a name such as `md:x` is a folder's, not a database's
     _refuse_foreign(folder)
     rubric = judge_prefix(store.task, instruction, prompts) if prompt == "rulebook" else ""
-    with _staging(folder) as staging, store.read() as con:
+    with store.read() as con, _staging(folder) as staging:
         the_plan = prepare(con, store, settings, instruction.id)
         values = {
             "judge": the_plan.teacher,
@@ -187,8 +187,10 @@ def _staging(folder: Path) -> Iterator[Path]:
             "Raise it (`--set curriculum.memory=4GB`); nothing was left behind.",
         ) from None
     except (duckdb.IOException, OSError) as error:
+        if isinstance(error, duckdb.Error) and str(staging) not in str(error):
+            raise  # the store's own failure, which the store says
         raise PiarError(
-            f"The export to {folder} could not be written: {str(error).splitlines()[0]}",
+            f"The export to {folder} could not be written: {first_line(error)}",
             "Make room on the disk, or choose another; nothing was left behind.",
         ) from None
     finally:

@@ -42,6 +42,7 @@ _BUSY = ("could not set lock", "different configuration", "unique file handle co
 # objects of a file take turns, as those of two processes do by the file's own lock.
 _TURNS: WeakValueDictionary[str, "threading.RLock"] = WeakValueDictionary()
 _NAMING_A_TURN = threading.Lock()
+_WRAPPED = re.compile(r'"exception_message":("(?:[^"\\]|\\.)*")')
 _FAILURES = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.SerializationException)
 
 
@@ -73,8 +74,11 @@ def _is_damage(error: duckdb.Error) -> bool:
     return any(words in str(error) for words in _DAMAGE)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0]
+def first_line(error: BaseException) -> str:
+    """The first line of an error; of one that DuckDB wraps in another's JSON, the words within."""
+    line = str(error).split("\n", 1)[0]
+    wrapped = _WRAPPED.search(line)
+    return str(json.loads(wrapped[1], strict=False)) if wrapped else line
 
 
 class Store:
@@ -166,7 +170,7 @@ class Store:
                     raise self._unusable(error) from error
                 if isinstance(error, _FAILURES):
                     raise PiarError(
-                        f"{_first_line(error)}", "Free some space or memory, then run the same command again."
+                        first_line(error), "Free some space or memory, then run the same command again."
                     ) from error
                 raise
 
@@ -192,7 +196,7 @@ class Store:
                         raise self._unusable(error) from error
                     if isinstance(error, _FAILURES) or "Failed to commit" in str(error):
                         raise PiarError(
-                            f"{self.path.name} could not be written: {_first_line(error)}",
+                            f"{self.path.name} could not be written: {first_line(error)}",
                             "Free some space or memory, then run the same command again: nothing was changed.",
                         ) from error
                     raise
@@ -257,7 +261,7 @@ class Store:
                 "answers still in `journal/` are folded into the new store.",
             )
         return PiarError(
-            f"{self.path.name} cannot be opened: {_first_line(error)}",
+            f"{self.path.name} cannot be opened: {first_line(error)}",
             "Check that the folder exists, that you may write to it, and that the disk has space.",
         )
 

@@ -262,6 +262,7 @@ def test_a_disk_that_fills_leaves_the_earlier_export_and_clear_words(world, tmp_
     assert process.returncode != 0
     assert "could not be written" in words
     assert "Make room on the disk" in words
+    assert "exception_type" not in words
     assert fingerprint(tmp_path / "out") == kept
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
