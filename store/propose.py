@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from shlex import quote
 
 import polars as pl
@@ -191,11 +192,17 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
     """Roles of a file's columns for a task that is known: what `mapping` leaves open is guessed.
 
     A rater may be a pattern (`rater_*`). A guessed column of grades counts when it is called like one and holds a grade
-    of the task, or holds nothing else: a row with an unknown grade is then left out alone.
+    of the task, or holds nothing else: a row with an unknown grade is then left out alone. What the task groups by is
+    never guessed: other groups would be other splits.
+
+    Raises:
+        UsageError: no column is the task's group.
     """
     said = mapping or ImportMapping()
     fields = {name: column for name in task.fields if (column := _column_of(name, frame.columns))} | said.fields
-    group = said.group or _column_of(task.group_by, frame.columns)
+    group = said.group or fields.get(task.group_by) or _column_of(task.group_by, frame.columns)
+    if not group:
+        raise _no_group(task, frame)
     raters = expanded(said.raters, frame.columns)
     found = guess(frame, said.model_copy(update={"fields": fields, "raters": raters, "group": group}))
     held = bucketed(frame, said)
@@ -214,6 +221,18 @@ def complete(frame: pl.DataFrame, task: Task, mapping: ImportMapping | None = No
         strange = ", ".join(in_order(_known_values(frame[odd], task)[1])[:4])
         unused["gold"] = f"{odd}: holds what is no grade of task.toml ({strange})"
     return Guess(found.mapping.model_copy(update=chosen), tuple(fields.values()), reasons, unused, found.left_out)
+
+
+def _no_group(task: Task, frame: pl.DataFrame) -> UsageError:
+    """What to do about a file without the group; another field's name is close to a misspelt one."""
+    field = task.group_by in task.fields
+    near = [] if field else get_close_matches(task.group_by, task.fields, n=1)
+    other = f' If it is misspelt: group_by = "{near[0]}" in task.toml.' if near else ""
+    way = f"--map {task.group_by}=COLUMN" if field else "--group COLUMN"
+    return UsageError(
+        f"task.toml groups by {task.group_by!r}, and the file has no such column: {', '.join(frame.columns)}.",
+        f"Name the column that holds it: {way}.{other}",
+    )
 
 
 def _column_of(field: str, columns: list[str]) -> str | None:

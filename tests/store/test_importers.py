@@ -535,6 +535,22 @@ def test_a_column_called_grade_is_not_passed_over_in_silence(file):
     assert "no grade of task.toml" in complete(words, propose_task(frame)).unused["gold"]
 
 
+def test_a_known_task_takes_its_group_from_the_column_that_was_named(file):
+    task = propose_task(read_table(file(graded(["0", "1"]))))
+    renamed = read_table(file("q,title,grade\n" + "".join(f"a shoe of kind {i},Shoe red,{i % 2}\n" for i in range(9))))
+    assert complete(renamed, task, ImportMapping(fields={"query": "q"})).mapping.group == "q"
+    assert complete(renamed, task, ImportMapping(fields={"query": "q"}, group="title")).mapping.group == "title"
+
+
+@pytest.mark.parametrize(("group", "mend"), [("query", "--map query=COLUMN"), ("querry", 'group_by = "query"')])
+def test_what_a_known_task_groups_by_is_never_guessed(file, group, mend):
+    task = propose_task(read_table(file(graded(["0", "1"])))).model_copy(update={"group_by": group})
+    renamed = read_table(file(graded(["0", "1"]).replace("query,", "asked,"), "renamed.csv"))
+    with pytest.raises(UsageError, match=f"groups by '{group}'.*asked, title") as caught:
+        complete(renamed, task)
+    assert mend in caught.value.fix
+
+
 def test_unlabelled_rows_wait_in_the_pool_until_their_group_has_a_split(store, file):
     unlabelled = file("query,title,grade\n" + "".join(f"query {i},spare {i},\n" for i in range(60)), "pool.csv")
     assert import_files(store, [unlabelled], GOLD, "run").splits == {"pool": 60}
