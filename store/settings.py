@@ -1,9 +1,9 @@
 """The base of every package's settings: pydantic, unknown keys refused, frozen."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from store.errors import UsageError
 
@@ -12,6 +12,19 @@ class Settings(BaseModel):
     """A section of `piar.toml`. Subclass it in the package that reads it; `piar.project.facade` composes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def having(self, **said: Any) -> Self:
+        """These settings with what a caller says in their place; None leaves one as it is.
+
+        Raises:
+            UsageError: a value that the section would refuse in `piar.toml`.
+        """
+        from store.task import explain
+
+        try:
+            return type(self).model_validate({**dict(self), **{k: v for k, v in said.items() if v is not None}})
+        except ValidationError as error:
+            raise UsageError(explain(error), "Mend that argument.") from None
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def assignment(
     """The samples of a condition, to be judged under an instruction; votes as `[label]` has them where none are given.
 
     Raises:
-        UsageError: no condition over the columns of `samples`.
+        UsageError: no condition over the columns of `samples`, or no such number of votes.
     """
     import duckdb
 
@@ -131,7 +131,6 @@ def assignment(
         samples = project.store.sample_table(condition)
     except duckdb.Error as error:
         raise UsageError(f"--where {where[:200]!r} fails: {str(error).splitlines()[0]}", fix) from None
-    settings = project.config.label
-    wanted = sure or settings.sure
-    calibration = kept(project.store, Judge(teacher_name(project), instruction.id)) if wanted else None
-    return Assignment(instruction, samples, votes or settings.votes, wanted, calibration)
+    settings = project.config.label.having(votes=votes, sure=sure)
+    calibration = kept(project.store, Judge(teacher_name(project), instruction.id)) if settings.sure else None
+    return Assignment(instruction, samples, settings.votes, settings.sure, calibration)

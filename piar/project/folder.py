@@ -136,12 +136,17 @@ def simulate_shop(folder: Path, pairs: int, seed: int) -> "ImportMapping":
 
     Returns:
         which column of `shop.csv` holds what.
+
+    Raises:
+        UsageError: no pairs are asked for.
     """
     from piar.shop.world import make_shop
     from store.files import replacing
     from store.importers import ImportMapping
     from store.simulated import MARK
 
+    if pairs < 1:
+        raise UsageError(f"pairs: a shop of {pairs} pairs holds nothing to judge.", "Ask for some hundred, e.g. 3000.")
     world = make_shop(pairs, seed)
     with replacing(folder / SHOP) as draft:
         world.pairs.write_csv(draft)

@@ -1,6 +1,5 @@
 """A project's search for a better instruction, and what it would ask."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +10,6 @@ from piar.project.proposal import propose
 if TYPE_CHECKING:
     from piar.evolve.results import EvolveReport
     from piar.evolve.resume import OnEvent
-    from piar.evolve.settings import EvolveSettings
     from piar.judging.forecast import Forecast
     from piar.judging.outcome import OnProgress
     from piar.project.workspace import Workspace
@@ -46,7 +44,7 @@ def evolve(
             project.store,
             models,
             project.adopt_instruction(),
-            _chosen(project, settings),
+            project.config.evolve.having(**settings),
             journal=journal,
             restart=restart,
             on_event=on_event,
@@ -68,24 +66,10 @@ def forecast_evolve(project: "Workspace", **settings: Any) -> "Forecast":
     from piar.evolve.reviser import needs_of
     from piar.judging.forecast import forecast, scaled
 
-    chosen = _chosen(project, settings)
+    chosen = project.config.evolve.having(**settings)
     needs = needs_of(chosen, forecast_rows(project.store, chosen), project.client("reviser"))
     dev = assignment(project, "split = 'dev'", project.instruction(), 1)
     teacher = respondent(project)
     one = forecast(project.store, teacher, agenda(project, teacher).requests([dev]))
     found = scaled(one, needs.capped)
     return replace(found, basis=f"{found.basis}; {needs.repeated} asked again to audit the teacher")
-
-
-def _chosen(project: "Workspace", settings: Mapping[str, Any]) -> "EvolveSettings":
-    from pydantic import ValidationError
-
-    from piar.evolve.settings import EvolveSettings
-    from store.errors import UsageError
-    from store.task import explain
-
-    asked = {key: value for key, value in settings.items() if value is not None}
-    try:
-        return EvolveSettings.model_validate({**project.config.evolve.model_dump(), **asked})
-    except ValidationError as error:
-        raise UsageError(f"evolve: {explain(error)}", "Mend that argument.") from None

@@ -231,8 +231,7 @@ def pool_of(
     from store.calibrated import kept
     from store.judges import Judge
 
-    asked = {key: value for key, value in (("votes", votes), ("sure", sure)) if value is not None}
-    teacher = replace(respondent(project), label=project.config.label.model_copy(update=asked))
+    teacher = replace(respondent(project), label=project.config.label.having(votes=votes, sure=sure))
     calibration = kept(project.store, Judge(teacher.judge, instruction.id))
     return Pool(project.task, teacher, instruction, budget, calibration=calibration)
 

@@ -33,7 +33,7 @@ def mine(
     from mining import mine
     from piar.measure.embeddings import NO_ENCODER
 
-    settings = project.config.mining if top is None else project.config.mining.model_copy(update={"top": top})
+    settings = project.config.mining.having(top=top)
     if settings.vectors == "encoder" and project.encoder is None:
         raise UsageError('`[mining] vectors = "encoder"` needs an encoder.', NO_ENCODER)
     with project.run("mine", settings.model_dump(mode="json"), settings.seed) as run_id:
@@ -76,7 +76,7 @@ def thin_cells(project: "Workspace", n: int | None = None, targets: str | None =
     from synth.targets import find_targets, make_cited
 
     instruction = project.instruction()
-    settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
+    settings = project.config.synth.having(n=n)
     with project.store.read() as con:
         by_grade = make_cited(con, teacher_name(project), instruction.id, simulated=project.config.teacher.simulated)
         return find_targets(con, instruction, settings, targets, by_grade=by_grade)
@@ -101,7 +101,7 @@ def synthesize(
     from piar.judging.forecast import receipt
     from synth import synthesize
 
-    settings = project.config.synth if n is None else project.config.synth.model_copy(update={"n": n})
+    settings = project.config.synth.having(n=n)
     config = settings.model_dump(mode="json")
     with (
         project.run("synth", config, settings.seed) as run_id,

@@ -203,3 +203,20 @@ def test_a_guideline_becomes_the_instruction(tmp_path) -> None:
         piar.Project.init(tmp_path / "q", guideline=policy)
     with pytest.raises(UsageError, match="does not exist"):
         project.adopt_guideline(tmp_path / "nowhere.md")
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (lambda shop, _: shop.synth(n=-3), "n: "),
+        (lambda shop, _: shop.mine(top=0), "top: "),
+        (lambda shop, _: shop.label(votes=0), "votes: "),
+        (lambda shop, _: shop.label(votes=2, sure=7.0), "sure: "),
+        (lambda shop, _: shop.evolve(rounds=-1), "rounds: "),
+        (lambda _, empty: piar.Project.init(empty, example="shop", pairs=0), "pairs: "),
+    ],
+)
+def test_arguments_that_piar_toml_would_refuse_are_refused_in_python(shop, tmp_path, asked, named):
+    with pytest.raises(UsageError, match=f"^{named}"):
+        asked(shop, tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
