@@ -58,6 +58,7 @@ class StudentCard(Settings):
     simulated: bool = False
     calibration: Calibration | None = None  # of its probabilities, where dev showed that it helps
     rule: DecisionRule | None = None  # which grade a distribution stands for, else the likeliest
+    weights: str = ""  # hash of the adapters that calibration and rule were fitted on
 
     @classmethod
     def of(cls, manifest: Manifest, **more: Any) -> "StudentCard":
@@ -210,15 +211,25 @@ def fingerprint(folder: Path) -> str:
 def read_card(folder: Path) -> StudentCard:
     """What the student in this folder judges; of adapters that were made on a student, what that one does.
 
+    Adapters that were saved anew since they were calibrated are not: what was fitted belongs to other weights.
+
     Raises:
         PiarError: the folder holds no student of ours.
     """
     try:
-        return StudentCard.model_validate_json((folder / CARD).read_bytes())
+        card = StudentCard.model_validate_json((folder / CARD).read_bytes())
+        stale = card.weights and card.weights != _adapters_hash(folder)
+        return card.model_copy(update={"calibration": None, "rule": None}) if stale else card
     except FileNotFoundError:
         return _base_card(folder)
     except ValidationError as error:
         raise PiarError(f"{folder / CARD}: {explain(error)}", "Train again with this version.") from None
+
+
+def _adapters_hash(folder: Path) -> str:
+    from trainers import adapters  # which imports transformers
+
+    return file_sha256(folder / adapters.WEIGHTS) if (folder / adapters.WEIGHTS).is_file() else ""
 
 
 def _base_card(folder: Path) -> StudentCard:
@@ -245,7 +256,8 @@ def keep_calibration(folder: Path, calibration: Calibration | None, rule: Decisi
     Raises:
         PiarError: no student there, or the folder cannot be written.
     """
-    card = read_card(folder).model_copy(update={"calibration": calibration, "rule": rule})
+    fitted = {"calibration": calibration, "rule": rule, "weights": _adapters_hash(folder)}
+    card = read_card(folder).model_copy(update=fitted)
     marked = (folder / MARKER).exists()
     with writing(folder) as aside:
         aside.mkdir()

@@ -112,10 +112,12 @@ def test_adapters_that_others_made_on_a_student_are_a_student(base, tmp_path):
     assert (judge.card.task, judge.card.calibration) == (read_card(final).task, None)
     assert judge.score([{"query": "red lamp", "title": "red lamp"}])[0].grade in judge.task.symbols
     assert fingerprint(tmp_path / "a") != fingerprint(final)
-    keep_calibration(tmp_path / "a", None)
+    keep_calibration(tmp_path / "a", Calibration(strategy="temperature", temperature=3.0, bias=(0.0,) * 3))
+    assert load_student(tmp_path / "a").card.calibration.temperature == 3
     assert len(load_student(tmp_path / "a").score([{"query": "red", "title": "lamp"}])) == 1
     prints = [fingerprint(tmp_path / "a")]
     taught(final, tmp_path / "a", LoraConfig(**LAYERS | {"r": 2}))  # over the card that a calibration left there
+    assert load_student(tmp_path / "a").card.calibration is None  # it was fitted on other weights
     prints.append(fingerprint(tmp_path / "a"))
     keep_calibration(final, None)  # of the student below
     assert len({*prints, fingerprint(tmp_path / "a")}) == 3
