@@ -44,8 +44,8 @@ def render(report: LookReport, said: Sequence[str] = ()) -> RenderableType:
 
 def _heading(report: LookReport) -> RenderableType:
     """What the file is, and that nothing was written."""
-    many = f"{report.groups:,} {_many(report)}" if report.groups < report.rows or report.shape else "no groups"
-    head = Text(f"{report.rows:,} {'row' if report.rows == 1 else 'rows'} · {many}", style="bold")
+    groups = _counted(report.groups, report) if report.groups < report.rows or report.shape else "no groups"
+    head = Text(f"{many(report.rows, 'row')} · {groups}", style="bold")
     shares = " · ".join(f"{_plain(g.grade, 14)} {_percent(g.share)}" for g in report.grades)
     if shares:
         head.append(f" · grade {shares}" if len(head) + len(shares) < 56 else f"\ngrade {shares}")
@@ -117,7 +117,7 @@ def _rule(found: Suspects, report: LookReport) -> str:
     held = sum(block.n for block in blocks)
     named = _listed([block.group for block in blocks])
     return (
-        f"{held} sit in {len(blocks)} {_many(report)} ({named}) and {shift.n} go from "
+        f"{held} sit in {_counted(len(blocks), report)} ({named}) and {shift.n} go from "
         f"{_plain(shift.majority, 14)} to {_plain(shift.gold, 14)}: an unwritten rule?"
     )
 
@@ -156,12 +156,12 @@ def _provable(report: LookReport) -> str:
     text = f"{_points(d.low, d.high)} on a {d.groups:,}-{_one(report)} holdout (30 %){assumed}"
     if d.layout_high < 0.8 * d.high:
         return f"{text}; {_layout(d, report)}"
-    return f"{text}; {d.half_groups:,} {_many(report)} × {d.layout_rows} would halve that"
+    return f"{text}; {_counted(d.half_groups, report)} × {d.layout_rows} would halve that"
 
 
 def _layout(d: Detectable, report: LookReport) -> str:
     return (
-        f"the same {many(d.rows, 'row')} as {d.layout_groups:,} {_many(report)} × {d.layout_rows} "
+        f"the same {many(d.rows, 'row')} as {_counted(d.layout_groups, report)} × {d.layout_rows} "
         f"would show {_points(d.layout_low, d.layout_high)}"
     )
 
@@ -224,6 +224,10 @@ def _one(report: LookReport) -> str:
     return name.lower() if re.fullmatch(r"[A-Za-z]{2,12}", name) else "group"
 
 
+def _counted(n: int, report: LookReport) -> str:
+    return many(n, _one(report), _many(report))
+
+
 def _many(report: LookReport) -> str:
     one = _one(report)
     return f"{one[:-1]}ies" if one.endswith("y") and one[-2] not in "aeiou" else f"{one}s"
@@ -247,7 +251,7 @@ def _percent(share: float | None) -> str:
 
 def _points(low: float, high: float) -> str:
     a, b = round(100 * low), round(100 * high)
-    return f"{a} points" if a == b else f"{a}–{b} points"
+    return many(b, "point") if a == b else f"{a}–{b} points"
 
 
 def _number(figure: Interval, report: LookReport) -> str:
