@@ -19,7 +19,7 @@ from store.tables import VOTES, Rejection, Table, from_records, moment, text
 Object = Mapping[str, Any]
 Numbered = Sequence[tuple[int, Any]]
 Vote = tuple[str, str | None, str, list[str], Any]  # annotator, grade, comment, flags, when
-SKIPPED = "skipped"
+SKIPPED, DRAFT = "skipped", "draft"  # flags of what is no vote
 
 
 def _voted(rows: Iterable[tuple[int, Object, list[Vote]] | Rejection], called: str) -> Table:
@@ -201,9 +201,10 @@ def _responses(record: Object) -> list[tuple[str, Vote]]:
         ]
     for question, one, value in each:
         skipped = one.get("status") == "discarded" or value is None
+        flags = [SKIPPED] if skipped else [DRAFT] if one.get("status") in ("draft", "pending") else []
         who = text(one.get("user_id") or one.get("user")) or "unknown"
         when = moment(one.get("updated_at") or one.get("inserted_at"))
-        found.append((question, (who, None if skipped else text(value), "", [SKIPPED] if skipped else [], when)))
+        found.append((question, (who, None if skipped else text(value), "", flags, when)))
     return found
 
 

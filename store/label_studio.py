@@ -12,12 +12,14 @@ from typing import Any
 
 import polars as pl
 
+from store.columns import MAX_GRADES, asks
 from store.errors import UsageError
 from store.tables import VOTES, Rejection, Table, from_records, moment, text
 from store.types import NOTHING_FURTHER
 
 _ANNOTATIONS = ("annotations", "completions", "drafts")
 _GRADING = ("choices", "rating")
+_SELDOM = ("number", "taxonomy")  # hold the grade where no other control does
 _KINDS = (*_GRADING, "text", "number", "datetime", "taxonomy", "ranker", "pairwise", "labels")
 _ABOUT = frozenset({"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time"})
 _MOST_CHOICES = 30
@@ -88,12 +90,21 @@ def with_flat_votes(table: Table, name: str, control: str | None = None) -> Tabl
         flags=pl.lit([], pl.List(pl.String)),
         at=pl.Series([moment(text) for text in when], dtype=pl.Datetime("us")),
     ).filter(pl.col("grade") != "")
-    said = [*(_ABOUT - {"id"}), *(other for other in answers if other != column)]  # is in the votes, or no matter
-    return replace(table, frame=frame.drop(said, strict=False), votes=votes, vote_columns=(column,))
+    # What has more values than any scale is a text of the task, such as its queries.
+    others = [other for other in answers if other != column and frame[other].n_unique() <= MAX_GRADES]
+    note = f"without what seems to be answers of other controls: {', '.join(map(repr, others))}"
+    return replace(
+        table,
+        frame=frame.drop([*(_ABOUT - {"id"}), *others], strict=False),
+        votes=votes,
+        vote_columns=(column,),
+        notes=(*table.notes, *([note] if others else [])),
+    )
 
 
 def _answers(frame: pl.DataFrame) -> list[str]:
-    return [column for column in frame.columns if column not in _ABOUT]
+    """Columns that may hold answers: neither about the annotation nor called like the text of a query."""
+    return [column for column in frame.columns if column not in _ABOUT and not asks(column)]
 
 
 def _is_grading(column: pl.Series) -> bool:
@@ -104,23 +115,26 @@ def _is_grading(column: pl.Series) -> bool:
 
 
 def _plain_choice(cell: str) -> str:
-    """A cell of several choices, which is JSON, as they are written elsewhere."""
+    """A cell of several choices, of stars, a number or a taxonomy, which is JSON, as it is written elsewhere."""
     try:
-        found = json.loads(cell)["choices"] if cell.startswith("{") else None
-    except (ValueError, KeyError, RecursionError):
+        found = json.loads(cell) if cell.startswith(("{", "[{")) else None
+    except (ValueError, RecursionError):
         return cell
-    return " | ".join(map(text, found)) if isinstance(found, list) else cell
+    said = [word for item in _dicts(found if isinstance(found, list) else [found]) for word in _words(item)]
+    return " | ".join(said) or cell
+
+
+def _words(value: Mapping[str, Any]) -> list[str]:
+    """What the value of a control of grades holds: choices, stars, a number, the paths of a taxonomy."""
+    found = next((value[kind] for kind in (*_GRADING, *_SELDOM) if value.get(kind) is not None), [])
+    listed = found if isinstance(found, list) else [found]
+    return [" / ".join(map(text, item)) if isinstance(item, list) else text(item) for item in listed]
 
 
 def _control(tasks: Sequence[Any], name: str, said: str | None) -> str:
-    used = Counter(
-        text(result.get("from_name"))
-        for task in _dicts(tasks)
-        for key in _ANNOTATIONS
-        for annotation in _dicts(task.get(key))
-        for result in _dicts(annotation.get("result"))
-        if result.get("type") in _GRADING
-    )
+    used = _used(tasks, _GRADING)
+    if not used or said not in (None, *used):
+        used += _used(tasks, _SELDOM)
     if said is not None and used and said not in used:
         raise UsageError(
             f"Nobody used a control {said!r} in {name}; there are answers of {', '.join(map(repr, used))}.",
@@ -132,6 +146,18 @@ def _control(tasks: Sequence[Any], name: str, said: str | None) -> str:
             f"Name the one that holds the grade: --control {shlex.quote(next(iter(used)))}",
         )
     return said if said is not None else next(iter(used), "grade") if "grade" not in used else "grade"
+
+
+def _used(tasks: Sequence[Any], kinds: Sequence[str]) -> Counter[str]:
+    """How many answers there are of each control of these kinds."""
+    return Counter(
+        text(result.get("from_name"))
+        for task in _dicts(tasks)
+        for key in _ANNOTATIONS
+        for annotation in _dicts(task.get(key))
+        for result in _dicts(annotation.get("result"))
+        if result.get("type") in kinds
+    )
 
 
 def with_vote_columns(table: Table, votes: pl.DataFrame) -> Table:
@@ -217,9 +243,9 @@ def _annotator(user: object) -> str:
 def _grade(results: Sequence[Mapping[str, Any]], control: str) -> str | None:
     """What was chosen by the control of the grade, several choices as one text; None where it was not used."""
     for result in results:
-        for kind in _GRADING:
-            if text(result.get("from_name")) == control and (found := _values([result], kind, kind)):
-                return " | ".join(found)
+        graded = result.get("type") in (*_GRADING, *_SELDOM) and text(result.get("from_name")) == control
+        if graded and isinstance(result.get("value"), dict) and (found := _words(result["value"])):
+            return " | ".join(found)
     return None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from piar.cli import main
 from store.errors import PiarError, UsageError
+from store.label_studio import read_export
 from store.readers import Reading, read
 
 PRODIGY = [
@@ -94,6 +95,20 @@ def test_responses_of_argilla_are_votes(tmp_path, records):
     table = read(tmp_path / "a b.json")
     assert votes_of(table)[0] == (0, "ada", "3")
     assert len(table.frame) == len(records)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"fields": {"text": "a"}, "responses": {"q": [{"value": "3", "user_id": "ada", "status": "draft"}]}},
+        {"fields": {"text": "a"}, "responses": [{"user_id": "a", "status": "draft", "values": {"q": {"value": 3}}}]},
+        {"text": "a", "q.responses": ["3"], "q.responses.users": ["ada"], "q.responses.status": ["draft"]},
+    ],
+)
+def test_drafts_of_argilla_are_no_votes(tmp_path, record):
+    (tmp_path / "a.jsonl").write_text(lines([record]))
+    table = read(tmp_path / "a.jsonl")
+    assert table.votes.select("grade", "flags").rows() == [("3", ["draft"])]
 
 
 def test_argillas_datasets_in_parquet_are_read_by_question(tmp_path):
@@ -267,13 +282,45 @@ def test_label_studios_flat_exports_keep_who_when_and_how_long(tmp_path, name, c
 
 def test_of_a_text_that_comes_again_and_a_scale_the_scale_is_proposed(tmp_path):
     rows = [
-        {"annotation_id": i, "annotator": 1, "id": i, "query": f"lamp {i % 6}", "rel": ["bad", "good"][i % 2]}
+        {"annotation_id": i, "annotator": 1, "id": i, "item": f"lamp {i % 6}", "rel": ["bad", "good"][i % 2]}
         for i in range(24)
     ]
     (tmp_path / "min.csv").write_text(pl.DataFrame(rows).write_csv())
     with pytest.raises(UsageError, match="several columns") as error:
         read(tmp_path / "min.csv")
     assert error.value.fix == "Name it: --control rel"
+
+
+ITEMS = [{**{k: v for k, v in row.items() if k != "sentiment"}, "query": f"lamp {row['id'] // 5}"} for row in FLAT]
+
+
+@pytest.mark.parametrize(
+    ("said", "grades"),
+    [
+        (lambda i: [{"rating": 1 + i % 3}], ["1", "2", "3"]),
+        (lambda i: [{"number": i % 3}], ["0", "1", "2"]),
+        (lambda i: [{"taxonomy": [["apt", ["near", "far"][i % 2]]]}], ["apt_/_far", "apt_/_near"]),
+        (lambda i: ["no", "yes"][i % 2], ["no", "yes"]),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--control", "grade"]])
+@pytest.mark.parametrize("name", ["min.json", "min.csv"])
+def test_a_query_beside_the_grade_of_a_flat_export_is_read(tmp_path, name, options, said, grades, capsys):
+    rows = [{**row, "grade": said(row["id"])} for row in ITEMS]
+    cells = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    (tmp_path / name).write_text(json.dumps(rows) if name.endswith("json") else pl.DataFrame(cells).write_csv())
+    assert main(["init", str(tmp_path / "p"), "--from", str(tmp_path / name), *options]) == 0
+    capsys.readouterr()
+    queries = "select count(distinct query), list_sort(list(distinct grade)) from label join samples using (sample_id)"
+    assert main(["sql", queries, "-C", str(tmp_path / "p"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [[6, grades]]
+
+
+@pytest.mark.parametrize(("kind", "held"), [("number", 2), ("taxonomy", [["2"]])])
+def test_numbers_and_taxonomies_are_grades_where_no_choice_is(kind, held):
+    answer = {"from_name": "how", "type": kind, "value": {kind: held}}
+    table = read_export([{"data": {"text": "a"}, "annotations": [{"completed_by": 1, "result": [answer]}]}], "x.json")
+    assert table.votes["grade"].to_list() == ["2"]
 
 
 def test_of_two_answers_in_a_flat_export_one_is_named(tmp_path):
@@ -283,5 +330,6 @@ def test_of_two_answers_in_a_flat_export_one_is_named(tmp_path):
         read(tmp_path / "min.csv")
     table = read(tmp_path / "min.csv", Reading(control="sentiment"))
     assert "english" not in table.frame.columns
+    assert table.notes == ("without what seems to be answers of other controls: 'english'",)
     assert table.votes["grade"].to_list() == [row["sentiment"] for row in FLAT]
     assert set(read(tmp_path / "min.csv", Reading(control="english")).votes["grade"]) == {"Yes | No", "No"}
