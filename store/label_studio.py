@@ -126,7 +126,7 @@ def _plain_choice(cell: str) -> str:
 
 def _words(value: Mapping[str, Any]) -> list[str]:
     """What the value of a control of grades holds: choices, stars, a number, the paths of a taxonomy."""
-    found = next((value[kind] for kind in (*_GRADING, *_SELDOM) if value.get(kind) is not None), [])
+    found: Any = next((value[kind] for kind in (*_GRADING, *_SELDOM) if value.get(kind) is not None), [])
     listed = found if isinstance(found, list) else [found]
     return [" / ".join(map(text, item)) if isinstance(item, list) else text(item) for item in listed]
 
