@@ -65,7 +65,7 @@ def is_flat_export(columns: Sequence[str]) -> bool:
 
 def with_flat_votes(table: Table, name: str, control: str | None = None) -> Table:
     """A table of annotations with its `votes`; arguments and errors as `read_export`."""
-    frame = table.frame.with_columns(pl.col(c).map_elements(_plain_choice, pl.String) for c in _answers(table.frame))
+    frame = table.frame.with_columns(pl.col(c).map_elements(plain_choice, pl.String) for c in _answers(table.frame))
     answers = [column for column in _answers(frame) if _is_grading(frame[column])]
     answers.sort(key=lambda column: frame[column].n_unique())  # a text that comes again has more values than a scale
     if control is not None and control not in frame.columns:
@@ -114,7 +114,7 @@ def _is_grading(column: pl.Series) -> bool:
     return few and int(values.str.len_chars().max() or 0) <= 40  # type: ignore[arg-type]
 
 
-def _plain_choice(cell: str) -> str:
+def plain_choice(cell: str) -> str:
     """A cell of several choices, of stars, a number or a taxonomy, which is JSON, as it is written elsewhere."""
     try:
         found = json.loads(cell) if cell.startswith(("{", "[{")) else None

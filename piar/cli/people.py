@@ -216,7 +216,7 @@ def import_(
         Path, typer.Argument(metavar="FILE", help="A Label Studio JSON export or a filled-in sheet (CSV, Excel, ODS).")
     ],
     batch: BatchName = None,
-    annotator: Annotated[str, typer.Option(help="Who answered, where the file does not say.")] = "",
+    annotator: Annotated[str, typer.Option(help="Who answered, where the file does not say; or 1=ann,2=bob.")] = "",
     sheet: Sheet = None,
 ) -> Answer:
     """Bring a filled-in file back as new labels, as any spreadsheet program saved it.

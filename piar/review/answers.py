@@ -8,6 +8,8 @@ from typing import Any
 
 from piar.review.batch import Batch
 from piar.review.page import DOUBTS, INFORMED
+from piar.review.who import LONGEST_NAME
+from store.cells import grade_symbol
 from store.db import now
 from store.label_studio import controls
 from store.tables import moment
@@ -15,7 +17,7 @@ from store.task import Task
 from store.types import NOTHING_FURTHER, Label
 
 UNDONE, SKIPPED = "undone", "skipped"  # flags of labels without a grade
-_LONGEST_NAME, _LONGEST_SECONDS = 254, 10**7  # of an annotator (an e-mail address), of an answer
+_LONGEST_SECONDS = 10**7  # of an answer
 
 
 @dataclass(slots=True)
@@ -53,7 +55,8 @@ def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
     """The result list of an annotation as an answer; controls that somebody added to the page are kept as `further`."""
     said = controls(result)
     choices = {name: [str(c) for c in said.get(name, [])] for name in _OURS}
-    grade = next((_alias(c, task.symbols) for c in choices["grade"]), None)
+    grades = {_grade(c, task) for c in choices["grade"]}
+    grade = grades.pop() if len(grades) == 1 else None
     rule = next((c.split(" ")[0].rstrip(":") for c in choices["rule"]), None)
     known = {words: alias for alias, words in DOUBTS.items()}
     flags = tuple(known.get(c, c) for c in choices["doubt"] if c in DOUBTS or c in known)
@@ -61,11 +64,22 @@ def read_answer(result: Sequence[Mapping[str, Any]], task: Task) -> Answer:
     return Answer(grade, rule, flags, "\n".join(choices["comment"]).strip(), further)
 
 
-def _alias(choice: str, symbols: Sequence[str]) -> str | None:
+def _grade(choice: str, task: Task) -> str | None:
     """Label Studio stores the alias, but an older page or a hand-made export may hold the caption."""
-    if choice in symbols:
+    if choice in task.symbols:
         return choice
-    return next((s for s in symbols if choice.startswith((f"{s} ", f"{s}:"))), None)
+    captioned = (s for s in task.symbols if choice.startswith((f"{s} ", f"{s}:")))
+    return next(captioned, None) or grade_symbol(choice, task)
+
+
+def _ungraded(result: Sequence[Mapping[str, Any]]) -> str:
+    """Why an answer gives no grade, for people who count such answers."""
+    said = controls(result)
+    if choices := sorted({str(choice)[:20] for choice in said.get("grade", [])}):
+        return f"answer with several grades or an unknown one: {', '.join(map(repr, choices[:4]))}"
+    others = sorted({name[:20] for name in said} - {*_OURS})
+    asked = f", but with {', '.join(map(repr, others[:4]))}: was the page changed?" if others else ""
+    return f"answer without a grade{asked}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +87,22 @@ class Reader:
     """Reads one person's exported tasks as labels.
 
     Attributes:
-        owner: whose project it is.
+        owner: whose project it is; None of a file, which may be of several people.
         users: id -> e-mail of the server's users.
         assigned: keys of the samples that the project was given.
         origin: where the answers came from, kept with each label.
         given: sample -> who gave an answer here that an earlier pull has read. Where it is gone, it was taken back.
+        called: what a file says of who answered -> annotator.
     """
 
     task: Task
     batch: Batch
-    owner: str
+    owner: str | None
     users: Mapping[int, str]
     assigned: set[str]
     origin: str
     given: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
     pulled: Pulled = field(default_factory=Pulled)
 
     def read(self, tasks: Iterable[Mapping[str, Any]]) -> None:
@@ -123,14 +139,13 @@ class Reader:
         answer = read_answer(listed(annotation.get("result")), self.task)
         skipped = bool(annotation.get("was_cancelled"))
         if answer.grade is None and not skipped and not answer.flags and not answer.comment:
-            self.pulled.count("answer without a grade")
+            self.pulled.count(_ungraded(listed(annotation.get("result"))))
             return None
         person = self._person(annotation.get("completed_by"))
         flags = [flag for flag in answer.flags if not (self.batch.blind and flag in INFORMED)]
         if len(flags) < len(answer.flags):
             self.pulled.count("doubt about a label that a blind annotator cannot see")
-        named = {SKIPPED: skipped, "foreign_project": person != self.owner}
-        lead = annotation.get("lead_time")
+        named = {SKIPPED: skipped, "foreign_project": self.owner not in (None, person)}
         return Label(
             sample_id=key,
             source="human",
@@ -139,7 +154,7 @@ class Reader:
             comment=answer.comment,
             flags=(*flags, *(flag for flag, holds in named.items() if holds)),
             rule=answer.rule,
-            seconds=float(lead) if isinstance(lead, int | float) and 0 <= lead < _LONGEST_SECONDS else None,
+            seconds=seconds(annotation.get("lead_time")),
             blind=self.batch.blind,
             batch=self.batch.name,
             origin=self.origin,
@@ -149,15 +164,28 @@ class Reader:
 
     def _person(self, completed_by: object) -> str:
         """Who answered. Whoever the server knows by a new name is the owner, where it knows the owner no more."""
-        if isinstance(completed_by, Mapping):
-            number = completed_by.get("id")
-            name = completed_by.get("email") or (self.users.get(number) if isinstance(number, int) else None)
-        elif isinstance(completed_by, int):
-            name = self.users.get(completed_by, f"user-{completed_by}")
-        else:
-            name = None
+        said = named(completed_by)
+        if self.owner is None:
+            return self.called.get(said, said or "unknown")
+        name = self.users.get(int(said), f"user-{said}") if said.isdecimal() else said
         renamed = self.owner not in self.users.values() and name not in self.batch.annotators
-        return self.owner if name is None or renamed else str(name)[:_LONGEST_NAME]
+        return self.owner if not name or renamed else name[:LONGEST_NAME]
+
+
+def named(completed_by: object) -> str:
+    """What Label Studio says of who answered: an address where it has one, else a number; "" for nothing."""
+    if isinstance(completed_by, Mapping):
+        completed_by = completed_by.get("email") or completed_by.get("id")
+    return str(completed_by).strip() if isinstance(completed_by, int | str) else ""
+
+
+def seconds(lead: object) -> float | None:
+    """How long an answer took, where that is a number that can be."""
+    try:
+        taken = float(lead) if isinstance(lead, int | float | str) else -1.0
+    except ValueError:
+        return None
+    return taken if 0 <= taken < _LONGEST_SECONDS else None
 
 
 def listed(value: object) -> list[Mapping[str, Any]]:

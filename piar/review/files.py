@@ -1,32 +1,26 @@
 """The round trip by files: Label Studio JSON for people without server access, CSV for people without Label Studio."""
 
-import csv
-import io
 import json
-import re
-from collections.abc import Set
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from piar.review.answers import Pulled, Reader, listed
+from piar.review.answers import Pulled, Reader, listed, named
 from piar.review.batch import Batch
 from piar.review.guide import sheet_guide
-from piar.review.page import DOUBTS, INFORMED, field_key, page
+from piar.review.page import page
 from piar.review.push_pull import PullReport, keep, to_tasks
-from store.cells import grade_symbol
-from store.db import Store, now
+from piar.review.sheets import read_sheet, require_rows, sheet_text
+from piar.review.who import who_answered
+from store.db import Store
 from store.errors import PiarError, UsageError
-from store.files import cell, read_text
-from store.readers import Reading, read
+from store.files import read_text
 from store.task import Task
-from store.types import Instruction, Label
+from store.types import Instruction
 
-ANSWER_COLUMNS = ("grade", "rule", "doubts", "comment")
 _MOST_BYTES = 2**30
 _SHEETS = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls", ".ods", ".zip", ".gz")
-_WORD_GAP = re.compile(r"[\s_-]+")
 
 
 def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path) -> list[Path]:
@@ -41,7 +35,7 @@ def export_batch(store: Store, batch: Batch, instruction: Instruction, out: Path
         UsageError: another ending.
         PiarError: such a file is in the way; nothing is written.
     """
-    writers = {".json": _json_text, ".csv": _csv_text}
+    writers = {".json": _json_text, ".csv": sheet_text}
     if out.suffix not in writers:
         raise UsageError(
             f"{out.name} is neither .json nor .csv", "Name a .json file (Label Studio) or a .csv file (a sheet)."
@@ -85,45 +79,25 @@ def _json_text(tasks: list[dict[str, Any]], task: Task, batch: Batch, person: st
     return json.dumps(tasks, ensure_ascii=False, indent=1).encode()
 
 
-def _csv_text(tasks: list[dict[str, Any]], task: Task, batch: Batch, person: str) -> bytes:
-    file = io.StringIO(newline="")
-    sheet = csv.writer(file)
-    keys = [field_key(name) for name in task.fields]
-    shown = [*task.fields, *(["said"] if tasks and "said" in tasks[0]["data"] else [])]
-    asked = [*ANSWER_COLUMNS, *(question.name for question in batch.questions)]
-    sheet.writerow(["sample_key", "annotator", *shown, *asked])
-    for item in tasks:
-        data = item["data"]
-        texts = [cell(data[key]) for key in (*keys, *shown[len(keys) :])]
-        sheet.writerow([data["sample_key"], cell(person), *texts, *[""] * len(asked)])
-    return file.getvalue().encode("utf-8-sig")
-
-
 def import_batch(
     store: Store, batch: Batch, path: Path, annotator: str, run_id: str, sheet: str | None = None
 ) -> PullReport:
     """Read a filled-in file: a Label Studio JSON export, or a sheet that `export_batch` wrote, as any program saved it.
 
     Args:
-        annotator: who answered, where the file does not say it.
+        annotator: who answered, where the file does not say it; or whom its numbers mean: `1=ann,2=bob`.
         sheet: of a workbook with several.
 
     Raises:
         PiarError: the file cannot be read as either.
     """
     pulled = Pulled()
-    assigned = {a.sample_id for a in batch.assignments if not annotator or a.annotator == annotator}
     try:
-        if path.suffix.lower() in _SHEETS:
-            _read_sheet(path, sheet, store.task, batch, annotator, pulled)
+        tasks = None if path.suffix.lower() in _SHEETS else _tasks(path)
+        if tasks is None or _flat(tasks):
+            read_sheet(store, path, sheet, batch, annotator, pulled)
         else:
-            tasks = json.loads(read_text(path, _MOST_BYTES))
-            if not isinstance(tasks, list):
-                raise ValueError("it is not a list of tasks")
-            tasks = [t for t in tasks if isinstance(t, dict)]
-            reader = Reader(store.task, batch, annotator or "unknown", _users(tasks), assigned, path.name)
-            reader.read(tasks)
-            pulled = reader.pulled
+            _read_tasks(store, tasks, batch, annotator, path.name, pulled)
     except FileNotFoundError:
         raise PiarError(f"{path} does not exist.", "Name the file that the annotator sent back.") from None
     except (ValueError, RecursionError) as error:
@@ -134,78 +108,29 @@ def import_batch(
     return keep(store, pulled, batch.name, run_id)
 
 
-def _users(tasks: list[dict[str, Any]]) -> dict[int, str]:
-    """E-mails that the export itself knows; ids without one stay `user-N`."""
-    people = (a.get("completed_by") for t in tasks for a in listed(t.get("annotations")))
-    return {
-        p["id"]: str(p["email"])
-        for p in people
-        if isinstance(p, dict) and isinstance(p.get("id"), int) and "email" in p
-    }
+def _tasks(path: Path) -> list[Mapping[str, Any]]:
+    tasks = json.loads(read_text(path, _MOST_BYTES))
+    if not isinstance(tasks, list):
+        raise ValueError("it is not a list of tasks")
+    return listed(tasks)
 
 
-def _read_sheet(path: Path, sheet: str | None, task: Task, batch: Batch, annotator: str, into: Pulled) -> None:
-    """Take in a sheet as spreadsheets save it: any delimiter and encoding, a workbook, titles above the header, columns
-    in another order or case. A row that is there twice with different answers counts as none."""
-    table = read(path, Reading(plain=True, sheet=sheet))
-    for rejected in table.rejected:
-        into.count(rejected.reason)
-    named = {_WORD_GAP.sub("_", name.strip().casefold()): name for name in reversed(table.frame.columns)}
-    if lacking := [name for name in ("sample_key", "grade") if name not in named]:
-        found = ", ".join(table.frame.columns[:12])
-        raise ValueError(f"it has no column {' and no column '.join(lacking)} (it has {found})")
-    assigned, answers = {a.sample_id for a in batch.assignments}, dict[tuple[str, str], Label]()
-    contradicted = set[tuple[str, str]]()
-    for cells in table.frame.rows(named=True):
-        row = {name: cells[column].strip() for name, column in named.items()}
-        label = _row_label(row, task, batch, annotator, assigned, path.name, into)
-        if label is None:
-            continue
-        first = answers.setdefault((label.annotator, label.sample_id), label)
-        if replace(first, at=label.at) != label:
-            contradicted.add((label.annotator, label.sample_id))
-    if contradicted:
-        into.count("row that is there twice with different answers", len(contradicted))
-    into.labels += [label for key, label in answers.items() if key not in contradicted]
+def _flat(tasks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it is a table as JSON, Label Studio's JSON_MIN: a row for each annotation."""
+    return bool(tasks) and all("sample_key" in task and "data" not in task for task in tasks)
 
 
-def _row_label(
-    row: dict[str, str], task: Task, batch: Batch, annotator: str, assigned: Set[str], origin: str, into: Pulled
-) -> Label | None:
-    """What a row says; None where that is nothing, or odd."""
-    people = {cell(person): person for person in batch.annotators}
-    known = DOUBTS.keys() - INFORMED if batch.blind else DOUBTS.keys()
-    said, doubts, comment = row["grade"], row.get("doubts", "").replace(",", " ").split(), row.get("comment", "")
-    who, key = row.get("annotator") or annotator or "unknown", row["sample_key"].lower()
-    grade = grade_symbol(said, task)
-    if key not in assigned:
-        if any(row.values()):
-            into.count("row without a known sample_key")
-        return None
-    if said and grade is None:
-        into.count(f"unknown grade {said[:20]!r}")
-        return None
-    if not (grade or doubts or comment):
-        return None
-    return Label(
-        sample_id=key,
-        source="human",
-        annotator=people.get(who, who),
-        grade=grade,
-        comment=comment,
-        rule=row.get("rule") or None,
-        flags=tuple(d for d in doubts if d in known),
-        blind=batch.blind,
-        batch=batch.name,
-        origin=origin,
-        at=now(),
-        further=_further(row, batch),
-    )
-
-
-def _further(row: dict[str, str], batch: Batch) -> str:
-    """What a row of a sheet says to the batch's questions; several choices are parted by semicolons."""
-    said = {q.name: row.get(_WORD_GAP.sub("_", q.name.casefold()), "") for q in batch.questions}
-    parted = {q.name: said[q.name].split(";") if q.many and q.choices else [said[q.name]] for q in batch.questions}
-    return json.dumps({name: [w.strip() for w in words] for name, words in parted.items() if said[name]},
-                      ensure_ascii=False)  # fmt: skip
+def _read_tasks(
+    store: Store, tasks: Sequence[Mapping[str, Any]], batch: Batch, annotator: str, name: str, into: Pulled
+) -> None:
+    """Take in Label Studio's tasks. Everybody who answered is told apart: a file is not always one person's project."""
+    said = [a for task in tasks for a in listed(task.get("annotations")) if a.get("result") or a.get("was_cancelled")]
+    people = who_answered({named(a.get("completed_by")) for a in said}, batch.annotators, annotator, name)
+    keys = {str(data.get("sample_key")) for task in tasks if isinstance(data := task.get("data"), Mapping)}
+    require_rows(store, batch, keys, name)
+    dealt = {a.sample_id for a in batch.assignments}
+    reader = Reader(store.task, batch, None, {}, dealt, name, called=people, pulled=into)
+    reader.read(tasks)
+    for person in sorted({label.annotator for label in into.labels} - {*batch.annotators}):
+        n = sum(label.annotator == person for label in into.labels)
+        into.count(f"answer of {person}, to whom batch {batch.name} was not given", n)

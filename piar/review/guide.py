@@ -90,7 +90,7 @@ def sheet_guide(task: Task, instruction: Instruction, batch: Batch) -> str:
     parts = [
         f"# {task.name}: how to fill in the sheet",
         task.ask or instruction.preamble,
-        "Judge each row on your own. Leave `sample_key` as it is, save as CSV in UTF-8 and send it back.",
+        "Judge each row on your own. Leave `sample_key` and `batch` alone, save as CSV in UTF-8 and send it back.",
         "## grade",
         "\n".join(grades),
         *(["## rule (optional): the one that decided", "\n".join(rules)] if rules else []),

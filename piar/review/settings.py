@@ -21,7 +21,7 @@ def plain_url(url: str) -> str:
     return url.rstrip("/")
 
 
-_TAKEN = {"grade", "rule", "doubt", "doubts", "evidence", "comment", "said", "annotator", "sample_key"}
+_TAKEN = {"grade", "rule", "doubt", "doubts", "evidence", "comment", "said", "annotator", "batch", "sample_key"}
 
 
 class Question(Settings):

@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 
 from piar.review.answers import Reader, read_answer
-from piar.review.batch import compose, load, open_pilots
+from piar.review.batch import Batch, compose, load, open_pilots
 from piar.review.files import export_batch, import_batch
 from piar.review.page import hotkeys, page
 from piar.review.push_pull import pull, push
 from piar.review.server import refusal
 from piar.review.settings import ReviewSettings
+from piar.review.sheets import sheet_text
 from piar.review.status import agenda, status
 from store.errors import PiarError, UsageError
 from store.task import Grade, Task
@@ -475,6 +476,66 @@ def test_a_broken_file_is_explained(world, tmp_path, text):
         import_batch(world[0], batch_of(world[0]), path, "", "r")
 
 
+def answered(key, who, grade="1", **more):
+    """A task as Label Studio exports it, with one answer."""
+    return {"data": {"sample_key": key}, "annotations": [{"completed_by": who, "result": result(grade), **more}]}
+
+
+def people_of(store):
+    return sorted(store.frame("select annotator, count(*) as n from label where batch = 'w47' group by all").rows())
+
+
+def test_answers_of_several_people_in_one_file_are_never_taken_for_one(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch, path = batch_of(store), tmp_path / "all.json"
+    key = batch.assignments[0].sample_id
+    path.write_text(json.dumps([answered(key, 1, "0"), answered(key, {"id": 2}, "3")]))
+    for told in ("", ANNOTATORS[0]):
+        with pytest.raises(PiarError, match=r"by numbers \(1, 2\)") as refused:
+            import_batch(store, batch, path, told, "r")
+    assert "--annotator 1=ann@example.com,2=bob@example.com" in refused.value.fix
+    assert import_batch(store, batch, path, "1=ann@example.com,2=bob@example.com", "r").pulled == 2
+    assert people_of(store) == [(ANNOTATORS[0], 1), (ANNOTATORS[1], 1)]
+    path.write_text(
+        json.dumps([answered(key, "Eve@example.com"), answered(key, {"id": 2, "email": "ANN@example.com"})])
+    )
+    told = import_batch(store, batch, path, "", "r")
+    assert told.odd == {"answer of Eve@example.com, to whom batch w47 was not given": 1}
+    assert people_of(store)[0] == ("Eve@example.com", 1)
+    path.write_text(json.dumps([answered(key, None)]))
+    with pytest.raises(PiarError, match="does not say who answered"):
+        import_batch(store, batch, path, "", "r")
+
+
+def test_label_studios_flat_export_comes_back_with_doubts_and_dates(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch, path = batch_of(store), tmp_path / "min.json"
+    row = {"sample_key": batch.assignments[0].sample_id, "annotation_id": 1, "annotator": 7, "grade": "2",
+           "doubt": {"choices": ["ambiguous", "rule_unclear"]}, "lead_time": 3.5,
+           "updated_at": "2026-11-20T10:00:00Z"}  # fmt: skip
+    path.write_text(json.dumps([row]))
+    assert import_batch(store, batch, path, ANNOTATORS[0], "r").pulled == 1
+    kept = store.frame("select annotator, flags, seconds, created_at::varchar from label where batch = 'w47'").row(0)
+    assert kept == (ANNOTATORS[0], ["ambiguous", "rule_unclear"], 3.5, "2026-11-20 10:00:00")
+
+
+def test_an_answer_without_a_grade_says_why(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch, path = batch_of(store), tmp_path / "all.json"
+    key = batch.assignments[0].sample_id
+    renamed = {"from_name": "relevance", "type": "choices", "value": {"choices": ["1"]}}
+    two = {"from_name": "grade", "type": "choices", "value": {"choices": ["1", "2"]}}
+    tasks = [answered(key, ANNOTATORS[0], result=[item]) for item in (renamed, two)]
+    path.write_text(json.dumps([*tasks, answered(key, ANNOTATORS[0], "7")]))
+    report = import_batch(store, batch, path, "", "r")
+    assert report.pulled == 0
+    assert set(report.odd) == {
+        "answer without a grade, but with 'relevance': was the page changed?",
+        "answer with several grades or an unknown one: '1', '2'",
+        "answer with several grades or an unknown one: '7'",
+    }
+
+
 def test_a_file_of_another_kind_is_refused(world, tmp_path):
     with pytest.raises(UsageError, match="neither"):
         export_batch(world[0], batch_of(world[0]), INSTRUCTION, tmp_path / "w47.xlsx")
@@ -641,3 +702,83 @@ def test_a_row_with_two_different_answers_counts_as_none_and_a_sheet_without_key
     path.write_text(as_text([["id", "title", "grade"], ["1", "a", "2"]]))
     with pytest.raises(PiarError, match=r"no column sample_key \(it has id, title, grade\)"):
         import_batch(store, batch, path, "", "r")
+
+
+def written(path, names, rows):
+    path.write_text(as_text([names, *rows]))
+    return path
+
+
+def test_who_answered_is_known_by_any_writing_of_their_name_and_otherwise_asked(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch = batch_of(store)
+    names, rows = filled(store, batch, tmp_path)
+    who = names.index("annotator")
+    cells = [[*row[:who], ("Ann", "ANN@example.com")[i % 2], *row[who + 1 :]] for i, row in enumerate(rows)]
+    assert import_batch(store, batch, written(tmp_path / "a.csv", names, cells), "", "r").annotators == {
+        "ann@example.com": len(rows)
+    }
+    without = [[*row[:who], *row[who + 1 :]] for row in rows]
+    path = written(tmp_path / "b.csv", [*names[:who], *names[who + 1 :]], without)
+    with pytest.raises(PiarError, match="does not say who answered"):
+        import_batch(store, batch, path, "", "r")
+
+
+def test_a_sheet_sorted_in_part_gives_no_grade_to_another_row(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch = batch_of(store)
+    names, rows = filled(store, batch, tmp_path)
+    keys = sorted(row[0] for row in rows)
+    moved = sum(row[0] != key for row, key in zip(rows, keys, strict=True))
+    path = written(tmp_path / "a.csv", names, [[key, *row[1:]] for row, key in zip(rows, keys, strict=True)])
+    report = import_batch(store, batch, path, "", "r")
+    assert report.pulled == len(rows) - moved
+    assert report.odd == {"row with a sample_key and the text of another row (sorted in part?)": moved}
+    title = names.index("title")
+    mended = [[*row[:title], f"{row[title]} (spelling mended)", *row[title + 1 :]] for row in rows]
+    assert import_batch(store, batch, written(tmp_path / "b.csv", names, mended), "", "r").odd == {}
+
+
+def test_a_sheet_of_another_batch_or_project_is_refused_with_its_name(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch = batch_of(store)
+    names, rows = filled(store, batch, tmp_path)
+    again = batch_of(store, "again", relabel=[row[0] for row in rows])
+    path = written(tmp_path / "a.csv", names, rows)
+    with pytest.raises(PiarError, match="is a sheet of batch w47, not of again") as refused:
+        import_batch(store, again, path, "", "r")
+    assert refused.value.fix == "Add --batch w47."
+    bare = written(tmp_path / "b.csv", [names[0], *names[2:]], [[row[0], *row[2:]] for row in rows])  # as older ones
+    assert import_batch(store, batch, bare, "", "r").pulled == len(rows)
+    foreign = written(tmp_path / "c.csv", names, [["0000", *row[1:]] for row in rows])
+    with pytest.raises(PiarError, match=r"No row of c\.csv is in a batch of this project"):
+        import_batch(store, batch, foreign, "", "r")
+
+
+def test_doubts_and_rules_are_read_as_people_write_them_and_an_emptied_row_is_told(tmp_path):
+    store, _ = review_store(tmp_path, rows=40)
+    batch = batch_of(store)
+    names, rows = filled(store, batch, tmp_path)
+    row, (rule, doubts) = rows[0], map(names.index, ("rule", "doubts"))
+    row[rule], row[doubts] = "r02: Accessories", "A rule is unclear; AMBIGUOUS, tired"
+    report = import_batch(store, batch, written(tmp_path / "a.csv", names, [row]), "", "r")
+    assert report.odd == {"unknown doubt 'tired'": 1}
+    assert store.frame("select rule, flags from label where batch = 'w47'").row(0) == (
+        "R02",
+        ["rule_unclear", "ambiguous"],
+    )
+    empty = [*row[: names.index("grade")], *[""] * (len(row) - names.index("grade"))]
+    report = import_batch(store, batch, written(tmp_path / "b.csv", names, [empty]), "", "r")
+    assert report.odd == {"empty row that was answered before: that answer stands": 1}
+
+
+def test_fields_called_like_columns_of_ours_have_columns_of_their_own(tmp_path):
+    task = TASK.model_copy(update={"fields": ("comment", "grade"), "group_by": "comment"})
+    batch = Batch("w47", (), fresh=True)
+    data = {"sample_key": "k", "f_comment": "you are late", "f_grade": "A"}
+    names, row = csv.reader(io.StringIO(sheet_text([{"data": data}], task, batch, "ann").decode("utf-8-sig")))
+    assert len(set(names)) == len(names)
+    assert dict(zip(names, row, strict=True)) == {
+        "sample_key": "k", "batch": "w47", "annotator": "ann", "f_comment": "you are late", "f_grade": "A",
+        "grade": "", "rule": "", "doubts": "", "comment": "",
+    }  # fmt: skip
