@@ -8,12 +8,14 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 
 from store.columns import MAX_GRADES, asks
 from store.errors import UsageError
+from store.figures import many
 from store.tables import VOTES, Rejection, Table, from_records, moment, text
 from store.types import NOTHING_FURTHER
 
@@ -46,16 +48,30 @@ def read_export(tasks: Sequence[Any], name: str, control: str | None = None) -> 
     lines: list[int] = []
     rejected: list[Rejection] = []
     votes: list[tuple[Any, ...]] = []
+    earlier = 0
     for number, task in enumerate(tasks, 1):
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             rejected.append(Rejection(number, "a task without data"))
             continue
-        votes += _votes(task, len(rows), control)
+        said = list(_votes(task, len(rows), control))
+        votes += (kept := _last_words(said))
+        earlier += len(said) - len(kept)
         rows.append(task["data"])
         lines.append(number)
     table = from_records(rows, lines, rejected)
     frame = pl.DataFrame(votes, schema=VOTES | {"further": pl.String}, orient="row")
-    return with_vote_columns(table, frame)
+    return with_vote_columns(replace(table, notes=(*table.notes, *_of_earlier(earlier))), frame)
+
+
+def _last_words(votes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The votes on a task without those that their author has answered anew since; drafts stay beside."""
+    said = sorted(votes, key=lambda vote: vote[6] or datetime.min)
+    last = {(vote[1], "draft" in vote[5]): vote for vote in said if vote[1] != "unknown"}
+    return [vote for vote in votes if vote[1] == "unknown" or vote is last[vote[1], "draft" in vote[5]]]
+
+
+def _of_earlier(n: int) -> list[str]:
+    return [f"without {many(n, 'answer')} that the same person gave anew later"] if n else []
 
 
 def is_flat_export(columns: Sequence[str]) -> bool:
@@ -90,16 +106,24 @@ def with_flat_votes(table: Table, name: str, control: str | None = None) -> Tabl
         flags=pl.lit([], pl.List(pl.String)),
         at=pl.Series([moment(text) for text in when], dtype=pl.Datetime("us")),
     ).filter(pl.col("grade") != "")
+    last = _last_rows(votes, frame["id"]) if "id" in frame.columns else votes
     # What has more values than any scale is a text of the task, such as its queries.
     others = [other for other in answers if other != column and frame[other].n_unique() <= MAX_GRADES]
     note = f"without what seems to be answers of other controls: {', '.join(map(repr, others))}"
     return replace(
         table,
         frame=frame.drop([*(_ABOUT - {"id"}), *others], strict=False),
-        votes=votes,
+        votes=last,
         vote_columns=(column,),
-        notes=(*table.notes, *([note] if others else [])),
+        notes=(*table.notes, *([note] if others else []), *_of_earlier(len(votes) - len(last))),
     )
+
+
+def _last_rows(votes: pl.DataFrame, tasks: pl.Series) -> pl.DataFrame:
+    """As `_last_words`, of a table with the task of each row."""
+    dated = votes.with_columns(tasks.gather(votes["row"]).alias("task")).sort("at", maintain_order=True)
+    once = dated.filter(pl.col("annotator") != "unknown").unique(["task", "annotator"], keep="last")
+    return pl.concat([once, dated.filter(pl.col("annotator") == "unknown")]).sort("row").drop("task")
 
 
 def _answers(frame: pl.DataFrame) -> list[str]:

@@ -91,7 +91,8 @@ class Reader:
         users: id -> e-mail of the server's users.
         assigned: keys of the samples that the project was given.
         origin: where the answers came from, kept with each label.
-        given: sample -> who gave an answer here that an earlier pull has read. Where it is gone, it was taken back.
+        given: sample -> who gave an answer here that an earlier pull has read, and when. Where it is gone, it was taken
+            back, unless its task is gone: what a push has sent again since was never answered.
         called: what a file says of who answered -> annotator.
     """
 
@@ -101,7 +102,7 @@ class Reader:
     users: Mapping[int, str]
     assigned: set[str]
     origin: str
-    given: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    given: Mapping[str, Mapping[str, datetime]] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
     pulled: Pulled = field(default_factory=Pulled)
 
@@ -120,8 +121,10 @@ class Reader:
             said.sort(key=lambda label: label.at or datetime.min)
             latest = {label.annotator: label for label in said}
             self.pulled.labels.extend(latest.values())
-            for person in sorted(self.given.get(key, frozenset()) - latest.keys()):
-                self._take_back(key, person, moment(item.get("updated_at")))
+            given, sent = self.given.get(key, {}), moment(item.get("created_at")) or datetime.min
+            for person in sorted(given.keys() - latest.keys()):
+                if sent <= given[person]:
+                    self._take_back(key, person, moment(item.get("updated_at")))
             for draft in listed(item.get("drafts")):
                 if not draft.get("annotation"):
                     self.pulled.count(f"draft of {self._person(draft.get('user'))}, not submitted")

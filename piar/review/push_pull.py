@@ -302,11 +302,14 @@ def _latest(store: Store, origin: str) -> datetime | None:
     return found
 
 
-def _given(store: Store, batch: str, origin: str) -> dict[str, frozenset[str]]:
-    """Sample -> who gave an answer that came from a project and stands."""
-    sql = """select sample_id, list(annotator) from label
-where batch = ? and origin = ? and source = 'human' and not list_contains(flags, 'undone') group by sample_id"""
-    return {key: frozenset(people) for key, people in store.frame(sql, [batch, origin]).rows()}
+def _given(store: Store, batch: str, origin: str) -> dict[str, dict[str, datetime]]:
+    """Sample -> who gave an answer that came from a project and stands, and when."""
+    sql = """select sample_id, annotator, created_at from label
+where batch = ? and origin = ? and source = 'human' and not list_contains(flags, 'undone')"""
+    found: dict[str, dict[str, datetime]] = {}
+    for key, person, at in store.frame(sql, [batch, origin]).rows():
+        found.setdefault(key, {})[person] = at
+    return found
 
 
 def keep(store: Store, pulled: Pulled, batch: str, run_id: str) -> PullReport:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from datetime import datetime
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -284,6 +285,16 @@ def test_a_pull_asks_only_for_what_changed_and_counts_deleted_tasks(world):
     assert pull(store, desk, batch, "r4").odd == {"task deleted in Label Studio": 1}
 
 
+def test_an_answer_whose_task_was_deleted_and_sent_again_is_not_taken_back(world):
+    store, _ = world
+    batch = batch_of(store)
+    key, at = batch.assignments[0].sample_id, datetime(2026, 11, 20, 10)
+    for sent, gone in (("2026-11-20T09:00:00Z", 1), ("2026-11-21T09:00:00Z", 0)):
+        reader = Reader(TASK, batch, ANNOTATORS[0], {}, {key}, "a project", {key: {ANNOTATORS[0]: at}})
+        reader.read([{"data": {"sample_key": key}, "annotations": [], "created_at": sent}])
+        assert len(reader.pulled.labels) == gone
+
+
 def test_a_renamed_owner_stays_himself_and_two_answers_of_one_person_are_one(world):
     store, truth = world
     batch, desk = batch_of(store), Desk()
@@ -513,7 +524,8 @@ def test_label_studios_flat_export_comes_back_with_doubts_and_dates(tmp_path):
     row = {"sample_key": batch.assignments[0].sample_id, "annotation_id": 1, "annotator": 7, "grade": "2",
            "doubt": {"choices": ["ambiguous", "rule_unclear"]}, "lead_time": 3.5,
            "updated_at": "2026-11-20T10:00:00Z"}  # fmt: skip
-    path.write_text(json.dumps([row]))
+    earlier = {**row, "annotation_id": 2, "grade": "0", "updated_at": "2026-11-19T10:00:00Z"}
+    path.write_text(json.dumps([row, earlier]))
     assert import_batch(store, batch, path, ANNOTATORS[0], "r").pulled == 1
     kept = store.frame("select annotator, flags, seconds, created_at::varchar from label where batch = 'w47'").row(0)
     assert kept == (ANNOTATORS[0], ["ambiguous", "rule_unclear"], 3.5, "2026-11-20 10:00:00")

@@ -316,6 +316,25 @@ def test_a_query_beside_the_grade_of_a_flat_export_is_read(tmp_path, name, optio
     assert json.loads(capsys.readouterr().out)["rows"] == [[6, grades]]
 
 
+@pytest.mark.parametrize("name", ["min.csv", "all.json"])
+def test_whoever_answered_a_task_twice_has_one_vote_the_later_one(tmp_path, name):
+    again = [{**row, "annotation_id": 900 + row["id"], "sentiment": "Mixed", "updated_at": "2024-04-01T10:00:00Z"}
+             for row in FLAT[:4]]  # fmt: skip
+    tasks = [{"data": {"text": f"review {i}"}, "annotations": [
+        {"completed_by": 1, "updated_at": row["updated_at"],
+         "result": [{"from_name": "s", "type": "choices", "value": {"choices": [row["sentiment"]]}}]}
+        for row in (*again, *FLAT) if row["id"] == i]} for i in range(30)]  # fmt: skip
+    (tmp_path / "min.csv").write_text(pl.DataFrame([*again, *FLAT]).write_csv())
+    (tmp_path / "all.json").write_text(json.dumps(tasks))
+    table = read(tmp_path / name)
+    assert table.votes["grade"].value_counts().sort("grade").rows() == [
+        ("Mixed", 4),
+        ("Negative", 13),
+        ("Positive", 13),
+    ]
+    assert table.notes == ("without 4 answers that the same person gave anew later",)
+
+
 @pytest.mark.parametrize(("kind", "held"), [("number", 2), ("taxonomy", [["2"]])])
 def test_numbers_and_taxonomies_are_grades_where_no_choice_is(kind, held):
     answer = {"from_name": "how", "type": kind, "value": {kind: held}}
