@@ -207,6 +207,16 @@ def called_gold(name: str) -> bool:
     return key(name) in _GOLD
 
 
+def tells_state(name: str) -> bool:
+    """Whether a column is called like the state of a piece of work: submitted, approved, rejected."""
+    return key(name).split("_")[-1] in ("status", "state")
+
+
+def answers(name: str) -> bool:
+    """Whether a column is called as crowds' platforms call an answer: `OUTPUT:result`, `Answer.relevance`."""
+    return re.match(r"(?:OUTPUT:|Answer\.)\S", name) is not None
+
+
 def settled(name: str) -> bool:
     """Whether a column is called like a grade that stands when all have spoken, which may stand on each one's row."""
     return key(name) in _GOLD[: _GOLD.index("grade")]

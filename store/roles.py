@@ -165,8 +165,10 @@ class _Roles:
 
     def _find_unnamed_gold(self, many: list[str]) -> None:
         shares = self.said.counts or find_shares(self.frame, self._free())
-        passed = (shape.asks, shape.identifies, graders.is_about_people, lambda n: shape.all_differ(self.frame[n]))
+        passed = (shape.asks, shape.identifies, shape.tells_state, graders.is_about_people,
+                  lambda n: shape.all_differ(self.frame[n]))  # fmt: skip
         likely = [name for name in many if not any(called(name) for called in passed)]
+        likely = [name for name in likely if shape.answers(name)] or likely
         if (odd := gold_named(self._free())) and (shape.called_gold(odd) or not likely):
             self.unused["gold"] = f"{odd}: {odd_grades(self.frame[odd])[0]}"
         elif shares:
@@ -230,7 +232,8 @@ class _Roles:
 
     def _one_hot(self, counts: Sequence[str]) -> bool:
         """Whether each row marks one grade at most: what one person said."""
-        return bool(counts) and all(set(self.frame[name].unique()) <= {"0", "1", "0.0", "1.0", ""} for name in counts)
+        marks = {"0", "1", "0.0", "1.0", "true", "false", ""}
+        return bool(counts) and all(set(self.frame[name].str.to_lowercase().unique()) <= marks for name in counts)
 
     def find_id(self) -> None:
         """The owner's own id: of what is judged, where one stands for one content; else one that no two rows share."""

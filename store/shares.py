@@ -17,6 +17,7 @@ LIKELIEST = "likeliest grade"  # the column that probabilities become
 _MOST_VOTES = 100  # a row; more are no people
 _MOST_COLUMNS = 20  # of small numbers; more are measurements
 _SAME = 0.99  # of the rows
+_MARKS = {"true": "1", "false": "0"}  # forms with a button for each grade are written so
 
 
 def find_shares(frame: pl.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
@@ -40,7 +41,8 @@ def find_shares(frame: pl.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _numbers(column: pl.Series) -> Floats | None:
-    values = column.str.strip_chars().cast(pl.Float64, strict=False).fill_null(-1).to_numpy()
+    plain = column.str.strip_chars().str.to_lowercase().replace(_MARKS)
+    values = plain.cast(pl.Float64, strict=False).fill_null(-1).to_numpy()
     return values if len(values) and ((values >= 0) & (values <= _MOST_VOTES)).all() else None
 
 
@@ -97,5 +99,7 @@ def likeliest(table: Table, columns: Sequence[str]) -> Table:
 
 
 def _shares(table: Table, columns: Sequence[str]) -> list[tuple[float, ...]]:
-    cells = [[number(cell) or 0.0 for cell in table.frame[name].to_list()] for name in columns]
+    cells = [
+        [number(_MARKS.get(cell.lower(), cell)) or 0.0 for cell in table.frame[name].to_list()] for name in columns
+    ]
     return list(zip(*cells, strict=True))

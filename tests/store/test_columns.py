@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
 from piar.cli import main
@@ -15,6 +16,8 @@ from store.errors import PiarError, UsageError
 from store.importers import ImportMapping
 from store.propose import Doubt, guess, propose_task, settle
 from store.readers import read_table
+from store.shares import spread
+from store.tables import numbered
 
 WORDS = ["red", "blue", "green", "small", "large", "old", "wool", "steel", "oak", "lamp", "chair", "shoe", "bag", "rug",
          "desk", "plate"]  # fmt: skip
@@ -535,3 +538,35 @@ def test_init_asks_at_a_terminal(table, tmp_path):
     os.write(ours, b"1\nplum,fig\n")
     subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=60)
     assert Project.open(tmp_path / "p").task.symbols == ("plum", "fig")
+
+
+def crowd(answer):
+    """Three workers on each of 30 rows; `answer` gives the columns of what one said."""
+    return pl.DataFrame(
+        [
+            {"Input.query": f"query {i // 3} for", "Input.title": f"title {chr(97 + i % 26)} {i}", **answer(i % 3, i)}
+            | {"AssignmentStatus": ["Approved", "Rejected"][i % 7 == 0], "WorkerId": f"W{worker}"}
+            for i in range(30)
+            for worker in range(3)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda g, i: {f"Answer.rel.{n}": str(n == g).lower() for n in range(3)}, "counts"),
+        (lambda g, i: {"Answer.rel": str(g), "Answer.sure": "", "GOLDEN:rel": str(g) if i % 9 else ""}, "raters"),
+    ],
+)
+def test_what_a_crowd_answered_is_the_grade_and_not_whether_it_was_paid(answer, said):
+    frame = crowd(answer)
+    found = guess(frame)
+    assert (found.mapping.annotator, found.mapping.gold) == ("WorkerId", None)
+    assert getattr(found.mapping, said) == tuple(name for name in frame.columns if name.startswith("Answer.rel"))
+
+
+def test_marks_for_each_grade_are_one_grade():
+    frame = crowd(lambda g, i: {f"Answer.rel.{n}": str(n == g).title() for n in range(3)})
+    table, name = spread(numbered(frame), [f"Answer.rel.{n}" for n in range(3)])
+    assert table.frame[name].to_list() == [str(i % 3) for i in range(30) for _ in range(3)]
