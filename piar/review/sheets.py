@@ -29,6 +29,7 @@ _OURS = ("sample_key", "batch", "annotator", "said", *ANSWER_COLUMNS)
 _WORD_GAP = re.compile(r"[\s_-]+")
 _PARTS = re.compile(r"[,;|\n]")
 _RULE = re.compile(r"[^\s:,;|]+")
+_AGAIN = re.compile(r"(?<=.)_\d+$")
 _NO_WORD = re.compile(r"[\W_]+")
 _COMPARED = 200  # letters and digits of a text by which its row is known: spreadsheets cut long cells
 
@@ -66,7 +67,8 @@ def read_sheet(store: Store, path: Path, sheet: str | None, batch: Batch, annota
     table = read(path, Reading(plain=True, sheet=sheet))
     for rejected in table.rejected:
         into.count(rejected.reason)
-    named = _columns(table.frame.columns, path.name)
+    others = {_plain(name) for name in (*columns_of(store.task, batch).values(), *(q.name for q in batch.questions))}
+    named = _columns(table.frame.columns, others, path.name)
     rows = [{name: cells[column].strip() for name, column in named.items()} for cells in table.frame.rows(named=True)]
     rows = [row for row in rows if any(row.values())]
     if other := next(
@@ -113,11 +115,16 @@ def require_rows(store: Store, batch: Batch, keys: Set[str], name: str) -> None:
         )
 
 
-def _columns(names: Sequence[str], file: str) -> dict[str, str]:
-    """Our name of a column -> the column."""
+def _columns(names: Sequence[str], others: Set[str], file: str) -> dict[str, str]:
+    """Our name of a column -> the column.
+
+    Args:
+        others: columns of fields and questions. A name that is there twice is read as `grade` and `grade_2`.
+    """
     named: dict[str, str] = {}
     for name in names:
         known = _plain(name)
+        known = known if known in others else _AGAIN.sub("", known)
         known = "doubts" if known == "doubt" else known  # as Label Studio's tables have it
         if known in ("sample_key", "annotator", *ANSWER_COLUMNS) and known in named:
             raise PiarError(

@@ -714,6 +714,9 @@ def test_a_row_with_two_different_answers_counts_as_none_and_a_sheet_without_key
     path.write_text(as_text([["id", "title", "grade"], ["1", "a", "2"]]))
     with pytest.raises(PiarError, match=r"no column sample_key \(it has id, title, grade\)"):
         import_batch(store, batch, path, "", "r")
+    path.write_text(as_text([[*names, "Grade"], *([*row, "3"] for row in rows)]))
+    with pytest.raises(PiarError, match="two columns for grade: 'grade' and 'Grade_2'"):
+        import_batch(store, batch, path, "", "r")
 
 
 def written(path, names, rows):
