@@ -1,10 +1,15 @@
 """The command line: parse, call one public function, show."""
 
+import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (0 done, 1 failed, 2 usage, 3 regression, 130 interrupted)."""
-    from piar.cli.app import run
+    try:
+        from piar.cli.app import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # while modules were loaded: a verb says by itself what it keeps
+        print("\nInterrupted before anything began.", file=sys.stderr)
+        return 130

@@ -51,6 +51,16 @@ def test_every_way_to_fail_is_told(capsys):
     assert "KeyError" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
+def test_ctrl_c_while_modules_load_is_an_interruption_and_no_fault(capsys, monkeypatch):
+    stopped = ImportError("Encountered an error while initializing the extension.")
+    stopped.__cause__ = KeyboardInterrupt()  # what a compiled module makes of it
+    assert perform(lambda: raising(stopped), Asked()) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    monkeypatch.setattr("piar.cli.app.run", lambda arguments: raising(KeyboardInterrupt()))
+    assert main(["status"]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("shell", "asked", "found"),
     [
