@@ -4,13 +4,14 @@ A gain is claimed only by its interval, and only of an instruction that is in fo
 called refused, however much it gained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from piar.evolve.ending import HEADLINES, Ended, procedure
 from piar.evolve.last_search import Tried
 from piar.report.pair import Pair
 from store.figures import NO_INTERVAL, span
+from store.stats import Interval
 from store.types import Instruction
 
 Told = tuple[str, str]
@@ -39,6 +40,7 @@ def headline(
     search: Ended | str | None,
     *,
     students: bool = False,
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> Told:
     """The decision, and what is behind it.
 
@@ -49,12 +51,31 @@ def headline(
         tried: the candidate that was tested last.
         search: how the last search ended; see `piar.evolve.last_search.last_search`.
         students: whether the page shows any.
+        beside: `piar.report.figures.beside_baselines`: what `piar score` measured without any search.
     """
     claimed = claim(gains, pair.role)
-    first, second = _decided(claimed, pair, tried, search) or (STUDENTS_ALONE if students else NOTHING)
+    first, second = (
+        _decided(claimed, pair, tried, search) or _alone(beside) or (STUDENTS_ALONE if students else NOTHING)
+    )
     if tried and current and current.id not in (tried.candidate, "" if tried.state == "accepted" else tried.against):
         second += f" That was not {current.id}, which is in force: the instruction has been edited."
     return first, second
+
+
+def _alone(beside: Sequence[Mapping[str, Any]]) -> Told | None:
+    """How often the teacher is right where no second instruction was measured beside its own."""
+    measured = {row["name"]: row["accuracy"] for row in beside}
+    teacher: Interval | None = measured.get("teacher, instruction in force")
+    if teacher is None or teacher.value is None:
+        return None
+    value, name = max((row.value, name) for name, row in measured.items() if name.startswith("baseline: "))
+    ends = span(teacher.low, teacher.high, "{:.1f}", 100)
+    sure = f"95 % interval {ends} %, by group" if ends else f"No interval: {NO_INTERVAL}"
+    return (
+        f"The instruction in force is right on {100 * teacher.value:.1f} % of test; no other was measured beside it",
+        f"{sure}. The best plain baseline, {name.removeprefix('baseline: ')}, is right on {100 * value:.1f} %. "
+        "Run `piar evolve` to search for a better instruction.",
+    )
 
 
 def _decided(claimed: Told | None, pair: Pair, tried: Tried | None, search: Ended | str | None) -> Told | None:

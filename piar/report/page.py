@@ -141,7 +141,13 @@ def collect(
     }
     values["names"] = compared.names
     values["headline"], values["subline"] = headline(
-        gains, compared, current, last, last_search(store), students=values["students"] is not None
+        gains,
+        compared,
+        current,
+        last,
+        last_search(store),
+        students=values["students"] is not None,
+        beside=values["baselines"],
     )
     values["cards"] = cards(values)
     titles = {

@@ -9,6 +9,7 @@ import pytest
 
 from piar.evolve.run import EvolveSettings, evolve
 from piar.offline.teacher import RulebookClient
+from piar.project.facade import Project
 from piar.report.headline import claim
 from piar.report.page import report
 from piar.report.pair import Pair
@@ -123,6 +124,18 @@ def test_an_unmeasured_project_has_a_page_too(tmp_path):
     written = report(project.store, tmp_path / "report.html")
     assert written.headline == "Nothing has been measured yet"
     assert "unseen kite" not in written.path.read_text()  # samples are not listed
+
+
+def test_an_instruction_scored_before_any_search_is_not_called_unmeasured(tmp_path):
+    rows = "".join(f"thing{g},part {g % 5} no {i},{(g + i) % 2}\n" for g in range(40) for i in range(3))
+    (tmp_path / "rows.csv").write_text(f"query,title,grade\n{rows}")
+    project = Project.init(tmp_path / "p", from_=tmp_path / "rows.csv")
+    project.score(split="test")
+    written = project.report()
+    assert written.headline.startswith("The instruction in force is right on ")
+    assert "95 % interval" in written.detail
+    assert "best plain baseline" in written.detail
+    assert "piar score" not in written.detail
 
 
 def test_the_page_is_replaced_whole(tmp_path):
