@@ -11,6 +11,7 @@ from store.scales import known_order, numeric, plain
 from store.tables import moment
 
 MAX_GRADES = 12
+_LONGEST = 40  # characters of a grade; what is longer is a text
 Few = Mapping[str, frozenset[str]]  # column -> its distinct values, of the columns that have few
 
 _GOLD = (
@@ -159,7 +160,7 @@ def grades_in(column: pl.Series) -> frozenset[str] | None:
     if sum(numbers.values()) >= 0.9 * said:
         counts = numbers
     values = one_spelling(counts)
-    if len(values) > MAX_GRADES or any(len(value) > 40 or nested(value) for value in values):
+    if len(values) > MAX_GRADES or any(len(value) > _LONGEST or nested(value) for value in values):
         return None
     return values
 
@@ -371,6 +372,13 @@ def odd_grades(column: pl.Series) -> tuple[str, str]:
         )
     if dates(values):
         return f"holds dates ({shown}, …), not grades", "Name the column of grades: --gold COLUMN."
+    longest = max(values, key=len)
+    if len(values) <= MAX_GRADES and len(longest) > _LONGEST:
+        return (
+            f"holds a text of {len(longest):,} characters ({longest[:_LONGEST]}…); a grade has at most {_LONGEST}",
+            "Name the grades, and rows with others are left out: --grades LOWEST,…,HIGHEST; "
+            "or give long ones short names in the file.",
+        )
     return (
         f"holds {len(values):,} different values ({shown}, …); a task has at most {MAX_GRADES} grades",
         "Name another column with --gold, or put its values into fewer classes before.",

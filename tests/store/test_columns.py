@@ -329,6 +329,7 @@ def test_what_is_no_number_among_numbers_costs_its_row(table, tmp_path):
         (lambda i: f"2026-01-{1 + i % 28:02}", "dates", "--gold"),
         (lambda i: f"2026-01-{1 + i % 3:02}", "dates", "--gold"),
         (lambda i: ("2-Jan", "4-Mar", "Jun-05")[i % 3], "dates", "--gold"),
+        (lambda i: ("good", "bad", "good, but " * 5)[i % 3], "a text of 49 characters", "--grades"),
     ],
 )
 def test_grades_that_cannot_be_are_refused_with_the_true_reason_and_nothing_is_left(
