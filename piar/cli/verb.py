@@ -238,7 +238,8 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
     except PiarError as error:
         return complain(error, options.as_json)
     except KeyboardInterrupt:
-        return _interrupted(options)
+        messages().print(f"\n{INTERRUPTED.message}", style="yellow")
+        return _document(INTERRUPTED) if options.as_json else INTERRUPTED.exit_code
     except BrokenPipeError:  # the reader (`head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -249,25 +250,11 @@ def perform(action: Callable[[], Answer], options: Asked) -> int:
         told = PiarError(f"{error.strerror or error}: {error.filename or 'the file system'}", mend)
         return complain(told, options.as_json)
     except Exception as error:  # a fault of ours: whoever reads stdout is told, and the place is on stderr
-        if _by_ctrl_c(error):
-            return _interrupted(options)
         if options.as_json:
             _document(PiarError(f"{type(error).__name__}: {error}", "This is a fault of piar; please report it."))
         raise
     finally:
         _asked.reset(token)
-
-
-def _interrupted(options: Asked) -> int:
-    messages().print(f"\n{INTERRUPTED.message}", style="yellow")
-    return _document(INTERRUPTED) if options.as_json else INTERRUPTED.exit_code
-
-
-def _by_ctrl_c(error: BaseException | None) -> bool:
-    """Whether it came of Ctrl-C: a compiled module that is stopped while it loads says ImportError instead."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 @contextmanager

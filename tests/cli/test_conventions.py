@@ -1,6 +1,8 @@
 """What scripts and shells rely on: errors as documents, completion."""
 
 import json
+import sys
+import time
 
 import pytest
 
@@ -51,14 +53,25 @@ def test_every_way_to_fail_is_told(capsys):
     assert "KeyError" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
-def test_ctrl_c_while_modules_load_is_an_interruption_and_no_fault(capsys, monkeypatch):
-    stopped = ImportError("Encountered an error while initializing the extension.")
-    stopped.__cause__ = KeyboardInterrupt()  # what a compiled module makes of it
-    assert perform(lambda: raising(stopped), Asked()) == 130
-    assert "Interrupted" in capsys.readouterr().err
-    monkeypatch.setattr("piar.cli.app.run", lambda arguments: raising(KeyboardInterrupt()))
+def test_ctrl_c_waits_until_a_module_is_whole(tmp_path, monkeypatch, capsys):
+    """A compiled module that is stopped within says ImportError, or takes the process with it."""
+    (tmp_path / "slow_to_load.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def verb(arguments):
+        import slow_to_load
+
+        assert slow_to_load.whole
+        time.sleep(5)
+
+    monkeypatch.setattr("piar.cli.app.run", verb)
+    began = time.monotonic()
     assert main(["status"]) == 130
+    assert time.monotonic() - began < 4
     assert "Interrupted" in capsys.readouterr().err
+    assert sys.modules.pop("slow_to_load").whole
 
 
 @pytest.mark.parametrize(
