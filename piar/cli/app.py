@@ -1,8 +1,10 @@
 """`piar`: every verb, in the order in which a person meets them."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -73,6 +75,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # in a Latin-1 locale no sign may cost an answer that was paid for
             stream.reconfigure(errors="backslashreplace")

@@ -14,7 +14,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -298,7 +298,8 @@ def complain(error: PiarError, as_json: bool = False) -> int:
 def _document(error: PiarError) -> int:
     """Print an error as the one document that `--json` promises; returns the exit code."""
     told = {"message": clean(error.message), "fix": clean(with_commands(error.fix)), "exit_code": error.exit_code}
-    print(_json({"error": told}), flush=True)
+    with suppress(OSError):  # where stdout is what failed, stderr has said it
+        print(_json({"error": told}), flush=True)
     return error.exit_code
 
 
@@ -328,7 +329,14 @@ def console(file: Any) -> "Console":
                     shown.plain = clean(shown.plain)  # as long as before, so that styles keep their places
             return renderables
 
-    made = Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """The reader of an answer (`head`) has seen enough, which is no failure; rich would exit 1."""
+            if file is sys.stdout:
+                raise BrokenPipeError
+            super().on_broken_pipe()
+
+    made = Piped(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
     made.push_render_hook(Clean())
     return made
 

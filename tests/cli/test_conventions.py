@@ -1,6 +1,9 @@
 """What scripts and shells rely on: errors as documents, completion."""
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 import time
 
@@ -9,6 +12,7 @@ import pytest
 from piar.cli import main
 from piar.cli.verb import Answer, Asked, perform
 from store.errors import PiarError
+from tests.small_project import small_project
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,25 @@ def test_ctrl_c_waits_until_a_module_is_whole(tmp_path, monkeypatch, capsys):
     assert time.monotonic() - began < 4
     assert "Interrupted" in capsys.readouterr().err
     assert sys.modules.pop("slow_to_load").whole
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json")])
+@pytest.mark.parametrize(("stdout", "code"), [("a reader that has gone", 0), ("nowhere", 0), ("a full disk", 1)])
+def test_where_stdout_leads_costs_no_traceback(tmp_path, arguments, stdout, code):
+    toys = small_project(tmp_path / "toys").folder
+    reader, writer = os.pipe()
+    os.close(reader)
+    into = {"a reader that has gone": f">&{writer}", "nowhere": ">&-", "a full disk": ">/dev/full"}[stdout]
+    line = shlex.join([sys.executable, "-m", "piar", *arguments, "-C", str(toys)])
+    try:
+        run = subprocess.run(
+            ["bash", "-c", f"{line} {into}"], stderr=subprocess.PIPE, text=True, pass_fds=[writer], check=False
+        )
+    finally:
+        os.close(writer)
+    assert run.returncode == code
+    assert "Traceback" not in run.stderr
+    assert bool(run.stderr) == bool(code)
 
 
 @pytest.mark.parametrize(
