@@ -65,5 +65,6 @@ def calibrate(
         "receipt": receipt,
         "rules": found.rules,
         "rule": found.rule,
+        "says_only": found.says_only,
     }
     return Answer(plain(document), calibration_view(found, receipt))

@@ -45,6 +45,7 @@ class Calibrating:
         kept: what is used from now on; None: raw probabilities.
         rules: which decision rules were tried, of a student with truth.
         rule: the one that is used from now on; None: the likeliest grade.
+        says_only: the grade that it gives to all of these rows, so corrected; None where it tells them apart.
     """
 
     judge: Judge
@@ -53,6 +54,7 @@ class Calibrating:
     kept: Calibration | None
     rules: RuleFit | None = None
     rule: DecisionRule | None = None
+    says_only: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,21 @@ def calibrate(
     if strategy is not None:
         calibration = None if strategy == "none" else fitted(strategy, names, gold, probs)
     if not student:
-        return Calibrating(judge, splits, found, calibration)
+        return Calibrating(judge, splits, found, calibration, says_only=_only(store, calibration, None, probs))
     after = cross_fitted(calibration.strategy, names, gold, probs, seed=seed) if calibration else probs
     metrics, values = METRICS[metric], np.array([grade.value for grade in store.task.grades], dtype=np.float64)
     rules = fit_rule(names, gold, after, metrics, values, ordered=store.task.ordered, seed=seed)
     decided = fitted_rule(rule, names, gold, after, metrics, values) if rule else rules.kept
-    return Calibrating(judge, splits, found, calibration, rules, decided)
+    only = _only(store, calibration, decided, probs)
+    return Calibrating(judge, splits, found, calibration, rules, decided, only)
+
+
+def _only(store: "Store", calibration: Calibration | None, rule: DecisionRule | None, probs: Floats) -> str | None:
+    """The one grade that all rows get by what is kept, which a gain over a weak judge may come from."""
+    if calibration is None or calibration.strategy == "temperature":  # changes no grade
+        return None
+    said = np.unique((rule or DecisionRule()).apply(calibration.apply(probs[usable(probs)])))
+    return store.task.symbols[said[0]] if len(said) == 1 else None
 
 
 def keep(store: "Store", found: Calibrating) -> dict[str, Any]:

@@ -192,6 +192,7 @@ class Calibrating(TypedDict):
     receipt: Receipt
     rules: RuleFit | None
     rule: DecisionRule | None
+    says_only: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,9 @@ import polars as pl
 import pytest
 
 from piar.cli.app import run
+from piar.cli.render.probabilities import calibration_view
+from piar.cli.verb import Answer, show
+from piar.judging.forecast import Receipt
 from piar.measure.calibrate import after, calibrate
 from piar.measure.calibrate import keep as keep_found
 from piar.measure.score import measure
@@ -99,6 +102,22 @@ def test_a_judge_is_calibrated_scored_and_trusted_by_command(shop, capsys):
     assert scored["accuracy"]["value"] is not None
     assert run([*folder, "score", "--split", "dev"]) == 0
     assert "a rising curve for each grade" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_correction_that_leaves_one_grade_for_every_row_is_told(shop, capsys):
+    draw = np.random.default_rng(0)
+    rows = shop.sql("select sample_id from samples where split in ('train', 'dev') order by all")["sample_id"].to_list()
+    guesses = draw.dirichlet(np.full(len(shop.task.symbols), 1_000), len(rows))  # nothing is known, all grades are said
+    verdicts = [
+        Verdict("", str(key), LEAN.name, LEAN.instruction, 0, shop.task.symbols[p.argmax()], tuple(p), None)
+        for key, p in zip(rows, guesses, strict=True)
+    ]
+    shop.store.record_verdicts(verdicts, "r")
+    found = calibrate(shop.store, LEAN, "bias")
+    assert found.says_only in shop.task.symbols
+    assert calibrate(shop.store, LEAN, "temperature").says_only is None
+    show(Answer({}, calibration_view(found, Receipt(0, 0, {}, 0, 0, 0, 0.0, 0.0))), as_json=False)
+    assert f"says {found.says_only} of every one" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_judge_without_probabilities_is_told_apart(shop, capsys):

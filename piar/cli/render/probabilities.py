@@ -107,7 +107,15 @@ def calibration_view(found: "Calibrating", receipt: "Receipt") -> RenderableType
     if found.fit:
         parts += [_tried(found.fit), ""]
     rules = [("decision rule", words) for words in _rule_lines(found)]
-    return Group(*parts, facts([("from now on", _kept(found)), *rules, *receipt_lines(receipt)]))
+    only = [("note", _only(found.says_only))] if found.says_only is not None else []
+    return Group(*parts, facts([("from now on", _kept(found)), *rules, *only, *receipt_lines(receipt)]))
+
+
+def _only(grade: str) -> str:
+    return (
+        f"so corrected it says {grade} of every one of these rows: its accuracy is that grade's share, and no row is "
+        "told from another by its grade; --strategy temperature changes no grade"
+    )
 
 
 def fit_words(fit: "Fit") -> str:
