@@ -60,16 +60,17 @@ def _query(store: "Store", what: What) -> str:
     from store.db import quote
 
     fields = ", ".join(f"s.{quote(name)}" for name in store.task.fields)
+    key = "s.sample_id::varchar as sample_id"  # as text in Parquet too, where readers take a UUID for raw bytes
     joined = f"s.group_key, s.split, {fields}"
     queries = {
-        "samples": f"select s.sample_id, {joined}, s.source, s.origin, s.external_id, t.grade as truth, t.basis, "
+        "samples": f"select {key}, {joined}, s.source, s.origin, s.external_id, t.grade as truth, t.basis, "
         "m.grade as majority, m.votes from samples s left join truth t using (sample_id) "
         "left join majority m using (sample_id) order by s.sample_id",
-        "labels": f"select l.sample_id, {joined}, l.source, l.annotator, l.grade, l.ordinal, l.comment, l.flags, "
+        "labels": f"select {key}, {joined}, l.source, l.annotator, l.grade, l.ordinal, l.comment, l.flags, "
         "l.rule, l.seconds, l.blind, l.batch, l.created_at, l.further::varchar as further, "
         "l.label_id in (select label_id from superseded) as superseded from label l join samples s "
         "using (sample_id) order by l.sample_id, l.source, l.annotator, l.ordinal, l.batch",
-        "verdicts": f"select v.sample_id, {joined}, v.judge, v.instruction, v.vote, v.grade, v.probs, v.evidence, "
+        "verdicts": f"select {key}, {joined}, v.judge, v.instruction, v.vote, v.grade, v.probs, v.evidence, "
         "v.steps, v.rules, v.trace_verdict, v.failure, t.grade as truth, v.created_at from verdict v "
         "join samples s using (sample_id) left join truth t using (sample_id) "
         "order by v.sample_id, v.judge, v.instruction, v.vote",

@@ -38,6 +38,13 @@ def test_parquet_and_jsonl_hold_text_exactly_and_csv_holds_no_formula(toys, tmp_
     assert {"'-5 degrees", '\'=HYPERLINK("http://x","y")'} <= set(cells)
 
 
+def test_ids_are_the_same_text_in_every_format(toys, tmp_path) -> None:
+    ids = {str(key) for (key,) in toys.sql("select sample_id from samples").rows()}
+    for suffix, read in ((".parquet", pl.read_parquet), (".jsonl", pl.read_ndjson), (".csv", pl.read_csv)):
+        toys.export("samples", tmp_path / f"s{suffix}")
+        assert set(read(tmp_path / f"s{suffix}")["sample_id"].to_list()) == ids
+
+
 def test_an_existing_file_is_kept_unless_forced(toys, tmp_path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("mine")
