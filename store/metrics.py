@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from store.probability_scores import distributions
 from store.stats import REPLICATES, Floats, GroupBootstrap, Interval, Ints, Result, Statistic, group_codes, ratio
 from store.task import Task
 
@@ -138,11 +139,12 @@ def evaluate_arrays(
         groups: (N,) group of each row.
         gold: (N,) positions in the task's grade order.
         predicted: (N,) positions, -1 where the answer failed.
-        probs: (N, K) probabilities, NaN rows where unknown, or None.
+        probs: (N, K) probabilities, or None; a row that is no distribution counts as unknown.
         slices: name -> (N,) mask.
     """
     y, z = np.asarray(gold, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
-    p = np.full((len(y), len(task.grades)), np.nan) if probs is None else np.asarray(probs, dtype=np.float64)
+    unknown = np.full((len(y), len(task.grades)), np.nan)
+    p = unknown if probs is None else distributions(np.asarray(probs, dtype=np.float64))
     values = np.array([g.value for g in task.grades], dtype=np.float64)
     codes, n_groups = group_codes(groups)
     bootstrap = GroupBootstrap(n_groups, replicates=replicates, seed=seed)

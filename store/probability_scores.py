@@ -140,6 +140,13 @@ def normalised(probs: Floats) -> Floats:
     return out
 
 
+def distributions(probs: Floats) -> Floats:
+    """(N, K) with every row relative to its sum, NaN where it is no distribution."""
+    known, out = usable(probs), np.full(probs.shape, np.nan)
+    out[known] = normalised(probs[known])
+    return out
+
+
 def nll_of(probs: Floats, gold: Ints) -> Floats:
     """(N,) -log of the truth's probability, in nats; no probability counts as less than `FLOOR`."""
     out: Floats = -np.log(np.maximum(probs[np.arange(len(gold)), gold], FLOOR))

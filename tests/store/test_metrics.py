@@ -95,6 +95,19 @@ def test_calibration_error_equals_a_naive_loop():
     assert scores(groups, gold, predicted, probs).ece.value == pytest.approx(expected, abs=1e-9)
 
 
+def test_what_is_no_distribution_claims_no_confidence():
+    groups, gold, predicted, probs = world()
+    odd = [[0, 0, 0, 0], [np.inf, 0, 0, 0], [-0.5, 0.5, 0.5, 0.5], [np.nan, 1, 0, 0]]
+    strange, unknown = probs.copy(), probs.copy()
+    for row, values in enumerate(odd):
+        strange[row], unknown[row] = values, np.nan
+    strange[4:] *= 7  # weights that somebody's judge gave
+    found, right = scores(groups, gold, predicted, strange), scores(groups, gold, predicted, unknown)
+    for name in ("ece", "pair_accuracy", "ndcg"):
+        assert getattr(found, name).value == pytest.approx(getattr(right, name).value)
+    assert found.ece.value <= 1
+
+
 def test_failed_answers_are_wrong_and_never_dropped():
     groups, gold, _, _ = world(4)
     failed = np.arange(600) % 3 == 0
