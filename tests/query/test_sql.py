@@ -1,8 +1,10 @@
 import csv
 import io
+import json
 
 import pytest
 
+from piar.cli import main
 from piar.query.sql import as_csv
 from store.errors import UsageError
 
@@ -22,6 +24,14 @@ def test_spans_of_time_are_told_as_text(toys) -> None:
     frame = toys.sql(f'select interval 26 hours as a, [interval 1 day] as a, 3 as "INTERVAL", {span} from samples')
     assert frame.columns[:3] == ["a", "a_2", "INTERVAL"]
     assert frame.row(0)[:3] == ("26:00:00", "[1 day]", 3)
+
+
+def test_every_number_is_shown_and_is_a_number_in_json(toys, capsys) -> None:
+    asked = "select sum(n) as total, 1.25 as part, 'nan'::double as undefined, 'inf'::double as most from range(9) t(n)"
+    assert main(["sql", asked, "-C", str(toys.folder)]) == 0
+    assert capsys.readouterr().out.split()[-4:] == ["36", "1.25", "nan", "inf"]
+    assert main(["sql", asked, "-C", str(toys.folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [[36, 1.25, None, None]]
 
 
 @pytest.mark.parametrize(

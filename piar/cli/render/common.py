@@ -37,7 +37,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], more: int = 0) 
 
 def figure(value: float) -> str:
     """A number as people read it."""
-    return f"{value:,.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:.4g}"
 
 
 def checks(found: Sequence[Check]) -> RenderableType:
