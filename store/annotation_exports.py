@@ -7,13 +7,14 @@ labels, a rejected choice) leaves it ungraded or out, with a reason.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from store.errors import UsageError
 from store.figures import many
-from store.label_studio import with_vote_columns
+from store.label_studio import of_earlier, with_vote_columns
 from store.tables import VOTES, Rejection, Table, from_records, moment, text
 
 Object = Mapping[str, Any]
@@ -62,9 +63,12 @@ def read_prodigy(records: Numbered, name: str, control: str | None) -> Table:
     """Answers as votes, the answers to one text together.
 
     A choice is the option that was taken. Of one label to be accepted or rejected, `accept` and `reject` are the
-    grades; of several labels an accepted one is the grade.
+    grades; of several labels an accepted one is the grade. Who answered one task twice has the last word alone.
     """
-    tasks = [(number, task) for number, task in records if isinstance(task, dict)]
+    given = [(number, task) for number, task in records if isinstance(task, dict)]
+    last = {_asked(task) or (number,): number for number, task in given}
+    kept = set(last.values())
+    tasks = [(number, task) for number, task in given if number in kept]
     labels = {text(task["label"]) for _, task in tasks if isinstance(task.get("label"), str)}
     found: dict[str, tuple[int, Object, list[Vote]]] = {}
     rejected = [Rejection(number, "not an answered task") for number, task in records if not isinstance(task, dict)]
@@ -76,7 +80,14 @@ def read_prodigy(records: Numbered, name: str, control: str | None) -> Table:
             continue
         key = text(task.get("_input_hash", fields))
         found.setdefault(key, (number, fields, []))[2].extend(_prodigy_vote(task, labels))
-    return _voted([*found.values(), *rejected], "a Prodigy export")
+    table = _voted([*found.values(), *rejected], "a Prodigy export")
+    return replace(table, notes=(*table.notes, *of_earlier(len(given) - len(tasks))))
+
+
+def _asked(task: Object) -> tuple[str, ...]:
+    """What was asked of whom; empty where that is not on record. Prodigy writes answers in the order they came."""
+    who, told = task.get("_annotator_id") or task.get("_session_id"), task.get("_task_hash")
+    return (text(who), text(told)) if who and told is not None else ()
 
 
 def _prodigy_vote(task: Object, labels: set[str]) -> Iterator[Vote]:

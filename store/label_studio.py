@@ -60,7 +60,7 @@ def read_export(tasks: Sequence[Any], name: str, control: str | None = None) -> 
         lines.append(number)
     table = from_records(rows, lines, rejected)
     frame = pl.DataFrame(votes, schema=VOTES | {"further": pl.String}, orient="row")
-    return with_vote_columns(replace(table, notes=(*table.notes, *_of_earlier(earlier))), frame)
+    return with_vote_columns(replace(table, notes=(*table.notes, *of_earlier(earlier))), frame)
 
 
 def _last_words(votes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -70,7 +70,8 @@ def _last_words(votes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [vote for vote in votes if vote[1] == "unknown" or vote is last[vote[1], "draft" in vote[5]]]
 
 
-def _of_earlier(n: int) -> list[str]:
+def of_earlier(n: int) -> list[str]:
+    """What to say of answers that were left out so."""
     return [f"without {many(n, 'answer')} that the same person gave anew later"] if n else []
 
 
@@ -115,7 +116,7 @@ def with_flat_votes(table: Table, name: str, control: str | None = None) -> Tabl
         frame=frame.drop([*(_ABOUT - {"id"}), *others], strict=False),
         votes=last,
         vote_columns=(column,),
-        notes=(*table.notes, *([note] if others else []), *_of_earlier(len(votes) - len(last))),
+        notes=(*table.notes, *([note] if others else []), *of_earlier(len(votes) - len(last))),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from store.arrow_files import arrow_frame, parquet_frame
+from store.crowds import without_machine_labels, without_refused_work
 from store.dataset_folders import read_folder
 from store.delimited import read_delimited
 from store.errors import PiarError
@@ -85,7 +86,7 @@ def read(path: Path, reading: Reading | None = None) -> Table:
         raise PiarError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the file and its permissions."
         ) from None
-    table = known_table(table, name, reading)
+    table = without_machine_labels(without_refused_work(known_table(table, name, reading)))
     if table.votes is None and not table.roles:
         table = with_listed_votes(with_listed_rows(table))
     if is_flat_export(table.frame.columns) and not reading.plain:

@@ -71,6 +71,15 @@ def test_one_label_of_prodigy_is_accepted_or_rejected(tmp_path):
     assert votes_of(read(tmp_path / "b.jsonl")) == [(0, "db-ada", "accept"), (1, "db-ada", "reject")]
 
 
+def test_who_answered_a_task_of_prodigy_twice_has_one_vote(tmp_path):
+    task = {**PRODIGY[0], "_annotator_id": "ann", "_task_hash": 7}
+    again = [{**task, "accept": [name]} for name in ("bug", "feature")]
+    (tmp_path / "p.jsonl").write_text(lines([*again, {**again[0], "_annotator_id": "bob"}]))
+    table = read(tmp_path / "p.jsonl")
+    assert table.votes.select("annotator", "grade").rows() == [("ann", "feature"), ("bob", "bug")]
+    assert "without 1 answer that the same person gave anew later" in table.notes
+
+
 def test_two_people_on_one_text_of_prodigy_are_one_row(tmp_path):
     again = [*PRODIGY, {**PRODIGY[0], "accept": ["bug"], "_annotator_id": "bob"}]
     (tmp_path / "p.jsonl").write_text(lines(again))
@@ -352,3 +361,22 @@ def test_of_two_answers_in_a_flat_export_one_is_named(tmp_path):
     assert table.notes == ("without what seems to be answers of other controls: 'english'",)
     assert table.votes["grade"].to_list() == [row["sentiment"] for row in FLAT]
     assert set(read(tmp_path / "min.csv", Reading(control="english")).votes["grade"]) == {"Yes | No", "No"}
+
+
+@pytest.mark.parametrize("state", ["AssignmentStatus", "ASSIGNMENT:status"])
+def test_crowds_work_that_was_rejected_is_no_answer(tmp_path, state):
+    cells = ["lamp,red lamp,1,Approved", "lamp,a shoe,1,Rejected", "shoe,a shoe,0,Submitted"]
+    (tmp_path / "work.csv").write_text("\n".join([f"query,title,grade,{state}", *cells]) + "\n")
+    table = read(tmp_path / "work.csv")
+    assert table.frame["title"].to_list() == ["red lamp", "a shoe"]
+    assert table.lines.to_list() == [2, 4]
+    assert [(one.line, one.reason) for one in table.rejected] == [(3, "work that was rejected")]
+
+
+def test_labels_that_a_machine_gave_are_no_gold(tmp_path):
+    rows = [{"source": f"shoe {i}", "rel": i % 2, "rel-metadata": {"human-annotated": "no" if i > 3 else "yes"}}
+            for i in range(6)]  # fmt: skip
+    (tmp_path / "out.manifest.jsonl").write_text(lines(rows))
+    table = read(tmp_path / "out.manifest.jsonl")
+    assert table.frame["rel"].to_list() == ["0", "1", "0", "1", "", ""]
+    assert "without 2 labels of rel that a machine gave" in table.notes
