@@ -82,6 +82,25 @@ def calibrated_elsewhere(store: "Store", judge: Judge) -> str | None:
     return str(runs[0][0])
 
 
+def truth_of(store: "Store", splits: Sequence[str]) -> str:
+    """A hash of what is held true in these splits."""
+    rows = store.frame(
+        "select sample_id::varchar, grade from truth join samples using (sample_id) "
+        "where list_contains($1, split) order by sample_id",
+        [list(splits)],
+    ).rows()
+    return short_hash([f"{sample} {grade}" for sample, grade in rows], 16)
+
+
+def fitted_on_other_truth(store: "Store", judge: Judge) -> bool:
+    """Whether the judge's calibration was fitted on rows whose truth has changed since, or to which others came."""
+    rows = store.frame(_LATEST, [judge.name, judge.instruction])
+    detail = json.loads(rows.item()) if rows.height else {}
+    if not detail.get("calibration") or "truth" not in detail:  # runs of an older version do not say
+        return False
+    return bool(detail["truth"] != truth_of(store, detail["splits"]))
+
+
 def calibrated_since(store: "Store", judge: Judge, when: str) -> bool:
     """Whether this judge was calibrated anew, or its calibration taken back, after a time.
 

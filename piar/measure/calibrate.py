@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from store.calibrated import kept, kept_rule, student_folder
+from store.calibrated import kept, kept_rule, student_folder, truth_of
 from store.calibration import SILENT, Calibration, Fit, Strategy, cross_fitted, fit, fitted, prior
 from store.decision_rule import DecisionRule, RuleFit, RuleName, cross_decided, fit_rule, fitted_rule
 from store.errors import PiarError, UsageError
@@ -154,8 +154,13 @@ def keep(store: "Store", found: Calibrating) -> dict[str, Any]:
         from trainers.checkpoint import keep_calibration
 
         keep_calibration(student_folder(store, path), found.kept, found.rule)
-    calibration = found.kept.model_dump(mode="json") if found.kept else None
-    return {"judge": found.judge.name, "instruction": found.judge.instruction, "calibration": calibration}
+    return {
+        "judge": found.judge.name,
+        "instruction": found.judge.instruction,
+        "calibration": found.kept.model_dump(mode="json") if found.kept else None,
+        "splits": list(found.splits),
+        "truth": truth_of(store, found.splits),
+    }
 
 
 @dataclass(frozen=True, slots=True)

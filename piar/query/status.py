@@ -82,6 +82,7 @@ class _State:
         waiting: groups that nobody has graded.
         overtaken: people's labels that a later change of policy made stale.
         calibrated: the instruction that the teacher was calibrated under, where that is not the present one; else None.
+        other_truth: what is held true has changed since the teacher's calibration was fitted.
         again: the command that has stale labels judged again.
         drift: the teacher's grades among the latest logs beside earlier ones, None where too few are judged.
     """
@@ -101,6 +102,7 @@ class _State:
     overtaken: "list[StaleLabels]"
     drift: "Drift | None"
     calibrated: str | None
+    other_truth: bool
     again: str
 
 
@@ -138,7 +140,7 @@ def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instru
     from piar.measure.live_logs import drift
     from piar.query.stale_labels import stale_labels
     from piar.review.batch import free_name, giving, pushed
-    from store.calibrated import calibrated_elsewhere
+    from store.calibrated import calibrated_elsewhere, fitted_on_other_truth
     from store.judges import Judge
     from store.wording import same_but_for_words
 
@@ -175,11 +177,12 @@ def _read(store: "Store", teacher: "ModelSettings", judge: str, current: "Instru
     waiting = _waiting(store)
     lacking = _lacking(store, waiting) if row[1] else None
     overtaken = stale_labels(store, current)
-    moved = drift(store, Judge(judge, current.id))
-    elsewhere = calibrated_elsewhere(store, Judge(judge, current.id))
+    teaching = Judge(judge, current.id)
+    moved = drift(store, teaching)
+    calibrated = (calibrated_elsewhere(store, teaching), fitted_on_other_truth(store, teaching))
     taken = store.frame("select batch from review_batches")["batch"].to_list()
     again = giving(free_name("again", taken), "--relabel stale", bool(pushed(store)))
-    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved, elsewhere, again)
+    told = (dict(last), found, proposal, lacking, waiting, overtaken, moved, *calibrated, again)
     return _State(row[0], row[1], row[2], row[3], row[4], price, row[6], *told)
 
 
@@ -276,6 +279,9 @@ def _mining_is_behind(state: _State) -> Iterator[Stale]:
 def _calibration_is_behind(state: _State) -> Iterator[Stale]:
     if state.calibrated:
         why = f"it was fitted under instruction {state.calibrated}; under this one none corrects it"
+        yield Stale("the teacher's calibration", why, "piar calibrate")
+    if state.other_truth:
+        why = "the truth of its rows has changed since it was fitted, or rows have come"
         yield Stale("the teacher's calibration", why, "piar calibrate")
 
 

@@ -1,4 +1,5 @@
 from piar.project.facade import Project
+from store.types import Label
 from tests.small_project import small_project
 
 
@@ -55,6 +56,20 @@ def test_a_calibration_of_another_instruction_is_named_until_there_is_one_of_thi
     (why,) = calibrated("older", {"strategy": "temperature"})
     assert "under instruction older" in why
     assert calibrated(toys.instruction().id, None) == []
+
+
+def test_a_calibration_is_named_when_the_labels_that_it_was_fitted_on_have_changed(shop) -> None:
+    def stale() -> list[str]:
+        return [s.fix for s in shop.status().stale if s.what == "the teacher's calibration"]
+
+    shop.calibrate(strategy="temperature")
+    assert stale() == []
+    key = shop.sql("select sample_id from truth join samples using (sample_id) where split = 'dev' and grade <> '0'")
+    settled = Label(str(key["sample_id"][0]), "human", "ann", "0", flags=("gold_is_wrong",), blind=False, batch="meeting")
+    shop.store.add_labels([settled], shop.store.start_run("review", {}))
+    assert stale() == ["piar calibrate"]
+    shop.calibrate(strategy="temperature")
+    assert stale() == []
 
 
 def test_an_empty_store_wants_rows_and_a_proposal_wants_a_decision(tmp_path) -> None:
