@@ -64,8 +64,9 @@ def test_a_calibration_is_named_when_the_labels_that_it_was_fitted_on_have_chang
 
     shop.calibrate(strategy="temperature")
     assert stale() == []
-    key = shop.sql("select sample_id from truth join samples using (sample_id) where split = 'dev' and grade <> '0'")
-    settled = Label(str(key["sample_id"][0]), "human", "ann", "0", flags=("gold_is_wrong",), blind=False, batch="meeting")
+    rows = shop.sql("select sample_id from truth join samples using (sample_id) where split = 'dev' and grade <> '0'")
+    wrong = ("gold_is_wrong",)
+    settled = Label(str(rows["sample_id"][0]), "human", "ann", "0", flags=wrong, blind=False, batch="meeting")
     shop.store.add_labels([settled], shop.store.start_run("review", {}))
     assert stale() == ["piar calibrate"]
     shop.calibrate(strategy="temperature")
