@@ -187,10 +187,11 @@ def _staging(folder: Path) -> Iterator[Path]:
             "Raise it (`--set curriculum.memory=4GB`); nothing was left behind.",
         ) from None
     except (duckdb.IOException, OSError) as error:
-        if isinstance(error, duckdb.Error) and str(staging) not in str(error):
+        words = first_line(error)
+        if isinstance(error, duckdb.Error) and str(staging) not in words:
             raise  # the store's own failure, which the store says
         raise PiarError(
-            f"The export to {folder} could not be written: {first_line(error)}",
+            f"The export to {folder} could not be written: {words}",
             "Make room on the disk, or choose another; nothing was left behind.",
         ) from None
     finally:
