@@ -76,7 +76,7 @@ def made_once(folder: Path, make: Callable[[], None]) -> None:
 
 
 def _python(name: str, options: Callable[[], list[str]] = list) -> str:
-    folder = ENVS / name
+    folder = (ENVS / name).resolve()  # programs name their Python: not by a link to here that may go
     python = folder / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]  # faster than pip
 
