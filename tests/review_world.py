@@ -8,13 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from piar.review.batch import Assignment, Batch
+from piar.review.batch import Assignment, Batch, compose
 from piar.review.server import Listed
+from piar.review.settings import ReviewSettings
 from store.db import Store, now
 from store.ids import content_id, sample_id
 from store.tables import moment
 from store.task import Grade, Step, Task
-from store.types import Label, Trace, Verdict
+from store.types import Instruction, Label, Part, Rule, Trace, Verdict
 
 PUSHED = datetime(2026, 11, 20, 9)  # when tasks came to the desk; simulated answers come an hour later
 ANNOTATORS = ("ann@example.com", "bob@example.com")
@@ -38,6 +39,14 @@ TASK = Task(
     )),
     steps=(Step(name="reason"),),
 )  # fmt: skip
+SETTINGS = ReviewSettings(annotators=ANNOTATORS, hours=0.5, overlap=0.25, random=0.4, checks=0.1)
+INSTRUCTION = Instruction(
+    "Judge.",
+    (
+        Rule("R01", "When $the title <names> it & more.", "3", (Part("avoid when", 'the "query" asks <b>more</b>'),)),
+        Rule("R02", "Accessories.", "1"),
+    ),
+)
 
 
 def review_store(
@@ -229,3 +238,7 @@ def rated_store(folder: Path) -> Store:
             labels.append(Label(key, "human", person, said, rule=rule, blind=True))
     store.add_labels(labels, "r")
     return store
+
+
+def batch_of(store, name="w47", settings=SETTINGS, **more):
+    return compose(store, name, settings, "r", **more)

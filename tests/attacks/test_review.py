@@ -18,8 +18,7 @@ from piar.review.status import hours
 from store.errors import PiarError
 from store.files import cell
 from store.types import Label
-from tests.review.test_review import INSTRUCTION, batch_of
-from tests.review_world import review_store
+from tests.review_world import INSTRUCTION, batch_of, review_store
 
 TOKEN = "0" * 40
 FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1+1", "＋1", "－1", "＠A"]
