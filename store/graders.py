@@ -22,7 +22,7 @@ _SERIES = re.compile(
 )
 _ASPECT = re.compile(rf"{PERSON}_?\d+_(\w+)")  # `rater1_style`: several things, each graded by several people
 _WHO = re.compile(
-    rf"(?:assignment_)?{PERSON}|(?:assignment_)?{PERSON}_?(?:id|name|email)|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who"
+    rf"(?:assignment_)?{PERSON}(?:_?(?:id|name|email))?|(?:annotated|labell?ed|graded|rated|judged|reviewed)_by|who"
 )
 _ADDRESS = re.compile(r"\s*[^@\s]+@[^@\s]+\.[a-z]+\s*", re.IGNORECASE)  # a column called by the address of a person
 _MOST_NUMBERS = 8  # columns among which a mean of two or three others is looked for
